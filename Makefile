@@ -1,0 +1,46 @@
+PYTHON ?= python3
+BIN := .venv/bin
+EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
+
+help:
+	@echo 'make train    train the 99.4 % network and show what it reached'
+	@echo 'make test     all tests, a smoke run of every notebook, lint'
+	@echo 'make results  train what is missing for publication, redraw pngs/, rewrite the tables of README'
+	@echo 'make verify   load, hash and evaluate every published state dict'
+	@echo 'make bench    what the course is fast at, against the usual way'
+	@echo 'make colab REPO=owner/name   stamp the address of the repository into notebooks and README (REPO= removes it)'
+
+$(BIN)/.installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+install: $(BIN)/.installed
+
+train: install
+	$(BIN)/python train.py bn_augmentation
+
+test: install
+	$(BIN)/python -m pytest --nbval
+	$(MAKE) --no-print-directory lint
+
+lint: install
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+
+results: export COURSE_SMOKE = 0
+results: install
+	for notebook in $$($(BIN)/python -m utils.report --stale); do COURSE_PUBLISH=1 $(EXECUTE) $$notebook || exit 1; done
+	$(BIN)/python train.py all --seeds 5 --publish
+	$(BIN)/python -m utils.report
+
+verify: install
+	$(BIN)/python -m utils.report --verify
+
+bench: install
+	$(BIN)/python -m utils.bench
+
+colab: install
+	$(BIN)/python -m utils.colab "$(REPO)"
+
+.PHONY: help install train test lint results verify bench colab

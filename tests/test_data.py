@@ -1,0 +1,136 @@
+"""Data is whole or refused; without network the digits stand in and say so."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from utils import CourseError, data
+from utils.augment import affine
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch):
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def fail(self, root):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(data.Source, "download", fail)
+
+
+def idx(values: np.ndarray) -> bytes:
+    kind = {1: 0x08, 4: 0x0C}[values.itemsize]
+    big = values.astype(values.dtype.newbyteorder(">"))
+    return struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape) + big.tobytes()
+
+
+def make(root, name="mnist", n=20):
+    """A tiny set in a source's own layout; returns its files."""
+    source, random = data.SOURCES[name], np.random.RandomState(1)
+    files = source.files(root)
+    files[0].parent.mkdir(parents=True)
+    for images, labels in (files[:2], files[2:]):
+        images.write_bytes(idx(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
+        values = (np.arange(n) % 10).astype(np.uint8)
+        labels.write_bytes(idx(values) if name != "qmnist" else idx(np.stack([values] + [values * 0 + 77] * 7, 1).astype(np.int32)))
+    return files
+
+
+@pytest.mark.parametrize("name", data.SOURCES)
+def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monkeypatch, no_network):
+    from torchvision import datasets
+
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    make(tmp_path, name)
+    source = data.SOURCES[name]
+    loaded = data.load(name)
+    torchvision = getattr(datasets, source.torchvision_class)(str(tmp_path), train=False, **source.options)
+    assert loaded.name == name
+    assert torch.equal(loaded.test.images, source.fix(torchvision.data.unsqueeze(1)))
+    assert torch.equal(loaded.test.labels, torch.tensor([torchvision[i][1] for i in range(20)]))
+
+
+def test_emnist_is_turned_upright(tmp_path, monkeypatch, no_network):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    files = make(tmp_path, "emnist_digits")
+    assert torch.equal(data.load("emnist_digits").train.images[3, 0], data.read_idx(files[0])[3].T)
+
+
+def test_mnist_is_the_real_one():
+    mnist = data.load("mnist")
+    if mnist.name != "mnist":
+        pytest.skip("MNIST is not at hand: set COURSE_DATA")
+    assert mnist.fingerprint == data.PUBLISHABLE["mnist"]
+    assert (mnist.train.images.shape, mnist.test.images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
+    pixels = mnist.train.images.float() / 255
+    assert (mnist.mean, mnist.std) == pytest.approx((pixels.mean().item(), pixels.std().item()), abs=1e-5)
+
+
+def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_path, monkeypatch, no_network, capsys):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    digits = data.load("mnist")
+    said = capsys.readouterr().err
+    assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
+    assert said.count("\n") == 1
+    for part in ("nowhere", "no route to host", "train-images-idx3-ubyte", "COURSE_DATA", "nothing can be published"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("which", "damage", "message"),
+    [
+        (0, lambda raw: raw[:-1], "train-images.*15,695 bytes.*says 15,696.*downloaded anew"),
+        (0, lambda raw: raw[:3], "not an IDX file"),
+        (1, lambda raw: b"", "train-labels.*found|not an IDX file .it starts with nothing"),
+        (2, lambda raw: b"<html>404 not found</html>", "t10k-images.*not an IDX file .it starts with 3c 68"),
+        (3, lambda raw: idx(np.zeros(19, np.uint8)), "holds 20 images, but its labels file 19 labels"),
+        (1, lambda raw: idx(np.full(20, 10, np.uint8)), "expected 28×28 images with labels 0 to 9"),
+        (0, lambda raw: idx(np.zeros((20, 8, 8), np.uint8)), r"expected 28×28 images .* found \(8, 8\)"),
+    ],
+)
+def test_damaged_files_are_one_clear_error(which, damage, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    file = make(tmp_path)[which]
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(CourseError, match=message):
+        data.load("mnist")
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(CourseError, match="expected one of mnist, fashion_mnist"):
+        data.load("mnits")
+
+
+def test_held_out_images_are_pinned_and_disjoint():
+    digits = data.load("digits")
+    split = digits.hold_out(100)
+    assert (len(split.train), len(split.valid)) == (1337, 100)
+    both = torch.cat([split.train.images, split.valid.images]).flatten(1).unique(dim=0)
+    assert torch.equal(both, digits.train.images.flatten(1).unique(dim=0))
+    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [42613, 43567, 2732]  # the split of MNIST, for all time
+    with pytest.raises(CourseError, match="expected 1 to 1436"):
+        digits.hold_out(1437)
+
+
+def test_affine_moves_what_it_says():
+    image = torch.zeros(1, 1, 28, 28)
+    image[0, 0, 13:15, 20:22] = 1
+    still = affine(image, torch.Generator())
+    assert still is image
+    random = torch.Generator().manual_seed(0)
+    copies = affine(image.expand(500, 1, 28, 28), random, rotate=10)
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    mass = copies.sum((1, 2, 3))
+    angle = torch.atan2((copies[:, 0] * (rows - 13.5)).sum((1, 2)) / mass, (copies[:, 0] * (columns - 13.5)).sum((1, 2)) / mass).rad2deg()
+    assert 9 < angle.max() < 10.3 and -10.3 < angle.min() < -9 and angle.abs().mean() == pytest.approx(5, abs=0.4)
+    moved = affine(image.expand(500, 1, 28, 28), random, shift=2)
+    x = (moved[:, 0] * columns).sum((1, 2)) / moved.sum((1, 2, 3)) - 20.5
+    assert 1.9 < x.max() < 2.1 and -2.1 < x.min() < -1.9
+    bigger = affine(torch.ones(500, 1, 28, 28)[:, :, 7:21, 7:21].contiguous(), random, scale=0.1)
+    assert bigger.min() < 1  # a smaller copy shows the outside, which is 0

@@ -1,0 +1,78 @@
+"""The networks are what their tables say: layers, parameters, shapes and receptive fields."""
+
+import inspect
+import re
+
+import pytest
+import torch
+from torch import nn
+from torchsummary import summary
+
+from utils import CourseError, models
+
+BASE = """
+Conv2d 8,28,28 72 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0
+MaxPool2d 8,14,14 0 | Conv2d 4,14,14 32
+Conv2d 8,14,14 288 | ReLU 8,14,14 0 | Conv2d 16,14,14 1152 | ReLU 16,14,14 0 | Conv2d 16,14,14 2304 | ReLU 16,14,14 0
+MaxPool2d 16,7,7 0 | Conv2d 4,7,7 64 | Flatten 196 0 | Linear 10 1970"""
+DROPOUT = BASE.replace("MaxPool2d 8,14", "Dropout 8,28,28 0 | MaxPool2d 8,14").replace(
+    "MaxPool2d 16,7", "Dropout 16,14,14 0 | MaxPool2d 16,7"
+)
+BN_AUGMENTATION = """
+Conv2d 8,28,28 72 | BatchNorm2d 8,28,28 16 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | BatchNorm2d 8,28,28 16 | ReLU 8,28,28 0
+Conv2d 16,28,28 1152 | BatchNorm2d 16,28,28 32 | ReLU 16,28,28 0 | Dropout 16,28,28 0 | MaxPool2d 16,14,14 0 | Conv2d 4,14,14 64
+Conv2d 8,14,14 288 | BatchNorm2d 8,14,14 16 | ReLU 8,14,14 0 | Conv2d 16,14,14 1152 | BatchNorm2d 16,14,14 32 | ReLU 16,14,14 0
+Conv2d 16,14,14 2304 | BatchNorm2d 16,14,14 32 | ReLU 16,14,14 0 | Dropout 16,14,14 0 | MaxPool2d 16,7,7 0 | Conv2d 4,7,7 64
+Flatten 196 0 | Linear 10 1970"""
+TABLES = [("base", 0.0, BASE, 7034), ("base", 0.1, DROPOUT, 7034), ("bn_augmentation", 0.1, BN_AUGMENTATION, 7786)]
+
+
+def rows(table: str) -> list[list[str]]:
+    return [row.split() for row in table.replace("\n", "|").split("|") if row.strip()]
+
+
+@pytest.mark.parametrize(("name", "dropout", "table", "parameters"), TABLES)
+def test_torchsummary_prints_the_reference_table(name, dropout, table, parameters, capsys):
+    summary(models.build(name, dropout), (1, 28, 28), device="cpu")
+    printed = capsys.readouterr().out
+    found = re.findall(r"(\w+)-\d+\s+\[-1, ([\d, ]+)\]\s+([\d,]+)", printed)
+    assert [[kind, shape.replace(" ", ""), count.replace(",", "")] for kind, shape, count in found] == rows(table)
+    assert f"Total params: {parameters:,}" in printed
+    assert models.count_parameters(models.build(name, dropout)) == parameters
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_comments_at_line_ends_are_true(name):
+    said = re.findall(r"# ([\d×]+)  RF (\d+)", inspect.getsource(models.MODELS[name]))
+    layers = [layer for layer in models.build(name) if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
+    assert len(said) == len(layers)
+    network = models.build(name)
+    images = torch.zeros(1, 1, 28, 28)
+    true = []
+    for i, layer in enumerate(network):
+        images = layer(images)
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+            true.append(("×".join(map(str, images.shape[1:])), str(models.receptive_field(network[: i + 1]))))
+    assert said == true
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_receptive_field_is_where_the_gradient_reaches(name):
+    network = models.build(name).eval()
+    flatten = next(i for i, layer in enumerate(network) if isinstance(layer, nn.Flatten))
+    features = network[:flatten]
+    for layer in features.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 1.0)  # no path cancels another, no unit is dead
+        if isinstance(layer, nn.MaxPool2d):
+            layer.forward = nn.AvgPool2d(layer.kernel_size).forward  # a maximum passes the gradient of one input only
+    images = torch.ones(1, 1, 64, 64, requires_grad=True)
+    output = features(images)
+    output[0, 0, output.shape[2] // 2, output.shape[3] // 2].backward()
+    reached = images.grad[0, 0].abs().sum(0).nonzero()
+    assert int(reached.max() - reached.min()) + 1 == models.receptive_field(network)
+
+
+def test_unknown_network_names_the_closest():
+    with pytest.raises(CourseError, match="'bn_augmentatoin': expected bn_augmentation"):
+        models.build("bn_augmentatoin")

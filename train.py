@@ -1,0 +1,87 @@
+"""Train experiments of the course: `python train.py base dropout --seeds 5`. `--list` shows them all."""
+
+import argparse
+import sys
+from dataclasses import fields, replace
+from difflib import get_close_matches
+
+from utils import CourseError, report, runs
+from utils.experiments import EXPERIMENTS, TEXTS, Experiment
+
+FLAGS = [field for field in fields(Experiment) if field.name not in (*TEXTS, "name", "model")]
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line; a mistake ends with one line and exit status 2."""
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="names from --list, or all")
+    parser.add_argument("--list", action="store_true", help="show all experiments and exit")
+    parser.add_argument("--seeds", type=seeds, default=[0], help="N: seeds 0 to N−1; A-B: seeds A to B (default: seed 0)")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto, in that order)")
+    parser.add_argument("--publish", action="store_true", help="write logs/ and saved_dict/, skipping what is complete there")
+    parser.add_argument("--quiet", action="store_true", help="no line an epoch")
+    recipe = parser.add_argument_group("recipe", "override a field of the experiments")
+    for field in FLAGS:
+        recipe.add_argument(
+            f"--{field.name.replace('_', '-')}", type=field.type, default=argparse.SUPPRESS, metavar=field.type.__name__.upper()
+        )
+    parser.error = fail
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        parser.error(f"{unknown[0]} is not a flag: {did_you_mean(unknown[0].split('=')[0], known)}")
+    return options
+
+
+def fail(message: object) -> None:
+    """One line and exit status 2, as shells expect of a mistake in the command."""
+    print(f"train.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def seeds(text: str) -> list[int]:
+    """ "5" → [0, 1, 2, 3, 4]; "2-4" → [2, 3, 4]."""
+    first, dash, last = text.partition("-")
+    chosen = range(int(first), int(last) + 1) if dash else range(int(first))
+    if not chosen:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected N or A-B")
+    return list(chosen)
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, 3, 0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(known)}"
+
+
+def chosen(options: argparse.Namespace) -> list[Experiment]:
+    """The experiments named, with the overridden fields."""
+    names = list(EXPERIMENTS) if options.names == ["all"] else options.names
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise CourseError(f"no experiment is called {name!r}: {did_you_mean(name, [*EXPERIMENTS, 'all'])}")
+    changes = {field.name: getattr(options, field.name) for field in FLAGS if hasattr(options, field.name)}
+    try:
+        return [replace(EXPERIMENTS[name], **changes) for name in names]
+    except ValueError as error:
+        raise CourseError(error) from error
+
+
+def main(words: list[str]) -> None:
+    options = parse(words)
+    experiments = chosen(options)
+    if options.list or not experiments:
+        print(report.list_experiments())
+        return
+    results = []
+    for experiment in experiments:
+        for seed in options.seeds:
+            print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
+            results.append(runs.run(experiment, seed, options.device, options.publish or None, echo=not options.quiet))
+    print(report.summary(results))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except CourseError as error:
+        fail(error)

@@ -1,0 +1,91 @@
+"""The bootstrap cell that every notebook shares, and the repository's address stamped into notebooks and README.
+
+python -m utils.colab owner/name    stamp the address and the badges
+python -m utils.colab ""            remove them
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+from utils import ROOT, CourseError, artifacts
+
+BOOTSTRAP = """\
+# Finds the course: in Colab it is cloned and what Colab lacks is installed; elsewhere it is a folder above this one.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = ""  # where Colab clones from, stamped by `make colab REPO=owner/name`
+here = Path.cwd()
+root = next((folder for folder in (here, *here.parents) if (folder / "utils" / "experiments.py").is_file()), None)
+if root is None:
+    try:
+        import google.colab  # noqa: F401
+    except ImportError:
+        raise RuntimeError("Open this notebook from inside the course's folder: utils/ was not found above it") from None
+    if not REPO:
+        raise RuntimeError("This copy does not know its repository: run `make colab REPO=owner/name` in it and push")
+    root = here / "course"
+    if not root.exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPO, str(root)], check=True)
+    wanted = {"h5py": "h5py", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "torchsummary": "torchsummary", "tqdm": "tqdm"}
+    missing = [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+sys.path.insert(0, str(root))"""
+LINE = 'REPO = ""'
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{repo}/blob/main/notebooks/{name})"
+ANY_BADGE = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\s*")
+START, END = "<!-- notebooks: written by `make colab`, do not edit -->", "<!-- end of notebooks -->"
+
+
+def address(repo: str) -> str:
+    """owner/name → its GitHub address; a path or URL stays what it is."""
+    return f"https://github.com/{repo}" if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) else repo
+
+
+def bootstrap(repo: str = "") -> str:
+    """The source of the bootstrap cell for a repository: owner/name, a URL, a path, or nothing."""
+    return BOOTSTRAP.replace(LINE, f'REPO = "{address(repo)}"')
+
+
+def stamp(path: Path, repo: str) -> bytes:
+    """The notebook at `path` with the address in its bootstrap cell and the badge on top of its first cell."""
+    notebook = nbformat.read(path, as_version=4)
+    title, cell = notebook.cells[:2]
+    badge = BADGE.format(repo=repo, name=path.name) + "\n\n" if address(repo) != repo else ""
+    title.source = badge + ANY_BADGE.sub("", title.source)
+    cell.source = bootstrap(repo)
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def listing(repo: str) -> str:
+    """README's list of notebooks: title, badge once stamped."""
+    lines = [f"```\ngit clone {address(repo)}\n```\n"] if repo else []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        title = ANY_BADGE.sub("", nbformat.read(path, as_version=4).cells[0].source).splitlines()[0].lstrip("# ")
+        badge = " " + BADGE.format(repo=repo, name=path.name) if address(repo) != repo else ""
+        lines.append(f"- [{title}](notebooks/{path.name}){badge}")
+    return "\n".join(lines)
+
+
+def main(repo: str) -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    if text.count(START) != 1 or text.count(END) != 1:
+        raise CourseError(f"README.md must hold the two lines {START!r} and {END!r} once each")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        artifacts.write(path, stamp(path, repo))
+    before, rest = text.split(START)
+    artifacts.write(readme, f"{before}{START}\n\n{listing(repo)}\n\n{END}{rest.split(END)[1]}".encode())
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:2] or [""])
+    except CourseError as error:
+        sys.exit(f"colab: {error}")

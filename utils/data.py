@@ -1,0 +1,220 @@
+"""Name → tensors: MNIST and its siblings through torchvision, scikit-learn's digits where there is no network."""
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils import ROOT, CourseError, smoke
+
+
+class Split(NamedTuple):
+    """images: (N, 1, 28, 28) uint8; labels: (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device | str) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def __getitem__(self, rows) -> "Split":
+        return Split(self.images[rows], self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as whole tensors, with the facts that a log quotes."""
+
+    name: str  # what it is, not what was asked for: "digits" when they stand in
+    train: Split
+    test: Split
+    mean: float  # of all training pixels scaled to 0…1, and their standard deviation
+    std: float
+    fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors
+    classes: tuple[str, ...]
+    whole: bool = True  # False for the few hundred images of a smoke run
+    valid: Split | None = None
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data on `device`."""
+        valid = self.valid and self.valid.to(device)
+        return replace(self, train=self.train.to(device), test=self.test.to(device), valid=valid)
+
+    def hold_out(self, n: int) -> "Dataset":
+        """Move `n` training images to `valid`: the last n of a permutation pinned for all time (NumPy's RandomState 0)."""
+        if not 0 < n < len(self.train):
+            raise CourseError(f"valid = {n}: expected 1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images")
+        rows = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train)))
+        return replace(self, train=self.train[rows[:-n]], valid=self.train[rows[-n:]])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where torchvision keeps a set of MNIST's shape: its class, and the names of the IDX files below `folder`/raw."""
+
+    torchvision_class: str
+    prefixes: tuple[str, str] = ("train-", "t10k-")
+    labels: str = "labels-idx1-ubyte"
+    options: dict = field(default_factory=dict)
+    classes: tuple[str, ...] = tuple("0123456789")
+    fix: Callable[[Tensor], Tensor] = lambda images: images
+
+    def files(self, root: Path) -> list[Path]:
+        raw = root / self.torchvision_class / "raw"
+        return [raw / (prefix + kind) for prefix in self.prefixes for kind in ("images-idx3-ubyte", self.labels)]
+
+    def download(self, root: Path) -> None:
+        from torchvision import datasets  # a second to import, and only a download needs it
+
+        for train in (True, False):
+            getattr(datasets, self.torchvision_class)(str(root), train=train, download=True, **self.options)
+
+
+SOURCES = {
+    "mnist": Source("MNIST"),
+    "fashion_mnist": Source(
+        "FashionMNIST",
+        classes=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+    "kmnist": Source("KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
+    "qmnist": Source("QMNIST", prefixes=("qmnist-train-", "qmnist-test-"), labels="labels-idx2-int"),
+    "emnist_digits": Source(
+        "EMNIST",
+        prefixes=("emnist-digits-train-", "emnist-digits-test-"),
+        options={"split": "digits"},
+        fix=lambda images: images.transpose(-1, -2).contiguous(),  # EMNIST's files hold columns first
+    ),
+}
+NAMES = (*SOURCES, "digits")
+# The true files, as torchvision's MD5 sums and this digest of the tensors agree: only these may be published.
+PUBLISHABLE = {"mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d"}
+
+
+def load(name: str = "mnist") -> Dataset:
+    """Load a data set by name (one of NAMES): from $COURSE_DATA (a relative one starts at the
+    repository's root) or data/, else downloaded into data/.
+
+    Where neither is possible, says so in one line and returns scikit-learn's 1,797 handwritten digits under their own
+    name. In a smoke run only the first few hundred images are kept.
+
+    Raises CourseError for an unknown name, or for a file that is damaged or does not fit the others.
+    """
+    if name not in NAMES:
+        raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
+    parts = _digits() if name == "digits" else _idx(name)
+    if parts is None:
+        name, parts = "digits", _digits()
+    classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
+    train, test = parts
+    counts = torch.bincount(train.images.flatten(), minlength=256).double() / train.images.numel()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum()
+    std = (counts * (values - mean) ** 2).sum().sqrt()
+    data = Dataset(name, train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train, *test), classes)
+    if smoke():
+        data = replace(data, train=train[:512], test=test[:256], whole=False)
+    return data
+
+
+def _idx(name: str) -> tuple[Split, Split] | None:
+    """The two halves of a torchvision set from the first folder that holds all its files; None if there is no way to get it."""
+    source = SOURCES[name]
+    roots = [ROOT / os.environ["COURSE_DATA"]] if os.environ.get("COURSE_DATA") else []
+    roots.append(ROOT / "data")
+    root = next((root for root in roots if all(file.is_file() for file in source.files(root))), None)
+    if root is None:
+        root, timeout = roots[-1], socket.getdefaulttimeout()
+        try:
+            socket.setdefaulttimeout(20)  # torchvision sets none: a silent network would hang
+            source.download(root)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            print(
+                f"{name} is neither in {' nor in '.join(map(shown, roots))}, and could not be downloaded ({reason}). "
+                f"To fix it, put {', '.join(file.name for file in source.files(root))} into "
+                f"{shown(source.files(root)[0].parent)}, or set COURSE_DATA to the folder that holds "
+                f"{source.torchvision_class}/raw. Going on with scikit-learn's 1,797 handwritten digits; nothing can be published.",
+                file=sys.stderr,
+            )
+            return None
+        finally:
+            socket.setdefaulttimeout(timeout)
+    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in source.files(root))
+    halves = []
+    for images, labels, file in (
+        (train_images, train_labels, source.files(root)[0]),
+        (test_images, test_labels, source.files(root)[2]),
+    ):
+        labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST's rows hold the class first
+        if len(images) != len(labels):
+            raise CourseError(
+                f"{shown(file)} holds {len(images)} images, but its labels file {len(labels)} labels: expected as many. {ANEW}"
+            )
+        if images.shape[1:] != (28, 28) or not 0 <= labels.min() <= labels.max() <= 9:
+            raise CourseError(
+                f"{shown(file)}: expected 28×28 images with labels 0 to 9, found {tuple(images.shape[1:])} "
+                f"and labels {labels.min()} to {labels.max()}. {ANEW}"
+            )
+        halves.append(Split(source.fix(images.unsqueeze(1)), labels))
+    return tuple(halves)
+
+
+ANEW = "Delete both files and run again to have them downloaded anew."
+IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read an IDX file: uint8 or int32, any number of axes. Raises CourseError if header and size disagree.
+
+    Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
+    """
+    raw = path.read_bytes()
+    if len(raw) < 8 or raw[:2] != b"\0\0" or raw[2] not in IDX_TYPES or not 1 <= raw[3] <= 3:
+        raise CourseError(
+            f"{shown(path)} is not an IDX file (it starts with {raw[:4].hex(' ') or 'nothing'}; expected 00 00 08 and 01 to 03). {ANEW}"
+        )
+    dtype, start = IDX_TYPES[raw[2]], 4 + 4 * raw[3]
+    shape = tuple(np.frombuffer(raw, ">u4", raw[3], 4).tolist())
+    expected = start + int(np.prod(shape)) * dtype.itemsize
+    if len(raw) != expected:
+        raise CourseError(
+            f"{shown(path)} is {len(raw):,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
+        )
+    values = np.frombuffer(raw, dtype, offset=start).reshape(shape)
+    return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
+
+
+def _digits() -> tuple[Split, Split]:
+    """scikit-learn's 1,797 digits (UCI Optical Recognition, 8×8, 0…16), resized to 28×28; the last 360 are the test half."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)
+    images = F.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False).round().to(torch.uint8)
+    both = Split(images, torch.from_numpy(bunch.target).long())
+    return both[:-360], both[-360:]
+
+
+def _fingerprint(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def shown(path: Path) -> str:
+    """A path as a reader would type it: relative to the repository where it lies inside."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

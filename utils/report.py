@@ -1,0 +1,198 @@
+"""Logs and sidecars → the tables in README.md and the pictures in pngs/. No number is typed by hand.
+
+python -m utils.report            write README's tables and pngs/
+python -m utils.report --check    exit 1 and show the difference if README's tables are not what the logs say
+python -m utils.report --stale    list the notebooks whose seed 0 is not published by the present recipe
+python -m utils.report --verify   load every published state dict, evaluate it, exit 1 on any disagreement
+"""
+
+import argparse
+import difflib
+import io
+import statistics
+import sys
+from pathlib import Path
+
+from utils import ROOT, CourseError, artifacts, models, plots
+from utils import data as datasets
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.loops import Row, evaluate
+from utils.runs import Result, is_published
+
+README = ROOT / "README.md"
+START, END = "<!-- results: written by `python -m utils.report`, do not edit -->", "<!-- end of results -->"
+
+
+def table(header: list[str], rows: list[list], right: str = "") -> str:
+    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right."""
+    cells = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
+    rule = ["-" * (width - 1) + (":" if name in right else "-") for name, width in zip(header, widths, strict=True)]
+    lines = [
+        [cell.rjust(width) if name in right else cell.ljust(width) for cell, name, width in zip(row, header, widths, strict=True)]
+        for row in cells
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def percent(row: Row, part: str) -> float:
+    """Accuracy of one epoch, in %."""
+    return 100 * row[f"{part}_correct"] / row[f"{part}_total"]
+
+
+def list_experiments() -> str:
+    """All experiments, one row each."""
+    header = ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
+    rows = [
+        [e.name, f"{models.count_parameters(models.build(e.model, e.dropout)):,}", e.epochs, e.data, len(published_logs(e)), e.teaches]
+        for e in EXPERIMENTS.values()
+    ]
+    return table(header, rows, right="parameters epochs published seeds")
+
+
+def summary(results: list[Result]) -> str:
+    """What train.py ends with: a row a run."""
+    header = ["experiment", "seed", "train %", "test %", "best epoch", "seconds", "state dict", "log"]
+    rows = []
+    for result in results:
+        last, part = result.history[-1], "test" if "test_loss" in result.history[-1] else "valid"
+        best = max(result.history, key=lambda row: percent(row, part))
+        score = result.facts["test"]
+        rows.append(
+            [
+                result.experiment.name,
+                result.seed,
+                f"{percent(last, 'train'):.2f}",
+                f"{100 * score['correct'] / score['total']:.2f}",
+                f"{percent(best, part):.2f}{' (validation)' * (part == 'valid')} in epoch {best['epoch']}",
+                f"{result.facts['seconds']:.0f}",
+                datasets.shown(result.weights) if result.weights.is_file() else "not kept",
+                datasets.shown(result.log),
+            ]
+        )
+    return table(header, rows, right="seed train % test % seconds")
+
+
+def published_logs(experiment: Experiment) -> list[Path]:
+    """The logs of all published seeds that were trained by the experiment's present recipe."""
+    found = sorted((ROOT / "logs" / experiment.name).glob("seed*.csv"), key=lambda path: int(path.stem[4:]))
+    return [path for path in found if is_published(experiment, int(path.stem[4:]))]
+
+
+def results_table() -> str:
+    """The table of README: the reference's figure beside ours."""
+    header = [
+        "experiment",
+        "reported",
+        "ours: last epoch, mean ± sd",
+        "seeds",
+        "best epoch: mean (highest)",
+        "train",
+        "parameters",
+        "state dict",
+        "log",
+        "notebook",
+    ]
+    rows = []
+    for e in EXPERIMENTS.values():
+        logs = published_logs(e)
+        if not logs:
+            continue
+        histories = [artifacts.read_log(log) for log in logs]
+        last = [percent(history[-1], "test") for history in histories]
+        best = [max(percent(row, "test") for row in history) for history in histories]
+        weights = artifacts.weights_path(ROOT, e.name)
+        facts = artifacts.read_json(weights.with_suffix(".json"))
+        rows.append(
+            [
+                e.name,
+                f"{e.reported_test:.2f}{'*' if e.reported_note else ''}" if e.reported_test else "not reported",
+                f"**{statistics.mean(last):.2f}** ± {statistics.stdev(last):.2f}" if len(last) > 1 else f"**{last[0]:.2f}**",
+                len(last),
+                f"{statistics.mean(best):.2f} ({max(best):.2f})",
+                f"{statistics.mean(percent(history[-1], 'train') for history in histories):.2f}",
+                f"{facts['parameters']:,}",
+                f"[{facts['bytes'] / 1024:.0f} KB](saved_dict/{weights.name})",
+                f"[{len(logs)} csv](logs/{e.name})",
+                f"[{e.notebook}](notebooks/{e.notebook}.ipynb)",
+            ]
+        )
+    notes = [f"\\* {e.name}: {e.reported_note}" for e in EXPERIMENTS.values() if e.reported_note and published_logs(e)]
+    return "\n\n".join([table(header, rows, right="seeds parameters train"), *notes])
+
+
+def readme(text: str) -> str:
+    """README's text with its table between the markers replaced by what the logs say. Raises CourseError without markers."""
+    if text.count(START) != 1 or text.count(END) != 1:
+        raise CourseError(f"{README.name} must hold the two lines {START!r} and {END!r} once each")
+    before, rest = text.split(START)
+    return f"{before}{START}\n\n{results_table()}\n\n{END}{rest.split(END)[1]}"
+
+
+def draw() -> None:
+    """pngs/NAME_curves.png for every experiment that is published."""
+    for experiment in EXPERIMENTS.values():
+        histories = [artifacts.read_log(log) for log in published_logs(experiment)]
+        if histories:
+            picture = io.BytesIO()
+            figure = plots.curves(histories, experiment.name, experiment.reported_test)
+            figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
+            artifacts.write(ROOT / "pngs" / f"{experiment.name}_curves.png", picture.getvalue())
+
+
+def verify() -> tuple[str, bool]:
+    """A table of every published state dict: loaded safely, hashed, evaluated, compared with its sidecar; and whether all agree."""
+    rows, good = [], True
+    loaded = {}
+    for path in sorted((ROOT / "saved_dict").glob("*.pth")):
+        said = found = "–"
+        try:
+            model, facts = artifacts.load_model(path)
+            name = facts["data"]["name"]
+            said = f"{facts['test']['correct']}/{facts['test']['total']}"
+            data = loaded[name] = loaded.get(name) or datasets.load(name)
+            if (data.fingerprint, data.whole) != (facts["data"]["fingerprint"], True):
+                verdict, good = f"NOT EVALUATED: {name} is not at hand", False
+            else:
+                score = evaluate(model, data.test, **facts["normalisation"])
+                found = f"{score.correct}/{score.total}"
+                agree = abs(score.correct - facts["test"]["correct"]) * 10_000 <= score.total
+                verdict = "agrees" if agree else "DISAGREES"
+                good &= agree
+        except CourseError as error:
+            verdict, good = f"REFUSED: {error}", False
+        rows.append([path.name, said, found, verdict])
+    return table(["state dict", "sidecar", "evaluated now", "verdict"], rows), good and bool(rows)
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true")
+    what.add_argument("--verify", action="store_true")
+    what.add_argument("--stale", action="store_true")
+    options = parser.parse_args(words)
+    if options.stale:
+        print(*dict.fromkeys(f"notebooks/{e.notebook}.ipynb" for e in EXPERIMENTS.values() if not is_published(e, 0)), sep="\n")
+        return 0
+    if options.verify:
+        text, good = verify()
+        print(text)
+        return 0 if good else 1
+    old = README.read_text(encoding="utf-8")
+    new = readme(old)
+    if options.check:
+        sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), new.splitlines(True), "README.md", "what the logs say"))
+        return int(old != new)
+    draw()
+    artifacts.write(README, new.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CourseError as error:
+        sys.exit(f"report: {error}")
