@@ -53,6 +53,12 @@ def bootstrap(repo: str = "") -> str:
     return BOOTSTRAP.replace(LINE, f'REPO = "{address(repo)}"')
 
 
+def stamped(source: str) -> str:
+    """The address in a bootstrap cell, or nothing."""
+    found = re.search(r'^REPO = "(.*?)"', source, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def stamp(path: Path, repo: str) -> bytes:
     """The notebook at `path` with the address in its bootstrap cell and the badge on top of its first cell."""
     notebook = nbformat.read(path, as_version=4)

@@ -79,6 +79,24 @@ def published_logs(experiment: Experiment) -> list[Path]:
     return [path for path in found if is_published(experiment, int(path.stem[4:]))]
 
 
+def compare(experiments: list[Experiment]) -> str:
+    """Last-epoch training and test accuracy of published experiments, mean ± standard deviation over their seeds."""
+    rows = []
+    for e in experiments:
+        last = [artifacts.read_log(log)[-1] for log in published_logs(e)]
+        train, test = ([percent(row, part) for row in last] for part in ("train", "test"))
+        gap = [a - b for a, b in zip(train, test, strict=True)]
+        rows.append([e.name, len(last), *map(mean_sd, (train, test, gap))])
+    return table(["experiment", "seeds", "train %", "test %", "gap"], rows, right="seeds train % test % gap")
+
+
+def mean_sd(values: list[float]) -> str:
+    """Mean ± standard deviation (of a sample; left out for a single value)."""
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values) or "none published"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
 def results_table() -> str:
     """The table of README: the reference's figure beside ours."""
     header = [
@@ -107,7 +125,7 @@ def results_table() -> str:
             [
                 e.name,
                 f"{e.reported_test:.2f}{'*' if e.reported_note else ''}" if e.reported_test else "not reported",
-                f"**{statistics.mean(last):.2f}** ± {statistics.stdev(last):.2f}" if len(last) > 1 else f"**{last[0]:.2f}**",
+                f"**{mean_sd(last)}**",
                 len(last),
                 f"{statistics.mean(best):.2f} ({max(best):.2f})",
                 f"{statistics.mean(percent(history[-1], 'train') for history in histories):.2f}",

@@ -1,0 +1,166 @@
+"""What the repository publishes is true: weights, tables and notebooks."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import torch
+
+from utils import ROOT, artifacts, colab, data, models, report
+from utils.experiments import EXPERIMENTS
+from utils.loops import evaluate
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
+SEEDS = sorted((ROOT / "logs").glob("*/seed*.json"))
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    smoke, os.environ["COURSE_SMOKE"] = os.environ.get("COURSE_SMOKE", "0"), "0"
+    loaded = data.load("mnist")
+    os.environ["COURSE_SMOKE"] = smoke
+    if loaded.name != "mnist":
+        pytest.skip("MNIST is not at hand: set COURSE_DATA")
+    return loaded
+
+
+@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
+def test_state_dict_does_what_its_sidecar_says(path, mnist):
+    model, facts = artifacts.load_model(path)
+    assert facts["data"]["fingerprint"] == mnist.fingerprint and facts["parameters"] == models.count_parameters(model)
+    score = evaluate(model, mnist.test, **facts["normalisation"])
+    assert abs(score.correct - facts["test"]["correct"]) <= 1 and score.loss == pytest.approx(facts["test"]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("path", SEEDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_log_and_facts_agree(path):
+    facts, history = artifacts.read_json(path), artifacts.read_log(path.with_suffix(".csv"))
+    assert [row["epoch"] for row in history] == list(range(1, facts["recipe"]["epochs"] + 1))
+    assert facts["data"]["fingerprint"] == data.PUBLISHABLE[facts["data"]["name"]] and facts["data"]["whole"]
+    assert all((row["train_total"], row["test_total"]) == (60_000 - facts["recipe"]["valid"], 10_000) for row in history)
+    assert abs(history[-1]["test_correct"] - facts["test"]["correct"]) <= 1
+    assert "+changes" not in facts["commit"] and facts["commit"] != "unknown"
+
+
+def test_seed_0_of_every_experiment_has_its_weights():
+    assert {path.stem for path in WEIGHTS} == set(EXPERIMENTS)
+    for path in WEIGHTS:
+        assert artifacts.read_json(path.with_suffix(".json")) == artifacts.read_json(ROOT / "logs" / path.stem / "seed0.json")
+
+
+def test_verify_finds_every_state_dict_true(mnist, monkeypatch):
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    text, good = report.verify()
+    assert good and text.count("agrees") == len(WEIGHTS)
+
+
+class Code:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def untrained(path):
+    """A network that was never trained, in a file whose hash is right."""
+    facts = artifacts.read_json(path.with_suffix(".json"))
+    content = artifacts.to_bytes(models.build(facts["model"], facts["recipe"]["dropout"]).state_dict())
+    return content, {**facts, "sha256": hashlib.sha256(content).hexdigest()}, "DISAGREES"
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    return bytes(content), artifacts.read_json(path.with_suffix(".json")), "REFUSED.*it is not the file that was tested"
+
+
+def code(path):
+    content = pickle.dumps(Code())
+    facts = {**artifacts.read_json(path.with_suffix(".json")), "sha256": hashlib.sha256(content).hexdigest()}
+    return content, facts, "REFUSED.*refused by the safe loader"
+
+
+def another_network(path):
+    facts = artifacts.read_json(path.with_suffix(".json"))
+    content = artifacts.to_bytes({"0.weight": torch.zeros(1)})
+    return content, {**facts, "sha256": hashlib.sha256(content).hexdigest()}, "REFUSED.*does not fit the network"
+
+
+@pytest.mark.parametrize("damage", [untrained, flipped, code, another_network])
+def test_verify_refuses_what_is_not_the_trained_file(damage, tmp_path, monkeypatch, mnist):
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    content, facts, verdict = damage(ROOT / "saved_dict" / "bn_augmentation.pth")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    artifacts.write(tmp_path / "saved_dict" / "bn_augmentation.pth", content)
+    artifacts.write_json(tmp_path / "saved_dict" / "bn_augmentation.json", facts)
+    text, good = report.verify()
+    assert not good and re.search(verdict, text)
+
+
+def test_readme_is_what_the_logs_say(capsys):
+    assert report.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_check_shows_a_number_typed_by_hand(tmp_path, monkeypatch, capsys):
+    forged = tmp_path / "README.md"
+    forged.write_text(report.README.read_text().replace("**99.", "**99.9", 1))
+    monkeypatch.setattr(report, "README", forged)
+    assert report.main(["--check"]) == 1
+    assert "-| " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_complete(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    first, second, third = notebook.cells[:3]
+    address = colab.stamped(second.source)
+    assert second.source == colab.bootstrap(address), "the bootstrap cell is utils.colab.BOOTSTRAP; `make colab` writes it"
+    assert first.cell_type == "markdown" and "RETRAIN = True" in third.source
+    assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "execute it from top to bottom"
+    assert any(cell.outputs for cell in cells)
+    text = path.read_text()
+    for secret in ("/home/", "/root/", "/tmp/", "/work/", "digits stand", "Traceback"):
+        assert secret not in text, f"{secret} in the outputs"
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == ["Target", "Data", "Model", "Train", "Results", "Analysis", "Next"]
+
+
+def test_stamping_an_address_and_removing_it_changes_nothing_else(tmp_path, monkeypatch):
+    for folder in (colab, artifacts):
+        monkeypatch.setattr(folder, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    colab.main("someone/course")
+    stamped = (tmp_path / "notebooks" / "01_base.ipynb").read_text()
+    assert "colab-badge.svg" in stamped and "https://github.com/someone/course" in stamped
+    assert "git clone https://github.com/someone/course" in (tmp_path / "README.md").read_text()
+    colab.main("")
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_notebook_01_runs_in_colab(tmp_path):
+    """Colab: a folder with the notebook alone, google.colab importable, the course cloned from its stamped address."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this copy is no git repository, so it can't be cloned")
+    (tmp_path / "stub" / "google" / "colab").mkdir(parents=True)
+    (tmp_path / "stub" / "google" / "colab" / "__init__.py").touch()
+    content = tmp_path / "content"
+    artifacts.write(content / "01_base.ipynb", colab.stamp(ROOT / "notebooks" / "01_base.ipynb", str(ROOT)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "stub"), "COURSE_SMOKE": "1"}
+    if os.environ.get("COURSE_DATA"):
+        environment["COURSE_DATA"] = str((ROOT / os.environ["COURSE_DATA"]).resolve())
+    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output", "ran", "01_base.ipynb"]
+    subprocess.run(command, cwd=content, env=environment, check=True, capture_output=True, text=True)
+    assert (content / "course" / "utils" / "experiments.py").is_file()
+    ran = json.loads((content / "ran.ipynb").read_text())
+    assert any("Epoch 1: Train set" in "".join(output.get("text", "")) for cell in ran["cells"] for output in cell.get("outputs", []))
