@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
+EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --coalesce-streams --ExecutePreprocessor.record_timing=False
 
 help:
 	@echo 'make train    train the 99.4 % network and show what it reached'
