@@ -62,15 +62,24 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "one_cycle")
 
 
+# Chosen on 10,000 held-out training images (--valid 10000), last epoch of 15, one seed each unless said. Valid. accuracy in %:
+# batch 1,024, Adam 0.01, a tenth from epoch 12 (the reference's schedule) 98.92; one-cycle Adam from here on: batch 256 at 0.006
+# 98.95, at 0.01 99.03, with label smoothing 0.1 98.85; batch 128 at 0.006 99.07 (kept), at 0.01 99.04. AdamW 0.005 with weight
+# decay 0.3 98.81; SGD 0.03 with weight decay 5e-4 98.86; SGD 0.1 at batch 1,024 diverged.
 BASE = Experiment(
     "base",
     model="base",
     notebook="01_base",
     teaches="a plain network of 7,034 parameters learns its training set by heart",
+    batch_size=128,
+    optimizer="adam",
+    lr=0.006,
+    schedule="one_cycle",
     reported_train=99.92,
     reported_test=99.17,
 )
 
+# Tried as above: batch 1,024 with the reference's schedule 98.90; batch 256 99.09; the recipe of BASE 99.10 (kept).
 DROPOUT = replace(
     BASE,
     name="dropout",
@@ -82,16 +91,19 @@ DROPOUT = replace(
     reported_note="printed as 98.43 / 99.44: the reference exchanged the blocks of its last two experiments, as its own log shows",
 )
 
+# Tried as above (rotate 10, shift 2, scale 0.1 unless said): AdamW 0.01 with weight decay 0.01 99.43, with shift 1 99.41, with scale
+# 0.15 and shear 10 99.36; AdamW 0.02 99.37, its weights' running average 99.39; SGD 0.2 with weight decay 2e-4 99.46 (kept), with
+# the last two epochs on images as they are 99.47 (no more than chance, so left out), SGD 0.3 with 5e-4 99.34, linear instead of
+# cosine 99.37, batch 64 at 0.15 with scale 0.15 and shear 8 99.43.
 BN_AUGMENTATION = replace(
     DROPOUT,
     name="bn_augmentation",
     model="bn_augmentation",
     notebook="03_bn_augmentation",
     teaches="batch norm, and copies of the digits that are turned, moved and resized",
-    batch_size=128,
-    optimizer="adamw",
-    schedule="one_cycle",
-    weight_decay=0.01,
+    optimizer="sgd",
+    lr=0.2,
+    weight_decay=2e-4,
     dropout=0.0,
     rotate=10.0,
     shift=2.0,
