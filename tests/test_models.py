@@ -9,6 +9,7 @@ from torch import nn
 from torchsummary import summary
 
 from utils import CourseError, models
+from utils.layers import BatchNorm2d
 
 BASE = """
 Conv2d 8,28,28 72 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0
@@ -76,3 +77,23 @@ def test_receptive_field_is_where_the_gradient_reaches(name):
 def test_unknown_network_names_the_closest():
     with pytest.raises(CourseError, match="'bn_augmentatoin': expected bn_augmentation"):
         models.build("bn_augmentatoin")
+
+
+@pytest.mark.parametrize(("channels", "layout"), [(8, torch.channels_last), (8, torch.contiguous_format), (16, torch.channels_last)])
+def test_batch_norm_is_pytorch_s_own(channels, layout):
+    """The same output, gradients and running statistics as nn.BatchNorm2d,."""
+    torch.manual_seed(0)
+    features = (torch.randn(32, channels, 14, 14) * 3 + 1).to(memory_format=layout)
+    upstream = torch.randn_like(features)
+    found = []
+    for norm, dtype in ((BatchNorm2d(channels), torch.float32), (nn.BatchNorm2d(channels), torch.float64)):
+        norm = norm.to(dtype)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, channels))
+        leaf = features.detach().to(dtype, copy=True).requires_grad_()
+        output = norm(leaf)
+        torch.relu_(output).backward(upstream.to(dtype))  # in place, as the networks do it
+        found.append([output, leaf.grad, norm.weight.grad, norm.bias.grad, *norm.state_dict().values()])
+    for ours, exact in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), exact.double(), rtol=1e-4, atol=1e-4)
+    assert found[0][0].is_contiguous(memory_format=layout)

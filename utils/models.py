@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from torch import nn
 
 from utils import CourseError
+from utils.layers import BatchNorm2d
 
 
 def base(dropout: float = 0.0) -> nn.Sequential:
@@ -13,20 +14,20 @@ def base(dropout: float = 0.0) -> nn.Sequential:
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 7
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         *drop,
         nn.MaxPool2d(2),  # 8×14×14  RF 8
         nn.Conv2d(8, 4, 1, bias=False),  # 4×14×14  RF 8
         nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         *drop,
         nn.MaxPool2d(2),  # 16×7×7  RF 22
         nn.Conv2d(16, 4, 1, bias=False),  # 4×7×7  RF 22
@@ -39,26 +40,26 @@ def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 7,786 parameters; batch norm after every 3×3 convolution."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
+        BatchNorm2d(8),
+        nn.ReLU(inplace=True),
         nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
+        BatchNorm2d(8),
+        nn.ReLU(inplace=True),
         nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×28×28  RF 7
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
+        BatchNorm2d(16),
+        nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×14×14  RF 8
         nn.Conv2d(16, 4, 1, bias=False),  # 4×14×14  RF 8
         nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
+        BatchNorm2d(8),
+        nn.ReLU(inplace=True),
         nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
+        BatchNorm2d(16),
+        nn.ReLU(inplace=True),
         nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
+        BatchNorm2d(16),
+        nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×7×7  RF 22
         nn.Conv2d(16, 4, 1, bias=False),  # 4×7×7  RF 22
