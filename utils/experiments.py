@@ -79,13 +79,14 @@ BASE = Experiment(
     reported_test=99.17,
 )
 
-# Tried as above: batch 1,024 with the reference's schedule 98.90; batch 256 99.09; the recipe of BASE 99.10 (kept).
+# Tried as above: batch 1,024 with the reference's schedule 98.90; one-cycle at batch 256 99.09; the recipe of BASE with
+# dropout 0.1 99.10, with 0.2 99.14 and the smaller gap (kept).
 DROPOUT = replace(
     BASE,
     name="dropout",
     notebook="02_dropout",
     teaches="one change: dropout before each pool",
-    dropout=0.1,
+    dropout=0.2,
     reported_train=99.43,
     reported_test=99.23,
     reported_note="printed as 98.43 / 99.44: the reference exchanged the blocks of its last two experiments, as its own log shows",

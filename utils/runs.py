@@ -9,6 +9,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -210,8 +211,9 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@lru_cache
 def commit() -> str:
-    """The commit that train.py and utils/ are at, with "+changes" if they differ from it; "unknown" outside git."""
+    """The commit that train.py and utils/ were at when first asked, with "+changes" if they differed; "unknown" outside git."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
