@@ -5,9 +5,10 @@ import struct
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from utils import CourseError, data
-from utils.augment import affine
+from utils.augment import _pixels, affine
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +124,9 @@ def test_affine_moves_what_it_says():
     image[0, 0, 13:15, 20:22] = 1
     still = affine(image, torch.Generator())
     assert still is image
+    identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    expected = F.affine_grid(identity[None], [1, 1, 28, 20], align_corners=False)
+    assert torch.allclose((identity @ _pixels(28, 20, image.device)).view(2, 28, 20).permute(1, 2, 0), expected[0], atol=1e-6)
     random = torch.Generator().manual_seed(0)
     copies = affine(image.expand(500, 1, 28, 28), random, rotate=10)
     rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")

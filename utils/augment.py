@@ -1,6 +1,7 @@
 """Whole-batch augmentation, on whatever device the batch lies."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,6 +32,15 @@ def affine(
     # grid_sample asks where each output pixel comes from, so this is the inverse map, in units of half the image
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
     move_x, move_y = draw[3] * 2 * shift / width, draw[4] * 2 * shift / height
-    theta = torch.stack([cos, cos * slant - sin, move_x, sin, sin * slant + cos, move_y], 1).view(n, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    theta = torch.stack([cos, cos * slant - sin, move_x, sin, sin * slant + cos, move_y], 1).view(2 * n, 3)
+    # one matrix product with every output pixel's (x, y, 1): what F.affine_grid does, some twenty times as fast on a CPU
+    grid = (theta @ _pixels(height, width, images.device)).view(n, 2, height, width).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
+
+
+@lru_cache
+def _pixels(height: int, width: int, device: torch.device) -> Tensor:
+    """(3, height·width): x, y and 1 of every pixel's centre, x and y in units of half the image, 0 in its middle."""
+    x, y = ((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([columns.flatten(), rows.flatten(), torch.ones_like(rows).flatten()])

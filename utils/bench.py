@@ -69,7 +69,7 @@ def batches_usual(data: datasets.Dataset, workers: int) -> None:
 def batches_course(data: datasets.Dataset) -> None:
     random = torch.Generator().manual_seed(0)
     for rows in torch.randperm(len(data.train)).split(RECIPE.batch_size):
-        images = data.train.images[rows].float().div_(255)
+        images = data.train.images.index_select(0, rows).float().div_(255)
         affine(images, random, RECIPE.rotate, RECIPE.shift, RECIPE.scale, RECIPE.shear).sub_(data.mean).div_(data.std)
 
 

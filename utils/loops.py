@@ -179,7 +179,12 @@ def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo:
     with progress(order.split(experiment.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
             batch = affine(
-                images[rows].float().div_(255), training.augment, experiment.rotate, experiment.shift, experiment.scale, experiment.shear
+                images.index_select(0, rows).float().div_(255),
+                training.augment,
+                experiment.rotate,
+                experiment.shift,
+                experiment.scale,
+                experiment.shear,
             )
             logits = model(batch.sub_(data.mean).div_(data.std))
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=experiment.label_smoothing)
