@@ -26,10 +26,9 @@ def no_network(monkeypatch):
     monkeypatch.setattr(data.Source, "download", fail)
 
 
-def idx(values: np.ndarray) -> bytes:
-    kind = {1: 0x08, 4: 0x0C}[values.itemsize]
-    big = values.astype(values.dtype.newbyteorder(">"))
-    return struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape) + big.tobytes()
+def header(*shape: int) -> bytes:
+    """Of an IDX file of bytes."""
+    return struct.pack(f">HBB{len(shape)}I", 0, 0x08, len(shape), *shape)
 
 
 def make(root, name="mnist", n=20):
@@ -38,9 +37,10 @@ def make(root, name="mnist", n=20):
     files = source.files(root)
     files[0].parent.mkdir(parents=True)
     for images, labels in (files[:2], files[2:]):
-        images.write_bytes(idx(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
+        data.write_idx(images, torch.from_numpy(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
         values = (np.arange(n) % 10).astype(np.uint8)
-        labels.write_bytes(idx(values) if name != "qmnist" else idx(np.stack([values] + [values * 0 + 77] * 7, 1).astype(np.int32)))
+        rows = values if name != "qmnist" else np.stack([values] + [values * 0 + 77] * 7, 1).astype(np.int32)
+        data.write_idx(labels, torch.from_numpy(rows))
     return files
 
 
@@ -112,9 +112,9 @@ def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_pat
         (0, lambda raw: raw[:3], "not an IDX file"),
         (1, lambda raw: b"", "train-labels.*not an IDX file: it starts with nothing"),
         (2, lambda raw: b"<html>404 not found</html>", "t10k-images.*not an IDX file: it starts with 3c 68"),
-        (3, lambda raw: idx(np.zeros(19, np.uint8)), "holds 20 images, but its labels file 19 labels"),
-        (1, lambda raw: idx(np.full(20, 10, np.uint8)), "expected 28×28 images with labels 0 to 9"),
-        (0, lambda raw: idx(np.zeros((20, 8, 8), np.uint8)), r"expected 28×28 images .* found \(8, 8\)"),
+        (3, lambda raw: header(19) + bytes(19), "holds 20 images, but its labels file 19 labels"),
+        (1, lambda raw: header(20) + bytes([10] * 20), "expected 28×28 images with labels 0 to 9"),
+        (0, lambda raw: header(20, 8, 8) + bytes(20 * 64), r"expected 28×28 images .* found \(8, 8\)"),
     ],
 )
 def test_damaged_files_are_one_clear_error(which, damage, message, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -204,6 +205,14 @@ def read_idx(path: Path) -> Tensor:
         file.seek(start)
         values = np.fromfile(file, dtype).reshape(shape)
     return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))
+
+
+def write_idx(path: Path, values: Tensor) -> None:
+    """Write a uint8 or int32 tensor of up to three axes as the IDX file that read_idx reads."""
+    kind = {torch.uint8: 0x08, torch.int32: 0x0C}[values.dtype]
+    with path.open("wb") as file:
+        file.write(struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape))
+        values.contiguous().numpy().astype(IDX_TYPES[kind]).tofile(file)
 
 
 def memory_bound() -> float:
