@@ -16,7 +16,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="names from --list, or all")
     parser.add_argument("--list", action="store_true", help="show all experiments and exit")
-    parser.add_argument("--seeds", type=seeds, default=[0], help="N: seeds 0 to N−1; A-B: seeds A to B (default: seed 0)")
+    parser.add_argument(
+        "--seeds", type=seeds, default=(0, 0), help="N: seeds 0 to N−1; A-B; A-: to the last that is published (default: seed 0)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto, in that order)")
     parser.add_argument("--publish", action="store_true", help="write logs/ and saved_dict/, skipping what is complete there")
     parser.add_argument("--quiet", action="store_true", help="no line an epoch")
@@ -39,13 +41,13 @@ def fail(message: object) -> None:
     sys.exit(2)
 
 
-def seeds(text: str) -> list[int]:
-    """ "5" → [0, 1, 2, 3, 4]; "2-4" → [2, 3, 4]."""
+def seeds(text: str) -> tuple[int, int | None]:
+    """First and last seed: "5" → 0, 4; "2-4" → 2, 4; "1-" → 1 and None, for the last seed that an experiment publishes."""
     first, dash, last = text.partition("-")
-    chosen = range(int(first), int(last) + 1) if dash else range(int(first))
-    if not chosen:
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected N or A-B")
-    return list(chosen)
+    chosen = (int(first), int(last) if last else None) if dash else (0, int(first) - 1)
+    if chosen[1] is not None and chosen[1] < chosen[0]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected N, A-B or A-")
+    return chosen
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -74,7 +76,8 @@ def main(words: list[str]) -> None:
         return
     results = []
     for experiment in experiments:
-        for seed in options.seeds:
+        first, last = options.seeds
+        for seed in range(first, (experiment.seeds - 1 if last is None else last) + 1):
             print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
             results.append(runs.run(experiment, seed, options.device, options.publish or None, echo=not options.quiet))
     print(report.summary(results))

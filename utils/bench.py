@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,10 +28,9 @@ from utils.augment import affine
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.loops import Training, evaluate, fit, train_epoch
-from utils.report import table
+from utils.report import BENCHMARK, EXAMPLE_STEPS, speed_table
 
 RECIPE = EXPERIMENTS["bn_augmentation"]
-FOLDER = ROOT / "logs" / "benchmarks"
 
 
 def batches(data: Dataset) -> None:
@@ -66,6 +64,25 @@ def usual_train(data: Dataset, target: float) -> dict:
     return {"epochs": len(accuracies), "accuracy": max(accuracies)}
 
 
+def steps() -> dict[str, Callable[[Dataset], None]]:
+    """From the usual way to the course's, one change at a time: one epoch of PyTorch's example each."""
+
+    def tensors(data: Dataset, prepare: bool = False, layout: torch.memory_format = torch.contiguous_format) -> None:
+        if prepare:
+            runs.prepare_process(torch.device("cpu"))
+        model = usual.example_network().to(memory_format=layout)
+        training = Training(model, usual.EXAMPLE, 0, len(data.train))
+        training.optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+        train_epoch(training, data, usual.EXAMPLE)
+
+    return {
+        "PyTorch's example, DataLoader": lambda data: usual.example_epoch(data),
+        "the images as one tensor on the device": tensors,
+        "freed memory is kept": lambda data: tensors(data, True),
+        "channels-last": lambda data: tensors(data, True, torch.channels_last),
+    }
+
+
 # row → side → the work. The first side of a row is the course's; the others are the usual ways, the best of which counts.
 WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
     "augmented batches, one epoch": {
@@ -82,6 +99,7 @@ WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
         "course": lambda data: train(data, "sprint"),
         "PyTorch's example": lambda data: usual_train(data, 99.0),
     },
+    EXAMPLE_STEPS: steps(),
 }
 
 
@@ -117,29 +135,6 @@ def measure(rows: list[str], repetitions: int) -> dict:
                 found[row][side].append(one)
                 print(f"{row}: {side}, {repetition + 1} of {repetitions}: {one}", file=sys.stderr, flush=True)
     return found
-
-
-def median(measurements: list[dict], key: str) -> float:
-    return statistics.median(one[key] for one in measurements)
-
-
-def ratios(found: dict) -> str:
-    """The table of the course against the best of the usual ways."""
-    rows = []
-    for row, sides in found.items():
-        course, *others = sides
-        best = min(others, key=lambda side: median(sides[side], "seconds"))
-        cells = []
-        for side in (best, course):
-            seconds = [one["seconds"] for one in sides[side]]
-            cells.append(f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})")
-        times = median(sides[best], "seconds") / median(sides[course], "seconds")
-        loaded = [median(sides[side], "seconds") + median(sides[side], "loading") for side in (best, course)]
-        memory = " / ".join(f"{median(sides[side], 'peak_mib'):,.0f}" for side in (best, course))
-        count = len(sides[course])
-        rows.append([row, best, *cells, f"**{times:.1f} ×**", f"{loaded[0] / loaded[1]:.1f} ×", memory, count])
-    header = ["what", "against", "usual, s", "course, s", "faster", "with loading", "peak MiB, usual / course", "n"]
-    return table(header, rows, right="n")
 
 
 def sizes(repetitions: int) -> dict:
@@ -271,8 +266,8 @@ def main(words: list[str]) -> None:
             "commit": runs.commit(),
             "time": runs.now(),
         }
-        artifacts.write_json(FOLDER / "cpu.json", found)
-    print(ratios(found["rows"]))
+        artifacts.write_json(BENCHMARK, found)
+    print(speed_table(found["rows"]))
 
 
 if __name__ == "__main__":

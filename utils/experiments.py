@@ -27,6 +27,7 @@ class Experiment:
     shift: float = 0.0  # ± pixels, each axis on its own
     scale: float = 0.0  # ± fraction of the size
     shear: float = 0.0  # ± degrees
+    seeds: int = 5  # how many are published
     reported_train: float | None = None  # the reference's own figures (%), as printed there
     reported_test: float | None = None
     reported_note: str = ""
@@ -57,7 +58,7 @@ class Experiment:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TEXTS}
 
 
-TEXTS = ("teaches", "notebook", "reported_train", "reported_test", "reported_note")
+TEXTS = ("teaches", "notebook", "seeds", "reported_train", "reported_test", "reported_note")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "one_cycle")
 
@@ -113,4 +114,21 @@ BN_AUGMENTATION = replace(
     reported_test=99.44,
 )
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (BASE, DROPOUT, BN_AUGMENTATION)}
+# Tried as above, validation accuracy of two seeds: two epochs at 0.1, 0.2, 0.4: 99.14, 99.20, 99.15; one epoch at 0.2, 0.4: 98.96,
+# 99.02, at 0.3 with weight decay 1e-3 99.04 (kept); half the channels, two epochs 99.01; batch 64 98.97. Other shapes, one epoch: no
+# crop and a pool after the last convolution too 99.07 (but half as fast), 2×2 average pooling as the first layer 98.91.
+SPRINT = Experiment(
+    "sprint",
+    model="sprint",
+    notebook="08_sprint",
+    teaches="99 % in the least time: one epoch of a network built for speed",
+    epochs=1,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.3,
+    weight_decay=1e-3,
+    schedule="one_cycle",
+    seeds=20,
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (BASE, DROPOUT, BN_AUGMENTATION, SPRINT)}

@@ -81,6 +81,15 @@ def example_network() -> nn.Module:
     )
 
 
+EXAMPLE = Experiment("example", model="", teaches="PyTorch's MNIST example", batch_size=64)
+
+
+def example_epoch(data: Dataset) -> None:
+    """One training epoch of the example: Adadelta 1.0, batch 64."""
+    model = example_network()
+    epoch(model, torch.optim.Adadelta(model.parameters(), lr=1.0), loader(data, EXAMPLE, 0))
+
+
 def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int = 0) -> list[float]:
     """Train the example (Adadelta 1.0, a factor of 0.7 an epoch, batch 64) until its test accuracy (%) reaches target.
 
@@ -90,12 +99,11 @@ def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int
     model = example_network()
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
-    recipe = Experiment("example", model="", teaches="", batch_size=64)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((data.mean,), (data.std,))])
     test = DataLoader(Samples(data.test, transform), 1000)
     accuracies = []
     while len(accuracies) < most_epochs and max(accuracies, default=0.0) < target:
-        epoch(model, optimizer, loader(data, recipe, 0))
+        epoch(model, optimizer, loader(data, EXAMPLE, 0))
         schedule.step()
         model.eval()
         with torch.no_grad():
