@@ -1,11 +1,14 @@
 """Train experiments of the course: `python train.py base dropout --seeds 5`. `--list` shows them all."""
 
 import argparse
+import os
 import sys
 from dataclasses import fields, replace
 from difflib import get_close_matches
 
-from utils import CourseError, report, runs
+import torch
+
+from utils import CourseError, distributed, report, runs
 from utils.experiments import EXPERIMENTS, TEXTS, Experiment
 
 FLAGS = [field for field in fields(Experiment) if field.name not in (*TEXTS, "name", "model")]
@@ -20,6 +23,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto, in that order)")
     parser.add_argument("--publish", action="store_true", help="write logs/ and saved_dict/, skipping what is complete there")
     parser.add_argument("--quiet", action="store_true", help="no line an epoch")
+    parser.add_argument("--ngpus", type=int, metavar="N", help="train each network on N GPUs of this machine at once")
     recipe = parser.add_argument_group("recipe", "override a field of the experiments")
     for field in FLAGS:
         recipe.add_argument(
@@ -34,8 +38,9 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def fail(message: object) -> None:
-    """One line and exit status 2, as shells expect of a mistake in the command."""
-    print(f"train.py: {message}", file=sys.stderr)
+    """One line (of several processes only one says it) and exit status 2, as shells expect of a mistake in the command."""
+    if distributed.rank() == 0:
+        print(f"train.py: {message}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -66,22 +71,46 @@ def chosen(options: argparse.Namespace) -> list[Experiment]:
         raise CourseError(error) from error
 
 
+def relaunch(options: argparse.Namespace, words: list[str]) -> None:
+    """Put torchrun with --ngpus processes in this one's place; without enough GPUs say so, and let it go on with the CPU."""
+    wanted, found = options.ngpus, torch.cuda.device_count()
+    if distributed.launched():
+        if str(wanted) != os.environ.get("LOCAL_WORLD_SIZE"):
+            raise CourseError(f"--ngpus {wanted} under a torchrun of another number of processes: leave --ngpus out")
+        return
+    if wanted < 1 or options.device not in ("auto", "cuda"):
+        raise CourseError(f"--ngpus {wanted} --device {options.device}: expected 1 or more GPUs, and no other device")
+    if wanted > found:
+        print(f"train.py: --ngpus {wanted}, but found {found} of them: going on with the CPU, in one process", file=sys.stderr)
+        options.device = "cpu"
+    elif wanted > 1:
+        sys.stdout.flush()
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={wanted}"]
+        os.execv(sys.executable, [sys.executable, *torchrun, __file__, *words])
+
+
 def main(words: list[str]) -> None:
     options = parse(words)
     experiments = chosen(options)
     if options.list or not experiments:
         print(report.list_experiments())
         return
+    if options.ngpus is not None:
+        relaunch(options, words)
+    tasks = [(experiment, seed) for experiment in experiments for seed in options.seeds]
     results = []
-    for experiment in experiments:
-        for seed in options.seeds:
-            print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-            results.append(runs.run(experiment, seed, options.device, options.publish or None, echo=not options.quiet))
+    for experiment, seed in tasks:
+        print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
+        results.append(runs.run(experiment, seed, options.device, options.publish or None, echo=not options.quiet))
     print(report.summary(results))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except CourseError as error:
-        fail(error)
+    with distributed.joined():
+        refusal = None
+        try:
+            main(sys.argv[1:])
+        except CourseError as error:
+            refusal = str(error)  # the error itself would keep all that was trained alive (see distributed.leave)
+        if refusal:
+            fail(refusal)
