@@ -24,6 +24,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--publish", action="store_true", help="write logs/ and saved_dict/, skipping what is complete there")
     parser.add_argument("--quiet", action="store_true", help="no line an epoch")
     parser.add_argument("--ngpus", type=int, metavar="N", help="train each network on N GPUs of this machine at once")
+    parser.add_argument(
+        "--cluster",
+        nargs="?",
+        const="",
+        type=address,
+        metavar="ADDRESS",
+        help="do the runs side by side on the Dask cluster at ADDRESS, or on one of this machine's cores or GPUs",
+    )
     recipe = parser.add_argument_group("recipe", "override a field of the experiments")
     for field in FLAGS:
         recipe.add_argument(
@@ -51,6 +59,13 @@ def seeds(text: str) -> list[int]:
     if not chosen:
         raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected N or A-B")
     return list(chosen)
+
+
+def address(text: str) -> str:
+    """Dask's own form, like tcp://192.168.0.2:8786; "" is this machine."""
+    if text and ":" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address: expected one like tcp://HOST:8786, or none (experiments come first)")
+    return text
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -95,14 +110,30 @@ def main(words: list[str]) -> None:
     if options.list or not experiments:
         print(report.list_experiments())
         return
-    if options.ngpus is not None:
+    if options.ngpus is not None and options.cluster is None:
         relaunch(options, words)
     tasks = [(experiment, seed) for experiment in experiments for seed in options.seeds]
+    if options.cluster is not None:
+        run_on_cluster(tasks, options)
+        return
     results = []
     for experiment, seed in tasks:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
         results.append(runs.run(experiment, seed, options.device, options.publish or None, echo=not options.quiet))
     print(report.summary(results))
+
+
+def run_on_cluster(tasks: list[tuple[Experiment, int]], options: argparse.Namespace) -> None:
+    """All tasks at once; those that fail leave the others alone, and are told at the end."""
+    if options.ngpus is not None or distributed.launched():
+        raise CourseError("--cluster trains each network in one process: leave out --ngpus and torchrun")
+    from utils import cluster  # Dask is an extra: only who asks for it needs it
+
+    results, failures = cluster.run_all(tasks, options.cluster, options.device, options.publish or None, None, not options.quiet)
+    print(report.summary(results))
+    print(*failures, sep="\n", end="\n" * bool(failures), file=sys.stderr)
+    if failures:
+        raise CourseError(f"{len(failures)} of {len(tasks)} runs failed; the same command does only what is missing")
 
 
 if __name__ == "__main__":
