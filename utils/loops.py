@@ -134,9 +134,9 @@ def make_scheduler(optimizer: torch.optim.Optimizer, experiment: Experiment, ste
     if experiment.schedule == "one_cycle":
         return lr_scheduler.OneCycleLR(
             optimizer,
-            experiment.lr,
-            steps * experiment.epochs,
-            experiment.warmup,
+            max_lr=experiment.lr,
+            total_steps=steps * experiment.epochs,
+            pct_start=experiment.warmup,
             cycle_momentum=False,
             div_factor=10,
             final_div_factor=100,

@@ -217,6 +217,8 @@ def refuse_unpublishable(experiment: Experiment, data: Dataset) -> None:
         raise CourseError(
             f"{experiment.name} can't be published with a changed recipe: leave out the overriding flags, or edit utils/experiments.py"
         )
+    if distributed.world() > 1:
+        raise CourseError("what several processes trained can't be published: the published runs are those of one process")
     if datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
         raise CourseError(
             f"{experiment.name} can't be published: {data.name} (fingerprint {data.fingerprint[:12]}…) is not the real {experiment.data}"
