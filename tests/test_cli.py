@@ -50,7 +50,7 @@ def test_list_shows_every_experiment(capsys):
 
 
 def test_seeds():
-    assert (train.seeds("3"), train.seeds("2-4")) == ([0, 1, 2], [2, 3, 4])
+    assert (train.seeds("3"), train.seeds("2-4"), train.seeds("1-")) == ((0, 2), (2, 4), (1, None))
 
 
 def test_flags_override_the_recipe_and_the_end_is_a_table():

@@ -1,6 +1,8 @@
 """Data is whole or refused; without network the digits stand in and say so."""
 
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +26,9 @@ def no_network(monkeypatch):
     monkeypatch.setattr(data.Source, "download", fail)
 
 
-def idx(values: np.ndarray) -> bytes:
-    kind = {1: 0x08, 4: 0x0C}[values.itemsize]
-    big = values.astype(values.dtype.newbyteorder(">"))
-    return struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape) + big.tobytes()
+def header(*shape: int) -> bytes:
+    """Of an IDX file of bytes."""
+    return struct.pack(f">HBB{len(shape)}I", 0, 0x08, len(shape), *shape)
 
 
 def make(root, name="mnist", n=20):
@@ -36,9 +37,10 @@ def make(root, name="mnist", n=20):
     files = source.files(root)
     files[0].parent.mkdir(parents=True)
     for images, labels in (files[:2], files[2:]):
-        images.write_bytes(idx(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
+        data.write_idx(images, torch.from_numpy(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
         values = (np.arange(n) % 10).astype(np.uint8)
-        labels.write_bytes(idx(values) if name != "qmnist" else idx(np.stack([values] + [values * 0 + 77] * 7, 1).astype(np.int32)))
+        rows = values if name != "qmnist" else np.stack([values] + [values * 0 + 77] * 7, 1).astype(np.int32)
+        data.write_idx(labels, torch.from_numpy(rows))
     return files
 
 
@@ -54,6 +56,26 @@ def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monke
     assert loaded.name == name
     assert torch.equal(loaded.test.images, source.fix(torchvision.data.unsqueeze(1)))
     assert torch.equal(loaded.test.labels, torch.tensor([torchvision[i][1] for i in range(20)]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the mapping in /proc")
+@pytest.mark.parametrize("name", ["mnist", "emnist_digits"])
+def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, monkeypatch, no_network):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    files = make(tmp_path, name)
+    read = data.load(name)
+    monkeypatch.setenv("COURSE_MEMORY_GB", "0.00001")  # the images are 15,696 bytes, the labels 28
+    mapped = data.load(name)
+    assert mapped.fingerprint == read.fingerprint and (mapped.mean, mapped.std) == (read.mean, read.std)
+    rows = torch.tensor([3, 1, 3])
+    assert torch.equal(mapped.train.images.index_select(0, rows), read.train.images[rows])
+    assert str(files[0]) in Path("/proc/self/maps").read_text() and str(files[1]) not in Path("/proc/self/maps").read_text()
+    before = files[0].read_bytes()
+    mapped.train.images.zero_()
+    assert files[0].read_bytes() == before
+    monkeypatch.setenv("COURSE_MEMORY_GB", "much")
+    with pytest.raises(CourseError, match="COURSE_MEMORY_GB = 'much': expected a number of gigabytes"):
+        data.load(name)
 
 
 def test_emnist_is_turned_upright(tmp_path, monkeypatch, no_network):
@@ -88,11 +110,11 @@ def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_pat
     [
         (0, lambda raw: raw[:-1], "train-images.*15,695 bytes.*says 15,696.*downloaded anew"),
         (0, lambda raw: raw[:3], "not an IDX file"),
-        (1, lambda raw: b"", "train-labels.*found|not an IDX file .it starts with nothing"),
-        (2, lambda raw: b"<html>404 not found</html>", "t10k-images.*not an IDX file .it starts with 3c 68"),
-        (3, lambda raw: idx(np.zeros(19, np.uint8)), "holds 20 images, but its labels file 19 labels"),
-        (1, lambda raw: idx(np.full(20, 10, np.uint8)), "expected 28×28 images with labels 0 to 9"),
-        (0, lambda raw: idx(np.zeros((20, 8, 8), np.uint8)), r"expected 28×28 images .* found \(8, 8\)"),
+        (1, lambda raw: b"", "train-labels.*not an IDX file: it starts with nothing"),
+        (2, lambda raw: b"<html>404 not found</html>", "t10k-images.*not an IDX file: it starts with 3c 68"),
+        (3, lambda raw: header(19) + bytes(19), "holds 20 images, but its labels file 19 labels"),
+        (1, lambda raw: header(20) + bytes([10] * 20), "expected 28×28 images with labels 0 to 9"),
+        (0, lambda raw: header(20, 8, 8) + bytes(20 * 64), r"expected 28×28 images .* found \(8, 8\)"),
     ],
 )
 def test_damaged_files_are_one_clear_error(which, damage, message, tmp_path, monkeypatch):

@@ -144,6 +144,35 @@ def equal(one: dict, other: dict) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": "digits", "valid": 300},
+        {"epochs": 2},
+        {"batch_size": 300},
+        {"optimizer": "sgd"},
+        {"lr": 0.19},
+        {"weight_decay": 0.1},
+        {"schedule": "constant"},
+        {"warmup": 0.5},
+        {"dropout": 0.2},
+        {"label_smoothing": 0.1},
+        {"rotate": 9.0},
+        {"shift": 1.0},
+        {"scale": 0.3},
+        {"shear": 9.0},
+        {"schedule": "step", "drop_at": 1},
+        {"model": "base", "lr": 0.01},
+    ],
+    ids=str,
+)
+def test_every_field_of_a_recipe_reaches_the_weights(change, tmp_path):
+    short = replace(TINY, epochs=1, batch_size=200)
+    before, after = (runs.run(e, device="cpu", root=tmp_path, echo=False) for e in (short, replace(short, **change)))
+    one, other = before.model.state_dict(), after.model.state_dict()
+    assert one.keys() != other.keys() or not equal(one, other)
+
+
 def test_continued_training_is_exact():
     assert equal(*weights_after())
 

@@ -15,17 +15,20 @@ def affine(
     shift: float = 0.0,
     scale: float = 0.0,
     shear: float = 0.0,
+    part: slice = slice(None),
+    whole: int | None = None,
 ) -> Tensor:
     """Turn, move, resize and slant each image at random, by one bilinear resampling (outside is 0).
 
     images: (N, C, H, W) float. rotate and shear: ± degrees; shift: ± pixels along each axis; scale: ± fraction of the
     size; every one uniform and independent per image, drawn from `generator` (which lives on the device of images).
+    part, whole: the images are that part of a batch of `whole` images, and get the numbers that they would get in it.
     Returns a new (N, C, H, W) float tensor; with all four at 0 the images themselves, and no random number is drawn.
     """
     if not (rotate or shift or scale or shear):
         return images
     n, _, height, width = images.shape
-    draw = torch.rand(5, n, device=images.device, generator=generator) * 2 - 1
+    draw = torch.rand(5, whole or n, device=images.device, generator=generator)[:, part] * 2 - 1
     angle = draw[0] * math.radians(rotate)
     size = 1 + draw[1] * scale
     slant = torch.tan(draw[2] * math.radians(shear))

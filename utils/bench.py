@@ -1,156 +1,273 @@
-"""How fast the course is against the usual way, side by side in one run: `python -m utils.bench`.
+"""How fast the course is against the usual way, side by side in one run.
 
-The usual way is what tutorials do: a DataLoader, per-sample torchvision transforms, NCHW, float32. Each side is measured
-in a fresh process, in turn, several times; the table gives medians and their ratio, and logs/benchmarks/ keeps all times.
+    python -m utils.bench                measure everything, print the tables, keep them in logs/benchmarks/
+    python -m utils.bench --only epoch   measure the rows whose name holds a word, print only
+
+Every measurement runs in a fresh process, the sides in turn, several times; a table gives medians, the spread and the
+ratio. What a side times is its work alone; loading the data is given beside it.
 """
 
 import argparse
 import json
 import os
-import statistics
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
-from torchvision import transforms
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from utils import ROOT, CourseError, artifacts, models, runs
+from utils import ROOT, CourseError, artifacts, models, runs, usual
 from utils import data as datasets
 from utils.augment import affine
-from utils.experiments import EXPERIMENTS
-from utils.loops import Training, train_epoch
-from utils.report import table
+from utils.data import Dataset
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.loops import Training, evaluate, fit, train_epoch
+from utils.report import BENCHMARK, EXAMPLE_STEPS, speed_table
 
 RECIPE = EXPERIMENTS["bn_augmentation"]
 
 
-class Samples(torch.utils.data.Dataset):
-    """MNIST as torchvision.datasets.MNIST hands it out: one PIL image at a time through a transform."""
-
-    def __init__(self, split: datasets.Split, transform: Callable):
-        self.split, self.transform = split, transform
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        image = transforms.functional.to_pil_image(self.split.images[i])
-        return self.transform(image), int(self.split.labels[i])
-
-
-def usual_batches(data: datasets.Dataset, workers: int) -> DataLoader:
-    """The recipe's augmentation by torchvision, sample by sample."""
-    side = data.train.images.shape[-1]
-    transform = transforms.Compose(
-        [
-            transforms.RandomAffine(
-                RECIPE.rotate,
-                translate=(RECIPE.shift / side, RECIPE.shift / side),
-                scale=(1 - RECIPE.scale, 1 + RECIPE.scale),
-                shear=RECIPE.shear or None,
-                interpolation=transforms.InterpolationMode.BILINEAR,
-            ),
-            transforms.ToTensor(),
-            transforms.Normalize((data.mean,), (data.std,)),
-        ]
-    )
-    return DataLoader(Samples(data.train, transform), RECIPE.batch_size, shuffle=True, num_workers=workers)
-
-
-def batches_usual(data: datasets.Dataset, workers: int) -> None:
-    for _images, _labels in usual_batches(data, workers):
-        pass
-
-
-def batches_course(data: datasets.Dataset) -> None:
+def batches(data: Dataset) -> None:
     random = torch.Generator().manual_seed(0)
     for rows in torch.randperm(len(data.train)).split(RECIPE.batch_size):
         images = data.train.images.index_select(0, rows).float().div_(255)
         affine(images, random, RECIPE.rotate, RECIPE.shift, RECIPE.scale, RECIPE.shear).sub_(data.mean).div_(data.std)
 
 
-def epoch_usual(data: datasets.Dataset, workers: int) -> None:
-    model = models.build(RECIPE.model, RECIPE.dropout).train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True)
-    for images, labels in usual_batches(data, workers):
-        optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
-        optimizer.step()
+def usual_batches(data: Dataset, workers: int) -> None:
+    for _batch in usual.loader(data, RECIPE, workers):
+        pass
 
 
-def epoch_course(data: datasets.Dataset) -> None:
-    runs.prepare_process(torch.device("cpu"))
-    model = models.build(RECIPE.model, RECIPE.dropout).to(memory_format=torch.channels_last)
-    train_epoch(Training(model, RECIPE, 0, len(data.train)), data, RECIPE)
+def epoch(data: Dataset, recipe: Experiment = RECIPE) -> None:
+    model = models.build(recipe.model, recipe.dropout).to(memory_format=torch.channels_last)
+    train_epoch(Training(model, recipe, 0, len(data.train)), data, recipe)
 
 
-SIDES = {
-    "one epoch of augmented batches": {
-        "usual way, 0 workers": lambda data: batches_usual(data, 0),
-        "usual way, 2 workers": lambda data: batches_usual(data, 2),
-        "course": batches_course,
+def train(data: Dataset, name: str) -> dict:
+    """A whole published recipe, seeded by the clock: every repetition is another draw."""
+    recipe = EXPERIMENTS[name]
+    torch.manual_seed(time.time_ns() % 2**32)
+    model = models.build(recipe.model, recipe.dropout).to(memory_format=torch.channels_last)
+    history = fit(model, data, recipe, time.time_ns() % 2**32, echo=False)
+    return {"epochs": len(history), "accuracy": evaluate(model, data.test, data.mean, data.std).percent}
+
+
+def usual_train(data: Dataset, target: float) -> dict:
+    accuracies = usual.train_example(data, target)
+    return {"epochs": len(accuracies), "accuracy": max(accuracies)}
+
+
+def steps() -> dict[str, Callable[[Dataset], None]]:
+    """From the usual way to the course's, one change at a time: one epoch of PyTorch's example each."""
+
+    def tensors(data: Dataset, prepare: bool = False, layout: torch.memory_format = torch.contiguous_format) -> None:
+        if prepare:
+            runs.prepare_process(torch.device("cpu"))
+        model = usual.example_network().to(memory_format=layout)
+        training = Training(model, usual.EXAMPLE, 0, len(data.train))
+        training.optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+        train_epoch(training, data, usual.EXAMPLE)
+
+    return {
+        "PyTorch's example, DataLoader": lambda data: usual.example_epoch(data),
+        "the images as one tensor on the device": tensors,
+        "freed memory is kept": lambda data: tensors(data, True),
+        "channels-last": lambda data: tensors(data, True, torch.channels_last),
+    }
+
+
+# row → side → the work. The first side of a row is the course's; the others are the usual ways, the best of which counts.
+WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
+    "augmented batches, one epoch": {
+        "course": batches,
+        "DataLoader, 0 workers": lambda data: usual_batches(data, 0),
+        "DataLoader, 2 workers": lambda data: usual_batches(data, 2),
     },
-    "one training epoch of bn_augmentation": {
-        "usual way, 0 workers": lambda data: epoch_usual(data, 0),
-        "usual way, 2 workers": lambda data: epoch_usual(data, 2),
-        "course": epoch_course,
+    "training epoch of bn_augmentation": {
+        "course": epoch,
+        "DataLoader, 0 workers": lambda data: usual.recipe_epoch(data, RECIPE, 0),
+        "DataLoader, 2 workers": lambda data: usual.recipe_epoch(data, RECIPE, 2),
     },
+    "time to 99 %": {
+        "course": lambda data: train(data, "sprint"),
+        "PyTorch's example": lambda data: usual_train(data, 99.0),
+    },
+    EXAMPLE_STEPS: steps(),
 }
 
 
-def seconds_in_fresh_process(row: str, side: str) -> float:
-    """One measurement, loading not counted."""
-    ended = subprocess.run([sys.executable, "-m", "utils.bench", "--one", row, side], cwd=ROOT, capture_output=True, text=True, check=False)
+def once(row: str, side: str) -> dict:
+    """One measurement in this process: seconds of work and of loading, peak memory, and what the work returned."""
+    start = time.perf_counter()
+    data = datasets.load("mnist")
+    if side == "course":
+        runs.prepare_process(torch.device("cpu"))
+    ready = time.perf_counter()
+    found = WORK[row][side](data) or {}
+    seconds = time.perf_counter() - ready
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    return {"seconds": seconds, "loading": ready - start, "peak_mib": peak, **found}
+
+
+def in_fresh_process(*words: str, **environment: str) -> dict:
+    """What `python -m utils.bench *words` prints as JSON on its last line."""
+    command = [sys.executable, "-m", "utils.bench", *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
     if ended.returncode:
-        raise CourseError(f"{row}, {side} failed: {ended.stderr.strip()[-300:]}")
-    return float(ended.stdout.split()[-1])
+        raise CourseError(f"{' '.join(words)} failed: {ended.stderr.strip()[-400:]}")
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
-def measure(repetitions: int) -> dict:
-    """All rows, sides in turn. Returns row → side → seconds of every repetition."""
-    times = {row: {side: [] for side in sides} for row, sides in SIDES.items()}
-    for row, sides in SIDES.items():
+def measure(rows: list[str], repetitions: int) -> dict:
+    """row → side → the measurements of all repetitions, the sides of a row in turn."""
+    found = {row: {side: [] for side in WORK[row]} for row in rows}
+    for row in rows:
         for repetition in range(repetitions):
-            for side in sides:
-                times[row][side].append(seconds_in_fresh_process(row, side))
-                print(f"{row}: {side}, {repetition + 1} of {repetitions}: {times[row][side][-1]:.2f} s", file=sys.stderr, flush=True)
-    return times
+            for side in WORK[row]:
+                one = in_fresh_process("--once", row, side)
+                found[row][side].append(one)
+                print(f"{row}: {side}, {repetition + 1} of {repetitions}: {one}", file=sys.stderr, flush=True)
+    return found
 
 
-def show(times: dict) -> str:
-    """The table: medians, spread and the ratio of the usual way's better median to the course's."""
-    rows = []
-    for row, sides in times.items():
-        usual = min((side for side in sides if side != "course"), key=lambda side: statistics.median(sides[side]))
-        medians = [statistics.median(sides[side]) for side in (usual, "course")]
-        spread = [
-            f"{m:.2f} s ({min(sides[side]):.2f} to {max(sides[side]):.2f})" for m, side in zip(medians, (usual, "course"), strict=True)
-        ]
-        rows.append([row, usual, *spread, f"{medians[0] / medians[1]:.1f} ×"])
-    return table(["what", "against", "usual", "course", "faster"], rows)
+def sizes(repetitions: int) -> dict:
+    """Seconds and peak memory of one training epoch of `sprint` on 1, 2, 4 and 8 times the images, read and mapped."""
+    mnist = datasets.load("mnist")
+    found: dict = {}
+    for times in (1, 2, 4, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            write_repeated(mnist, times, Path(folder))
+            for kind, bound in (("read", "inf"), ("mapped", "0.01")):
+                found[f"{times} × {kind}"] = [
+                    in_fresh_process("--size", COURSE_DATA=folder, COURSE_MEMORY_GB=bound) for _ in range(repetitions)
+                ]
+    return found
+
+
+def write_repeated(data: Dataset, times: int, folder: Path) -> None:
+    """MNIST with its training half repeated, as IDX files in torchvision's layout below `folder`."""
+    files = datasets.SOURCES["mnist"].files(folder)
+    files[0].parent.mkdir(parents=True)
+    for split, copies, images, labels in ((data.train, times, *files[:2]), (data.test, 1, *files[2:])):
+        datasets.write_idx(images, split.images.squeeze(1).repeat(copies, 1, 1))
+        datasets.write_idx(labels, split.labels.to(torch.uint8).repeat(copies))
+
+
+def size_once() -> dict:
+    """One epoch of `sprint` on whatever COURSE_DATA holds."""
+    data = datasets.load("mnist")
+    runs.prepare_process(torch.device("cpu"))
+    recipe = EXPERIMENTS["sprint"]
+    epoch(data, recipe)  # the first epoch also pages the images in
+    start = time.perf_counter()
+    epoch(data, recipe)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"images": len(data.train), "seconds": time.perf_counter() - start, "peak_mib": peak}
+
+
+def floor(recipe: Experiment, images: int = 60_000) -> dict:
+    """What an epoch must at least cost: its arithmetic and its memory traffic at the machine's own measured rates.
+
+    FLOPs: forward and backward of one batch, counted by torch. Bytes: every leaf module reads its input and writes its
+    output once forward, and twice as much backward. Rates: a 2048³ float32 matrix product, a copy of 256 MiB.
+    """
+    batch = torch.randn(recipe.batch_size, 1, 28, 28)
+    model = models.build(recipe.model, recipe.dropout)
+    with FlopCounterMode(display=False) as counter:
+        model(batch).sum().backward()
+    moved = 0
+
+    def count(_module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal moved
+        moved += inputs[0].nbytes + output.nbytes
+
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    model(batch)
+    scale = images / recipe.batch_size
+    left, right, big = torch.randn(2048, 2048), torch.randn(2048, 2048), torch.empty(64 * 2**20)
+    copy = torch.empty_like(big)
+    flops_rate = 2 * 2048**3 / fastest(lambda: left @ right)
+    bytes_rate = 2 * big.nbytes / fastest(lambda: copy.copy_(big))
+    flops, traffic = counter.get_total_flops() * scale, 3 * moved * scale
+    return {
+        "gflop": flops / 1e9,
+        "gbyte": traffic / 1e9,
+        "gflop_per_s": flops_rate / 1e9,
+        "gbyte_per_s": bytes_rate / 1e9,
+        "floor_seconds": max(flops / flops_rate, traffic / bytes_rate),
+    }
+
+
+def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def profile(data: Dataset, recipe: Experiment = RECIPE) -> dict[str, float]:
+    """Where a training epoch's time goes: fraction of the operators' own time by kind, over 40 batches."""
+    runs.prepare_process(torch.device("cpu"))
+    model = models.build(recipe.model, recipe.dropout).to(memory_format=torch.channels_last)
+    part = Dataset(**{**vars(data), "train": data.train[: 40 * recipe.batch_size]})
+    training = Training(model, recipe, 0, len(part.train))
+    train_epoch(training, part, recipe)
+    with torch.profiler.profile() as profiler:
+        train_epoch(training, part, recipe)
+    kinds = {
+        "convolution": ("conv",),
+        "batch norm": ("batch_norm", "FewChannels", "addcmul", "aten::sum", "aten::pow"),
+        "ReLU": ("clamp_min", "threshold"),
+        "pooling": ("pool", "aten::fill_"),
+        "dropout": ("bernoulli", "dropout"),
+        "augmentation": ("grid", "index_select", "aten::rand", "aten::mm"),
+        "optimizer": ("Optimizer", "fused"),
+    }
+    spent = dict.fromkeys((*kinds, "everything else"), 0.0)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, words in kinds.items() if any(word in event.key for word in words)), "everything else")
+        spent[kind] += event.self_cpu_time_total
+    return {kind: time / sum(spent.values()) for kind, time in spent.items()}
 
 
 def main(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m utils.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--one", nargs=2, metavar=("ROW", "SIDE"), help="measure one side once in this process")
+    parser.add_argument("--only", metavar="WORD", help="only the rows whose name holds WORD; nothing is kept")
+    parser.add_argument("--once", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--size", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
-    if options.one:
-        data = datasets.load("mnist")
-        start = time.perf_counter()
-        SIDES[options.one[0]][options.one[1]](data)
-        print(time.perf_counter() - start)
+    if options.once or options.size:
+        print(json.dumps(once(*options.once) if options.once else size_once()))
         return
-    times = measure(options.repetitions)
-    data, facts = datasets.load("mnist"), runs.environment(torch.device("cpu"))
-    facts |= {"cores": os.cpu_count(), "data": data.name, "images": len(data.train), "commit": runs.commit(), "time": runs.now()}
-    artifacts.write_json(ROOT / "logs" / "benchmarks" / "cpu.json", {"environment": facts, "seconds": times})
-    print(show(times))
-    print(json.dumps(facts, ensure_ascii=False))
+    rows = [row for row in WORK if not options.only or options.only in row]
+    if not rows:
+        raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(WORK)}")
+    found = {"rows": measure(rows, options.repetitions)}
+    if not options.only:
+        data, cpu = datasets.load("mnist"), torch.device("cpu")
+        found |= {"sizes": sizes(options.repetitions), "floor": floor(RECIPE), "profile": profile(data)}
+        found["environment"] = runs.environment(cpu) | {
+            "cores": os.cpu_count(),
+            "data": data.name,
+            "commit": runs.commit(),
+            "time": runs.now(),
+        }
+        artifacts.write_json(BENCHMARK, found)
+    print(speed_table(found["rows"]))
 
 
 if __name__ == "__main__":

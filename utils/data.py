@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -94,7 +95,7 @@ SOURCES = {
         "EMNIST",
         prefixes=("emnist-digits-train-", "emnist-digits-test-"),
         options={"split": "digits"},
-        fix=lambda images: images.transpose(-1, -2).contiguous(),  # EMNIST's files hold columns first
+        fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
     ),
 }
 NAMES = (*SOURCES, "digits")
@@ -118,7 +119,7 @@ def load(name: str = "mnist") -> Dataset:
         name, parts = "digits", _digits()
     classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
     train, test = parts
-    counts = torch.bincount(train.images.flatten(), minlength=256).double() / train.images.numel()
+    counts = sum(torch.bincount(part.flatten(), minlength=256) for part in train.images.split(CHUNK)).double() / train.images.numel()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum()
     std = (counts * (values - mean) ** 2).sum().sqrt()
@@ -175,25 +176,52 @@ ANEW = "Delete both files and run again to have them downloaded anew."
 IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 
 
+CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
+
+
 def read_idx(path: Path) -> Tensor:
-    """Read an IDX file: uint8 or int32, any number of axes. Raises CourseError if header and size disagree.
+    """Read an IDX file of uint8 or int32 with up to three axes, or map it if it is larger than memory_bound().
+
+    Raises CourseError if header and size disagree.
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     """
-    raw = path.read_bytes()
-    if len(raw) < 8 or raw[:2] != b"\0\0" or raw[2] not in IDX_TYPES or not 1 <= raw[3] <= 3:
-        raise CourseError(
-            f"{shown(path)} is not an IDX file (it starts with {raw[:4].hex(' ') or 'nothing'}; expected 00 00 08 and 01 to 03). {ANEW}"
-        )
-    dtype, start = IDX_TYPES[raw[2]], 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw, ">u4", raw[3], 4).tolist())
-    expected = start + int(np.prod(shape)) * dtype.itemsize
-    if len(raw) != expected:
-        raise CourseError(
-            f"{shown(path)} is {len(raw):,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
-        )
-    values = np.frombuffer(raw, dtype, offset=start).reshape(shape)
-    return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        if len(head) < 8 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
+            raise CourseError(
+                f"{shown(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 and 01 to 03. {ANEW}"
+            )
+        dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
+        shape = tuple(np.frombuffer(head, ">u4", head[3], 4).tolist())
+        expected = start + int(np.prod(shape)) * dtype.itemsize
+        if size != expected:
+            raise CourseError(
+                f"{shown(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
+            )
+        if size > memory_bound():
+            return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
+        file.seek(start)
+        values = np.fromfile(file, dtype).reshape(shape)
+    return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))
+
+
+def write_idx(path: Path, values: Tensor) -> None:
+    """Write a uint8 or int32 tensor of up to three axes as the IDX file that read_idx reads."""
+    kind = {torch.uint8: 0x08, torch.int32: 0x0C}[values.dtype]
+    with path.open("wb") as file:
+        file.write(struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape))
+        values.contiguous().numpy().astype(IDX_TYPES[kind]).tofile(file)
+
+
+def memory_bound() -> float:
+    """Bytes above which a file of images is not read but mapped: COURSE_MEMORY_GB, by default no bound."""
+    bound = os.environ.get("COURSE_MEMORY_GB") or "inf"
+    try:
+        return float(bound) * 1e9
+    except ValueError:
+        raise CourseError(f"COURSE_MEMORY_GB = {bound!r}: expected a number of gigabytes") from None
 
 
 def _digits() -> tuple[Split, Split]:
@@ -211,7 +239,8 @@ def _fingerprint(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        for part in tensor.split(CHUNK):
+            digest.update(part.contiguous().numpy())
     return digest.hexdigest()
 
 

@@ -20,13 +20,14 @@ class Experiment:
     weight_decay: float = 0.0
     schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`) or one_cycle
     drop_at: int = 12
-    warmup: float = 0.2  # one_cycle: fraction of all steps that climb to the peak
+    warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
     dropout: float = 0.0
     label_smoothing: float = 0.0
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
     shift: float = 0.0  # ± pixels, each axis on its own
     scale: float = 0.0  # ± fraction of the size
     shear: float = 0.0  # ± degrees
+    seeds: int = 5  # how many are published
     reported_train: float | None = None  # the reference's own figures (%), as printed there
     reported_test: float | None = None
     reported_note: str = ""
@@ -57,12 +58,12 @@ class Experiment:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TEXTS}
 
 
-TEXTS = ("teaches", "notebook", "reported_train", "reported_test", "reported_note")
+TEXTS = ("teaches", "notebook", "seeds", "reported_train", "reported_test", "reported_note")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "one_cycle")
 
 
-# Chosen on 10,000 held-out training images (--valid 10000), last epoch of 15, one seed each unless said. Valid. accuracy in %:
+# Chosen on 10,000 held-out training images (--valid 10000), last epoch of 15, one seed each, warm-up 0.2. Validation accuracy in %:
 # batch 1,024, Adam 0.01, a tenth from epoch 12 (the reference's schedule) 98.92; one-cycle Adam from here on: batch 256 at 0.006
 # 98.95, at 0.01 99.03, with label smoothing 0.1 98.85; batch 128 at 0.006 99.07 (kept), at 0.01 99.04. AdamW 0.005 with weight
 # decay 0.3 98.81; SGD 0.03 with weight decay 5e-4 98.86; SGD 0.1 at batch 1,024 diverged.
@@ -113,4 +114,22 @@ BN_AUGMENTATION = replace(
     reported_test=99.44,
 )
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (BASE, DROPOUT, BN_AUGMENTATION)}
+# Validation accuracy, mean of four seeds, one epoch: batch 128 at 0.3 99.00 (at 0.4 98.97, warm-up 0.2 98.94, 0.4 98.94, batch 96 98.97,
+# batch 64 99.00, AdamW 0.01 98.91), with label smoothing 0.05 99.10, 0.1 99.13, 0.2 99.12; with 0.1 batch 192 at 0.4 99.11 (kept: fewer
+# batches, less time), batch 256 at 0.5 99.02. Two epochs without smoothing 99.20. Networks of other shapes were no faster to 99.
+SPRINT = Experiment(
+    "sprint",
+    model="sprint",
+    notebook="08_sprint",
+    teaches="99 % in the least time: one epoch of a network built for speed",
+    epochs=1,
+    batch_size=192,
+    optimizer="sgd",
+    lr=0.4,
+    weight_decay=1e-3,
+    schedule="one_cycle",
+    label_smoothing=0.1,
+    seeds=20,
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (BASE, DROPOUT, BN_AUGMENTATION, SPRINT)}

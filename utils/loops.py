@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 from tqdm import tqdm
 
-from utils import CourseError
+from utils import CourseError, distributed
 from utils.augment import affine
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
@@ -60,13 +60,15 @@ def evaluate(model: nn.Module, split: Split, mean: float, std: float) -> Score:
 class Training:
     """All that an epoch changes: the network, optimizer, schedule, every random state, and the rows so far.
 
-    state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit.
+    state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit. Where several processes
+    train together (utils.distributed), all of them call state_dict(), for each holds a global random state of its own.
     """
 
     def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int):
         device = next(model.parameters()).device
         steps = math.ceil(images / experiment.batch_size)
         self.model = model
+        self.trained = distributed.wrap(model)  # the same network, to call in training
         self.optimizer = make_optimizer(model, experiment)
         self.scheduler = make_scheduler(self.optimizer, experiment, steps)
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
@@ -75,17 +77,15 @@ class Training:
         self.history: list[Row] = []
 
     def state_dict(self) -> dict:
-        kind, keys, *rest = np.random.get_state()
+        mine, *others = distributed.gather(random_state())
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "order": self.order.get_state(),
             "augment": self.augment.get_state(),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": (kind, keys.tolist(), *rest),
-            "python": random.getstate(),
+            **mine,
+            "others": others,
             "history": self.history,
         }
 
@@ -95,12 +95,29 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"])
         self.order.set_state(state["order"])
         self.augment.set_state(state["augment"])
-        torch.set_rng_state(state["torch"])
-        if state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
-        np.random.set_state(state["numpy"])
-        random.setstate(state["python"])
+        states = [state, *state.get("others", [])]
+        if distributed.rank() < len(states):  # else there were fewer processes before: this one begins as it was seeded
+            set_random_state(states[distributed.rank()])
         self.history = list(state["history"])
+
+
+def random_state() -> dict:
+    """Every global random state of this process."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (kind, keys.tolist(), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
 
 
 def make_optimizer(model: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
@@ -117,9 +134,9 @@ def make_scheduler(optimizer: torch.optim.Optimizer, experiment: Experiment, ste
     if experiment.schedule == "one_cycle":
         return lr_scheduler.OneCycleLR(
             optimizer,
-            experiment.lr,
-            steps * experiment.epochs,
-            experiment.warmup,
+            max_lr=experiment.lr,
+            total_steps=steps * experiment.epochs,
+            pct_start=experiment.warmup,
             cycle_momentum=False,
             div_factor=10,
             final_div_factor=100,
@@ -170,33 +187,34 @@ def fit(
 
 
 def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo: bool = False) -> Score:
-    """One pass over the training set in a new random order. Sums stay on the device; nothing waits for it but the bar."""
-    model, optimizer, scheduler = training.model.train(), training.optimizer, training.scheduler
+    """One pass over the training set in a new random order. Sums stay on the device; nothing waits for it but the bar.
+
+    Of several processes each draws the same order and takes its share of every batch (see utils.distributed); all return
+    the score over the whole set.
+    """
+    model, optimizer, scheduler = training.trained.train(), training.optimizer, training.scheduler
     images, labels = data.train
     order = torch.randperm(len(labels), generator=training.order).to(labels.device)
     loss_sum = torch.zeros((), device=labels.device)
     correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+    deform = {"rotate": experiment.rotate, "shift": experiment.shift, "scale": experiment.scale, "shear": experiment.shear}
     with progress(order.split(experiment.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
-            batch = affine(
-                images.index_select(0, rows).float().div_(255),
-                training.augment,
-                experiment.rotate,
-                experiment.shift,
-                experiment.scale,
-                experiment.shear,
-            )
+            part, factor = distributed.share(len(rows))  # of one process: all of it, and 1
+            mine = rows[part]
+            batch = affine(images.index_select(0, mine).float().div_(255), training.augment, **deform, part=part, whole=len(rows))
             logits = model(batch.sub_(data.mean).div_(data.std))
-            loss = F.cross_entropy(logits, labels[rows], label_smoothing=experiment.label_smoothing)
+            loss = F.cross_entropy(logits, labels[mine], label_smoothing=experiment.label_smoothing) * factor
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             scheduler.step()
             loss_sum += loss.detach() * len(rows)
-            correct += (logits.argmax(1) == labels[rows]).sum()
+            correct += (logits.argmax(1) == labels[mine]).sum() * (factor > 0)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
                 batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
-    return Score(loss_sum.item() / len(labels), int(correct), len(labels))
+    distributed.end_epoch(training.model, loss_sum, correct)
+    return Score(loss_sum.item() / distributed.world() / len(labels), int(correct), len(labels))
 
 
 @contextmanager

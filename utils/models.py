@@ -68,7 +68,31 @@ def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"base": base, "bn_augmentation": bn_augmentation}
+def sprint(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 33,914 parameters, built to need little time rather than little memory.
+
+    The first convolution takes steps of two pixels, so all that follows works on a quarter of them; channels come in
+    multiples of 16, a vector register's width; the pool stands before batch norm and ReLU, which leaves them a quarter to do.
+    """
+    return nn.Sequential(
+        nn.ZeroPad2d(-2),  # 1×24×24: cut off the margin, which is empty in MNIST
+        nn.Conv2d(1, 16, 5, stride=2, bias=False),  # 16×10×10  RF 5
+        BatchNorm2d(16),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, bias=False),  # 32×8×8  RF 9
+        nn.MaxPool2d(2),  # 32×4×4  RF 11
+        BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, padding=1, bias=False),  # 64×4×4  RF 19
+        BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(1024, 10),
+    )
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"base": base, "bn_augmentation": bn_augmentation, "sprint": sprint}
 
 
 def build(name: str, dropout: float = 0.0) -> nn.Module:

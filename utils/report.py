@@ -20,7 +20,9 @@ from utils.loops import Row, evaluate
 from utils.runs import Result, is_published
 
 README = ROOT / "README.md"
-START, END = "<!-- results: written by `python -m utils.report`, do not edit -->", "<!-- end of results -->"
+BENCHMARK = ROOT / "logs" / "benchmarks" / "cpu.json"
+EXAMPLE_STEPS = "one epoch of PyTorch's example, changed step by step"
+WRITTEN = "<!-- {}: written by `python -m utils.report`, do not edit -->", "<!-- end of {} -->"
 
 
 def table(header: list[str], rows: list[list], right: str = "") -> str:
@@ -139,12 +141,80 @@ def results_table() -> str:
     return "\n\n".join([table(header, rows, right="seeds parameters train"), *notes])
 
 
+def read_benchmark() -> dict:
+    """The published measurements. Raises CourseError if there are none."""
+    return artifacts.read_json(BENCHMARK)
+
+
+def median(measurements: list[dict], key: str) -> float:
+    return statistics.median(one[key] for one in measurements)
+
+
+def to_99(found: dict) -> list[dict]:
+    """Seconds of training to 99 % after each step: its epoch times the epochs that the example needs, and the sprint's own total."""
+    example, course = (found["time to 99 %"][side] for side in ("PyTorch's example", "course"))
+    epochs = median(example, "epochs")
+    rows = [{"name": side, "seconds": epochs * median(times, "seconds")} for side, times in found[EXAMPLE_STEPS].items()]
+    return [*rows, {"name": "the network and recipe of sprint", "seconds": median(course, "seconds")}]
+
+
+def speed_table(found: dict) -> str:
+    """The table of the course against the best of the usual ways."""
+    rows = []
+    for row, sides in found.items():
+        if row == EXAMPLE_STEPS:
+            continue
+        course, *others = sides
+        best = min(others, key=lambda side: median(sides[side], "seconds"))
+        cells = []
+        for side in (best, course):
+            seconds = [one["seconds"] for one in sides[side]]
+            cells.append(f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})")
+        times = median(sides[best], "seconds") / median(sides[course], "seconds")
+        loaded = [median(sides[side], "seconds") + median(sides[side], "loading") for side in (best, course)]
+        memory = " / ".join(f"{median(sides[side], 'peak_mib'):,.0f}" for side in (best, course))
+        count = len(sides[course])
+        rows.append([row, best, *cells, f"**{times:.1f} ×**", f"{loaded[0] / loaded[1]:.1f} ×", memory, count])
+    header = ["what", "against", "usual, s", "course, s", "faster", "with loading", "peak MiB, usual / course", "n"]
+    return table(header, rows, right="n")
+
+
+def sizes_table(found: dict) -> str:
+    """Images, seconds and peak memory of an epoch, and its time a million images against the smallest size."""
+    first = median(found["1 × read"], "seconds") / found["1 × read"][0]["images"]
+    rows = [
+        [
+            name,
+            f"{times[0]['images']:,}",
+            f"{median(times, 'seconds'):.2f}",
+            f"{median(times, 'seconds') / times[0]['images'] / first:.2f}",
+            f"{median(times, 'peak_mib'):,.0f}",
+        ]
+        for name, times in found.items()
+    ]
+    return table(["images", "count", "seconds", "time an image against 1 ×", "peak MiB"], rows, right="count seconds peak MiB")
+
+
+def speed_section() -> str:
+    """README's benchmark table, with the machine and the protocol in a line below."""
+    found = read_benchmark()
+    machine = found["environment"]
+    note = (
+        f"Medians (smallest to largest) of n fresh processes a side, sides in turn, on {machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}, {machine['time'][:10]}; the GPU rows are not measured yet."
+    )
+    return f"{speed_table(found['rows'])}\n\n{note}"
+
+
 def readme(text: str) -> str:
-    """README's text with its table between the markers replaced by what the logs say. Raises CourseError without markers."""
-    if text.count(START) != 1 or text.count(END) != 1:
-        raise CourseError(f"{README.name} must hold the two lines {START!r} and {END!r} once each")
-    before, rest = text.split(START)
-    return f"{before}{START}\n\n{results_table()}\n\n{END}{rest.split(END)[1]}"
+    """README's text with its tables between the markers replaced by what the logs say. Raises CourseError without markers."""
+    for name, section in (("results", results_table), ("speed", speed_section)):
+        start, end = (marker.format(name) for marker in WRITTEN)
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise CourseError(f"{README.name} must hold the two lines {start!r} and {end!r} once each")
+        before, rest = text.split(start)
+        text = f"{before}{start}\n\n{section()}\n\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def draw() -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils import ROOT, CourseError, artifacts, models, smoke
+from utils import ROOT, CourseError, artifacts, distributed, models, smoke
 from utils import data as datasets
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Experiment
@@ -38,7 +39,12 @@ class Result:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" → CUDA, then MPS, then CPU; else the device of that name. Raises CourseError if it is not there."""
+    """ "auto" → CUDA, then MPS, then CPU; else the device of that name. Raises CourseError if it is not there.
+
+    Of several processes each gets a GPU of its own machine for itself, or all of them the CPU.
+    """
+    if distributed.world() > 1:
+        return pick_share(name)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
@@ -46,6 +52,18 @@ def pick_device(name: str = "auto") -> torch.device:
         there = ", ".join(kind for kind, there in available.items() if there)
         raise CourseError(f"device {name!r} is not available: expected auto or one of {there}")
     return torch.device(name)
+
+
+def pick_share(name: str) -> torch.device:
+    """The device of this process among several. Raises CourseError if its machine has fewer GPUs than processes."""
+    if name not in ("auto", "cuda", "cpu"):
+        raise CourseError(f"device {name!r} can't be used by several processes: expected auto, cuda or cpu")
+    gpus, here = torch.cuda.device_count(), distributed.local_rank()
+    if name == "cpu" or (name == "auto" and not gpus):
+        return torch.device("cpu")
+    if here >= gpus:
+        raise CourseError(f"more processes here than GPUs ({gpus}): expected one GPU each; lower --nproc-per-node, or use --device cpu")
+    return torch.device("cuda", here)
 
 
 def run(
@@ -56,26 +74,30 @@ def run(
     retrain: bool = True,
     root: Path | None = None,
     echo: bool = True,
+    again: bool = True,
+    after_epoch: Callable[[list[Row]], None] = lambda history: None,
 ) -> Result:
     """Train one experiment with one seed and file the result; continue where an earlier, interrupted call stopped.
+    Where several processes train together, all of them call it and process 0 alone reads and writes files.
 
     publish: write logs/ and saved_dict/ of the repository (default: whether COURSE_PUBLISH is 1); what is published
     already by this recipe is read, not trained again. retrain=False: read the published run and train nothing.
-    root: where the files go instead of runs/ (see utils.artifacts).
+    root: where the files go instead of runs/ (see utils.artifacts). again=False: a finished run of this recipe, seed and
+    data that lies there is read, not trained again. after_epoch: called with the rows so far, once they are safe on disk.
 
-    Raises CourseError for a folder that can't be written (before training), a loss that is not finite, or a
-    publication of anything but a full run of an unchanged recipe on the real data.
+    Raises CourseError for a folder that can't be written (before training), a loss that is not finite, processes that
+    hold different recipes or data, or a publication of anything but a full run of an unchanged recipe on the real data.
     """
     publish = os.environ.get("COURSE_PUBLISH") == "1" if publish is None else publish
     if publish and smoke():
         raise CourseError("a smoke run can't be published: leave out --publish or set COURSE_SMOKE=0")
-    if not retrain or (publish and is_published(experiment, seed)):
-        return read_published(experiment, seed, echo)
+    if not retrain or (publish and distributed.from_lead(lambda: is_published(experiment, seed))):
+        return distributed.from_lead(lambda: read_finished(ROOT, experiment, seed, datasets.load(experiment.data), echo))
     if smoke():
         experiment = replace(experiment, epochs=1, valid=min(experiment.valid, 128))
-    data = datasets.load(experiment.data)
+    data = distributed.in_turns(lambda: datasets.load(experiment.data))
     if publish:
-        refuse_unpublishable(experiment, data)
+        distributed.together(lambda: refuse_unpublishable(experiment, data))
     if experiment.valid:
         data = data.hold_out(experiment.valid)
     own = root or artifacts.own_root()
@@ -83,9 +105,9 @@ def run(
     log, weights = artifacts.log_path(root, experiment.name, seed), artifacts.weights_path(root, experiment.name, seed)
     recipe = experiment.recipe()
     checkpoint = artifacts.checkpoint_path(own, recipe, seed)
-    artifacts.require_writable(log.parent, weights.parent, checkpoint.parent)
+    distributed.from_lead(lambda: artifacts.require_writable(log.parent, weights.parent, checkpoint.parent))
 
-    where = pick_device(device)
+    where = distributed.together(lambda: pick_device(device))
     prepare_process(where)
     facts = {
         "name": experiment.name,
@@ -99,12 +121,17 @@ def run(
         "started": now(),
         "continued_after_epochs": [],
     }
+    distributed.require_same({**recipe, "seed": seed, "data": facts["data"], "device": where.type})
+    if not again and distributed.from_lead(lambda: is_finished(root, experiment, seed, facts["data"])):
+        return distributed.from_lead(lambda: read_finished(root, experiment, seed, data, echo))
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
     model = models.build(experiment.model, experiment.dropout)
     model = model.to(where, memory_format=torch.channels_last)
-    saved = artifacts.read_checkpoint(checkpoint)
+    if distributed.rank():
+        torch.manual_seed(seed + distributed.rank())  # equal weights to begin with, but other masks of dropout
+    saved = distributed.from_lead(lambda: artifacts.read_checkpoint(checkpoint))
     state = None
     if saved and saved["facts"]["data"] == facts["data"]:
         state, facts = saved["training"], saved["facts"]
@@ -114,10 +141,15 @@ def run(
             for row in state["history"]:
                 print(describe(row))
         if facts["environment"] != environment(where):
-            print("This is another machine, device or number of threads than it began on: the result will not be bit for bit the same.")
+            print(
+                "This is another machine, device or number of threads or processes than it began on: "
+                "the result will not be bit for bit the same."
+            )
 
     def save(training: Training) -> None:
-        artifacts.write(checkpoint, artifacts.to_bytes({"training": training.state_dict(), "facts": facts}))
+        state = training.state_dict()  # every process's, not only the one's that writes
+        distributed.from_lead(lambda: artifacts.write(checkpoint, artifacts.to_bytes({"training": state, "facts": facts})))
+        after_epoch(training.history)
 
     try:
         history = fit(model, data.to(where), experiment, seed, state, save, echo)
@@ -137,35 +169,46 @@ def run(
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "finished": now(),
     }
-    artifacts.write_log(log, history)
-    if not publish or seed == 0:
-        artifacts.write(weights, content)
-        artifacts.write_json(weights.with_suffix(".json"), facts)
-    artifacts.write_json(log.with_suffix(".json"), facts)  # last: its presence says that all the rest is there
-    checkpoint.unlink(missing_ok=True)
+
+    def keep() -> None:
+        artifacts.write_log(log, history)
+        if not publish or seed == 0:
+            artifacts.write(weights, content)
+            artifacts.write_json(weights.with_suffix(".json"), facts)
+        artifacts.write_json(log.with_suffix(".json"), facts)  # last: its presence says that all the rest is there
+        checkpoint.unlink(missing_ok=True)
+
+    distributed.from_lead(keep)
     return Result(experiment, seed, model, data, history, facts, weights, log)
+
+
+def is_finished(root: Path, experiment: Experiment, seed: int, data: dict | None = None) -> bool:
+    """Whether the logs below `root` hold this seed, complete, by this very recipe and (where given) on the data of these facts."""
+    log = artifacts.log_path(root, experiment.name, seed)
+    if not log.with_suffix(".json").is_file() or not log.is_file():
+        return False
+    facts = artifacts.read_json(log.with_suffix(".json"))
+    defaults = Experiment(experiment.name, experiment.model, "").recipe()  # a field that is newer than the run means what it did
+    return {**defaults, **facts["recipe"]} == experiment.recipe() and data in (None, facts["data"])
 
 
 def is_published(experiment: Experiment, seed: int) -> bool:
     """Whether logs/ holds this seed, complete and by this very recipe."""
-    log = artifacts.log_path(ROOT, experiment.name, seed)
-    if not log.with_suffix(".json").is_file() or not log.is_file():
-        return False
-    defaults = Experiment(experiment.name, experiment.model, "").recipe()  # a field that is newer than the run means what it did
-    return {**defaults, **artifacts.read_json(log.with_suffix(".json"))["recipe"]} == experiment.recipe()
+    return is_finished(ROOT, experiment, seed)
 
 
-def read_published(experiment: Experiment, seed: int = 0, echo: bool = True) -> Result:
-    """The published run, from logs/ and saved_dict/ of the repository; its weights are there for seed 0 only."""
-    log, weights = artifacts.log_path(ROOT, experiment.name, seed), artifacts.weights_path(ROOT, experiment.name, seed)
+def read_finished(root: Path, experiment: Experiment, seed: int, data: Dataset, echo: bool = True) -> Result:
+    """A finished run, from logs/ and saved_dict/ below `root`; of published runs the weights are there for seed 0 only."""
+    log, weights = artifacts.log_path(root, experiment.name, seed), artifacts.weights_path(root, experiment.name, seed)
     history = artifacts.read_log(log)
     facts = artifacts.read_json(log.with_suffix(".json"))
-    model = artifacts.load_model(weights)[0] if seed == 0 else None
+    model = artifacts.load_model(weights)[0] if seed == 0 or root != ROOT else None
     if echo:
-        print(f"Read from {log.relative_to(ROOT)} (trained {facts['started'][:10]}, {facts['environment']['device']}), not trained again:")
+        where = datasets.shown(log)
+        print(f"Read from {where} (trained {facts['started'][:10]}, {facts['environment']['device']}), not trained again:")
         for row in history:
             print(describe(row))
-    return Result(experiment, seed, model, datasets.load(experiment.data), history, facts, weights, log)
+    return Result(experiment, seed, model, data, history, facts, weights, log)
 
 
 def refuse_unpublishable(experiment: Experiment, data: Dataset) -> None:
@@ -174,6 +217,8 @@ def refuse_unpublishable(experiment: Experiment, data: Dataset) -> None:
         raise CourseError(
             f"{experiment.name} can't be published with a changed recipe: leave out the overriding flags, or edit utils/experiments.py"
         )
+    if distributed.world() > 1:
+        raise CourseError("what several processes trained can't be published: the published runs are those of one process")
     if datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
         raise CourseError(
             f"{experiment.name} can't be published: {data.name} (fingerprint {data.fingerprint[:12]}…) is not the real {experiment.data}"
@@ -191,10 +236,11 @@ def prepare_process(device: torch.device) -> None:
 
 
 def environment(device: torch.device) -> dict:
-    """What the numbers may depend on: device, threads and versions."""
+    """What the numbers may depend on: device, threads, processes and versions."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {processor()}",
         "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": str(torch.__version__),
