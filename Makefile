@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --coalesce-streams --ExecutePreprocessor.record_timing=False
+EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
+COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams
 
 help:
 	@echo 'make train    train the 99.4 % network and show what it reached'
@@ -21,6 +22,7 @@ train: install
 	$(BIN)/python train.py bn_augmentation
 
 test: install
+	$(BIN)/python -m pip install --quiet --requirement requirements-cluster.txt
 	$(BIN)/python -m pytest --nbval
 	$(MAKE) --no-print-directory lint
 
@@ -31,7 +33,7 @@ lint: install
 results: export COURSE_SMOKE = 0
 results: install
 	$(BIN)/python train.py all --seeds 1-4 --publish
-	for notebook in $$($(BIN)/python -m utils.report --stale); do COURSE_PUBLISH=1 $(EXECUTE) $$notebook || exit 1; done
+	for notebook in $$($(BIN)/python -m utils.report --stale); do COURSE_PUBLISH=1 $(EXECUTE) $$notebook && $(COALESCE) $$notebook || exit 1; done
 	$(BIN)/python -m utils.report
 
 verify: install

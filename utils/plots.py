@@ -60,12 +60,13 @@ def images(images: Tensor, titles: list[str], columns: int = 10) -> Figure:
     return _finish(figure)
 
 
-def copies(originals: Tensor, augmented: list[Tensor]) -> Figure:
-    """Originals in the first row, one row of their augmented copies below for each draw. All: (N, 1, H, W)."""
-    labels = ["original"] + [""] * (len(originals) - 1)
-    for draw in range(len(augmented)):
-        labels += [f"copy {draw + 1}"] + [""] * (len(originals) - 1)
-    return images(torch.cat([originals.float(), *(copy.float() for copy in augmented)]), labels, len(originals))
+def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("original", "copy")) -> Figure:
+    """Originals in the first row, a row of what became of them below for each draw. All: (N, 1, H, W); names: of both kinds of row."""
+    blank = [""] * (len(originals) - 1)
+    labels = [names[0], *blank]
+    for draw in range(len(changed)):
+        labels += [f"{names[1]} {draw + 1}", *blank]
+    return images(torch.cat([originals.float(), *(copy.float() for copy in changed)]), labels, len(originals))
 
 
 def mistakes(pictures: Tensor, labels: Tensor, logits: Tensor, most: int = 20) -> tuple[Figure, int]:

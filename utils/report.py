@@ -218,10 +218,10 @@ def readme(text: str) -> str:
 
 
 def draw() -> None:
-    """pngs/NAME_curves.png for every experiment that is published."""
+    """pngs/NAME_curves.png for every experiment that is published and has more than one epoch."""
     for experiment in EXPERIMENTS.values():
         histories = [artifacts.read_log(log) for log in published_logs(experiment)]
-        if histories:
+        if histories and len(histories[0]) > 1:  # one epoch is no curve
             picture = io.BytesIO()
             figure = plots.curves(histories, experiment.name, experiment.reported_test)
             figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
