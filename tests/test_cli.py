@@ -31,6 +31,7 @@ def refused(words, capsys) -> str:
         (["base", "--epoch", "3"], "--epoch is not a flag: did you mean --epochs"),
         (["base", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["base", "--lr", "-1"], "lr = -1.0: expected a positive number"),
+        (["base", "--warmup", "1"], "warmup = 1.0: expected 0 up to (not including) 1"),
         (["base", "--epochs", "0"], "epochs = 0: expected 1 to"),
         (["base", "--optimizer", "adan"], "optimizer = 'adan': expected one of adam, adamw, sgd"),
         (["base", "--seeds", "0"], "argument --seeds: '0' is no seed"),
@@ -56,7 +57,7 @@ def test_seeds():
 def test_flags_override_the_recipe_and_the_end_is_a_table():
     words = [sys.executable, "train.py", "base", "dropout", "--data", "digits", "--batch-size", "256", "--seeds", "2", "--device", "cpu"]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COURSE_SMOKE": "1"}, check=True)
-    assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.01]" in ended.stdout
+    assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.004872]" in ended.stdout
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
     table = [line for line in ended.stdout.splitlines() if line.startswith("| base ") or line.startswith("| dropout ")]
     assert len(table) == 4 and "in epoch 1" in table[0] and "base_seed1.pth" in table[1]

@@ -24,7 +24,17 @@ from utils.experiments import EXPERIMENTS
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-cluster.txt")
 
 # every random state matters: order and augmentation (generators of their own) and dropout (the global one)
-TINY = replace(EXPERIMENTS["bn_augmentation"], name="tiny", data="digits", valid=900, epochs=6, batch_size=128, dropout=0.1)
+TINY = replace(
+    EXPERIMENTS["bn_augmentation"],
+    name="tiny",
+    data="digits",
+    valid=900,
+    epochs=6,
+    batch_size=128,
+    optimizer="adamw",
+    lr=0.01,
+    dropout=0.1,
+)
 TASKS = [(TINY, 0), (TINY, 1)]
 
 

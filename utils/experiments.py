@@ -39,14 +39,14 @@ class Experiment:
             ("batch_size", 1, 1_000_000),
             ("valid", 0, 1_000_000),
             ("weight_decay", 0, 1e6),
-            ("warmup", 0, 1),
             ("label_smoothing", 0, 1),
         ):
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"{field} = {value}: expected {low} to {high}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout}: expected 0 up to (not including) 1")
+        for field in ("dropout", "warmup"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)}: expected 0 up to (not including) 1")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr = {self.lr}: expected a positive number")
         for field, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
