@@ -95,6 +95,7 @@ def run(
         return distributed.from_lead(lambda: read_finished(ROOT, experiment, seed, datasets.load(experiment.data), echo))
     if smoke():
         experiment = replace(experiment, epochs=1, valid=min(experiment.valid, 128))
+    where = distributed.together(lambda: pick_device(device))
     data = distributed.in_turns(lambda: datasets.load(experiment.data))
     if publish:
         distributed.together(lambda: refuse_unpublishable(experiment, data))
@@ -107,7 +108,6 @@ def run(
     checkpoint = artifacts.checkpoint_path(own, recipe, seed)
     distributed.from_lead(lambda: artifacts.require_writable(log.parent, weights.parent, checkpoint.parent))
 
-    where = distributed.together(lambda: pick_device(device))
     prepare_process(where)
     facts = {
         "name": experiment.name,
