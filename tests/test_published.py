@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import torch
 
-from utils import ROOT, artifacts, colab, data, models, report
+from utils import ROOT, CourseError, artifacts, bench, colab, data, models, report
 from utils.experiments import EXPERIMENTS
 from utils.loops import evaluate
 
@@ -105,6 +105,19 @@ def test_verify_refuses_what_is_not_the_trained_file(damage, tmp_path, monkeypat
 
 def test_readme_is_what_the_logs_say(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    published, before = report.read_benchmark(), report.BENCHMARK.read_bytes()
+    for part in ("rows", "sizes", "floor", "profile"):
+        monkeypatch.setattr(bench, {"rows": "measure"}.get(part, part), lambda *_, found=published[part]: found)
+    bench.main([])
+    assert report.BENCHMARK.read_bytes() == before
+    assert (artifacts.own_root() / "logs" / "benchmarks" / "cpu.json").is_file()  # own_root: a temporary folder in a smoke run
+    with pytest.raises(CourseError, match="only a whole benchmark on the real MNIST can be published"):
+        bench.main(["--publish"])
+    assert report.BENCHMARK.read_bytes() == before
 
 
 def test_check_shows_a_number_typed_by_hand(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """How fast the course is against the usual way, side by side in one run.
 
-    python -m utils.bench                measure everything, print the tables, keep them in logs/benchmarks/
+    python -m utils.bench                measure everything, print the table, keep the measurements below runs/
+    python -m utils.bench --publish      the same, kept in logs/benchmarks/ (real MNIST only): README and notebook 08 show them
     python -m utils.bench --only epoch   measure the rows whose name holds a word, print only
 
 Every measurement runs in a fresh process, the sides in turn, several times; a table gives medians, the spread and the
@@ -252,6 +253,7 @@ def main(words: list[str]) -> None:
     )
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", metavar="WORD", help="only the rows whose name holds WORD; nothing is kept")
+    parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--size", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
@@ -261,17 +263,17 @@ def main(words: list[str]) -> None:
     rows = [row for row in WORK if not options.only or options.only in row]
     if not rows:
         raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(WORK)}")
+    data = datasets.load("mnist")
+    if options.publish and (options.only or datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
+        raise CourseError("only a whole benchmark on the real MNIST can be published: leave out --only, set COURSE_DATA and COURSE_SMOKE=0")
     found = {"rows": measure(rows, options.repetitions)}
     if not options.only:
-        data, cpu = datasets.load("mnist"), torch.device("cpu")
+        cpu = torch.device("cpu")
         found |= {"sizes": sizes(max(1, options.repetitions - 1)), "floor": floor(RECIPE), "profile": profile(data)}
-        found["environment"] = runs.environment(cpu) | {
-            "cores": os.cpu_count(),
-            "data": data.name,
-            "commit": runs.commit(),
-            "time": runs.now(),
-        }
-        artifacts.write_json(BENCHMARK, found)
+        found["environment"] = runs.environment(cpu) | {"cores": os.cpu_count(), "data": data.name}
+        found["environment"] |= {"commit": runs.commit(), "time": runs.now()}
+        root = ROOT if options.publish else artifacts.own_root()
+        artifacts.write_json(root / BENCHMARK.relative_to(ROOT), found)
     print(speed_table(found["rows"]))
 
 
