@@ -25,7 +25,7 @@ train: install
 	$(BIN)/python train.py bn_augmentation
 
 test: install
-	$(BIN)/python -m pip install --quiet --requirement requirements-cluster.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
 	$(BIN)/python -m pytest --nbval
 	$(MAKE) --no-print-directory lint
 

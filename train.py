@@ -18,12 +18,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     """The command line; a mistake ends with one line and exit status 2."""
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="names from --list, or all")
+    parser.add_argument("--model", action="append", default=[], metavar="EXPERIMENT", help="one more name, as a flag")
     parser.add_argument("--list", action="store_true", help="show all experiments and exit")
     parser.add_argument(
         "--seeds", type=seeds, default=(0, 0), help="N: seeds 0 to N−1; A-B; A-: to the last that is published (default: seed 0)"
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto, in that order)")
     parser.add_argument("--publish", action="store_true", help="write logs/ and saved_dict/, skipping what is complete there")
+    parser.add_argument("--final-state", action="store_true", help="load the published network, evaluate it and draw; don't train")
     parser.add_argument("--quiet", action="store_true", help="no line an epoch")
     parser.add_argument("--ngpus", type=int, metavar="N", help="train each network on N GPUs of this machine at once")
     parser.add_argument(
@@ -36,9 +38,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     recipe = parser.add_argument_group("recipe", "override a field of the experiments")
     for field in FLAGS:
-        recipe.add_argument(
-            f"--{field.name.replace('_', '-')}", type=field.type, default=argparse.SUPPRESS, metavar=field.type.__name__.upper()
-        )
+        flags = [f"--{field.name.replace('_', '-')}", *(["--l2"] if field.name == "weight_decay" else [])]
+        recipe.add_argument(*flags, type=field.type, default=argparse.SUPPRESS, metavar=field.type.__name__.upper())
     parser.error = fail
     options, unknown = parser.parse_known_args(words)
     if unknown:
@@ -77,7 +78,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 def chosen(options: argparse.Namespace) -> list[Experiment]:
     """The experiments named, with the overridden fields."""
-    names = list(EXPERIMENTS) if options.names == ["all"] else options.names
+    names = options.names + options.model
+    names = list(EXPERIMENTS) if names == ["all"] else names
     for name in names:
         if name not in EXPERIMENTS:
             raise CourseError(f"no experiment is called {name!r}: {did_you_mean(name, [*EXPERIMENTS, 'all'])}")
@@ -86,6 +88,16 @@ def chosen(options: argparse.Namespace) -> list[Experiment]:
         return [replace(EXPERIMENTS[name], **changes) for name in names]
     except ValueError as error:
         raise CourseError(error) from error
+
+
+def published(experiments: list[Experiment], options: argparse.Namespace) -> list[Experiment]:
+    """What --final-state loads: seed 0 by the course's recipe, whatever flags of the recipe stand beside it."""
+    if options.publish or options.cluster is not None or options.seeds != (0, 0):
+        raise CourseError("--final-state trains nothing: leave out --publish, --cluster and --seeds")
+    found = [EXPERIMENTS[experiment.name] for experiment in experiments]
+    if found != experiments:
+        print("train.py: --final-state loads what the published recipe gave: the recipe's flags are ignored", file=sys.stderr)
+    return found
 
 
 def relaunch(options: argparse.Namespace, words: list[str]) -> None:
@@ -112,6 +124,8 @@ def main(words: list[str]) -> None:
     if options.list or not experiments:
         print(report.list_experiments())
         return
+    if options.final_state:
+        experiments = published(experiments, options)
     if options.ngpus is not None and options.cluster is None:
         relaunch(options, words)
     first, last = options.seeds
@@ -122,8 +136,13 @@ def main(words: list[str]) -> None:
     results = []
     for experiment, seed in tasks:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-        results.append(runs.run(experiment, seed, options.device, options.publish or None, echo=not options.quiet))
+        retrain = not options.final_state
+        results.append(runs.run(experiment, seed, options.device, options.publish or None, retrain, echo=not options.quiet))
+        if options.final_state:
+            print(report.portrait(results[-1]))
     print(report.summary(results))
+    # what `python -i train.py …` finds at its prompt: of the last run
+    globals().update(model=results[-1].model, history=results[-1].history, data=results[-1].data)
 
 
 def run_on_cluster(tasks: list[tuple[Experiment, int]], options: argparse.Namespace) -> None:

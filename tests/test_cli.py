@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import train
-from utils import ROOT
+from utils import ROOT, artifacts, models
 from utils.experiments import EXPERIMENTS
+from utils.loops import make_optimizer
 
 
 def refused(words, capsys) -> str:
@@ -38,6 +39,9 @@ def refused(words, capsys) -> str:
         (["base", "--device", "tpu"], "device 'tpu' is not available"),
         (["base", "--data", "mnits"], "no data set is called 'mnits': expected one of mnist"),
         (["base", "--lr", "0.02", "--publish"], "can't be published"),
+        (["--model", "smal_cnn"], "no experiment is called 'smal_cnn': did you mean small_cnn"),
+        (["small_cnn", "--valid", "0"], "early stopping needs held-out images"),
+        (["small_cnn", "--final-state", "--seeds", "2"], "--final-state trains nothing: leave out"),
     ],
 )
 def test_a_mistake_is_one_line_with_what_to_type_instead(words, said, capsys):
@@ -61,3 +65,45 @@ def test_flags_override_the_recipe_and_the_end_is_a_table():
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
     table = [line for line in ended.stdout.splitlines() if line.startswith("| base ") or line.startswith("| dropout ")]
     assert len(table) == 4 and "in epoch 1" in table[0] and "base_seed1.pth" in table[1]
+
+
+R4 = ["--model", "small_cnn", "--epochs", "50", "--ngpus", "1", "--lr", "0.5", "--l2", "1", "--patience", "30"]
+
+
+def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(train.runs, "run", lambda experiment, *rest, **options: asked.append(experiment) or train.sys.exit(0))
+    monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SystemExit):
+        train.main(R4)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--ngpus 1, but found 0 of them: going on with the CPU" in said
+    (found,) = asked
+    assert (found.model, found.epochs, found.lr, found.weight_decay, found.patience) == ("small_cnn", 50, 0.5, 1.0, 30)
+    model = models.build(found.model)
+    settings = make_optimizer(model, found).param_groups[0]
+    assert (settings["weight_decay"], settings["lr"], settings["momentum"]) == (1.0, 0.5, 0.0)
+    assert len(settings["params"]) == len(list(model.parameters()))
+
+
+def at_the_prompt(words: list[str], typed: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-i", "train.py", *words]
+    return subprocess.run(
+        command, cwd=ROOT, input=typed, capture_output=True, text=True, env={**os.environ, "COURSE_SMOKE": "1"}, check=True
+    )
+
+
+def test_python_i_leaves_model_history_and_data():
+    typed = "print('left', len(history), type(model).__name__, data.name, tuple(data.test.images.shape[1:]))\n"
+    ended = at_the_prompt([*R4, "--data", "digits"], typed)
+    assert "left 1 Sequential digits (1, 28, 28)" in ended.stdout and "small_cnn, seed 0" in ended.stdout
+
+
+def test_final_state_trains_nothing_evaluates_and_draws():
+    typed = "print('left', len(history), model.training)\n"
+    ended = at_the_prompt(["--model", "small_cnn", "--lr", "0.5", "--l2", "1", "--final-state"], typed)
+    assert "the recipe's flags are ignored" in ended.stderr and "not trained again" in ended.stdout
+    facts = artifacts.read_json(ROOT / "saved_dict" / "small_cnn.json")
+    assert f"the sidecar says {facts['test']['correct']} of 10000" in ended.stdout
+    assert "small_cnn_{curves,examples,mistakes,confusion,kernels,features}.png" in ended.stdout
+    assert f"left {facts['epochs']} False" in ended.stdout

@@ -21,7 +21,7 @@ import utils
 from utils import ROOT, CourseError, artifacts, runs
 from utils.experiments import EXPERIMENTS
 
-needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-cluster.txt")
+needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
 
 # every random state matters: order and augmentation (generators of their own) and dropout (the global one)
 TINY = replace(
@@ -213,7 +213,7 @@ def test_without_dask_one_line_tells_how_to_get_it(monkeypatch):
     monkeypatch.delattr(utils, "cluster", raising=False)
     monkeypatch.delitem(sys.modules, "utils.cluster", raising=False)
     monkeypatch.setitem(sys.modules, "dask.system", None)
-    with pytest.raises(CourseError, match=r"--cluster needs Dask .*: python -m pip install -r requirements-cluster.txt"):
+    with pytest.raises(CourseError, match=r"--cluster needs Dask .*: python -m pip install -r requirements-extra.txt"):
         train.main(["base", "--cluster"])
 
 

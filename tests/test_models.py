@@ -25,7 +25,50 @@ Conv2d 16,28,28 1152 | BatchNorm2d 16,28,28 32 | ReLU 16,28,28 0 | Dropout 16,28
 Conv2d 8,14,14 288 | BatchNorm2d 8,14,14 16 | ReLU 8,14,14 0 | Conv2d 16,14,14 1152 | BatchNorm2d 16,14,14 32 | ReLU 16,14,14 0
 Conv2d 16,14,14 2304 | BatchNorm2d 16,14,14 32 | ReLU 16,14,14 0 | Dropout 16,14,14 0 | MaxPool2d 16,7,7 0 | Conv2d 4,7,7 64
 Flatten 196 0 | Linear 10 1970"""
+UNDER_20K = """
+Conv2d 32,26,26 320 | ReLU 32,26,26 0 | BatchNorm2d 32,26,26 64
+Conv2d 32,24,24 9248 | BatchNorm2d 32,24,24 64 | MaxPool2d 32,12,12 0 | ReLU 32,12,12 0 | Dropout 32,12,12 0
+Conv2d 8,12,12 264 | ReLU 8,12,12 0 | BatchNorm2d 8,12,12 16
+Conv2d 32,8,8 6432 | BatchNorm2d 32,8,8 64 | MaxPool2d 32,4,4 0 | ReLU 32,4,4 0 | Dropout 32,4,4 0
+Conv2d 16,4,4 528 | BatchNorm2d 16,4,4 32 | Flatten 256 0 | Linear 10 2570"""
+
+
+def units(*rows: str) -> str:
+    """The family's table in short: "8,28,28 72" is a 3×3 convolution with ReLU and batch norm; "-" in place of the dropout that follows."""
+    table = []
+    for row in rows:
+        if row[0].isdigit():
+            shape, count = row.split(" ")[:2]
+            channels = int(shape.split(",")[0])
+            table += [f"Conv2d {shape} {count}", f"ReLU {shape} 0", f"BatchNorm2d {shape} {2 * channels}"]
+            table += [] if row.endswith("-") else [f"Dropout {shape} 0"]
+        else:
+            table.append(row)
+    return " | ".join([*table, "AdaptiveAvgPool2d 16,1,1 0", "Conv2d 10,1,1 160", "Flatten 10 0"])
+
+
+MEDIUM = units(
+    *("8,28,28 72", "8,28,28 576 -", "MaxPool2d 8,14,14 0", "Dropout 8,14,14 0", "Conv2d 8,14,14 72"),
+    *("8,14,14 576", "16,14,14 1152 -", "MaxPool2d 16,7,7 0", "Dropout 16,7,7 0", "Conv2d 16,7,7 272"),
+    *("16,5,5 2304", "16,3,3 2304 -", "MaxPool2d 16,1,1 0", "Dropout 16,1,1 0"),
+)
+SMALL = units(
+    *("8,28,28 72", "8,28,28 576", "8,28,28 576 -", "MaxPool2d 8,14,14 0", "Dropout 8,14,14 0", "Conv2d 8,14,14 72"),
+    *("8,14,14 576", "16,14,14 1152", "16,7,7 2304"),
+)
+ULTRASMALL = units(
+    *("8,28,28 72", "8,28,28 576", "8,28,28 576", "8,14,14 576 -", "MaxPool2d 8,7,7 0", "Dropout 8,7,7 0", "Conv2d 8,7,7 72"),
+    *("8,7,7 576", "8,7,7 576", "16,4,4 1152"),
+)
+SMALL_CNN = "Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Flatten 7840 0 | Linear 100 784100 | ReLU 100 0 | Linear 10 1010"
+MEDIUM_CNN = """
+Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Conv2d 20,28,28 1820 | ReLU 20,28,28 0
+Flatten 15680 0 | Linear 100 1568100 | ReLU 100 0 | Linear 10 1010"""
 TABLES = [("base", 0.0, BASE, 7034), ("base", 0.1, DROPOUT, 7034), ("bn_augmentation", 0.1, BN_AUGMENTATION, 7786)]
+TABLES += [("under_20k", 0.1, UNDER_20K, 19602)]
+TABLES += [("mnist_medium", 0.1, MEDIUM, 7632), ("mnist_small", 0.1, SMALL, 5616), ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464)]
+TABLES += [("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210), ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030)]
+TABLES += [("small_cnn_logits", 0.0, SMALL_CNN, 785210), ("medium_cnn_logits", 0.0, MEDIUM_CNN, 1571030)]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -44,7 +87,7 @@ def test_torchsummary_prints_the_reference_table(name, dropout, table, parameter
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_comments_at_line_ends_are_true(name):
-    said = re.findall(r"# ([\d×]+)  RF (\d+)", inspect.getsource(models.MODELS[name]))
+    said = re.findall(r"# ([\d×]+)  RF (\d+)", inspect.getsource(getattr(models, f"{name}_logits", models.MODELS[name])))
     layers = [layer for layer in models.build(name) if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
     assert len(said) == len(layers)
     network = models.build(name)
@@ -60,8 +103,8 @@ def test_comments_at_line_ends_are_true(name):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_receptive_field_is_where_the_gradient_reaches(name):
     network = models.build(name).eval()
-    flatten = next(i for i, layer in enumerate(network) if isinstance(layer, nn.Flatten))
-    features = network[:flatten]
+    end = next(i for i, layer in enumerate(network) if isinstance(layer, (nn.Flatten, nn.AdaptiveAvgPool2d)))
+    features = network[:end]
     for layer in features.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.constant_(layer.weight, 1.0)  # no path cancels another, no unit is dead

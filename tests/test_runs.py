@@ -33,6 +33,10 @@ TINY = replace(
 )
 
 
+# At this rate some epochs are worse than the one before.
+NOISY = replace(TINY, name="noisy", valid=300, epochs=12, optimizer="adamw", lr=0.05, schedule="constant")
+
+
 @pytest.fixture(autouse=True)
 def whole(monkeypatch):
     monkeypatch.setenv("COURSE_SMOKE", "0")
@@ -117,6 +121,19 @@ def test_run_killed_with_kill_9_ends_as_the_uninterrupted_one(tmp_path):
     assert rows_without_time(logs[0]) == rows_without_time(logs[1])
 
 
+def test_early_stopping_survives_a_kill(tmp_path):
+    experiment = replace(NOISY, patience=2)
+    assert start(tmp_path / "whole", experiment).wait() == 0
+    epochs = json.loads(artifacts.log_path(tmp_path / "whole", "noisy", 0).with_suffix(".json").read_text())["epochs"]
+    process = start(tmp_path / "killed", experiment)
+    wait_for_epoch(process, epochs - 1)  # after the best epoch: its weights must be in the checkpoint
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start(tmp_path / "killed", experiment).wait() == 0
+    whole, killed = (artifacts.weights_path(tmp_path / run, "noisy").read_bytes() for run in ("whole", "killed"))
+    assert whole == killed
+
+
 def test_ctrl_c_says_where_it_will_continue(tmp_path):
     experiment = replace(TINY, epochs=500)
     process = start(tmp_path, experiment)
@@ -152,6 +169,7 @@ def equal(one: dict, other: dict) -> bool:
         {"epochs": 2},
         {"batch_size": 300},
         {"optimizer": "sgd"},
+        {"optimizer": "heavy_ball"},
         {"lr": 0.02},
         {"weight_decay": 0.1},
         {"schedule": "constant"},
@@ -208,6 +226,23 @@ def test_held_out_images_take_the_test_set_s_place_in_the_log(tmp_path):
     assert {"valid_loss", "valid_correct", "valid_total"} < set(result.history[0]) and "test_loss" not in result.history[0]
     assert result.history[0]["valid_total"] == 200 and result.history[0]["train_total"] == 1237
     assert artifacts.read_log(result.log)[0]["valid_correct"] == result.history[0]["valid_correct"]
+
+
+def test_momentum_and_its_kind_reach_the_weights(tmp_path):
+    short = replace(TINY, epochs=1, optimizer="sgd")
+    kinds = ({}, {"momentum": 0.5}, {"optimizer": "heavy_ball"}, {"momentum": 0.0})
+    found = [runs.run(replace(short, **kind), device="cpu", root=tmp_path, echo=False).weights.read_bytes() for kind in kinds]
+    assert len(set(found)) == 4
+
+
+def test_early_stopping_restores_the_best_validation_epoch(tmp_path):
+    stopped = runs.run(replace(NOISY, patience=2), device="cpu", root=tmp_path, echo=False)
+    rows = stopped.history
+    best = max(rows, key=lambda row: row["valid_correct"])
+    assert stopped.facts["kept_epoch"] == best["epoch"] < len(rows) == stopped.facts["epochs"] == best["epoch"] + 2 < 12
+    score = evaluate(stopped.model, stopped.data.valid, stopped.data.mean, stopped.data.std)
+    assert abs(score.correct - best["valid_correct"]) <= 1 and score.loss == pytest.approx(best["valid_loss"], rel=1e-3)
+    assert score.loss != pytest.approx(rows[-1]["valid_loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

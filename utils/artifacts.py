@@ -14,13 +14,17 @@ import json
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utils import ROOT, CourseError, models, smoke
+from utils.loops import normalise
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
 COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
@@ -167,6 +171,39 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     return model.eval(), facts
 
 
-def load_pretrained(name: str) -> tuple[nn.Module, dict]:
-    """The published network `name` in eval mode, and the facts of its sidecar (facts["normalisation"]: mean and std)."""
-    return load_model(weights_path(ROOT, name))
+@dataclass(frozen=True)
+class Preprocess:
+    """What a network of the course was trained to see: pictures of white digits on black, 28×28, → its normalised input.
+
+    Call it with a PIL image, a NumPy array or a tensor: (28, 28), (N, 28, 28) or (N, 1, 28, 28), uint8 0…255 (a PIL image of
+    another mode is converted to grey). Returns (N, 1, 28, 28) float32, on the device of a tensor. Raises CourseError for
+    another size or dtype: how to cut out and resize a picture is not for a network's normalisation to decide.
+    """
+
+    mean: float
+    std: float
+
+    def __call__(self, images) -> Tensor:
+        if hasattr(images, "convert"):  # a PIL image
+            images = np.array(images.convert("L"))
+        images = torch.as_tensor(images)
+        if images.dtype != torch.uint8:
+            raise CourseError(f"images are {images.dtype}: expected torch.uint8, 0 (black) to 255; normalising is done here")
+        batch = images.unsqueeze(0) if images.ndim == 2 else images
+        batch = batch.unsqueeze(1) if batch.ndim == 3 else batch
+        if batch.shape[1:] != (1, 28, 28):
+            raise CourseError(f"images are {tuple(images.shape)}: expected (28, 28), (N, 28, 28) or (N, 1, 28, 28); resize them first")
+        return normalise(batch, self.mean, self.std)
+
+
+def load_pretrained(name: str) -> tuple[nn.Module, Preprocess]:
+    """The published network `name` in eval mode, and its preprocessing: model(preprocess(image)).argmax(1) are labels.
+
+    Raises CourseError for a name that is not published, and like read_state_dict.
+    """
+    published = sorted(path.stem for path in (ROOT / "saved_dict").glob("*.pth"))
+    if name not in published:
+        close = get_close_matches(name, published, 3, 0.4) or published
+        raise CourseError(f"no published network is called {name!r}: expected {' or '.join(close)}")
+    model, facts = load_model(weights_path(ROOT, name))
+    return model, Preprocess(**facts["normalisation"])

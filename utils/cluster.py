@@ -32,7 +32,7 @@ try:
     from dask.system import CPU_COUNT
     from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, as_completed, get_worker
 except ImportError as error:
-    raise CourseError(f"--cluster needs Dask ({error}): python -m pip install -r requirements-cluster.txt") from error
+    raise CourseError(f"--cluster needs Dask ({error}): python -m pip install -r requirements-extra.txt") from error
 
 Task = tuple[Experiment, int]  # a recipe and a seed
 PATIENCE = 20  # seconds for a scheduler and a first worker to answer

@@ -75,6 +75,7 @@ class Training:
         self.order = torch.Generator().manual_seed(seed)
         self.augment = torch.Generator(device).manual_seed(seed)
         self.history: list[Row] = []
+        self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
     def state_dict(self) -> dict:
         mine, *others = distributed.gather(random_state())
@@ -87,6 +88,7 @@ class Training:
             **mine,
             "others": others,
             "history": self.history,
+            "best": self.best,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -99,6 +101,7 @@ class Training:
         if distributed.rank() < len(states):  # else there were fewer processes before: this one begins as it was seeded
             set_random_state(states[distributed.rank()])
         self.history = list(state["history"])
+        self.best = state.get("best")
 
 
 def random_state() -> dict:
@@ -124,8 +127,9 @@ def make_optimizer(model: nn.Module, experiment: Experiment) -> torch.optim.Opti
     """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
     parameters = list(model.parameters())
     common = {"lr": experiment.lr, "weight_decay": experiment.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
-    if experiment.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, **common)
+    if experiment.optimizer in ("sgd", "heavy_ball"):
+        nesterov = experiment.optimizer == "sgd" and experiment.momentum > 0
+        return torch.optim.SGD(parameters, momentum=experiment.momentum, nesterov=nesterov, **common)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[experiment.optimizer](parameters, **common)
 
 
@@ -154,7 +158,8 @@ def fit(
     after_epoch: Callable[[Training], None] = lambda training: None,
     echo: bool = True,
 ) -> list[Row]:
-    """Train `model` in place for experiment.epochs and return one row an epoch.
+    """Train `model` in place for experiment.epochs and return one row an epoch; with experiment.patience, stop early and
+    leave the model as it was after the best validation epoch (see kept).
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
@@ -167,6 +172,8 @@ def fit(
         training.load_state_dict(state)
     part, held = ("valid", data.valid) if data.valid else ("test", data.test)
     for epoch in range(len(training.history) + 1, experiment.epochs + 1):
+        if experiment.patience and training.history and epoch - 1 - kept(training.history, experiment)["epoch"] >= experiment.patience:
+            break
         start, lr = time.perf_counter(), training.scheduler.get_last_lr()[0]
         train = train_epoch(training, data, experiment, echo)
         if not math.isfinite(train.loss):
@@ -180,10 +187,19 @@ def fit(
         row |= {f"{part}_{key}": value for key, value in score._asdict().items()}
         row["seconds"] = time.perf_counter() - start
         training.history.append(row)
+        if experiment.patience and kept(training.history, experiment) is row:
+            training.best = {key: value.clone() for key, value in model.state_dict().items()}
         if echo:
             print(describe(row), flush=True)
         after_epoch(training)
+    if training.best:
+        model.load_state_dict(training.best)
     return training.history
+
+
+def kept(history: list[Row], experiment: Experiment) -> Row:
+    """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation images."""
+    return max(history, key=lambda row: row["valid_correct"]) if experiment.patience else history[-1]
 
 
 def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo: bool = False) -> Score:

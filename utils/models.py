@@ -68,6 +68,151 @@ def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
+def under_20k(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 19,602 parameters; 1×1 convolutions narrow the maps before the costly layers."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3),  # 32×26×26  RF 3
+        nn.ReLU(inplace=True),
+        BatchNorm2d(32),
+        nn.Conv2d(32, 32, 3),  # 32×24×24  RF 5
+        BatchNorm2d(32),
+        nn.MaxPool2d(2),  # 32×12×12  RF 6
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Conv2d(32, 8, 1),  # 8×12×12  RF 6
+        nn.ReLU(inplace=True),
+        BatchNorm2d(8),
+        nn.Conv2d(8, 32, 5),  # 32×8×8  RF 14
+        BatchNorm2d(32),
+        nn.MaxPool2d(2),  # 32×4×4  RF 16
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Conv2d(32, 16, 1),  # 16×4×4  RF 16
+        BatchNorm2d(16),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+
+
+def _unit(into: int, out: int, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    """What the family of mnist_medium is made of: 3×3 convolution, ReLU, batch norm."""
+    return [nn.Conv2d(into, out, 3, stride, padding, bias=False), nn.ReLU(inplace=True), BatchNorm2d(out)]
+
+
+def mnist_medium(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 7,632 parameters: three blocks of convolutions, global average pooling."""
+    return nn.Sequential(
+        *_unit(1, 8),  # 8×28×28  RF 3
+        nn.Dropout(dropout),
+        *_unit(8, 8),  # 8×28×28  RF 5
+        nn.MaxPool2d(2),  # 8×14×14  RF 6
+        nn.Dropout(dropout),
+        nn.Conv2d(8, 8, 1),  # 8×14×14  RF 6
+        *_unit(8, 8),  # 8×14×14  RF 10
+        nn.Dropout(dropout),
+        *_unit(8, 16),  # 16×14×14  RF 14
+        nn.MaxPool2d(2),  # 16×7×7  RF 16
+        nn.Dropout(dropout),
+        nn.Conv2d(16, 16, 1),  # 16×7×7  RF 16
+        *_unit(16, 16, padding=0),  # 16×5×5  RF 24
+        nn.Dropout(dropout),
+        *_unit(16, 16, padding=0),  # 16×3×3  RF 32
+        nn.MaxPool2d(2),  # 16×1×1  RF 36
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(16, 10, 1, bias=False),  # 10×1×1  RF 36
+        nn.Flatten(),
+    )
+
+
+def mnist_small(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 5,616 parameters: two blocks, global average pooling."""
+    return nn.Sequential(
+        *_unit(1, 8),  # 8×28×28  RF 3
+        nn.Dropout(dropout),
+        *_unit(8, 8),  # 8×28×28  RF 5
+        nn.Dropout(dropout),
+        *_unit(8, 8),  # 8×28×28  RF 7
+        nn.MaxPool2d(2),  # 8×14×14  RF 8
+        nn.Dropout(dropout),
+        nn.Conv2d(8, 8, 1),  # 8×14×14  RF 8
+        *_unit(8, 8),  # 8×14×14  RF 12
+        nn.Dropout(dropout),
+        *_unit(8, 16),  # 16×14×14  RF 16
+        nn.Dropout(dropout),
+        *_unit(16, 16, stride=2),  # 16×7×7  RF 20
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(16, 10, 1, bias=False),  # 10×1×1  RF 20
+        nn.Flatten(),
+    )
+
+
+def mnist_ultrasmall(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 4,464 parameters: as mnist_small, but at a quarter of the side by the fifth layer."""
+    return nn.Sequential(
+        *_unit(1, 8),  # 8×28×28  RF 3
+        nn.Dropout(dropout),
+        *_unit(8, 8),  # 8×28×28  RF 5
+        nn.Dropout(dropout),
+        *_unit(8, 8),  # 8×28×28  RF 7
+        nn.Dropout(dropout),
+        *_unit(8, 8, stride=2),  # 8×14×14  RF 9
+        nn.MaxPool2d(2),  # 8×7×7  RF 11
+        nn.Dropout(dropout),
+        nn.Conv2d(8, 8, 1),  # 8×7×7  RF 11
+        *_unit(8, 8),  # 8×7×7  RF 19
+        nn.Dropout(dropout),
+        *_unit(8, 8),  # 8×7×7  RF 27
+        nn.Dropout(dropout),
+        *_unit(8, 16, stride=2),  # 16×4×4  RF 35
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(16, 10, 1, bias=False),  # 10×1×1  RF 35
+        nn.Flatten(),
+    )
+
+
+def small_cnn_logits(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 785,210 parameters, nearly all in the first linear layer; ``dropout`` > 0 stands before it."""
+    drop = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(
+        nn.Conv2d(1, 10, 3, padding=1),  # 10×28×28  RF 3
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        *drop,
+        nn.Linear(7840, 100),
+        nn.ReLU(inplace=True),
+        nn.Linear(100, 10),
+    )
+
+
+def medium_cnn_logits(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 1,571,030 parameters; ``dropout`` > 0 stands before the first linear layer."""
+    drop = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(
+        nn.Conv2d(1, 10, 3, padding=1),  # 10×28×28  RF 3
+        nn.ReLU(inplace=True),
+        nn.Conv2d(10, 20, 3, padding=1),  # 20×28×28  RF 5
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        *drop,
+        nn.Linear(15680, 100),
+        nn.ReLU(inplace=True),
+        nn.Linear(100, 10),
+    )
+
+
+def small_cnn(dropout: float = 0.0) -> nn.Sequential:
+    """small_cnn_logits with the reference's softmax: (N, 10) probabilities, which its loss takes for logits."""
+    return small_cnn_logits(dropout).append(nn.Softmax(1))
+
+
+def medium_cnn(dropout: float = 0.0) -> nn.Sequential:
+    """medium_cnn_logits with the reference's softmax: (N, 10) probabilities, which its loss takes for logits."""
+    return medium_cnn_logits(dropout).append(nn.Softmax(1))
+
+
 def sprint(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 33,914 parameters, built to need little time rather than little memory.
 
@@ -92,7 +237,9 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"base": base, "bn_augmentation": bn_augmentation, "sprint": sprint}
+NETWORKS = (base, bn_augmentation, under_20k, mnist_medium, mnist_small, mnist_ultrasmall)
+NETWORKS += (small_cnn, medium_cnn, small_cnn_logits, medium_cnn_logits, sprint)
+MODELS: dict[str, Callable[..., nn.Module]] = {network.__name__: network for network in NETWORKS}
 
 
 def build(name: str, dropout: float = 0.0) -> nn.Module:

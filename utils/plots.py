@@ -1,16 +1,23 @@
-"""Curves, samples, augmented copies, mistakes and the confusion matrix. Every function returns a closed Figure.
+"""Curves, samples, mistakes, confusion, kernels, feature maps and whole networks. Every function returns a closed Figure.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; the background is opaque white, so that a
 picture is readable on a dark page too.
 """
 
+import math
+from pathlib import Path
+
+import matplotlib
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+from PIL import ImageFont
+from PIL.Image import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-TRAIN, TEST, GREY = "#E69F00", "#0072B2", "#999999"
+TRAIN, TEST, GREY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
 
 
 def _finish(figure: Figure) -> Figure:
@@ -26,14 +33,15 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     """
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    epochs = [row["epoch"] for row in histories[0]]
+    epochs = range(1, max(map(len, histories)) + 1)  # early stopping gives some seeds fewer than others
     for part, colour in (("train", TRAIN), (held, TEST)):
         losses = [[row[f"{part}_loss"] for row in history] for history in histories]
         percents = [[100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in history] for history in histories]
-        for axes, lines in ((loss, torch.tensor(losses)), (accuracy, torch.tensor(percents))):
+        for axes, lines in ((loss, losses), (accuracy, percents)):
+            lines = torch.tensor([line + [math.nan] * (len(epochs) - len(line)) for line in lines])
             if len(lines) > 1:
                 axes.plot(epochs, lines.T, color=colour, linewidth=0.7, alpha=0.45)
-            axes.plot(epochs, lines.mean(0), color=colour, linewidth=2, marker="o", markersize=3, label=part)
+            axes.plot(epochs, lines.nanmean(0), color=colour, linewidth=2, marker="o", markersize=3, label=part)
     if reported_test:
         accuracy.axhline(reported_test, color=GREY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}")
     lowest = min(
@@ -94,6 +102,17 @@ def steps(names: list[str], seconds: list[float]) -> Figure:
     return _finish(figure)
 
 
+def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str) -> Figure:
+    """Curves over x, one a name; x and each curve: (N,)."""
+    figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for (name, y), colour in zip(ys.items(), (TEST, TRAIN, WRONG, GREY), strict=False):
+        axes.plot(x, y, color=colour, linewidth=2, label=name)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    return _finish(figure)
+
+
 def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Figure:
     """Counts of true (rows) against predicted (columns); the diagonal is left white, so that the mistakes stand out."""
     n = len(classes)
@@ -110,3 +129,97 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Fi
     axes.set_xticklabels(classes)
     axes.set_yticklabels(classes)
     return _finish(figure)
+
+
+def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
+    """Images titled [T]rue and [P]redicted, the predicted in colour where it is wrong. pictures: (N, 1, H, W); labels, predicted: (N,)."""
+    figure = images(pictures, [f"[T] {true}  [P] {found}" for true, found in zip(labels, predicted, strict=True)])
+    for place, true, found in zip(figure.axes, labels, predicted, strict=False):
+        if true != found:
+            place.title.set_color(WRONG)
+    return figure
+
+
+def kernels(weight: Tensor) -> Figure:
+    """The kernels of a first layer in a row, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
+    figure, axes = plt.subplots(1, len(weight), figsize=(1.1 * len(weight), 1.5), layout="constrained", squeeze=False)
+    for number, (place, kernel) in enumerate(zip(axes[0], weight.detach().cpu(), strict=True)):
+        shown = place.imshow(kernel[0], **_signed(weight))
+        place.set_title(f"kernel {number}", fontsize=9)
+        place.axis("off")
+    figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8)
+    return _finish(figure)
+
+
+def _signed(values: Tensor) -> dict:
+    """imshow's settings for values around 0, which stays white."""
+    most = values.detach().abs().max().item()
+    return {"cmap": "PuOr", "vmin": -most, "vmax": most}
+
+
+def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
+    """Each channel of one image's feature maps, and the image itself at the bottom right. maps: (C, H, W); original: (1, H, W)."""
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.65 * rows), layout="constrained", squeeze=False)
+    for place in axes.flat:
+        place.axis("off")
+    for number, (place, channel) in enumerate(zip(axes.flat, maps.detach().cpu(), strict=False)):
+        place.imshow(channel, cmap="viridis")
+        place.set_title(f"map {number}", fontsize=9)
+    axes[-1, -1].imshow(original[0].cpu(), cmap="gray_r")
+    axes[-1, -1].set_title("original", fontsize=9)
+    return _finish(figure)
+
+
+def edges(weight: Tensor) -> tuple[Figure, Tensor]:
+    """What first-layer kernels answer to a horizontal and to a vertical edge (dark, then bright).
+
+    weight: (K, 1, H, W). Returns the figure, edges in the first column, kernels in the first row; and the (2, K) strongest
+    answers, with their sign.
+    """
+    weight = weight.detach().cpu()
+    side = 4 * weight.shape[-1]
+    edge = torch.zeros(2, 1, side, side)
+    edge[0, :, side // 2 :] = edge[1, :, :, side // 2 :] = 1  # horizontal: bright below; vertical: bright to the right
+    # without its mean a kernel does not answer to plain brightness
+    answers = F.conv2d(edge, weight - weight.mean((-1, -2), keepdim=True))
+    figure, axes = plt.subplots(3, len(weight) + 1, figsize=(len(weight) + 1, 3.5), layout="constrained")
+    for place in axes.flat:
+        place.set(xticks=[], yticks=[])
+    axes[0, 0].axis("off")
+    for row, name in enumerate(("horizontal", "vertical")):
+        axes[row + 1, 0].imshow(edge[row, 0], cmap="gray")
+        axes[row + 1, 0].set_title(name, fontsize=9)
+    for number in range(len(weight)):
+        axes[0, number + 1].imshow(weight[number, 0], **_signed(weight))
+        axes[0, number + 1].set_title(f"kernel {number}", fontsize=9)
+        for row in range(2):
+            axes[row + 1, number + 1].imshow(answers[row, number], **_signed(answers))
+    flat = answers.flatten(2)
+    return _finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
+
+
+def network(model: nn.Module, shape: tuple[int, ...]) -> Image:
+    """The network's graph: a box a layer, in the proportions of its output, from an input of `shape` (without N) to the right.
+
+    Dropout, ReLU and Flatten, which change no number of values, are left out. Drawn by visualtorch (requirements-extra.txt).
+    """
+    import visualtorch
+
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 13)
+    return visualtorch.render(
+        model.cpu().eval(),
+        (1, *shape),
+        style="flow",
+        type_ignore=[nn.Dropout, nn.ReLU, nn.Flatten],
+        scale_xy=5,
+        min_xy=6,
+        max_xy=200,
+        scale_z=2,
+        min_z=8,
+        max_z=120,
+        spacing=24,
+        legend=True,
+        show_dimension=True,
+        font=font,
+    )

@@ -11,16 +11,24 @@ import difflib
 import io
 import statistics
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from PIL.Image import Image
+from torch import nn
 
 from utils import ROOT, CourseError, artifacts, models, plots
 from utils import data as datasets
-from utils.experiments import EXPERIMENTS, Experiment
-from utils.loops import Row, evaluate
+from utils.experiments import EXPERIMENTS, MNIST_MEDIUM, MNIST_SMALL, MNIST_ULTRASMALL, Experiment
+from utils.loops import Row, evaluate, kept, normalise, predict
 from utils.runs import Result, is_published
 
 README = ROOT / "README.md"
 BENCHMARK = ROOT / "logs" / "benchmarks" / "cpu.json"
+FAMILY = (MNIST_MEDIUM, MNIST_SMALL, MNIST_ULTRASMALL)
 EXAMPLE_STEPS = "one epoch of PyTorch's example, changed step by step"
 WRITTEN = "<!-- {}: written by `python -m utils.report`, do not edit -->", "<!-- end of {} -->"
 
@@ -42,6 +50,14 @@ def percent(row: Row, part: str) -> float:
     return 100 * row[f"{part}_correct"] / row[f"{part}_total"]
 
 
+def result(log: Path, experiment: Experiment) -> tuple[float, float]:
+    """Training and test accuracy (%) of the epoch that a run kept. Where images are held out, the log's rows know nothing of the
+    test set: it is evaluated once, at the end."""
+    row = kept(artifacts.read_log(log), experiment)
+    score = artifacts.read_json(log.with_suffix(".json"))["test"]
+    return percent(row, "train"), percent(row, "test") if "test_correct" in row else 100 * score["correct"] / score["total"]
+
+
 def list_experiments() -> str:
     """All experiments, one row each."""
     header = ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
@@ -56,20 +72,20 @@ def summary(results: list[Result]) -> str:
     """What train.py ends with: a row a run."""
     header = ["experiment", "seed", "train %", "test %", "best epoch", "seconds", "state dict", "log"]
     rows = []
-    for result in results:
-        last, part = result.history[-1], "test" if "test_loss" in result.history[-1] else "valid"
-        best = max(result.history, key=lambda row: percent(row, part))
-        score = result.facts["test"]
+    for run in results:
+        part = "test" if "test_loss" in run.history[-1] else "valid"
+        best = max(run.history, key=lambda row: percent(row, part))
+        score = run.facts["test"]
         rows.append(
             [
-                result.experiment.name,
-                result.seed,
-                f"{percent(last, 'train'):.2f}",
+                run.experiment.name,
+                run.seed,
+                f"{percent(kept(run.history, run.experiment), 'train'):.2f}",
                 f"{100 * score['correct'] / score['total']:.2f}",
                 f"{percent(best, part):.2f}{' (validation)' * (part == 'valid')} in epoch {best['epoch']}",
-                f"{result.facts['seconds']:.0f}",
-                datasets.shown(result.weights) if result.weights.is_file() else "not kept",
-                datasets.shown(result.log),
+                f"{run.facts['seconds']:.0f}",
+                datasets.shown(run.weights) if run.weights.is_file() else "not kept",
+                datasets.shown(run.log),
             ]
         )
     return table(header, rows, right="seed train % test % seconds")
@@ -85,14 +101,14 @@ def compare(experiments: list[Experiment]) -> str:
     """Last-epoch training and test accuracy of published experiments, mean ± standard deviation over their seeds."""
     rows = []
     for e in experiments:
-        last = [artifacts.read_log(log)[-1] for log in published_logs(e)]
-        train, test = ([percent(row, part) for row in last] for part in ("train", "test"))
-        gap = [a - b for a, b in zip(train, test, strict=True)]
-        rows.append([e.name, len(last), *map(mean_sd, (train, test, gap))])
+        found = [result(log, e) for log in published_logs(e)]
+        train, test = zip(*found, strict=True) if found else ((), ())
+        gap = [a - b for a, b in found]
+        rows.append([e.name, len(found), *map(mean_sd, (train, test, gap))])
     return table(["experiment", "seeds", "train %", "test %", "gap"], rows, right="seeds train % test % gap")
 
 
-def mean_sd(values: list[float]) -> str:
+def mean_sd(values: Sequence[float]) -> str:
     """Mean ± standard deviation (of a sample; left out for a single value)."""
     if len(values) < 2:
         return "".join(f"{value:.2f}" for value in values) or "none published"
@@ -118,19 +134,18 @@ def results_table() -> str:
         logs = published_logs(e)
         if not logs:
             continue
-        histories = [artifacts.read_log(log) for log in logs]
-        last = [percent(history[-1], "test") for history in histories]
-        best = [max(percent(row, "test") for row in history) for history in histories]
+        train, test = zip(*(result(log, e) for log in logs), strict=True)
+        best = [] if e.valid else [max(percent(row, "test") for row in artifacts.read_log(log)) for log in logs]
         weights = artifacts.weights_path(ROOT, e.name)
         facts = artifacts.read_json(weights.with_suffix(".json"))
         rows.append(
             [
                 e.name,
                 f"{e.reported_test:.2f}{'*' if e.reported_note else ''}" if e.reported_test else "not reported",
-                f"**{mean_sd(last)}**",
-                len(last),
-                f"{statistics.mean(best):.2f} ({max(best):.2f})",
-                f"{statistics.mean(percent(history[-1], 'train') for history in histories):.2f}",
+                f"**{mean_sd(test)}**{'†' * bool(e.patience)}",
+                len(test),
+                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not looked at",
+                f"{statistics.mean(train):.2f}",
                 f"{facts['parameters']:,}",
                 f"[{facts['bytes'] / 1024:.0f} KB](saved_dict/{weights.name})",
                 f"[{len(logs)} csv](logs/{e.name})",
@@ -138,7 +153,34 @@ def results_table() -> str:
             ]
         )
     notes = [f"\\* {e.name}: {e.reported_note}" for e in EXPERIMENTS.values() if e.reported_note and published_logs(e)]
+    if any(e.patience and published_logs(e) for e in EXPERIMENTS.values()):
+        notes.append("† the epoch that is best on 10,000 held-out training images (early stopping); the test set is looked at once")
     return "\n\n".join([table(header, rows, right="seeds parameters train"), *notes])
+
+
+def family_table(link: str = "") -> str:
+    """The small family: what it costs, what it sees and what it reaches. link: what leads from the reader to the repository's root."""
+    header = ["network", "parameters", "file size", "blocks", "receptive field", "reported (best epoch)", "ours (last epoch)", "state dict"]
+    rows = []
+    for e in FAMILY:
+        model = models.build(e.model)
+        found = [result(log, e)[1] for log in published_logs(e)]
+        weights = artifacts.weights_path(ROOT, e.name)
+        rows.append(
+            [
+                e.name,
+                f"{models.count_parameters(model):,}",
+                f"{artifacts.read_json(weights.with_suffix('.json'))['bytes'] / 1024:.0f} KB" if found else "–",
+                1
+                + sum(isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) for layer in model[:-2]),  # a 1×1 ends all but the last
+                models.receptive_field(model),
+                f"{e.reported_test:.2f}",
+                f"**{mean_sd(found)}** ({len(found)} seeds)",
+                f"[{weights.name}]({link}saved_dict/{weights.name})",
+                f"[{e.notebook}]({link}notebooks/{e.notebook}.ipynb)",
+            ]
+        )
+    return table([*header, "notebook"], rows, right="parameters file size blocks receptive field")
 
 
 def read_benchmark() -> dict:
@@ -208,7 +250,7 @@ def speed_section() -> str:
 
 def readme(text: str) -> str:
     """README's text with its tables between the markers replaced by what the logs say. Raises CourseError without markers."""
-    for name, section in (("results", results_table), ("speed", speed_section)):
+    for name, section in (("results", results_table), ("family", family_table), ("speed", speed_section)):
         start, end = (marker.format(name) for marker in WRITTEN)
         if text.count(start) != 1 or text.count(end) != 1:
             raise CourseError(f"{README.name} must hold the two lines {start!r} and {end!r} once each")
@@ -217,15 +259,56 @@ def readme(text: str) -> str:
     return text
 
 
+def save_picture(figure: Figure | Image, path: Path) -> None:
+    """A figure or a picture as PNG, without the date or the program that would make it differ from the next."""
+    picture = io.BytesIO()
+    if isinstance(figure, Figure):
+        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
+    else:
+        figure.convert("RGB").quantize(64).save(picture, format="png", optimize=True)
+    artifacts.write(path, picture.getvalue())
+
+
 def draw() -> None:
-    """pngs/NAME_curves.png for every experiment that is published and has more than one epoch."""
+    """Below pngs/: NAME_curves.png for every published experiment of more than one epoch, MODEL_graph.png for every network of the
+    small family (only where visualtorch is installed, see requirements-extra.txt)."""
     for experiment in EXPERIMENTS.values():
         histories = [artifacts.read_log(log) for log in published_logs(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
-            picture = io.BytesIO()
             figure = plots.curves(histories, experiment.name, experiment.reported_test)
-            figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-            artifacts.write(ROOT / "pngs" / f"{experiment.name}_curves.png", picture.getvalue())
+            save_picture(figure, ROOT / "pngs" / f"{experiment.name}_curves.png")
+    with suppress(ImportError):
+        for experiment in FAMILY:
+            save_picture(plots.network(models.build(experiment.model), (1, 28, 28)), ROOT / "pngs" / f"{experiment.model}_graph.png")
+
+
+def portrait(result: Result) -> str:
+    """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves, examples, mistakes, confusion, and the
+    kernels and feature maps of its first layer. Returns what was found, and where the pictures are, in two lines."""
+    model, test, name = result.model, result.data.test, result.experiment.name
+    normalisation = result.facts["normalisation"]
+    outputs = predict(model, test.images, **normalisation)
+    outputs = outputs.log() if isinstance(model[-1], nn.Softmax) else outputs
+    labels = outputs.argmax(1)
+    first = next(i for i, layer in enumerate(model) if isinstance(layer, nn.Conv2d))
+    with torch.inference_mode():
+        maps = model[: first + 1](normalise(test.images[:1], **normalisation))[0]
+    pictures = {
+        "curves": plots.curves([result.history], name, result.experiment.reported_test),
+        "examples": plots.examples(test.images[:20], test.labels[:20], labels[:20]),
+        "mistakes": plots.mistakes(test.images, test.labels, outputs)[0],
+        "confusion": plots.confusion(test.labels, labels, result.data.classes),
+        "kernels": plots.kernels(model[first].weight),
+        "features": plots.feature_maps(maps, test.images[0]),
+    }
+    folder = artifacts.own_root() / "pngs"
+    for kind, figure in pictures.items():
+        save_picture(figure, folder / f"{name}_{kind}.png")
+    right, said = int((labels == test.labels).sum()), result.facts["test"]
+    return (
+        f"Evaluated now: {right} of {len(test)} right; the sidecar says {said['correct']} of {said['total']}.\n"
+        f"Drawn: {datasets.shown(folder)}/{name}_{{{','.join(pictures)}}}.png"
+    )
 
 
 def verify() -> tuple[str, bool]:

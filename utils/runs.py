@@ -21,7 +21,7 @@ from utils import ROOT, CourseError, artifacts, distributed, models, smoke
 from utils import data as datasets
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.loops import Row, Training, describe, evaluate, fit
+from utils.loops import Row, Training, describe, evaluate, fit, kept
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ def run(
     facts |= {
         "parameters": models.count_parameters(model),
         "epochs": len(history),
+        "kept_epoch": kept(history, experiment)["epoch"],
         "test": score._asdict(),
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),

@@ -1,0 +1,107 @@
+"""Every picture shows what it was given: axes, titles and data."""
+
+import math
+
+import pytest
+import torch
+
+from utils import models, plots
+
+
+def row(epoch, train, held, part="test"):
+    return {"epoch": epoch, "train_loss": 1 / train, "train_correct": train, "train_total": 100} | {
+        f"{part}_loss": 1 / held,
+        f"{part}_correct": held,
+        f"{part}_total": 100,
+    }
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
+    short, long = [row(1, 80, 90)], [row(1, 90, 94), row(2, 96, 97)]
+    loss, accuracy = plots.curves([short, long], "base", 99.17).axes
+    assert (loss.get_title(), accuracy.get_title()) == ("base: loss", "base: accuracy")
+    lines = accuracy.get_lines()
+    assert len(lines) == 7  # for train and test two seeds and the mean, and the reference
+    means = {line.get_label(): [float(y) for y in line.get_ydata()] for line in lines if not line.get_label().startswith("_")}
+    assert means == {"train": [85, 96], "test": [92, 97], "reported test 99.17": [99.17, 99.17]}
+    assert lines[0].get_ydata()[0] == 80 and math.isnan(lines[0].get_ydata()[1])  # stopped early
+
+
+def test_curves_of_held_out_images_say_valid():
+    _, accuracy = plots.curves([[row(1, 80, 90, "valid"), row(2, 85, 91, "valid")]], "small_cnn").axes
+    assert [line.get_label() for line in accuracy.get_lines()] == ["train", "valid"]
+
+
+def test_images_and_copies():
+    pictures = torch.arange(3 * 16).view(3, 1, 4, 4).float()
+    figure = plots.images(pictures, ["a", "b", "c"], columns=2)
+    assert titles(figure) == ["a", "b", "c", ""]
+    assert torch.equal(torch.from_numpy(figure.axes[2].images[0].get_array().data), pictures[2, 0]) and not figure.axes[3].images
+    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == ["input", "", "", "mask 1", "", "", "mask 2", "", ""]
+
+
+def test_mistakes_are_the_most_confident_first():
+    labels = torch.tensor([0, 1, 2, 3])
+    logits = torch.eye(10)[[0, 7, 8, 3]] * torch.tensor([[9.0], [1.0], [5.0], [9.0]])
+    figure, count = plots.mistakes(torch.zeros(4, 1, 28, 28), labels, logits)
+    assert count == 2 and [title[:5] for title in titles(figure)[:2]] == ["T2 P8", "T1 P7"]
+    assert titles(figure)[0] == f"T2 P8 {logits[2].softmax(0).max():.0%}"
+
+
+def test_examples_colour_what_is_wrong():
+    figure = plots.examples(torch.zeros(2, 1, 28, 28), torch.tensor([5, 6]), torch.tensor([5, 0]))
+    assert titles(figure)[:2] == ["[T] 5  [P] 5", "[T] 6  [P] 0"]
+    assert [axes.title.get_color() for axes in figure.axes[:2]] == ["black", plots.WRONG]
+
+
+def test_confusion_counts():
+    (axes,) = plots.confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2]), ("a", "b", "c")).axes
+    found = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    assert found == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1"} and axes.get_title() == "1 of 4 wrong"
+    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_kernels_share_one_scale_with_0_in_its_middle():
+    weight = torch.linspace(-1, 3, 90).view(10, 1, 3, 3)
+    *axes, _colorbar = plots.kernels(weight).axes
+    assert [place.get_title() for place in axes] == [f"kernel {number}" for number in range(10)]
+    assert {place.images[0].get_clim() for place in axes} == {(-3.0, 3.0)}
+    assert torch.equal(torch.from_numpy(axes[4].images[0].get_array().data), weight[4, 0])
+
+
+def test_feature_maps_end_with_the_original():
+    maps, original = torch.rand(10, 28, 28), torch.rand(1, 28, 28)
+    figure = plots.feature_maps(maps, original)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert titles(figure) == [*(f"map {number}" for number in range(10)), "", "original"] and len(shown) == 11
+    assert torch.equal(torch.from_numpy(shown[-1].images[0].get_array().data), original[0])
+    assert torch.equal(torch.from_numpy(shown[3].images[0].get_array().data), maps[3])
+
+
+def test_a_kernel_answers_to_the_edge_that_it_looks_like():
+    vertical = torch.tensor([[-1.0, 0, 1]] * 3)
+    figure, strongest = plots.edges(torch.stack([vertical, vertical.T, torch.ones(3, 3)]).unsqueeze(1))
+    torch.testing.assert_close(strongest, torch.tensor([[0.0, 3, 0], [3, 0, 0]]))
+    assert titles(figure) == ["", "kernel 0", "kernel 1", "kernel 2", "horizontal", "", "", "", "vertical", "", "", ""]
+
+
+def test_lines():
+    x = torch.arange(3.0)
+    (axes,) = plots.lines(x, {"a": x, "b": 2 * x}, "title", "x", "y").axes
+    assert [(line.get_label(), line.get_ydata()[2].item()) for line in axes.get_lines()] == [("a", 2), ("b", 4)]
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("title", "x", "y")
+
+
+def test_steps():
+    (axes,) = plots.steps(["usual", "better"], [10.0, 2.0]).axes
+    assert [bar.get_width() for bar in axes.patches] == [10, 2] and "5.0 ×" in axes.texts[1].get_text()
+
+
+def test_network_is_drawn_layer_by_layer():
+    pytest.importorskip("visualtorch", reason="visualtorch is not installed (requirements-extra.txt)")
+    small, large = (plots.network(models.build(name), (1, 28, 28)) for name in ("base", "mnist_ultrasmall"))
+    assert small.width < large.width and len(small.getcolors(1 << 24)) > 5

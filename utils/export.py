@@ -1,0 +1,87 @@
+"""A published network as ONNX, for Netron and for use without PyTorch.
+
+python -m utils.export NAME [FILE]    write FILE (default: runs/onnx/NAME.onnx) and evaluate it by onnxruntime on the test set
+
+Input "images": (N, 1, 28, 28) uint8, 0…255; output "logits": (N, 10) float32. The normalisation is part of the graph.
+Needs the packages of requirements-extra.txt.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils import CourseError, artifacts
+from utils import data as datasets
+from utils.artifacts import Preprocess
+
+
+class Whole(nn.Module):
+    """A network together with its preprocessing."""
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess):
+        super().__init__()
+        self.model = model
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(self.preprocess(images))
+
+
+def export(name: str, path: Path) -> None:
+    """Write the published network `name` to `path`, whole or not at all. Raises CourseError without the extra packages."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
+    whole = Whole(*artifacts.load_pretrained(name)).eval()
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    program = torch.onnx.export(
+        whole,
+        (images,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        verbose=False,
+    )
+    artifacts.write(path, program.model_proto.SerializeToString())
+
+
+def compare(name: str, path: Path) -> tuple[int, int]:
+    """Test images to which onnxruntime gives the same label as PyTorch, and how many there are."""
+    import onnxruntime
+
+    model, preprocess = artifacts.load_pretrained(name)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    same, test = 0, datasets.load("mnist").test
+    for images in test.images.split(1000):
+        with torch.inference_mode():
+            ours = model(preprocess(images)).argmax(1).numpy()
+        same += int((session.run(None, {"images": images.numpy()})[0].argmax(1) == ours).sum(dtype=np.int64))
+    return same, len(test)
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
+    options = parser.parse_args(words)
+    path = options.file or artifacts.own_root() / "onnx" / f"{options.name}.onnx"
+    export(options.name, path)
+    same, total = compare(options.name, path)
+    print(f"{datasets.shown(path)}: {path.stat().st_size / 1024:.0f} KB; onnxruntime gives {same} of {total} test images the same label")
+    return int(same != total)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CourseError as error:
+        sys.exit(f"export: {error}")
