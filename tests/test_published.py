@@ -12,10 +12,11 @@ import sys
 import nbformat
 import pytest
 import torch
+from PIL import Image
 
-from utils import ROOT, CourseError, artifacts, bench, colab, data, models, report
+from utils import ROOT, CourseError, artifacts, bench, colab, data, export, models, report
 from utils.experiments import EXPERIMENTS
-from utils.loops import evaluate
+from utils.loops import evaluate, normalise
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
@@ -43,10 +44,16 @@ def test_state_dict_does_what_its_sidecar_says(path, mnist):
 @pytest.mark.parametrize("path", SEEDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_log_and_facts_agree(path):
     facts, history = artifacts.read_json(path), artifacts.read_log(path.with_suffix(".csv"))
-    assert [row["epoch"] for row in history] == list(range(1, facts["recipe"]["epochs"] + 1))
+    recipe, part = facts["recipe"], "valid" if facts["recipe"]["valid"] else "test"
+    assert [row["epoch"] for row in history] == list(range(1, facts["epochs"] + 1))
+    assert facts["epochs"] == recipe["epochs"] or facts["epochs"] == facts["kept_epoch"] + recipe["patience"]
     assert facts["data"]["fingerprint"] == data.PUBLISHABLE[facts["data"]["name"]] and facts["data"]["whole"]
-    assert all((row["train_total"], row["test_total"]) == (60_000 - facts["recipe"]["valid"], 10_000) for row in history)
-    assert abs(history[-1]["test_correct"] - facts["test"]["correct"]) <= 1
+    totals = (60_000 - recipe["valid"], recipe["valid"] or 10_000)
+    assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and facts["test"]["total"] == 10_000
+    if part == "test":
+        assert abs(history[-1]["test_correct"] - facts["test"]["correct"]) <= 1
+    else:
+        assert history[facts["kept_epoch"] - 1] == max(history, key=lambda row: row["valid_correct"])
     assert "+changes" not in facts["commit"] and facts["commit"] != "unknown"
 
 
@@ -101,6 +108,96 @@ def test_verify_refuses_what_is_not_the_trained_file(damage, tmp_path, monkeypat
     artifacts.write_json(tmp_path / "saved_dict" / "bn_augmentation.json", facts)
     text, good = report.verify()
     assert not good and re.search(verdict, text)
+
+
+def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
+    model, preprocess = artifacts.load_pretrained("mnist_medium")
+    assert not model.training
+    images = mnist.test.images[:20]
+    labels = model(preprocess(images)).argmax(1)
+    assert (labels == mnist.test.labels[:20]).sum() >= 19
+    for same in (images[:, 0], images[:, 0].numpy()):
+        assert torch.equal(model(preprocess(same)).argmax(1), labels)
+    for one in (
+        images[0, 0],
+        images[0, 0].numpy(),
+        Image.fromarray(images[0, 0].numpy()),
+        Image.fromarray(images[0, 0].numpy()).convert("RGB"),
+    ):
+        assert model(preprocess(one)).argmax(1).tolist() == labels[:1].tolist()
+    assert torch.equal(preprocess(images), normalise(images, mnist.mean, mnist.std))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(28, 28), r"images are torch.float32: expected torch.uint8"),
+        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first"),
+        (Image.new("L", (20, 20)), r"images are \(20, 20\): expected \(28, 28\)"),
+    ],
+    ids=["float", "size", "picture"],
+)
+def test_preprocessing_refuses_what_the_network_has_never_seen(images, message):
+    with pytest.raises(CourseError, match=message):
+        artifacts.Preprocess(0.1, 0.3)(images)
+
+
+def test_an_unpublished_name_gets_the_closest():
+    with pytest.raises(CourseError, match="no published network is called 'mnist_mediun': expected mnist_medium"):
+        artifacts.load_pretrained("mnist_mediun")
+
+
+HUB = """
+import sys, torch
+names = torch.hub.list(sys.argv[1], source="local")
+print(*names)
+for name in names:
+    model = torch.hub.load(sys.argv[1], name, source="local", pretrained=True)
+    print(name, model.training, tuple(model(model.preprocess(torch.zeros(2, 28, 28, dtype=torch.uint8))).shape))
+print(torch.hub.load(sys.argv[1], "base", source="local").training, torch.hub.help(sys.argv[1], "base", source="local"))
+"""
+
+
+def test_torch_hub_loads_every_published_network_from_another_folder(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", HUB, str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    names, *loaded = ended.stdout.splitlines()
+    assert set(names.split()) == set(EXPERIMENTS)
+    assert loaded[: len(EXPERIMENTS)] == [f"{name} False (2, 10)" for name in names.split()]
+    assert "True base: a plain network" in ended.stdout and "pretrained (bool): If True" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_hub_refuses_another_utils(tmp_path):
+    (tmp_path / "utils.py").touch()
+    script = f"import sys, torch, utils; torch.hub.load({str(ROOT)!r}, 'base', source='local')"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert "ImportError: another module is imported as `utils` already" in ended.stderr
+
+
+def test_onnx_gives_the_same_labels(tmp_path, mnist, monkeypatch, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the packages of requirements-extra.txt are not installed")
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    assert export.main(["mnist_ultrasmall", str(tmp_path / "small.onnx")]) == 0
+    assert "onnxruntime gives 10000 of 10000 test images the same label" in capsys.readouterr().out
+
+
+def test_onnx_of_other_weights_is_noticed(tmp_path, mnist, monkeypatch):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the packages of requirements-extra.txt are not installed")
+    export.export("base", tmp_path / "base.onnx")
+    same, total = export.compare("mnist_small", tmp_path / "base.onnx")
+    assert same < total
+
+
+def test_family_table_is_computed():
+    text = report.family_table()
+    for name, count, field in (("mnist_medium", "7,632", "36"), ("mnist_small", "5,616", "20"), ("mnist_ultrasmall", "4,464", "35")):
+        (row,) = [line for line in text.splitlines() if f"| {name} " in line]
+        cells = [cell.strip() for cell in row.split("|")]
+        size = round((ROOT / "saved_dict" / f"{name}.pth").stat().st_size / 1024)
+        assert (cells[2], cells[3], cells[5]) == (count, f"{size} KB", field) and f"(saved_dict/{name}.pth)" in row
+        assert cells[4] == ("3" if name == "mnist_medium" else "2")
 
 
 def test_readme_is_what_the_logs_say(capsys):

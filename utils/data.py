@@ -6,6 +6,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils import ROOT, CourseError, smoke
+from utils import ROOT, CourseError, smoke, voxels
 
 
 class Split(NamedTuple):
-    """images: (N, 1, 28, 28) uint8; labels: (N,) int64."""
+    """images: (N, 1, 28, 28) uint8, or voxel grids (N, 1, 16, 16, 16) float32 in [0, 1]; labels: (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -41,12 +42,14 @@ class Dataset:
     name: str  # what it is, not what was asked for: "digits" when they stand in
     train: Split
     test: Split
-    mean: float  # of all training pixels scaled to 0…1, and their standard deviation
+    mean: float  # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalised
     std: float
     fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors
     classes: tuple[str, ...]
     whole: bool = True  # False for the few hundred images of a smoke run
     valid: Split | None = None
+    source: str = ""  # of voxels: published, fetched or rebuilt
+    digits: Tensor | None = None  # of voxels: (N, 28, 28) uint8, from which training rows 2i and 2i + 1 come
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data on `device`."""
@@ -54,11 +57,18 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device), valid=valid)
 
     def hold_out(self, n: int) -> "Dataset":
-        """Move `n` training images to `valid`: the last n of a permutation pinned for all time (NumPy's RandomState 0)."""
-        if not 0 < n < len(self.train):
-            raise CourseError(f"valid = {n}: expected 1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images")
-        rows = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train)))
-        return replace(self, train=self.train[rows[:-n]], valid=self.train[rows[-n:]])
+        """Move `n` training images to `valid`: the last n of a permutation pinned for all time (NumPy's RandomState 0).
+
+        Of voxels the two rows of a digit stay together, and their order stays upright, rotated.
+        """
+        group = 1 if self.digits is None else 2
+        if not 0 < n < len(self.train) or n % group:
+            even = "even, " * (group == 2)
+            raise CourseError(f"valid = {n}: expected {even}1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images")
+        order = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train) // group))
+        rows = (order[:, None] * group + torch.arange(group)).flatten()
+        digits = self.digits if self.digits is None else self.digits[order[: -n // group]]
+        return replace(self, train=self.train[rows[:-n]], valid=self.train[rows[-n:]], digits=digits)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ SOURCES = {
         fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
     ),
 }
-NAMES = (*SOURCES, "digits")
+NAMES = (*SOURCES, "digits", "mnist3d")
 # The true files, as torchvision's MD5 sums and this digest of the tensors agree: only these may be published.
 PUBLISHABLE = {"mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d"}
 
@@ -114,6 +124,8 @@ def load(name: str = "mnist") -> Dataset:
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
+    if name == "mnist3d":
+        return _voxels()
     parts = _digits() if name == "digits" else _idx(name)
     if parts is None:
         name, parts = "digits", _digits()
@@ -127,6 +139,59 @@ def load(name: str = "mnist") -> Dataset:
     if smoke():
         data = replace(data, train=train[:512], test=test[:256], whole=False)
     return data
+
+
+def _voxels() -> Dataset:
+    """3D-MNIST: the published file where it lies in a data folder or kagglehub can fetch it, else rebuilt from MNIST and kept."""
+    mnist = load("mnist")
+    if smoke():  # too few to be worth a file
+        halves = [
+            (split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in ((mnist.train, 192), (mnist.test, 64))
+        ]
+        rows, source = voxels.build(*halves), "rebuilt"
+    else:
+        rows, source = _voxel_rows(mnist)
+    train, test = (
+        Split(torch.from_numpy(grids).view(-1, 1, voxels.SIDE, voxels.SIDE, voxels.SIDE), torch.from_numpy(labels))
+        for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
+    )
+    fingerprint = _fingerprint(*train, *test)
+    name = f"{mnist.name}3d"  # voxels of the digits that stand in say so
+    digits = mnist.train.images[: len(train) // 2, 0]
+    return Dataset(name, train, test, 0.0, 1.0, fingerprint, mnist.classes, not smoke(), source=source, digits=digits)
+
+
+def _voxel_rows(mnist: Dataset) -> tuple[voxels.Rows, str]:
+    """The rows of full_dataset_vectors.h5 and where they are from. A rebuilt file is cached in data/."""
+    roots = [ROOT / os.environ["COURSE_DATA"]] if os.environ.get("COURSE_DATA") else []
+    cache = ROOT / "data" / voxels.FILE
+    found = [root / file for root in roots for file in (voxels.FILE, voxels.FILE.name)] + [cache, _from_kaggle]
+    for path in found:
+        path = path() if callable(path) else path
+        if path and path.is_file():
+            rows, facts = voxels.read(path)
+            if facts.get("mnist", mnist.fingerprint) == mnist.fingerprint:
+                return rows, "rebuilt" if facts else "published"
+    return build_voxels(cache, mnist), "rebuilt"
+
+
+def _from_kaggle() -> Path | None:
+    """full_dataset_vectors.h5 by kagglehub; None where that is not installed, or can't fetch it."""
+    with suppress(Exception):  # whatever a missing network or login raises there: it is rebuilt instead
+        import kagglehub
+
+        return Path(kagglehub.dataset_download("daavoo/3d-mnist", path=voxels.FILE.name))
+    return None
+
+
+def build_voxels(path: Path, mnist: Dataset | None = None) -> voxels.Rows:
+    """Rebuild full_dataset_vectors.h5 from MNIST at `path`, with a progress bar."""
+    mnist = mnist or load("mnist")
+    counts = ((mnist.train, voxels.TRAIN), (mnist.test, voxels.TEST))
+    halves = [(split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in counts]
+    rows = voxels.build(*halves, echo=True)
+    voxels.write(path, rows, {"rebuilt by": "utils.voxels", "mnist": mnist.fingerprint, "seed": 0})
+    return rows
 
 
 def _idx(name: str) -> tuple[Split, Split] | None:

@@ -14,13 +14,14 @@ class Experiment:
     data: str = "mnist"  # a name that utils.data.load knows
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15
-    patience: int = 0  # stop after so many epochs without a better validation accuracy and keep the best one's weights; 0: never, the last
+    patience: int = 0  # stop after so many epochs that are no better on the held-out images and keep the best one's weights; 0: the last's
+    keep: str = "accuracy"  # by what early stopping calls an epoch better: accuracy or loss
     batch_size: int = 1024
     optimizer: str = "adam"  # adam, adamw, sgd (Nesterov's momentum) or heavy_ball (SGD with classical momentum)
     lr: float = 0.01  # the peak, for one_cycle
     weight_decay: float = 0.0
     momentum: float = 0.9  # of sgd and heavy_ball; 0 is plain SGD
-    schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`) or one_cycle
+    schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, after three no better epochs)
     drop_at: int = 12
     warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
     dropout: float = 0.0
@@ -29,6 +30,8 @@ class Experiment:
     shift: float = 0.0  # ± pixels, each axis on its own
     scale: float = 0.0  # ± fraction of the size
     shear: float = 0.0  # ± degrees
+    fresh: bool = False  # voxels: draw each rotated copy anew whenever it is used
+    turn: bool = False  # voxels: give each rotated copy one of the cube's 24 turns at random
     seeds: int = 5  # how many are published
     reported_train: float | None = None  # the reference's own figures (%); the note says where they were printed otherwise
     reported_test: float | None = None
@@ -54,7 +57,9 @@ class Experiment:
             raise ValueError(f"patience = {self.patience} with valid = 0: early stopping needs held-out images, never the test set's")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr = {self.lr}: expected a positive number")
-        for field, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if self.schedule == "plateau" and not self.valid:
+            raise ValueError("schedule = 'plateau' with valid = 0: it goes by the loss of held-out images, never by the test set's")
+        for field, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("keep", ("accuracy", "loss"))):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} = {getattr(self, field)!r}: expected one of {', '.join(known)}")
 
@@ -65,7 +70,7 @@ class Experiment:
 
 TEXTS = ("teaches", "notebook", "seeds", "reported_train", "reported_test", "reported_note")
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
-SCHEDULES = ("constant", "step", "one_cycle")
+SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 
 
 # Chosen on 10,000 held-out training images (--valid 10000), last epoch of 15, one seed each, warm-up 0.2 (published with 0.3: the trials
@@ -121,6 +126,7 @@ BN_AUGMENTATION = replace(
     reported_note="printed as 99.43 / 99.23: the other half of that exchange",
 )
 
+# Chosen as above, 19 epochs: the recipe of BN_AUGMENTATION with the reference's dropout of 0.1 99.45, with shift 1 99.46 (kept).
 UNDER_20K = replace(
     BN_AUGMENTATION,
     name="under_20k",
@@ -129,11 +135,13 @@ UNDER_20K = replace(
     teaches="more parameters where they are cheap: wide 3×3 and 5×5 convolutions between 1×1 bottlenecks",
     epochs=19,
     dropout=0.1,
+    shift=1.0,
     reported_train=None,
     reported_test=99.40,
     reported_note="99.4 is the reference's target; it prints no result",
 )
 
+# Chosen as above, 19 epochs: the recipe of BN_AUGMENTATION 99.39, with batch 64 at 0.15 99.46 (kept).
 MNIST_MEDIUM = replace(
     BN_AUGMENTATION,
     name="mnist_medium",
@@ -141,6 +149,8 @@ MNIST_MEDIUM = replace(
     notebook="05_small_family",
     teaches="convolutions only: the average of each map decides, in three blocks",
     epochs=19,
+    batch_size=64,
+    lr=0.15,
     reported_train=None,
     reported_test=99.44,
     reported_note="the best of 19 epochs, the last is 99.32; the state dict that comes with it is untrained and scores 8.28",
@@ -256,6 +266,51 @@ SPRINT = Experiment(
     schedule="one_cycle",
     label_smoothing=0.1,
     seeds=20,
+)
+
+# The reference's recipe: 15 % of the digits held out, the epoch of the lowest validation loss kept.
+VOXEL_REFERENCE = Experiment(
+    "voxel_reference",
+    model="voxel_reference",
+    notebook="07_voxels",
+    teaches="the third dimension: convolutions over coloured voxels, and a linear layer that learns them by heart",
+    data="mnist3d",
+    valid=1500,
+    epochs=80,
+    patience=80,
+    keep="loss",
+    batch_size=64,
+    optimizer="adam",
+    lr=1e-3,
+    schedule="plateau",
+    dropout=0.25,
+    seeds=2,
+    reported_train=91.0,
+    reported_test=75.0,
+    reported_note="validation 78",
+)
+VOXEL_BEST = replace(
+    VOXEL_REFERENCE,
+    name="voxel_best",
+    model="voxel_best",
+    teaches="rotations drawn anew for every epoch, and a ninth of the parameters",
+    valid=0,
+    patience=0,
+    keep="accuracy",
+    epochs=60,
+    batch_size=128,
+    optimizer="adamw",
+    lr=3e-3,
+    weight_decay=0.01,
+    schedule="one_cycle",
+    dropout=0.2,
+    label_smoothing=0.05,
+    fresh=True,
+    turn=True,
+    seeds=3,
+    reported_train=None,
+    reported_test=78.2,
+    reported_note="the best found anywhere",
 )
 
 EXPERIMENTS = {

@@ -1,6 +1,8 @@
-"""BatchNorm2d that two CPU threads can share: PyTorch's own, except where its kernel stands in its own way."""
+"""Layers that PyTorch does not have: a batch norm that two CPU threads can share, and what comes before a voxel network."""
 
+import numpy as np
 import torch
+from matplotlib import colormaps
 from torch import Tensor, nn
 
 CACHE_LINE = 64  # bytes
@@ -65,3 +67,23 @@ class _FewChannels(torch.autograd.Function):
 def _rows(features: Tensor) -> Tensor:
     """(N, C, H, W) in channels-last layout → its (N·H·W, C) view."""
     return features.permute(0, 2, 3, 1).view(-1, features.shape[1])
+
+
+class Root(nn.Module):
+    """The square root of a density in [0, 1], which lifts the many faint voxels; any shape. No parameters."""
+
+    def forward(self, grids: Tensor) -> Tensor:
+        return grids.sqrt()
+
+
+class Oranges(nn.Module):
+    """(N, 1, …) densities in [0, 1] → (N, 3, …) red, green and blue of matplotlib's map of that name, in [0, 1]. No parameters."""
+
+    def __init__(self):
+        super().__init__()
+        colours = torch.from_numpy(colormaps["Oranges"](np.arange(256))[:, :3].T.copy()).float()
+        self.register_buffer("colours", colours, persistent=False)
+
+    def forward(self, grids: Tensor) -> Tensor:
+        step = (grids.squeeze(1) * 256).long().clamp_(0, 255)  # as matplotlib does it
+        return torch.stack([colour[step] for colour in self.colours], 1)

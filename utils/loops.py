@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 from tqdm import tqdm
 
-from utils import CourseError, distributed
+from utils import CourseError, distributed, voxels
 from utils.augment import affine
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
@@ -36,8 +36,13 @@ class Score(NamedTuple):
 
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
-    """uint8 0…255 → float32 of mean 0 and standard deviation 1 over the training set; same shape and device."""
-    return images.float().div_(255).sub_(mean).div_(std)
+    """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set; same shape and device."""
+    return scaled(images).sub(mean).div_(std)
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 0…255 → float32 0…1; floats are that already."""
+    return images if images.is_floating_point() else images.float().div_(255)
 
 
 @torch.inference_mode()
@@ -64,7 +69,8 @@ class Training:
     train together (utils.distributed), all of them call state_dict(), for each holds a global random state of its own.
     """
 
-    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int):
+    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int, digits: Tensor | None = None):
+        """images: how many an epoch has; digits: the (N, 28, 28) uint8 images that voxels are drawn anew from."""
         device = next(model.parameters()).device
         steps = math.ceil(images / experiment.batch_size)
         self.model = model
@@ -74,6 +80,7 @@ class Training:
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
         self.order = torch.Generator().manual_seed(seed)
         self.augment = torch.Generator(device).manual_seed(seed)
+        self.clouds = voxels.Clouds(digits, device) if experiment.fresh else None
         self.history: list[Row] = []
         self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
@@ -145,6 +152,8 @@ def make_scheduler(optimizer: torch.optim.Optimizer, experiment: Experiment, ste
             div_factor=10,
             final_div_factor=100,
         )
+    if experiment.schedule == "plateau":  # stepped once an epoch, by fit()
+        return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
     drops = [(experiment.drop_at - 1) * steps] if experiment.schedule == "step" else []
     return lr_scheduler.MultiStepLR(optimizer, drops)
 
@@ -167,7 +176,7 @@ def fit(
 
     Raises CourseError when the loss is no longer finite; what was saved before stays.
     """
-    training = Training(model, experiment, seed, len(data.train))
+    training = Training(model, experiment, seed, len(data.train), data.digits)
     if state:
         training.load_state_dict(state)
     part, held = ("valid", data.valid) if data.valid else ("test", data.test)
@@ -182,6 +191,8 @@ def fit(
                 f"nothing of this epoch kept. Try a lower learning rate than {experiment.lr:g} (--lr {experiment.lr / 10:g})."
             )
         score = evaluate(model, held, data.mean, data.std)
+        if experiment.schedule == "plateau":
+            training.scheduler.step(score.loss)
         row = {"epoch": epoch, "lr": lr}
         row |= {f"train_{key}": value for key, value in train._asdict().items()}
         row |= {f"{part}_{key}": value for key, value in score._asdict().items()}
@@ -199,7 +210,9 @@ def fit(
 
 def kept(history: list[Row], experiment: Experiment) -> Row:
     """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation images."""
-    return max(history, key=lambda row: row["valid_correct"]) if experiment.patience else history[-1]
+    if not experiment.patience:
+        return history[-1]
+    return max(history, key=lambda row: row["valid_correct"] if experiment.keep == "accuracy" else -row["valid_loss"])
 
 
 def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo: bool = False) -> Score:
@@ -218,13 +231,18 @@ def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo:
         for batch_id, rows in enumerate(batches):
             part, factor = distributed.share(len(rows))  # of one process: all of it, and 1
             mine = rows[part]
-            batch = affine(images.index_select(0, mine).float().div_(255), training.augment, **deform, part=part, whole=len(rows))
+            batch = affine(scaled(images.index_select(0, mine)), training.augment, **deform, part=part, whole=len(rows))
+            if experiment.fresh or experiment.turn:
+                turned = (mine % 2).nonzero().squeeze(1)  # rows 2i are upright, rows 2i + 1 rotated
+                copies = training.clouds.draw(mine[turned] // 2, training.augment) if experiment.fresh else batch[turned]
+                batch[turned] = voxels.turn(copies, training.augment) if experiment.turn else copies
             logits = model(batch.sub_(data.mean).div_(data.std))
             loss = F.cross_entropy(logits, labels[mine], label_smoothing=experiment.label_smoothing) * factor
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            scheduler.step()
+            if experiment.schedule != "plateau":
+                scheduler.step()
             loss_sum += loss.detach() * len(rows)
             correct += (logits.argmax(1) == labels[mine]).sum() * (factor > 0)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):

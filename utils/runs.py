@@ -114,7 +114,8 @@ def run(
         "model": experiment.model,
         "seed": seed,
         "recipe": recipe,
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "images": len(data.train), "whole": data.whole},
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "images": len(data.train), "whole": data.whole}
+        | ({"source": data.source} if data.source else {}),
         "normalisation": {"mean": data.mean, "std": data.std},
         "environment": environment(where),
         "commit": commit(),
@@ -128,7 +129,8 @@ def run(
     np.random.seed(seed)
     random.seed(seed)
     model = models.build(experiment.model, experiment.dropout)
-    model = model.to(where, memory_format=torch.channels_last)
+    volumes = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
+    model = model.to(where, memory_format=torch.channels_last_3d if volumes else torch.channels_last)
     if distributed.rank():
         torch.manual_seed(seed + distributed.rank())  # equal weights to begin with, but other masks of dropout
     saved = distributed.from_lead(lambda: artifacts.read_checkpoint(checkpoint))
@@ -160,6 +162,9 @@ def run(
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()
     content = artifacts.to_bytes(model.state_dict())
     score = evaluate(model, data.test, data.mean, data.std)
+    if data.digits is not None:
+        turns = {name: evaluate(model, data.test[first::2], data.mean, data.std) for first, name in enumerate(("upright", "rotated"))}
+        facts |= {name: turned._asdict() for name, turned in turns.items()}
     facts |= {
         "parameters": models.count_parameters(model),
         "epochs": len(history),
