@@ -5,11 +5,12 @@ import re
 
 import pytest
 import torch
+from matplotlib import colormaps
 from torch import nn
 from torchsummary import summary
 
 from utils import CourseError, models
-from utils.layers import BatchNorm2d
+from utils.layers import BatchNorm2d, Oranges
 
 BASE = """
 Conv2d 8,28,28 72 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0
@@ -64,10 +65,15 @@ SMALL_CNN = "Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Flatten 7840 0 | Linear 100
 MEDIUM_CNN = """
 Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Conv2d 20,28,28 1820 | ReLU 20,28,28 0
 Flatten 15680 0 | Linear 100 1568100 | ReLU 100 0 | Linear 10 1010"""
+VOXEL_REFERENCE = """
+Oranges 3,16,16,16 0 | Conv3d 8,16,16,16 656 | Conv3d 16,16,16,16 3472 | ReLU 16,16,16,16 0 | BatchNorm3d 16,16,16,16 32
+MaxPool3d 16,8,8,8 0 | Conv3d 32,8,8,8 13856 | Conv3d 64,8,8,8 55360 | ReLU 64,8,8,8 0 | BatchNorm3d 64,8,8,8 128 | MaxPool3d 64,4,4,4 0
+Dropout 64,4,4,4 0 | Flatten 4096 0 | Linear 1024 4195328 | ReLU 1024 0 | Dropout 1024 0 | Linear 10 10250"""
 TABLES = [("base", 0.0, BASE, 7034), ("base", 0.1, DROPOUT, 7034), ("bn_augmentation", 0.1, BN_AUGMENTATION, 7786)]
 TABLES += [("under_20k", 0.1, UNDER_20K, 19602)]
 TABLES += [("mnist_medium", 0.1, MEDIUM, 7632), ("mnist_small", 0.1, SMALL, 5616), ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464)]
 TABLES += [("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210), ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030)]
+TABLES += [("voxel_reference", 0.25, VOXEL_REFERENCE, 4279082)]
 TABLES += [("small_cnn_logits", 0.0, SMALL_CNN, 785210), ("medium_cnn_logits", 0.0, MEDIUM_CNN, 1571030)]
 
 
@@ -75,9 +81,16 @@ def rows(table: str) -> list[list[str]]:
     return [row.split() for row in table.replace("\n", "|").split("|") if row.strip()]
 
 
+def shape(name: str) -> tuple[int, ...]:
+    return (1, 16, 16, 16) if name.startswith("voxel") else (1, 28, 28)
+
+
+LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.Conv3d, nn.MaxPool3d)
+
+
 @pytest.mark.parametrize(("name", "dropout", "table", "parameters"), TABLES)
 def test_torchsummary_prints_the_reference_table(name, dropout, table, parameters, capsys):
-    summary(models.build(name, dropout), (1, 28, 28), device="cpu")
+    summary(models.build(name, dropout), shape(name), device="cpu")
     printed = capsys.readouterr().out
     found = re.findall(r"(\w+)-\d+\s+\[-1, ([\d, ]+)\]\s+([\d,]+)", printed)
     assert [[kind, shape.replace(" ", ""), count.replace(",", "")] for kind, shape, count in found] == rows(table)
@@ -88,14 +101,14 @@ def test_torchsummary_prints_the_reference_table(name, dropout, table, parameter
 @pytest.mark.parametrize("name", models.MODELS)
 def test_comments_at_line_ends_are_true(name):
     said = re.findall(r"# ([\d×]+)  RF (\d+)", inspect.getsource(getattr(models, f"{name}_logits", models.MODELS[name])))
-    layers = [layer for layer in models.build(name) if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
+    layers = [layer for layer in models.build(name) if isinstance(layer, LAYERS)]
     assert len(said) == len(layers)
-    network = models.build(name)
-    images = torch.zeros(1, 1, 28, 28)
+    network = models.build(name).eval()
+    images = torch.zeros(1, *shape(name))
     true = []
     for i, layer in enumerate(network):
         images = layer(images)
-        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+        if isinstance(layer, LAYERS):
             true.append(("×".join(map(str, images.shape[1:])), str(models.receptive_field(network[: i + 1]))))
     assert said == true
 
@@ -103,17 +116,22 @@ def test_comments_at_line_ends_are_true(name):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_receptive_field_is_where_the_gradient_reaches(name):
     network = models.build(name).eval()
-    end = next(i for i, layer in enumerate(network) if isinstance(layer, (nn.Flatten, nn.AdaptiveAvgPool2d)))
-    features = network[:end]
+    ends = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    features = network[: next(i for i, layer in enumerate(network) if isinstance(layer, ends))]
+    averages = {nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}
     for layer in features.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             nn.init.constant_(layer.weight, 1.0)  # no path cancels another, no unit is dead
-        if isinstance(layer, nn.MaxPool2d):
-            layer.forward = nn.AvgPool2d(layer.kernel_size).forward  # a maximum passes the gradient of one input only
-    images = torch.ones(1, 1, 64, 64, requires_grad=True)
+        if type(layer) in averages:
+            layer.forward = averages[type(layer)](layer.kernel_size).forward  # a maximum passes the gradient of one input only
+    flat = len(shape(name)) == 3
+    if isinstance(features[0], Oranges):
+        features = features[1:]  # a table of colours has no gradient
+    into = next(layer for layer in features if isinstance(layer, LAYERS[::2])).in_channels
+    images = torch.ones(1, into, *([64, 64] if flat else [48, 48, 48]), requires_grad=True)
     output = features(images)
-    output[0, 0, output.shape[2] // 2, output.shape[3] // 2].backward()
-    reached = images.grad[0, 0].abs().sum(0).nonzero()
+    output[(0, 0, *(side // 2 for side in output.shape[2:]))].backward()
+    reached = images.grad[0].abs().flatten(2 if flat else 3).sum((0, *range(2, images.ndim - 1))).nonzero()
     assert int(reached.max() - reached.min()) + 1 == models.receptive_field(network)
 
 
@@ -140,3 +158,11 @@ def test_batch_norm_is_pytorch_s_own(channels, layout):
     for ours, exact in zip(*found, strict=True):
         torch.testing.assert_close(ours.double(), exact.double(), rtol=1e-4, atol=1e-4)
     assert found[0][0].is_contiguous(memory_format=layout)
+
+
+def test_oranges_are_matplotlib_s():
+    grids = torch.rand(2, 1, 4, 4, 4)
+    grids[0, 0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    coloured = Oranges()(grids).permute(0, 2, 3, 4, 1).double()
+    torch.testing.assert_close(coloured, torch.from_numpy(colormaps["Oranges"](grids[:, 0].numpy())[..., :3]), rtol=0, atol=1e-6)
+    assert not Oranges().state_dict()

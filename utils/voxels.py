@@ -158,7 +158,9 @@ def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
         with h5py.File(beside, "w") as file:
             file.attrs.update(facts)
             for name, values in rows._asdict().items():
-                packed = {"chunks": (100, SIDE**3), "compression": "gzip", "compression_opts": 1} if values.ndim == 2 else {}
+                packed = (
+                    {"chunks": (min(100, len(values)), SIDE**3), "compression": "gzip", "compression_opts": 1} if values.ndim == 2 else {}
+                )
                 file.create_dataset(name, data=values, **packed)
         beside.replace(path)
     except OSError as error:

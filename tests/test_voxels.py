@@ -1,0 +1,202 @@
+"""The rebuilt 3D-MNIST is the published one: upright rows exactly, rotated rows in distribution; and bad files are refused."""
+
+import hashlib
+import itertools
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from utils import ROOT, CourseError, data, voxels
+from utils.experiments import Experiment
+from utils.loops import Training, train_epoch
+
+# SHA-256 over the published file's 50 test rows 0, 40, 80, …, 1960, rounded to five decimals
+PUBLISHED = "9455d39bab8e0e5d498dd7cf0ccfce4904c8aa3a00003571be641410eff03176"
+STAND_INS = data.load("digits").train.images[:12, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def test_half():
+    """The 2,000 rebuilt rows of MNIST's first 1,000 test images, and their labels."""
+    smoke, os.environ["COURSE_SMOKE"] = os.environ.get("COURSE_SMOKE", "0"), "0"
+    mnist = data.load("mnist")
+    os.environ["COURSE_SMOKE"] = smoke
+    if mnist.name != "mnist":
+        pytest.skip("MNIST is not at hand: set COURSE_DATA")
+    images, labels = mnist.test[: voxels.TEST]
+    return voxels.pairs(images[:, 0].numpy(), (0, 1)), labels.repeat_interleave(2)
+
+
+def digest(rows):
+    return hashlib.sha256(np.round(rows.astype(np.float64), 5).tobytes()).hexdigest()
+
+
+def test_upright_rows_are_the_published_ones(test_half):
+    assert digest(test_half[0][0:2000:40]) == PUBLISHED
+
+
+def test_upright_rows_match_the_sample_of_the_published_file(test_half):
+    sample = Path(ROOT / os.environ.get("COURSE_DATA", "data"), "3d-mnist", "upright_sample.npz")
+    if not sample.is_file():
+        pytest.skip("upright_sample.npz is not at hand")
+    sample = np.load(sample)
+    np.testing.assert_allclose(test_half[0][sample["index"]], sample["x"], rtol=0, atol=1e-6)
+    assert (test_half[1].numpy()[sample["index"]] == sample["y"]).all()
+    assert digest(sample["x"]) == PUBLISHED
+
+
+def test_rotated_rows_match_in_distribution(test_half):
+    rows, labels = test_half
+    assert abs(100 * (rows[1::2] > 0).mean() - 21.3) < 0.3 and abs(100 * (rows[::2] > 0).mean() - 13.5) < 0.05
+    assert rows.mean() == pytest.approx(0.0670, rel=0.01) and rows.std() == pytest.approx(0.1750, rel=0.01)
+    assert (rows.max(1) == 1).all()
+    assert torch.bincount(labels).tolist() == [170, 252, 232, 214, 220, 174, 174, 198, 178, 188]
+
+
+def test_fresh_copies_follow_the_same_law(test_half):
+    images = data.load("mnist").test.images[:256, 0]
+    clouds, random = voxels.Clouds(images), torch.Generator().manual_seed(0)
+    drawn = torch.cat([clouds.draw(torch.arange(256), random) for _ in range(3)]).numpy()
+    rows = test_half[0][1::2][:256]
+    assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
+    assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
+
+
+def test_a_drawn_copy_without_rotation_and_noise_is_the_upright_one(monkeypatch):
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros(*shape))
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, 0.5))
+    drawn = voxels.Clouds(STAND_INS).draw(torch.arange(12), torch.Generator()).view(12, -1).numpy()
+    upright = voxels.pairs(STAND_INS, (0,))[::2]
+    # a point on a boundary of two voxels may fall to the other side in float32
+    assert np.abs(drawn - upright).mean() < 0.02 and np.corrcoef(drawn.ravel(), upright.ravel())[0, 1] > 0.97
+
+
+def test_rows_depend_on_the_seed_and_not_on_the_threads(monkeypatch):
+    rows = voxels.pairs(STAND_INS, (0, 1))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert (voxels.pairs(STAND_INS, (0, 1)) == rows).all()
+    other = voxels.pairs(STAND_INS, (1, 1))
+    assert (other[::2] == rows[::2]).all() and (other[1::2] != rows[1::2]).any(1).all()
+
+
+def test_rotation_matrices_turn_and_nothing_else():
+    matrix = voxels.rotation(10, 20, 30)
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(matrix) == pytest.approx(1)
+    batch = voxels._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
+    np.testing.assert_allclose(voxels._about_y(90) @ matrix, batch, atol=1e-6)
+
+
+def test_the_cube_has_24_turns_and_none_is_a_reflection():
+    turns = list(voxels._cube_rotations())
+    grids = torch.arange(27.0).view(1, 1, 3, 3, 3)
+    found = set()
+    for axes, flips in turns:
+        matrix = np.zeros((3, 3))
+        for to, axis in enumerate(axes):
+            matrix[to, axis] = -1 if to in flips else 1
+        assert np.linalg.det(matrix) == pytest.approx(1)
+        found.add(tuple(grids.permute(0, 1, *(axis + 2 for axis in axes)).flip([axis + 2 for axis in flips]).flatten().tolist()))
+    assert len(found) == 24
+    drawn = {tuple(grid.flatten().tolist()) for grid in voxels.turn(grids.expand(500, -1, -1, -1, -1), torch.Generator().manual_seed(0))}
+    assert drawn == found
+
+
+@pytest.fixture
+def file(tmp_path):
+    rows = voxels.build((STAND_INS[:4], range(4)), (STAND_INS[4:6], range(2)))
+    path = tmp_path / "3d-mnist" / "full_dataset_vectors.h5"
+    voxels.write(path, rows, {"rebuilt by": "utils.voxels", "mnist": "abc", "seed": 0})
+    return path
+
+
+def test_what_is_written_is_read(file):
+    rows, facts = voxels.read(file)
+    assert [values.shape for values in rows] == [(8, 4096), (8,), (4, 4096), (4,)] and facts["mnist"] == "abc"
+    assert rows.y_train.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and rows.X_train.dtype == np.float32
+    assert (rows.X_test == voxels.pairs(STAND_INS[4:6], (0, 1))).all()
+
+
+def change(path, name, values):
+    with h5py.File(path, "a") as h5:
+        old = h5[name][:]
+        del h5[name]
+        if values is not None:
+            h5[name] = values(old)
+
+
+def spoil(old, value, dtype=np.float32):
+    new = old.astype(dtype)
+    new.flat[3] = value
+    return new
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"can't be read as HDF5 .*expected a whole HDF5 file"),
+        (lambda path: path.write_bytes(b"<html>not found</html>"), r"can't be read as HDF5"),
+        (lambda path: change(path, "X_test", None), r"found X_train, y_test, y_train in it.*\(no X_test\)"),
+        (lambda path: change(path, "X_train", lambda old: old[:, :100]), r"X_train is \(8, 100\) .* expected \(2N, 4096\)"),
+        (lambda path: change(path, "y_train", lambda old: old[:-1]), r"y_train \(7,\)"),
+        (lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)), r"X_train holds values from nan to nan, expected densities"),
+        (lambda path: change(path, "X_test", lambda old: spoil(old, 255)), r"X_test holds values from 0.0 to 255.0"),
+        (lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)), r"y_test holds labels from 0 to 10, expected 0 to 9"),
+    ],
+    ids=["truncated", "html", "missing", "width", "count", "nan", "range", "label"],
+)
+def test_a_bad_file_is_one_clear_error(damage, message, file):
+    damage(file)
+    with pytest.raises(CourseError, match=r"full_dataset_vectors.h5: .*" + message + r".* Delete it and run again") as refusal:
+        voxels.read(file)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_killed_build_leaves_nothing_that_is_read(file, monkeypatch):
+    before, left = file.read_bytes(), file.with_name(f".{file.name}.4711")
+    left.write_bytes(before[:999])  # as a killed build leaves it
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(h5py.File, "create_dataset", full)
+    with pytest.raises(CourseError, match=r"could not be written .* what was there before is untouched"):
+        voxels.write(file, voxels.read(file)[0], {})
+    assert list(file.parent.iterdir()) == [file] and file.read_bytes() == before
+
+
+def test_mnist3d_is_loaded_and_held_out_by_digit():
+    cubes = data.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
+    assert cubes.name.endswith("3d") and cubes.source == "rebuilt" and not cubes.whole
+    assert cubes.train.images.shape == (384, 1, 16, 16, 16) and len(cubes.test) == 128
+    held = cubes.hold_out(100)
+    assert len(held.train) == 284 and len(held.digits) == 142 and len(held.valid) == 100
+    for part in (held.train, held.valid):
+        assert (part.labels[::2] == part.labels[1::2]).all()
+    upright = torch.from_numpy(voxels.pairs(held.digits.numpy(), (0,))[::2])
+    assert torch.equal(held.train.images[::2].flatten(1), upright)
+    assert not {tuple(row.flatten().tolist()) for row in held.valid.images} & {tuple(row.flatten().tolist()) for row in held.train.images}
+    with pytest.raises(CourseError, match="valid = 3: expected even, 1 to 383"):
+        cubes.hold_out(3)
+
+
+@pytest.mark.parametrize(("fresh", "turn"), list(itertools.product((False, True), repeat=2)))
+def test_only_rotated_rows_are_drawn_anew_or_turned(fresh, turn, monkeypatch):
+    cubes = data.load("mnist3d")
+    experiment = Experiment("t", "voxel_best", "", batch_size=384, lr=0.001, schedule="constant", fresh=fresh, turn=turn)
+    seen = []
+
+    class Spy(torch.nn.Linear):
+        def forward(self, grids):
+            seen.append(grids.clone())
+            return super().forward(grids.flatten(1))
+
+    training = Training(Spy(4096, 10), experiment, 0, 384, cubes.digits)
+    order = torch.randperm(384, generator=torch.Generator().manual_seed(0))
+    train_epoch(training, cubes, experiment)
+    same = (seen[0] == cubes.train.images[order]).flatten(1).all(1)
+    assert same[order % 2 == 0].all() and bool(same[order % 2 == 1].all()) == (not fresh and not turn)
