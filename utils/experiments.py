@@ -238,13 +238,21 @@ MEDIUM_CNN = replace(
     teaches="a second convolution, and twice the parameters",
     reported_test=98.33,
 )
+# Best validation epoch of one seed each, one-cycle, 15 epochs. The two repairs alone learn the training set by heart: weight decay 1e-3 at
+# 0.1 98.68, at 0.3 98.74; 3e-3 at 0.2 98.75; 5e-3 at 0.3 98.67; 1e-2 at 0.1 98.12. 2e-3 at 0.1 with label smoothing 0.1 98.78, with
+# dropout 0.5 98.78, with shift 1 98.94. The recipe below, 20 epochs with turned, moved and resized copies, 99.07.
 SMALL_CNN_REPAIRED = replace(
     SMALL_CNN,
     name="small_cnn_repaired",
     model="small_cnn_logits",
-    teaches="logits into the cross-entropy, and weight decay that reaches the optimizer",
-    lr=0.05,
+    teaches="logits into the cross-entropy, weight decay that reaches the optimizer; then augmentation can help",
+    epochs=20,
+    lr=0.1,
     weight_decay=1e-3,
+    schedule="one_cycle",
+    rotate=10.0,
+    shift=1.0,
+    scale=0.1,
     reported_test=None,
 )
 MEDIUM_CNN_REPAIRED = replace(

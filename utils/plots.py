@@ -218,7 +218,7 @@ def network(model: nn.Module, shape: tuple[int, ...]) -> Image:
         scale_z=2,
         min_z=8,
         max_z=120,
-        spacing=24,
+        spacing=36,
         legend=True,
         show_dimension=True,
         font=font,
