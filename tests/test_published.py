@@ -23,16 +23,6 @@ WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
 SEEDS = sorted((ROOT / "logs").glob("*/seed*.json"))
 
 
-@pytest.fixture(scope="module")
-def mnist():
-    smoke, os.environ["COURSE_SMOKE"] = os.environ.get("COURSE_SMOKE", "0"), "0"
-    loaded = data.load("mnist")
-    os.environ["COURSE_SMOKE"] = smoke
-    if loaded.name != "mnist":
-        pytest.skip("MNIST is not at hand: set COURSE_DATA")
-    return loaded
-
-
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_state_dict_does_what_its_sidecar_says(path, mnist):
     model, facts = artifacts.load_model(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import ROOT, CourseError, data, voxels
+from utils import ROOT, CourseError, data, usual, voxels
 from utils.experiments import Experiment
 from utils.loops import Training, train_epoch
 
@@ -20,13 +20,8 @@ STAND_INS = data.load("digits").train.images[:12, 0].numpy()
 
 
 @pytest.fixture(scope="module")
-def test_half():
+def test_half(mnist):
     """The 2,000 rebuilt rows of MNIST's first 1,000 test images, and their labels."""
-    smoke, os.environ["COURSE_SMOKE"] = os.environ.get("COURSE_SMOKE", "0"), "0"
-    mnist = data.load("mnist")
-    os.environ["COURSE_SMOKE"] = smoke
-    if mnist.name != "mnist":
-        pytest.skip("MNIST is not at hand: set COURSE_DATA")
     images, labels = mnist.test[: voxels.TEST]
     return voxels.pairs(images[:, 0].numpy(), (0, 1)), labels.repeat_interleave(2)
 
@@ -57,8 +52,8 @@ def test_rotated_rows_match_in_distribution(test_half):
     assert torch.bincount(labels).tolist() == [170, 252, 232, 214, 220, 174, 174, 198, 178, 188]
 
 
-def test_fresh_copies_follow_the_same_law(test_half):
-    images = data.load("mnist").test.images[:256, 0]
+def test_fresh_copies_follow_the_same_law(test_half, mnist):
+    images = mnist.test.images[:256, 0]
     clouds, random = voxels.Clouds(images), torch.Generator().manual_seed(0)
     drawn = torch.cat([clouds.draw(torch.arange(256), random) for _ in range(3)]).numpy()
     rows = test_half[0][1::2][:256]
@@ -200,3 +195,11 @@ def test_only_rotated_rows_are_drawn_anew_or_turned(fresh, turn, monkeypatch):
     train_epoch(training, cubes, experiment)
     same = (seen[0] == cubes.train.images[order]).flatten(1).all(1)
     assert same[order % 2 == 0].all() and bool(same[order % 2 == 1].all()) == (not fresh and not turn)
+
+
+def test_plain_python_builds_the_same_thing():
+    upright, turned = usual.plain_pair(STAND_INS[0], 0)
+    ours = voxels.pair(STAND_INS[0], (0,))
+    # a point on a boundary of two voxels may fall to the other side
+    assert np.abs(np.array(upright) - ours[0]).mean() < 0.02 and np.corrcoef(upright, ours[0])[0, 1] > 0.97
+    assert (np.array(turned) > 0).mean() == pytest.approx((ours[1] > 0).mean(), rel=0.25) and max(turned) == 1

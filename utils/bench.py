@@ -5,7 +5,8 @@
     python -m utils.bench --only epoch   measure the rows whose name holds a word, print only
 
 Every measurement runs in a fresh process, the sides in turn, several times; a table gives medians, the spread and the
-ratio. What a side times is its work alone; loading the data is given beside it.
+ratio. What a side times is its work alone. Loading is given beside it: the data and, before a training, two steps of a network
+that is thrown away, for on its first step a process compiles its kernels.
 """
 
 import argparse
@@ -21,17 +22,19 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from utils import ROOT, CourseError, artifacts, models, runs, usual
+from utils import ROOT, CourseError, artifacts, models, runs, usual, voxels
 from utils import data as datasets
 from utils.augment import affine
 from utils.data import Dataset
-from utils.experiments import EXPERIMENTS, Experiment
+from utils.experiments import EXPERIMENTS, VOXEL_REFERENCE, Experiment
 from utils.loops import Training, evaluate, fit, train_epoch
 from utils.report import BENCHMARK, EXAMPLE_STEPS, speed_table
 
-RECIPE = EXPERIMENTS["bn_augmentation"]
+RECIPE, SPRINT = EXPERIMENTS["bn_augmentation"], EXPERIMENTS["sprint"]
+VOXEL_BUILD, VOXEL_EPOCH = "3D-MNIST rows of 60 digits", "training epoch of voxel_reference"
 
 
 def batches(data: Dataset) -> None:
@@ -46,16 +49,28 @@ def usual_batches(data: Dataset, workers: int) -> None:
         pass
 
 
+def warm_up(build: Callable[[], nn.Module], recipe: Experiment, shape: tuple[int, ...] = (1, 28, 28)) -> None:
+    """A step of a throwaway network at both of an epoch's batch sizes, in the layout in which it will be trained."""
+    model = build()
+    for size in (recipe.batch_size, 60_000 % recipe.batch_size or recipe.batch_size):
+        F.cross_entropy(model(torch.zeros(size, *shape)), torch.zeros(size, dtype=torch.long)).backward()
+
+
+def course_network(recipe: Experiment) -> nn.Module:
+    """As runs.run builds it."""
+    layout = torch.channels_last_3d if recipe.model.startswith("voxel") else torch.channels_last
+    return models.build(recipe.model, recipe.dropout).to(memory_format=layout)
+
+
 def epoch(data: Dataset, recipe: Experiment = RECIPE) -> None:
-    model = models.build(recipe.model, recipe.dropout).to(memory_format=torch.channels_last)
-    train_epoch(Training(model, recipe, 0, len(data.train)), data, recipe)
+    train_epoch(Training(course_network(recipe), recipe, 0, len(data.train)), data, recipe)
 
 
 def train(data: Dataset, name: str) -> dict:
     """A whole published recipe, seeded by the clock: every repetition is another draw."""
     recipe = EXPERIMENTS[name]
     torch.manual_seed(time.time_ns() % 2**32)
-    model = models.build(recipe.model, recipe.dropout).to(memory_format=torch.channels_last)
+    model = course_network(recipe)
     history = fit(model, data, recipe, time.time_ns() % 2**32, echo=False)
     return {"epochs": len(history), "accuracy": evaluate(model, data.test, data.mean, data.std).percent}
 
@@ -100,7 +115,26 @@ WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
         "course": lambda data: train(data, "sprint"),
         "PyTorch's example": lambda data: usual_train(data, 99.0),
     },
+    VOXEL_BUILD: {
+        "course": lambda data: voxels.pairs(data.test.images[:60, 0].numpy(), (0,)),
+        "plain Python": lambda data: [usual.plain_pair(image, seed) for seed, image in enumerate(data.test.images[:60, 0].numpy())],
+    },
+    VOXEL_EPOCH: {
+        "course": lambda cubes: epoch(cubes, VOXEL_REFERENCE),
+        "DataLoader of RGB arrays": lambda cubes: usual.voxel_epoch(cubes, VOXEL_REFERENCE),
+    },
     EXAMPLE_STEPS: steps(),
+}
+# what both sides of a training row do before it is timed
+WARM_UP: dict[str, dict[str, Callable[[], None]]] = {
+    "training epoch of bn_augmentation": {
+        "course": lambda: warm_up(lambda: course_network(RECIPE), RECIPE),
+        "usual": lambda: warm_up(lambda: models.build(RECIPE.model), RECIPE),
+    },
+    "time to 99 %": {
+        "course": lambda: warm_up(lambda: course_network(SPRINT), SPRINT),
+        "usual": lambda: warm_up(usual.example_network, usual.EXAMPLE),
+    },
 }
 
 
@@ -111,9 +145,11 @@ SLOW = ("time to 99 %", EXAMPLE_STEPS)  # minutes each: once less often
 def once(row: str, side: str) -> dict:
     """One measurement in this process: seconds of work and of loading, peak memory, and what the work returned."""
     start = time.perf_counter()
-    data = datasets.load("mnist")
+    data = datasets.load("mnist3d" if row == VOXEL_EPOCH else "mnist")
     if side == "course":
         runs.prepare_process(torch.device("cpu"))
+    if row in WARM_UP:
+        WARM_UP[row]["course" if side == "course" else "usual"]()
     ready = time.perf_counter()
     found = WORK[row][side](data) or {}
     seconds = time.perf_counter() - ready
@@ -170,10 +206,9 @@ def size_once() -> dict:
     """One epoch of `sprint` on whatever COURSE_DATA holds."""
     data = datasets.load("mnist")
     runs.prepare_process(torch.device("cpu"))
-    recipe = EXPERIMENTS["sprint"]
-    epoch(data, recipe)  # the first epoch also pages the images in
+    epoch(data, SPRINT)  # the first epoch also pages the images in
     start = time.perf_counter()
-    epoch(data, recipe)
+    epoch(data, SPRINT)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"images": len(data.train), "seconds": time.perf_counter() - start, "peak_mib": peak}
 
@@ -225,7 +260,7 @@ def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
 def profile(data: Dataset, recipe: Experiment = RECIPE) -> dict[str, float]:
     """Where a training epoch's time goes: fraction of the operators' own time by kind, over 40 batches."""
     runs.prepare_process(torch.device("cpu"))
-    model = models.build(recipe.model, recipe.dropout).to(memory_format=torch.channels_last)
+    model = course_network(recipe)
     part = Dataset(**{**vars(data), "train": data.train[: 40 * recipe.batch_size]})
     training = Training(model, recipe, 0, len(part.train))
     train_epoch(training, part, recipe)

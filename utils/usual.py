@@ -4,15 +4,19 @@ A DataLoader over torchvision's MNIST with per-sample transforms, NCHW, float32,
 and the network of PyTorch's own MNIST example with its Adadelta. Nothing else in the course uses this module.
 """
 
+import random
+import statistics
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from matplotlib import colormaps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from utils import models
+from utils import models, voxels
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
 
@@ -110,3 +114,53 @@ def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int
             correct = sum((model(images).argmax(1) == labels).sum().item() for images, labels in test)
         accuracies.append(100 * correct / len(data.test))
     return accuracies
+
+
+def plain_pair(image: np.ndarray, seed: int) -> list[list[float]]:
+    """The two 3D-MNIST rows of a (28, 28) image, upright and rotated, pixel by pixel and point by point in plain Python."""
+    wide, deep = ([low + (high - low) * i / (n - 1) for i in range(n)] for low, high, n in ((-0.5, 0.5, 5), (-3, 3, 30)))
+    ink = [[value > 0 for value in row] for row in np.pad(image, 1).tolist()]
+    points = []
+    for row in range(30):
+        for column in range(30):
+            if not ink[row][column]:
+                continue
+            points += [(row + x, column + y, z) for z in (3, -3) for x in wide for y in wide]
+            for down in (-1, 1):
+                if not ink[row + down][column]:
+                    points += [(row + down / 2, column + y, z) for z in deep for y in wide]
+            for right in (-1, 1):
+                if not ink[row][column + right]:
+                    points += [(row + x, column + right / 2, z) for z in deep for x in wide]
+    longest = max(max(axis) - min(axis) for axis in zip(*points, strict=True))
+    points = [tuple(value / longest for value in point) for point in points]
+    centre = [sum(axis) / len(points) for axis in zip(*points, strict=True)]
+    upright = [(z - centre[2], y - centre[1], centre[0] - x) for x, y, z in points]
+    chance = random.Random(seed)
+    matrix = voxels.rotation(*(chance.gauss(0, degrees) for degrees in (90, 90, 180))).tolist()
+    turned = [tuple(sum(point[i] * matrix[i][k] for i in range(3)) for k in range(3)) for point in upright]
+    spread = [statistics.pstdev(axis) for axis in zip(*turned, strict=True)]
+    turned = [tuple(value + chance.uniform(-0.25, 0.25) * width for value, width in zip(point, spread, strict=True)) for point in turned]
+    return [plain_voxels(upright), plain_voxels(turned)]
+
+
+def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
+    """Points in each of 16³ voxels, divided by the largest count, counted one by one."""
+    low, high = ([choose(axis) + pad for axis in zip(*points, strict=True)] for choose, pad in ((min, -0.001), (max, 0.001)))
+    side = max(b - a for a, b in zip(low, high, strict=True))
+    start = [(a + b - side) / 2 for a, b in zip(low, high, strict=True)]
+    counts = [0] * 16**3
+    for point in points:
+        x, y, z = (int((value - begin) / side * 16) for value, begin in zip(point, start, strict=True))
+        counts[x + 16 * (y + 16 * z)] += 1
+    most = max(counts)
+    return [count / most for count in counts]
+
+
+def voxel_epoch(data: Dataset, recipe: Experiment) -> None:
+    """One training epoch of voxel_reference as its authors do it: RGB float arrays, one sample at a time through a DataLoader."""
+    grids = data.train.images.flatten(1).numpy()
+    coloured = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64
+    samples = torch.utils.data.TensorDataset(torch.from_numpy(coloured).float(), data.train.labels)
+    model = models.build(recipe.model, recipe.dropout)[1:]  # its input is coloured already
+    epoch(model, torch.optim.Adam(model.parameters(), recipe.lr), DataLoader(samples, recipe.batch_size, shuffle=True))
