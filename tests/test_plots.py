@@ -101,6 +101,15 @@ def test_steps():
     assert [bar.get_width() for bar in axes.patches] == [10, 2] and "5.0 ×" in axes.texts[1].get_text()
 
 
+def test_solids_show_every_voxel_from_every_angle():
+    grid = torch.zeros(16, 16, 16)
+    grid[3, 5, 7] = 1.0  # z, y, x
+    figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
+    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
+    assert [[float(value) for value in axis] for axis in figure.axes[0].collections[0]._offsets3d] == [[7.0], [5.0], [3.0]]
+    assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
+
+
 def test_network_is_drawn_layer_by_layer():
     pytest.importorskip("visualtorch", reason="visualtorch is not installed (requirements-extra.txt)")
     small, large = (plots.network(models.build(name), (1, 28, 28)) for name in ("base", "mnist_ultrasmall"))

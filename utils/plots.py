@@ -40,8 +40,8 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
         for axes, lines in ((loss, losses), (accuracy, percents)):
             lines = torch.tensor([line + [math.nan] * (len(epochs) - len(line)) for line in lines])
             if len(lines) > 1:
-                axes.plot(epochs, lines.T, color=colour, linewidth=0.7, alpha=0.45)
-            axes.plot(epochs, lines.nanmean(0), color=colour, linewidth=2, marker="o", markersize=3, label=part)
+                axes.plot(epochs, lines.T.numpy(), color=colour, linewidth=0.7, alpha=0.45)
+            axes.plot(epochs, lines.nanmean(0).numpy(), color=colour, linewidth=2, marker="o", markersize=3, label=part)
     if reported_test:
         accuracy.axhline(reported_test, color=GREY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}")
     lowest = min(
@@ -63,7 +63,7 @@ def images(images: Tensor, titles: list[str], columns: int = 10) -> Figure:
     for place in axes.flat:
         place.axis("off")
     for place, image, title in zip(axes.flat, images, titles, strict=False):
-        place.imshow(image.squeeze(0).cpu(), cmap="gray_r")
+        place.imshow(image.squeeze(0).cpu().numpy(), cmap="gray_r")
         place.set_title(title, fontsize=9)
     return _finish(figure)
 
@@ -106,7 +106,7 @@ def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str
     """Curves over x, one a name; x and each curve: (N,)."""
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
     for (name, y), colour in zip(ys.items(), (TEST, TRAIN, WRONG, GREY), strict=False):
-        axes.plot(x, y, color=colour, linewidth=2, label=name)
+        axes.plot(x.numpy(), y.numpy(), color=colour, linewidth=2, label=name)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
@@ -119,7 +119,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Fi
     counts = torch.bincount(labels.cpu() * n + predicted.cpu(), minlength=n * n).view(n, n)
     wrong = counts.clone().fill_diagonal_(0)
     figure, axes = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
-    axes.imshow(wrong, cmap="Blues")
+    axes.imshow(wrong.numpy(), cmap="Blues")
     for row in range(n):
         for column in range(n):
             if counts[row, column]:
@@ -144,7 +144,7 @@ def kernels(weight: Tensor) -> Figure:
     """The kernels of a first layer in a row, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
     figure, axes = plt.subplots(1, len(weight), figsize=(1.1 * len(weight), 1.5), layout="constrained", squeeze=False)
     for number, (place, kernel) in enumerate(zip(axes[0], weight.detach().cpu(), strict=True)):
-        shown = place.imshow(kernel[0], **_signed(weight))
+        shown = place.imshow(kernel[0].numpy(), **_signed(weight))
         place.set_title(f"kernel {number}", fontsize=9)
         place.axis("off")
     figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8)
@@ -164,9 +164,9 @@ def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
     for place in axes.flat:
         place.axis("off")
     for number, (place, channel) in enumerate(zip(axes.flat, maps.detach().cpu(), strict=False)):
-        place.imshow(channel, cmap="viridis")
+        place.imshow(channel.numpy(), cmap="viridis")
         place.set_title(f"map {number}", fontsize=9)
-    axes[-1, -1].imshow(original[0].cpu(), cmap="gray_r")
+    axes[-1, -1].imshow(original[0].cpu().numpy(), cmap="gray_r")
     axes[-1, -1].set_title("original", fontsize=9)
     return _finish(figure)
 
@@ -188,15 +188,39 @@ def edges(weight: Tensor) -> tuple[Figure, Tensor]:
         place.set(xticks=[], yticks=[])
     axes[0, 0].axis("off")
     for row, name in enumerate(("horizontal", "vertical")):
-        axes[row + 1, 0].imshow(edge[row, 0], cmap="gray")
+        axes[row + 1, 0].imshow(edge[row, 0].numpy(), cmap="gray")
         axes[row + 1, 0].set_title(name, fontsize=9)
     for number in range(len(weight)):
-        axes[0, number + 1].imshow(weight[number, 0], **_signed(weight))
+        axes[0, number + 1].imshow(weight[number, 0].numpy(), **_signed(weight))
         axes[0, number + 1].set_title(f"kernel {number}", fontsize=9)
         for row in range(2):
-            axes[row + 1, number + 1].imshow(answers[row, number], **_signed(answers))
+            axes[row + 1, number + 1].imshow(answers[row, number].numpy(), **_signed(answers))
     flat = answers.flatten(2)
     return _finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
+
+
+def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((15, -60), (15, 0), (80, -60))) -> Figure:
+    """Clouds and voxel grids in 3D: a row of views from several angles (elevation and azimuth in degrees) for each.
+
+    shapes: (P, 3) points, or (16, 16, 16) densities, whose axes are z, y, x: a voxel is the darker and the larger the denser it is.
+    """
+    figure = plt.figure(figsize=(2.6 * len(angles), 2.7 * len(shapes)), layout="constrained")
+    for row, (shape, title) in enumerate(zip(shapes, titles, strict=True)):
+        grid = shape.ndim == 3
+        points = shape.nonzero().flip(1) if grid else shape[:: max(1, len(shape) // 3000)]
+        density = shape[shape > 0] if grid else torch.ones(len(points))
+        for column, (elevation, azimuth) in enumerate(angles):
+            axes = figure.add_subplot(len(shapes), len(angles), row * len(angles) + column + 1, projection="3d")
+            look = {"marker": "s", "s": (2 + 22 * density).numpy()} if grid else {"s": 1}
+            axes.scatter(*points.T.numpy(), c=density.numpy(), cmap="Oranges", vmin=-0.3, vmax=1, depthshade=False, linewidths=0, **look)
+            axes.view_init(elevation, azimuth)
+            axes.set(xticklabels=[], yticklabels=[], zticklabels=[], title=title if column == 0 else "")
+            axes.set_box_aspect([1, 1, 1])
+            if grid:
+                axes.set(xlim=(0, 15), ylim=(0, 15), zlim=(0, 15))
+            else:
+                axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
+    return _finish(figure)
 
 
 def network(model: nn.Module, shape: tuple[int, ...]) -> Image:
