@@ -67,6 +67,10 @@ class Experiment:
         """The fields that decide the weights: all but the texts and the reference's figures."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TEXTS}
 
+    def changes(self, before: "Experiment") -> dict[str, tuple]:
+        """What differs from another recipe: field → (its value there, its value here)."""
+        return {name: (getattr(before, name), value) for name, value in self.recipe().items() if value != getattr(before, name)}
+
 
 TEXTS = ("teaches", "notebook", "seeds", "reported_train", "reported_test", "reported_note")
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
