@@ -194,6 +194,13 @@ def test_readme_is_what_the_logs_say(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr().out
 
 
+def test_readme_s_example_prints_what_it_says(mnist, capsys):
+    text = report.README.read_text()
+    code, printed = re.search(r"```python\n(.*?load_pretrained.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out == printed
+
+
 def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch, capsys):
     monkeypatch.setenv("COURSE_SMOKE", "1")
     published, before = report.read_benchmark(), report.BENCHMARK.read_bytes()

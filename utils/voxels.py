@@ -228,6 +228,10 @@ class Clouds:
 
         digits: (N,) int64; random: a generator on the clouds' device.
         """
+        few = 8 if self.points.device.type == "cpu" else 256  # as many clouds as a core's cache holds, or enough for a GPU
+        return torch.cat([self._draw(part, random) for part in digits.split(few)]).view(-1, 1, SIDE, SIDE, SIDE)
+
+    def _draw(self, digits: Tensor, random: torch.Generator) -> Tensor:
         lengths, device = self.lengths[digits], self.points.device
         place = torch.arange(int(lengths.max()), device=device)
         real = place < lengths[:, None]  # (N, P): clouds are of different lengths; what is not real repeats the last point
@@ -247,7 +251,7 @@ class Clouds:
         cells = ((points - (low + high) / 2) / side + 0.5).mul_(SIDE).long().clamp_(0, SIDE - 1)
         flat = cells[:, 0] + SIDE * (cells[:, 1] + SIDE * cells[:, 2])
         grids = torch.zeros(len(digits), SIDE**3, device=device).scatter_add_(1, flat, real.float())
-        return (grids / grids.amax(1, keepdim=True)).view(-1, 1, SIDE, SIDE, SIDE)
+        return grids / grids.amax(1, keepdim=True)
 
 
 def _upright_then(angles: Tensor) -> Tensor:
