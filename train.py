@@ -39,13 +39,20 @@ def parse(words: list[str]) -> argparse.Namespace:
     recipe = parser.add_argument_group("recipe", "override a field of the experiments")
     for field in FLAGS:
         flags = [f"--{field.name.replace('_', '-')}", *(["--l2"] if field.name == "weight_decay" else [])]
-        recipe.add_argument(*flags, type=field.type, default=argparse.SUPPRESS, metavar=field.type.__name__.upper())
+        kind = yes_or_no if field.type is bool else field.type
+        recipe.add_argument(*flags, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper())
     parser.error = fail
     options, unknown = parser.parse_known_args(words)
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
         parser.error(f"{unknown[0]} is not a flag: {did_you_mean(unknown[0].split('=')[0], known)}")
     return options
+
+
+def yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+    return text == "yes"
 
 
 def fail(message: object) -> None:

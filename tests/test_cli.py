@@ -35,6 +35,7 @@ def refused(words, capsys) -> str:
         (["base", "--warmup", "1"], "warmup = 1.0: expected 0 up to (not including) 1"),
         (["base", "--epochs", "0"], "epochs = 0: expected 1 to"),
         (["base", "--optimizer", "adan"], "optimizer = 'adan': expected one of adam, adamw, sgd"),
+        (["base", "--normalise", "False"], "argument --normalise: 'False' is neither yes nor no"),
         (["base", "--seeds", "0"], "argument --seeds: '0' is no seed"),
         (["base", "--device", "tpu"], "device 'tpu' is not available"),
         (["base", "--data", "mnits"], "no data set is called 'mnits': expected one of mnist"),

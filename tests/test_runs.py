@@ -166,6 +166,7 @@ def equal(one: dict, other: dict) -> bool:
     "change",
     [
         {"data": "digits", "valid": 300},
+        {"normalise": False},
         {"epochs": 2},
         {"batch_size": 300},
         {"optimizer": "sgd"},
