@@ -219,8 +219,8 @@ MNIST_ULTRASMALL_REFERENCE = replace(
     reported_test=99.00,
 )
 
-# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. It does not say how it scales the images; with normalised ones
-# the double softmax saturates in medium_cnn: 97.48 in epoch 6 (validation), all images one class from epoch 10 on, and no gradient to leave it.
+# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. How it scales the images it does not say. With normalised
+# ones the double softmax saturates in medium_cnn: 97.48 in epoch 6 (validation), from epoch 10 on one class for all, and no way out.
 SMALL_CNN = Experiment(
     "small_cnn",
     model="small_cnn",
