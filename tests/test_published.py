@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import hubconf
 from utils import ROOT, CourseError, artifacts, bench, colab, data, export, models, report
 from utils.experiments import EXPERIMENTS
 from utils.loops import evaluate, normalise
@@ -139,22 +140,26 @@ def test_an_unpublished_name_gets_the_closest():
 
 HUB = """
 import sys, torch
-names = torch.hub.list(sys.argv[1], source="local")
-print(*names)
+repo, *names = sys.argv[1:]
 for name in names:
-    model = torch.hub.load(sys.argv[1], name, source="local", pretrained=True)
+    model = torch.hub.load(repo, name, source="local", pretrained=True)
     print(name, model.training, tuple(model(model.preprocess(torch.zeros(2, 28, 28, dtype=torch.uint8))).shape))
-print(torch.hub.load(sys.argv[1], "base", source="local").training, torch.hub.help(sys.argv[1], "base", source="local"))
+print(torch.hub.load(repo, "base", source="local").training)
 """
 
 
 def test_torch_hub_loads_every_published_network_from_another_folder(tmp_path):
-    ended = subprocess.run([sys.executable, "-c", HUB, str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=True)
-    names, *loaded = ended.stdout.splitlines()
-    assert set(names.split()) == set(EXPERIMENTS)
-    assert loaded[: len(EXPERIMENTS)] == [f"{name} False (2, 10)" for name in names.split()]
-    assert "True base: a plain network" in ended.stdout and "pretrained (bool): If True" in ended.stdout
+    command = [sys.executable, "-c", HUB, str(ROOT), *EXPERIMENTS]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [*(f"{name} False (2, 10)" for name in EXPERIMENTS), "True"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_hub_s_entry_points_explain_themselves():
+    for name in EXPERIMENTS:
+        entry = getattr(hubconf, name)
+        assert entry.__name__ == name and "pretrained (bool): If True, returns the published network" in entry.__doc__
+    assert hubconf.base.__doc__.startswith("base: a plain network")
 
 
 def test_torch_hub_refuses_another_utils(tmp_path):
