@@ -41,6 +41,7 @@ def refused(words, capsys) -> str:
         (["base", "--data", "mnits"], "no data set is called 'mnits': expected one of mnist"),
         (["base", "--lr", "0.02", "--publish"], "can't be published"),
         (["--model", "smal_cnn"], "no experiment is called 'smal_cnn': did you mean small_cnn"),
+        (["base", "--fresh", "yes"], "data = 'mnist' with fresh or turn: expected mnist3d"),
         (["small_cnn", "--valid", "0"], "early stopping needs held-out images"),
         (["small_cnn", "--final-state", "--seeds", "2"], "--final-state trains nothing: leave out"),
     ],

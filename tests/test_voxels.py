@@ -182,7 +182,9 @@ def test_mnist3d_is_loaded_and_held_out_by_digit():
 @pytest.mark.parametrize(("fresh", "turn"), list(itertools.product((False, True), repeat=2)))
 def test_only_rotated_rows_are_drawn_anew_or_turned(fresh, turn, monkeypatch):
     cubes = data.load("mnist3d")
-    experiment = Experiment("t", "voxel_best", "", batch_size=384, lr=0.001, schedule="constant", fresh=fresh, turn=turn)
+    experiment = Experiment(
+        "t", "voxel_reference", "", data="mnist3d", batch_size=384, lr=0.001, schedule="constant", fresh=fresh, turn=turn
+    )
     seen = []
 
     class Spy(torch.nn.Linear):

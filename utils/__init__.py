@@ -1,6 +1,8 @@
 """The course's library: imports point downward only (see README, Layout)."""
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository
@@ -13,3 +15,9 @@ class CourseError(RuntimeError):
 def smoke() -> bool:
     """Whether COURSE_SMOKE asks for a smoke run: a few hundred images, one epoch, results to a temporary folder."""
     return os.environ.get("COURSE_SMOKE", "0") not in ("", "0")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known names nearest to a mistyped one, or all of them if none is near: "this or that"."""
+    known = sorted(known)
+    return " or ".join(get_close_matches(name, known, 3, 0.4) or known)

@@ -15,7 +15,6 @@ import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils import ROOT, CourseError, models, smoke
+from utils import ROOT, CourseError, closest, models, smoke
 from utils.loops import normalise
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
@@ -201,9 +200,8 @@ def load_pretrained(name: str) -> tuple[nn.Module, Preprocess]:
 
     Raises CourseError for a name that is not published, and like read_state_dict.
     """
-    published = sorted(path.stem for path in (ROOT / "saved_dict").glob("*.pth"))
+    published = [path.stem for path in (ROOT / "saved_dict").glob("*.pth")]
     if name not in published:
-        close = get_close_matches(name, published, 3, 0.4) or published
-        raise CourseError(f"no published network is called {name!r}: expected {' or '.join(close)}")
+        raise CourseError(f"no published network is called {name!r}: expected {closest(name, published)}")
     model, facts = load_model(weights_path(ROOT, name))
     return model, Preprocess(**facts["normalisation"])

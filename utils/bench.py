@@ -58,8 +58,8 @@ def warm_up(build: Callable[[], nn.Module], recipe: Experiment, shape: tuple[int
 
 def course_network(recipe: Experiment) -> nn.Module:
     """As runs.run builds it."""
-    layout = torch.channels_last_3d if recipe.model.startswith("voxel") else torch.channels_last
-    return models.build(recipe.model, recipe.dropout).to(memory_format=layout)
+    model = models.build(recipe.model, recipe.dropout)
+    return model.to(memory_format=models.memory_format(model))
 
 
 def epoch(data: Dataset, recipe: Experiment = RECIPE) -> None:

@@ -6,7 +6,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -144,13 +143,8 @@ def load(name: str = "mnist") -> Dataset:
 def _voxels() -> Dataset:
     """3D-MNIST: the published file where it lies in a data folder or kagglehub can fetch it, else rebuilt from MNIST and kept."""
     mnist = load("mnist")
-    if smoke():  # too few to be worth a file
-        halves = [
-            (split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in ((mnist.train, 192), (mnist.test, 64))
-        ]
-        rows, source = voxels.build(*halves), "rebuilt"
-    else:
-        rows, source = _voxel_rows(mnist)
+    # a smoke run's few are not worth a file
+    rows, source = (voxels.build(*_first(mnist, 192, 64)), "rebuilt") if smoke() else _voxel_rows(mnist)
     train, test = (
         Split(torch.from_numpy(grids).view(-1, 1, voxels.SIDE, voxels.SIDE, voxels.SIDE), torch.from_numpy(labels))
         for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
@@ -163,42 +157,51 @@ def _voxels() -> Dataset:
 
 def _voxel_rows(mnist: Dataset) -> tuple[voxels.Rows, str]:
     """The rows of full_dataset_vectors.h5 and where they are from. A rebuilt file is cached in data/."""
-    roots = [ROOT / os.environ["COURSE_DATA"]] if os.environ.get("COURSE_DATA") else []
     cache = ROOT / "data" / voxels.FILE
-    found = [root / file for root in roots for file in (voxels.FILE, voxels.FILE.name)] + [cache, _from_kaggle]
-    for path in found:
-        path = path() if callable(path) else path
-        if path and path.is_file():
+    for path in [root / file for root in _folders() for file in (voxels.FILE, voxels.FILE.name)]:
+        if path.is_file():
             rows, facts = voxels.read(path)
-            if facts.get("mnist", mnist.fingerprint) == mnist.fingerprint:
+            if facts.get("mnist", mnist.fingerprint) == mnist.fingerprint:  # else it was rebuilt from other digits
                 return rows, "rebuilt" if facts else "published"
-    return build_voxels(cache, mnist), "rebuilt"
+    fetched = _from_kaggle()
+    return (voxels.read(fetched)[0], "fetched") if fetched else (build_voxels(cache, mnist), "rebuilt")
 
 
 def _from_kaggle() -> Path | None:
-    """full_dataset_vectors.h5 by kagglehub; None where that is not installed, or can't fetch it."""
-    with suppress(Exception):  # whatever a missing network or login raises there: it is rebuilt instead
+    """full_dataset_vectors.h5 by kagglehub; None where that is not installed, or (said in one line) can't fetch it."""
+    try:
         import kagglehub
-
+    except ImportError:
+        return None
+    try:
         return Path(kagglehub.dataset_download("daavoo/3d-mnist", path=voxels.FILE.name))
-    return None
+    except Exception as error:  # network, login or service: kagglehub raises errors of several libraries
+        print(f"3D-MNIST could not be fetched by kagglehub ({' '.join(str(error).split())[:120]}): rebuilding it", file=sys.stderr)
+        return None
 
 
 def build_voxels(path: Path, mnist: Dataset | None = None) -> voxels.Rows:
     """Rebuild full_dataset_vectors.h5 from MNIST at `path`, with a progress bar."""
     mnist = mnist or load("mnist")
-    counts = ((mnist.train, voxels.TRAIN), (mnist.test, voxels.TEST))
-    halves = [(split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in counts]
-    rows = voxels.build(*halves, echo=True)
+    rows = voxels.build(*_first(mnist, voxels.TRAIN, voxels.TEST), echo=True)
     voxels.write(path, rows, {"rebuilt by": "utils.voxels", "mnist": mnist.fingerprint, "seed": 0})
     return rows
+
+
+def _first(mnist: Dataset, train: int, test: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images (N, 28, 28) and labels (N,) of the first digits of both halves."""
+    return [(split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in ((mnist.train, train), (mnist.test, test))]
+
+
+def _folders() -> list[Path]:
+    """Where data may lie: $COURSE_DATA if it is set, then data/."""
+    return [ROOT / folder for folder in (os.environ.get("COURSE_DATA"), "data") if folder]
 
 
 def _idx(name: str) -> tuple[Split, Split] | None:
     """The two halves of a torchvision set from the first folder that holds all its files; None if there is no way to get it."""
     source = SOURCES[name]
-    roots = [ROOT / os.environ["COURSE_DATA"]] if os.environ.get("COURSE_DATA") else []
-    roots.append(ROOT / "data")
+    roots = _folders()
     root = next((root for root in roots if all(file.is_file() for file in source.files(root))), None)
     if root is None:
         root, timeout = roots[-1], socket.getdefaulttimeout()

@@ -56,6 +56,8 @@ class Experiment:
                 raise ValueError(f"{field} = {getattr(self, field)}: expected 0 up to (not including) 1")
         if self.patience and not self.valid:
             raise ValueError(f"patience = {self.patience} with valid = 0: early stopping needs held-out images, never the test set's")
+        if (self.fresh or self.turn) and self.data != "mnist3d":
+            raise ValueError(f"data = {self.data!r} with fresh or turn: expected mnist3d, whose rotated copies they are about")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr = {self.lr}: expected a positive number")
         if self.schedule == "plateau" and not self.valid:

@@ -69,13 +69,6 @@ def _rows(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).view(-1, features.shape[1])
 
 
-class Root(nn.Module):
-    """The square root of a density in [0, 1], which lifts the many faint voxels; any shape. No parameters."""
-
-    def forward(self, grids: Tensor) -> Tensor:
-        return grids.sqrt()
-
-
 class Oranges(nn.Module):
     """(N, 1, …) densities in [0, 1] → (N, 3, …) red, green and blue of matplotlib's map of that name, in [0, 1]. No parameters."""
 

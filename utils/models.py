@@ -1,12 +1,12 @@
 """Every network of the course, written as its own table: output shape and receptive field (RF) at each line's end."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
+import torch
 from torch import nn
 
-from utils import CourseError
-from utils.layers import BatchNorm2d, Oranges, Root
+from utils import CourseError, closest
+from utils.layers import BatchNorm2d, Oranges
 
 
 def base(dropout: float = 0.0) -> nn.Sequential:
@@ -260,38 +260,23 @@ def voxel_reference(dropout: float = 0.25) -> nn.Sequential:
     )
 
 
-def _unit3d(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv3d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm3d(out), nn.ReLU(inplace=True)]
-
-
-def voxel_best(dropout: float = 0.0) -> nn.Sequential:
-    """(N, 1, 16, 16, 16) densities → (N, 10) logits; all but the first convolution work on an eighth of the voxels."""
-    return nn.Sequential(
-        Root(),
-        *_unit3d(1, 32, 5, stride=2),  # 32×8×8×8  RF 5
-        *_unit3d(32, 48),  # 48×8×8×8  RF 9
-        *_unit3d(48, 64, stride=2),  # 64×4×4×4  RF 13
-        *_unit3d(64, 96),  # 96×4×4×4  RF 21
-        *_unit3d(96, 64),  # 64×4×4×4  RF 29
-        nn.AdaptiveAvgPool3d(1),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(64, 10),
-    )
-
-
 NETWORKS = (base, bn_augmentation, under_20k, mnist_medium, mnist_small, mnist_ultrasmall)
 NETWORKS += (small_cnn, medium_cnn, small_cnn_logits, medium_cnn_logits, sprint)
-NETWORKS += (voxel_reference, voxel_best)
+NETWORKS += (voxel_reference,)
 MODELS: dict[str, Callable[..., nn.Module]] = {network.__name__: network for network in NETWORKS}
 
 
 def build(name: str, dropout: float = 0.0) -> nn.Module:
     """A new network by its name in MODELS, with random weights from the global generator."""
     if name not in MODELS:
-        close = get_close_matches(name, MODELS, 3, 0.4) or sorted(MODELS)
-        raise CourseError(f"no network is called {name!r}: expected {' or '.join(close)}")
+        raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
     return MODELS[name](dropout)
+
+
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """The layout in which a network trains fastest: channels last, in two or three dimensions."""
+    volumes = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
+    return torch.channels_last_3d if volumes else torch.channels_last
 
 
 def count_parameters(model: nn.Module) -> int:

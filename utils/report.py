@@ -164,6 +164,8 @@ def family_table(link: str = "") -> str:
     rows = []
     for e in FAMILY:
         model = models.build(e.model)
+        # a 1×1 convolution stands after every block but the last
+        mixers = sum(isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) for layer in model[:-2])
         found = [result(log, e)[1] for log in published_logs(e)]
         weights = artifacts.weights_path(ROOT, e.name)
         rows.append(
@@ -171,8 +173,7 @@ def family_table(link: str = "") -> str:
                 e.name,
                 f"{models.count_parameters(model):,}",
                 f"{artifacts.read_json(weights.with_suffix('.json'))['bytes'] / 1024:.0f} KB" if found else "–",
-                1
-                + sum(isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) for layer in model[:-2]),  # a 1×1 ends all but the last
+                1 + mixers,
                 models.receptive_field(model),
                 f"{e.reported_test:.2f}",
                 f"**{mean_sd(found)}** ({len(found)} seeds)",

@@ -131,8 +131,7 @@ def run(
     np.random.seed(seed)
     random.seed(seed)
     model = models.build(experiment.model, experiment.dropout)
-    volumes = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
-    model = model.to(where, memory_format=torch.channels_last_3d if volumes else torch.channels_last)
+    model = model.to(where, memory_format=models.memory_format(model))
     if distributed.rank():
         torch.manual_seed(seed + distributed.rank())  # equal weights to begin with, but other masks of dropout
     saved = distributed.from_lead(lambda: artifacts.read_checkpoint(checkpoint))
