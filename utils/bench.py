@@ -29,7 +29,7 @@ from utils import ROOT, CourseError, artifacts, models, runs, usual, voxels
 from utils import data as datasets
 from utils.augment import affine
 from utils.data import Dataset
-from utils.experiments import EXPERIMENTS, VOXEL_REFERENCE, Experiment
+from utils.experiments import EXPERIMENTS, Experiment
 from utils.loops import Training, evaluate, fit, train_epoch
 from utils.report import BENCHMARK, EXAMPLE_STEPS, speed_table
 
@@ -120,8 +120,8 @@ WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
         "plain Python": lambda data: [usual.plain_pair(image, seed) for seed, image in enumerate(data.test.images[:60, 0].numpy())],
     },
     VOXEL_EPOCH: {
-        "course": lambda cubes: epoch(cubes, VOXEL_REFERENCE),
-        "DataLoader of RGB arrays": lambda cubes: usual.voxel_epoch(cubes, VOXEL_REFERENCE),
+        "course": lambda cubes: epoch(cubes, EXPERIMENTS["voxel_reference"]),
+        "DataLoader of RGB arrays": lambda cubes: usual.voxel_epoch(cubes, EXPERIMENTS["voxel_reference"]),
     },
     EXAMPLE_STEPS: steps(),
 }

@@ -67,7 +67,14 @@ class Dataset:
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train) // group))
         rows = (order[:, None] * group + torch.arange(group)).flatten()
         digits = self.digits if self.digits is None else self.digits[order[: -n // group]]
-        return replace(self, train=self.train[rows[:-n]], valid=self.train[rows[-n:]], digits=digits)
+        valid = self.train[rows[-n:]]
+        if valid.images.shape[1:] != self.test.images.shape[1:]:  # still digits, of which grids are drawn
+            valid = Split(_grids(voxels.pairs(valid.images[::2, 0].numpy(), (0, 0))), valid.labels)
+        return replace(self, train=self.train[rows[:-n]], valid=valid, digits=digits)
+
+    def undrawn(self) -> "Dataset":
+        """Voxels: the same with each training row as the (1, 28, 28) image of its digit, for grids to be drawn from anew."""
+        return replace(self, train=Split(self.digits.repeat_interleave(2, 0).unsqueeze(1), self.train.labels))
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,14 @@ SOURCES = {
         fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
     ),
 }
-NAMES = (*SOURCES, "digits", "mnist3d")
-# The true files, as torchvision's MD5 sums and this digest of the tensors agree: only these may be published.
-PUBLISHABLE = {"mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d"}
+NAMES = (*SOURCES, "digits", "mnist3d", "mnist3d_all")
+# The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from them: only these
+# may be published.
+PUBLISHABLE = {
+    "mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d",
+    "mnist3d": "68ebaa89f4b546db4be9045541e3309258c75eb98f3358c989f4a917f30484d4",
+    "mnist3d_all": "8f1289f6916ea793ec0a670dff23a647ef38c6055cfc6f76a5dcd1a7579e1253",
+}
 
 
 def load(name: str = "mnist") -> Dataset:
@@ -123,8 +135,8 @@ def load(name: str = "mnist") -> Dataset:
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
-    if name == "mnist3d":
-        return _voxels()
+    if name.startswith("mnist3d"):
+        return _voxels(whole_mnist=name == "mnist3d_all")
     parts = _digits() if name == "digits" else _idx(name)
     if parts is None:
         name, parts = "digits", _digits()
@@ -140,19 +152,28 @@ def load(name: str = "mnist") -> Dataset:
     return data
 
 
-def _voxels() -> Dataset:
-    """3D-MNIST: the published file where it lies in a data folder or kagglehub can fetch it, else rebuilt from MNIST and kept."""
+def _voxels(whole_mnist: bool = False) -> Dataset:
+    """3D-MNIST: the published file where it lies in a data folder or kagglehub can fetch it, else rebuilt from MNIST and kept.
+
+    whole_mnist: instead of its training rows the images of all of MNIST's training digits, two rows each, undrawn.
+    """
     mnist = load("mnist")
     # a smoke run's few are not worth a file
     rows, source = (voxels.build(*_first(mnist, 192, 64)), "rebuilt") if smoke() else _voxel_rows(mnist)
     train, test = (
-        Split(torch.from_numpy(grids).view(-1, 1, voxels.SIDE, voxels.SIDE, voxels.SIDE), torch.from_numpy(labels))
-        for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
+        Split(_grids(grids), torch.from_numpy(labels)) for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
     )
+    name, digits = f"{mnist.name}3d", mnist.train.images[: len(train) // 2, 0]  # voxels of the digits that stand in say so
+    if whole_mnist:
+        name, digits = f"{name}_all", mnist.train.images[:, 0]
+        train = Split(digits.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
     fingerprint = _fingerprint(*train, *test)
-    name = f"{mnist.name}3d"  # voxels of the digits that stand in say so
-    digits = mnist.train.images[: len(train) // 2, 0]
     return Dataset(name, train, test, 0.0, 1.0, fingerprint, mnist.classes, not smoke(), source=source, digits=digits)
+
+
+def _grids(rows: np.ndarray) -> Tensor:
+    """(N, 4096) → (N, 1, 16, 16, 16)."""
+    return torch.from_numpy(rows).view(-1, 1, voxels.SIDE, voxels.SIDE, voxels.SIDE)
 
 
 def _voxel_rows(mnist: Dataset) -> tuple[voxels.Rows, str]:

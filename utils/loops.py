@@ -69,8 +69,8 @@ class Training:
     train together (utils.distributed), all of them call state_dict(), for each holds a global random state of its own.
     """
 
-    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int, digits: Tensor | None = None):
-        """images: how many an epoch has; digits: the (N, 28, 28) uint8 images that voxels are drawn anew from."""
+    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int):
+        """images: how many an epoch has."""
         device = next(model.parameters()).device
         steps = math.ceil(images / experiment.batch_size)
         self.model = model
@@ -80,7 +80,6 @@ class Training:
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
         self.order = torch.Generator().manual_seed(seed)
         self.augment = torch.Generator(device).manual_seed(seed)
-        self.clouds = voxels.Clouds(digits, device) if experiment.fresh else None
         self.history: list[Row] = []
         self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
@@ -176,7 +175,7 @@ def fit(
 
     Raises CourseError when the loss is no longer finite; what was saved before stays.
     """
-    training = Training(model, experiment, seed, len(data.train), data.digits)
+    training = Training(model, experiment, seed, len(data.train))
     if state:
         training.load_state_dict(state)
     part, held = ("valid", data.valid) if data.valid else ("test", data.test)
@@ -226,16 +225,16 @@ def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo:
     order = torch.randperm(len(labels), generator=training.order).to(labels.device)
     loss_sum = torch.zeros((), device=labels.device)
     correct = torch.zeros((), device=labels.device, dtype=torch.int64)
-    deform = {"rotate": experiment.rotate, "shift": experiment.shift, "scale": experiment.scale, "shear": experiment.shear}
+    deform = {"rotate": experiment.rotate, "scale": experiment.scale, "shear": experiment.shear}
     with progress(order.split(experiment.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
             part, factor = distributed.share(len(rows))  # of one process: all of it, and 1
             mine = rows[part]
-            batch = affine(scaled(images.index_select(0, mine)), training.augment, **deform, part=part, whole=len(rows))
-            if experiment.fresh or experiment.turn:
-                turned = (mine % 2).nonzero().squeeze(1)  # rows 2i are upright, rows 2i + 1 rotated
-                copies = training.clouds.draw(mine[turned] // 2, training.augment) if experiment.fresh else batch[turned]
-                batch[turned] = voxels.turn(copies, training.augment) if experiment.turn else copies
+            batch = images.index_select(0, mine)
+            if experiment.fresh:  # rows 2i are upright, rows 2i + 1 rotated
+                batch = voxels.draw(batch.squeeze(1), mine % 2 == 1, training.augment, **deform)
+            else:
+                batch = affine(scaled(batch), training.augment, shift=experiment.shift, **deform, part=part, whole=len(rows))
             logits = model(batch.sub_(data.mean).div_(data.std))
             loss = F.cross_entropy(logits, labels[mine], label_smoothing=experiment.label_smoothing) * factor
             optimizer.zero_grad()

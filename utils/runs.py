@@ -101,6 +101,8 @@ def run(
         distributed.together(lambda: refuse_unpublishable(experiment, data))
     if experiment.valid:
         data = data.hold_out(experiment.valid)
+    if experiment.fresh:
+        data = data.undrawn()
     if not experiment.normalise:
         data = replace(data, mean=0.0, std=1.0)
     own = root or artifacts.own_root()

@@ -7,11 +7,12 @@ published ones; of the rotated ones the published random seed is unknown, so the
 """
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from utils import ROOT, CourseError
@@ -201,57 +203,74 @@ def read(path: Path) -> tuple[Rows, dict]:
     return Rows(*(values.astype(np.float32 if values.ndim == 2 else np.int64, copy=False) for values in found.values())), facts
 
 
-class Clouds:
-    """The clouds of many digits on one device, to draw fresh rotated grids from, whole batches at a time.
+def draw(images: Tensor, turned: Tensor, random: torch.Generator, rotate: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> Tensor:
+    """Fresh grids of digits: upright ones, and where `turned` rotated and noisy ones by the law of `rotated`: (N, 1, 16, 16, 16) float32.
 
-    A coordinate is one byte: quarters of a pixel along rows and columns, a 29th of the depth. Memory: 3 bytes a point,
-    about 57 KB a digit.
+    images: (N, 28, 28) uint8, each with ink; turned: (N,) bool; random: a generator on their device. rotate, shear (± degrees) and
+    scale (± fraction, each axis on its own): the digit itself is first turned, slanted and stretched in its own plane, uniformly.
     """
+    few = 8 if images.device.type == "cpu" else 256  # as many clouds as a core's cache holds, or enough for a GPU
+    parts = zip(images.split(few), turned.split(few), strict=True)
+    return torch.cat([_draw(*part, random, (rotate, scale, shear)) for part in parts]).view(-1, 1, SIDE, SIDE, SIDE)
 
-    def __init__(self, images: np.ndarray | Tensor, device: torch.device | str = "cpu"):
-        """images: (N, 28, 28) uint8, each with ink."""
-        boxes = [np.stack([box[:, 0] * 4 + 2, box[:, 1] * 4 + 2, np.rint((box[:, 2] + 3) / 6 * 29)]).astype(np.uint8) for box in BOXES]
-        parts, lengths = [], []
-        for image in torch.as_tensor(images).cpu().numpy():
-            rows, columns, open_sides = _pixels(image)
-            points, repeats = np.concatenate([boxes[pattern] for pattern in open_sides], 1), POINTS[open_sides]
-            points[0] += np.repeat(4 * rows, repeats).astype(np.uint8)
-            points[1] += np.repeat(4 * columns, repeats).astype(np.uint8)
-            parts.append(points)
-            lengths.append(points.shape[1])
-        self.points = torch.from_numpy(np.concatenate(parts, 1)).to(device)  # (3, all points) uint8
-        self.lengths = torch.tensor(lengths, device=device)
-        self.starts = self.lengths.cumsum(0) - self.lengths
 
-    def draw(self, digits: Tensor, random: torch.Generator) -> Tensor:
-        """Fresh rotated, noisy grids of the digits of these numbers, by the law of `rotated`: (N, 1, 16, 16, 16) float32.
+def _draw(images: Tensor, turned: Tensor, random: torch.Generator, deform: tuple[float, float, float]) -> Tensor:
+    points, lengths = _clouds(images)
+    device = images.device
+    place = torch.arange(int(lengths.max()), device=device)
+    real = place < lengths[:, None]  # (N, P): clouds are of different lengths; what is not real repeats the last point
+    index = lengths.cumsum(0)[:, None] - lengths[:, None] + torch.minimum(place, lengths[:, None] - 1)
+    points = points.index_select(1, index.flatten()).view(3, len(images), -1).transpose(0, 1)  # (N, 3, P)
+    if any(deform):
+        points = _in_plane(len(images), random, *deform) @ points
+    points = points / (points.amax(2) - points.amin(2)).amax(1)[:, None, None]
+    count = lengths[:, None, None]
+    points -= (points * real[:, None]).sum(2, keepdim=True) / count
+    angles = torch.randn(len(images), 3, device=device, generator=random) * torch.tensor([90.0, 90.0, 180.0], device=device)
+    points = _upright_then(angles.deg2rad() * turned[:, None]).transpose(1, 2) @ points
+    spread = ((points.square() * real[:, None]).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
+    noise = torch.rand(points.shape, device=device, generator=random).sub_(0.5).mul_(0.5)
+    points = torch.where(real[:, None], points.addcmul_(noise, spread * turned[:, None, None]), points[..., :1])
+    low, high = points.amin(2, keepdim=True) - 0.001, points.amax(2, keepdim=True) + 0.001
+    side = (high - low).amax(1, keepdim=True)
+    cells = points.sub_((low + high) / 2).div_(side / SIDE).add_(SIDE / 2).long().clamp_(0, SIDE - 1)
+    flat = cells[:, 0] + SIDE * (cells[:, 1] + SIDE * cells[:, 2])
+    grids = torch.zeros(len(images), SIDE**3, device=device).scatter_add_(1, flat, real.float())
+    return grids / grids.amax(1, keepdim=True)
 
-        digits: (N,) int64; random: a generator on the clouds' device.
-        """
-        few = 8 if self.points.device.type == "cpu" else 256  # as many clouds as a core's cache holds, or enough for a GPU
-        return torch.cat([self._draw(part, random) for part in digits.split(few)]).view(-1, 1, SIDE, SIDE, SIDE)
 
-    def _draw(self, digits: Tensor, random: torch.Generator) -> Tensor:
-        lengths, device = self.lengths[digits], self.points.device
-        place = torch.arange(int(lengths.max()), device=device)
-        real = place < lengths[:, None]  # (N, P): clouds are of different lengths; what is not real repeats the last point
-        index = self.starts[digits, None] + torch.minimum(place, lengths[:, None] - 1)
-        points = self.points[:, index].permute(1, 0, 2).float()  # (N, 3, P)
-        points *= torch.tensor([0.25, 0.25, 6 / 29], device=device)[:, None]
-        points /= (points.amax(2) - points.amin(2)).amax(1)[:, None, None]
-        count = lengths[:, None, None]
-        points -= (points * real[:, None]).sum(2, keepdim=True) / count
-        angles = torch.randn(len(digits), 3, device=device, generator=random) * torch.tensor([90.0, 90.0, 180.0], device=device)
-        points = _upright_then(angles.deg2rad()).transpose(1, 2) @ points
-        spread = ((points.square() * real[:, None]).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
-        noise = torch.rand(points.shape, device=device, generator=random).sub_(0.5).mul_(0.5)
-        points = torch.where(real[:, None], points + noise * spread, points[..., :1])
-        low, high = points.amin(2, keepdim=True) - 0.001, points.amax(2, keepdim=True) + 0.001
-        side = (high - low).amax(1, keepdim=True)
-        cells = ((points - (low + high) / 2) / side + 0.5).mul_(SIDE).long().clamp_(0, SIDE - 1)
-        flat = cells[:, 0] + SIDE * (cells[:, 1] + SIDE * cells[:, 2])
-        grids = torch.zeros(len(digits), SIDE**3, device=device).scatter_add_(1, flat, real.float())
-        return grids / grids.amax(1, keepdim=True)
+def _clouds(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of (N, 28, 28) images as rows, columns and depths in pixels, (3, all points) float32, and how many each has: (N,) int64."""
+    ink, device = F.pad(images > 0, (1, 1, 1, 1)), images.device
+    digit, rows, columns = ink.nonzero(as_tuple=True)
+    pattern = sum((~ink[digit, rows + down, columns + right]).long() << k for k, (down, right) in enumerate(NEIGHBOURS))
+    boxes, most = _boxes(device)
+    count = torch.as_tensor(POINTS, device=device)[pattern]
+    before = count.cumsum(0) - count
+    index = torch.repeat_interleave(pattern * most - before, count)
+    points = boxes.index_select(1, index.add_(torch.arange(len(index), device=device)))
+    points[:2] += torch.repeat_interleave(torch.stack([rows, columns]).float(), count, dim=1)
+    return points, torch.zeros(len(images), dtype=torch.int64, device=device).index_add_(0, digit, count)
+
+
+@lru_cache
+def _boxes(device: torch.device) -> tuple[Tensor, int]:
+    """All BOXES in a row as (3, 16 · most) float32, each with room for `most` points."""
+    most = int(POINTS.max())
+    padded = [np.pad(box, ((0, most - len(box)), (0, 0))) for box in BOXES]
+    return torch.from_numpy(np.concatenate(padded).T.astype(np.float32)).to(device), most
+
+
+def _in_plane(n: int, random: torch.Generator, rotate: float, scale: float, shear: float) -> Tensor:
+    """(n, 3, 3) matrices to multiply from the left: stretch rows and columns, slant, turn; the depth stays."""
+    draw = torch.rand(4, n, device=random.device, generator=random) * 2 - 1
+    angle, slant = draw[0] * math.radians(rotate), torch.tan(draw[1] * math.radians(shear))
+    high, wide = 1 + draw[2] * scale, 1 + draw[3] * scale
+    matrix = torch.zeros(n, 3, 3, device=random.device)
+    matrix[:, 0, 0], matrix[:, 0, 1] = high * angle.cos(), wide * (angle.sin() + slant * angle.cos())
+    matrix[:, 1, 0], matrix[:, 1, 1] = -high * angle.sin(), wide * (angle.cos() - slant * angle.sin())
+    matrix[:, 2, 2] = 1
+    return matrix
 
 
 def _upright_then(angles: Tensor) -> Tensor:
@@ -267,25 +286,6 @@ def _upright_then(angles: Tensor) -> Tensor:
     about_z = matrix(cz, sz, zero, -sz, cz, zero, zero, zero, one)
     upright = torch.tensor([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]], device=angles.device)
     return upright @ about_z @ about_y @ about_x
-
-
-def turn(grids: Tensor, random: torch.Generator) -> Tensor:
-    """Each grid turned by one of the cube's 24 rotations, drawn uniformly. grids: (N, C, D, H, W) with equal sides; returns the same."""
-    choice = torch.randint(24, (len(grids),), device=grids.device, generator=random)
-    turned = torch.empty_like(grids)
-    for number, (axes, flips) in enumerate(_cube_rotations()):
-        rows = (choice == number).nonzero().squeeze(1)
-        turned[rows] = grids[rows].permute(0, 1, *(axis + 2 for axis in axes)).flip(*([axis + 2 for axis in flips],))
-    return turned
-
-
-def _cube_rotations() -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The 24 turns of a cube: a permutation of its axes and the axes to reverse after it, together without a reflection."""
-    for axes in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)):
-        odd = axes in ((0, 2, 1), (2, 1, 0), (1, 0, 2))
-        for flips in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
-            if len(flips) % 2 == odd:
-                yield axes, flips
 
 
 def main(words: list[str]) -> None:
