@@ -7,14 +7,24 @@ import pytest
 os.environ.setdefault("COURSE_SMOKE", "1")
 
 
-@pytest.fixture(scope="session")
-def mnist():
-    """The whole of the real MNIST, also in a smoke run; skips where it is not at hand."""
+def real(name):
+    """A whole data set, also in a smoke run; skips where the real MNIST is not at hand."""
     from utils import data
 
     smoke, os.environ["COURSE_SMOKE"] = os.environ["COURSE_SMOKE"], "0"
-    loaded = data.load("mnist")
+    loaded = data.load(name)
     os.environ["COURSE_SMOKE"] = smoke
-    if loaded.name != "mnist":
+    if loaded.name != name:
         pytest.skip("MNIST is not at hand: set COURSE_DATA")
     return loaded
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    return real("mnist")
+
+
+@pytest.fixture(scope="session")
+def mnist3d(mnist):
+    """Some 12 seconds the first time: rebuilt from MNIST and kept in data/, unless it lies there."""
+    return real("mnist3d")

@@ -35,4 +35,4 @@ def _entry_point(experiment):
     return load
 
 
-globals().update({name: _entry_point(experiment) for name, experiment in EXPERIMENTS.items()})
+globals().update({name: _entry_point(experiment) for name, experiment in EXPERIMENTS.items() if experiment.weights})

@@ -10,7 +10,7 @@ from torch import nn
 from torchsummary import summary
 
 from utils import CourseError, models
-from utils.layers import BatchNorm2d, Oranges
+from utils.layers import BatchNorm2d, FaceOn, Oranges, least_turn, thinnest
 
 BASE = """
 Conv2d 8,28,28 72 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0
@@ -74,6 +74,7 @@ TABLES += [("under_20k", 0.1, UNDER_20K, 19602)]
 TABLES += [("mnist_medium", 0.1, MEDIUM, 7632), ("mnist_small", 0.1, SMALL, 5616), ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464)]
 TABLES += [("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210), ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030)]
 TABLES += [("voxel_reference", 0.25, VOXEL_REFERENCE, 4279082)]
+TABLES += [("voxel_density", 0.25, VOXEL_REFERENCE.replace("Oranges 3,16,16,16 0 |", "").replace(" 656", " 224"), 4278650)]
 TABLES += [("small_cnn_logits", 0.0, SMALL_CNN, 785210), ("medium_cnn_logits", 0.0, MEDIUM_CNN, 1571030)]
 
 
@@ -100,7 +101,8 @@ def test_torchsummary_prints_the_reference_table(name, dropout, table, parameter
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_comments_at_line_ends_are_true(name):
-    said = re.findall(r"# ([\d×]+)  RF (\d+)", inspect.getsource(getattr(models, f"{name}_logits", models.MODELS[name])))
+    written = {"voxel_density": models.voxel_reference}.get(name, getattr(models, f"{name}_logits", models.MODELS[name]))
+    said = re.findall(r"# ([\d×]+)  RF (\d+)", inspect.getsource(written))
     layers = [layer for layer in models.build(name) if isinstance(layer, LAYERS)]
     assert len(said) == len(layers)
     network = models.build(name).eval()
@@ -124,15 +126,59 @@ def test_receptive_field_is_where_the_gradient_reaches(name):
             nn.init.constant_(layer.weight, 1.0)  # no path cancels another, no unit is dead
         if type(layer) in averages:
             layer.forward = averages[type(layer)](layer.kernel_size).forward  # a maximum passes the gradient of one input only
-    flat = len(shape(name)) == 3
-    if isinstance(features[0], Oranges):
-        features = features[1:]  # a table of colours has no gradient
+    flat = not any(isinstance(layer, nn.Conv3d) for layer in features)
+    if isinstance(features[0], (Oranges, FaceOn)):
+        features = features[1:]  # a table of colours has no gradient, and what is turned face-on is counted in pixels of that view
     into = next(layer for layer in features if isinstance(layer, LAYERS[::2])).in_channels
     images = torch.ones(1, into, *([64, 64] if flat else [48, 48, 48]), requires_grad=True)
     output = features(images)
     output[(0, 0, *(side // 2 for side in output.shape[2:]))].backward()
     reached = images.grad[0].abs().flatten(2 if flat else 3).sum((0, *range(2, images.ndim - 1))).nonzero()
     assert int(reached.max() - reached.min()) + 1 == models.receptive_field(network)
+
+
+def test_voxel_best_is_small():
+    assert models.count_parameters(models.build("voxel_best")) <= 500_000
+
+
+def slabs(n):
+    """Boxes of 10×8×2 voxels with one corner cut off, flat along x: (n, 1, 16, 16, 16)."""
+    grids = torch.zeros(n, 1, 16, 16, 16)
+    grids[:, :, 3:13, 4:12, 7:9] = 1  # z, y, x
+    grids[:, :, 10:13, 4:7] = 0
+    return grids
+
+
+def test_the_thinnest_direction_is_that_of_the_smallest_eigenvalue():
+    factors = torch.randn(500, 3, 3, generator=torch.Generator().manual_seed(0))
+    covariance = factors @ factors.mT
+    axis = thinnest(covariance)
+    exact = torch.linalg.eigh(covariance.double())
+    apart = exact.eigenvalues[:, 1] > 1.1 * exact.eigenvalues[:, 0]  # where two are nearly the same, either will do
+    assert ((axis.double() * exact.eigenvectors[:, :, 0]).sum(1).abs()[apart] > 0.9999).all() and apart.sum() > 400
+    assert (axis[:, 0] >= 0).all()
+    frame = least_turn(axis)
+    torch.testing.assert_close(frame @ frame.mT, torch.eye(3).expand(500, 3, 3), atol=1e-5, rtol=0)
+    assert torch.equal(frame[:, 0], axis) and (torch.linalg.det(frame) > 0).all()
+    torch.testing.assert_close(least_turn(torch.tensor([[1.0, 0, 0]]))[0], torch.eye(3))
+
+
+def test_face_on_shows_a_turned_body_as_it_was():
+    grids, face_on = slabs(1), FaceOn()
+    upright = face_on(grids)
+    assert upright.shape == (1, 4, 24, 24) and upright.min() >= 0 and upright.max() <= 1
+    assert upright[0].mean(0)[14:].sum() > upright[0].mean(0)[:10].sum()  # z runs up: the cut corner is in the upper half
+    # y → x, x → −y: seen along its thinnest direction it is the same picture again, upside up, but from one side or the other
+    turned = face_on(grids.transpose(3, 4).flip(3))
+    both = torch.stack([turned, turned.flip(1, 3)])  # from behind: slices in the other order, left and right exchanged
+    assert (both - upright).abs().flatten(1).mean(1).min() < 0.01
+    assert torch.allclose(face_on(0.5 * grids), 0.5**0.5 * upright, atol=1e-5)
+    about_x = face_on(grids.transpose(2, 3).flip(2))  # in its own plane it is left as it lies
+    assert (about_x - upright).abs().mean() > 0.02 and (about_x - upright.rot90(3, (2, 3))).abs().mean() < 0.01
+
+
+def test_face_on_takes_an_empty_grid():
+    assert torch.isfinite(FaceOn()(torch.zeros(2, 1, 16, 16, 16))).all()
 
 
 def test_unknown_network_names_the_closest():

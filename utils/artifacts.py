@@ -175,24 +175,30 @@ class Preprocess:
     """What a network of the course was trained to see: pictures of white digits on black, 28×28, → its normalised input.
 
     Call it with a PIL image, a NumPy array or a tensor: (28, 28), (N, 28, 28) or (N, 1, 28, 28), uint8 0…255 (a PIL image of
-    another mode is converted to grey). Returns (N, 1, 28, 28) float32, on the device of a tensor. Raises CourseError for
-    another size or dtype: how to cut out and resize a picture is not for a network's normalisation to decide.
+    another mode is converted to grey). Returns (N, 1, 28, 28) float32, on the device of a tensor. Of a voxel network: grids
+    (16, 16, 16), (N, 16, 16, 16) or (N, 1, 16, 16, 16) of densities, float 0…1; returns (N, 1, 16, 16, 16). Raises CourseError
+    for another size or dtype: how to cut out and resize a picture is not for a network's normalisation to decide.
     """
 
     mean: float
     std: float
+    voxels: bool = False
 
     def __call__(self, images) -> Tensor:
         if hasattr(images, "convert"):  # a PIL image
             images = np.array(images.convert("L"))
         images = torch.as_tensor(images)
-        if images.dtype != torch.uint8:
+        if self.voxels and not images.is_floating_point():
+            raise CourseError(f"grids are {images.dtype}: expected floats, densities from 0 to 1 (utils.voxels makes them of images)")
+        if not self.voxels and images.dtype != torch.uint8:
             raise CourseError(f"images are {images.dtype}: expected torch.uint8, 0 (black) to 255; normalising is done here")
-        batch = images.unsqueeze(0) if images.ndim == 2 else images
-        batch = batch.unsqueeze(1) if batch.ndim == 3 else batch
-        if batch.shape[1:] != (1, 28, 28):
-            raise CourseError(f"images are {tuple(images.shape)}: expected (28, 28), (N, 28, 28) or (N, 1, 28, 28); resize them first")
-        return normalise(batch, self.mean, self.std)
+        shape = (16,) * 3 if self.voxels else (28,) * 2
+        batch = images.unsqueeze(0) if images.ndim == len(shape) else images
+        batch = batch.unsqueeze(1) if batch.ndim == len(shape) + 1 else batch
+        if batch.shape[1:] != (1, *shape):
+            size = ", ".join(map(str, shape))
+            raise CourseError(f"images are {tuple(images.shape)}: expected ({size}), (N, {size}) or (N, 1, {size}); resize them first")
+        return normalise(batch, self.mean, self.std).float()
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, Preprocess]:
@@ -204,4 +210,4 @@ def load_pretrained(name: str) -> tuple[nn.Module, Preprocess]:
     if name not in published:
         raise CourseError(f"no published network is called {name!r}: expected {closest(name, published)}")
     model, facts = load_model(weights_path(ROOT, name))
-    return model, Preprocess(**facts["normalisation"])
+    return model, Preprocess(**facts["normalisation"], voxels=facts["data"]["name"].startswith("mnist3d"))

@@ -33,7 +33,9 @@ class Experiment:
     shear: float = 0.0  # ± degrees
     fresh: bool = False  # voxels: draw each grid anew whenever it is used, from its digit (which the augmentation deforms before)
     seeds: int = 5  # how many are published
+    weights: bool = True  # whether seed 0's are published; False for what only measures a difference
     reported_train: float | None = None  # the reference's own figures (%); the note says where they were printed otherwise
+    reported_valid: float | None = None
     reported_test: float | None = None
     reported_note: str = ""
 
@@ -82,7 +84,7 @@ class Experiment:
         return {name: (getattr(before, name), value) for name, value in self.recipe().items() if value != getattr(before, name)}
 
 
-TEXTS = ("teaches", "notebook", "seeds", "reported_train", "reported_test", "reported_note")
+TEXTS = ("teaches", "notebook", "seeds", "weights", "reported_train", "reported_valid", "reported_test", "reported_note")
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
 SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 
@@ -315,8 +317,54 @@ VOXEL_REFERENCE = Experiment(
     dropout=0.25,
     seeds=2,
     reported_train=91.0,
+    reported_valid=78.0,
     reported_test=75.0,
-    reported_note="validation 78",
+)
+VOXEL_DENSITY = replace(
+    VOXEL_REFERENCE,
+    name="voxel_density",
+    model="voxel_density",
+    teaches="the same without the colour map, which adds no information",
+    weights=False,
+    reported_train=None,
+    reported_valid=None,
+    reported_test=None,
+)
+# Chosen on the 2,000 grids of 1,000 held-out digits, 24 epochs, one seed: this recipe 94.7 (see below for what else was tried); published
+# with 36 epochs, on all 5,000 digits.
+VOXEL_BEST = replace(
+    VOXEL_REFERENCE,
+    name="voxel_best",
+    model="voxel_best",
+    teaches="each body is turned face-on by its principal axes, and every epoch draws new copies of the same 5,000 digits",
+    valid=0,
+    patience=0,
+    keep="accuracy",
+    epochs=36,
+    batch_size=128,
+    optimizer="adamw",
+    lr=3e-3,
+    weight_decay=0.01,
+    schedule="one_cycle",
+    dropout=0.2,
+    label_smoothing=0.05,
+    scale=0.1,
+    shear=6.0,
+    fresh=True,
+    seeds=3,
+    reported_train=None,
+    reported_valid=None,
+    reported_test=78.2,
+    reported_note="the best that was found anywhere",
+)
+VOXEL_MORE_DIGITS = replace(
+    VOXEL_BEST,
+    name="voxel_more_digits",
+    data="mnist3d_all",
+    teaches="extra data: the same network and number of batches, but clouds of all 60,000 training digits of MNIST",
+    epochs=3,
+    reported_test=None,
+    reported_note="",
 )
 EXPERIMENTS = {
     experiment.name: experiment
@@ -337,5 +385,8 @@ EXPERIMENTS = {
         MEDIUM_CNN_REPAIRED,
         SPRINT,
         VOXEL_REFERENCE,
+        VOXEL_DENSITY,
+        VOXEL_BEST,
+        VOXEL_MORE_DIGITS,
     )
 }

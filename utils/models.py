@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from utils import CourseError, closest
-from utils.layers import BatchNorm2d, Oranges
+from utils.layers import BatchNorm2d, FaceOn, Oranges
 
 
 def base(dropout: float = 0.0) -> nn.Sequential:
@@ -237,11 +237,11 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-def voxel_reference(dropout: float = 0.25) -> nn.Sequential:
+def voxel_reference(dropout: float = 0.25, coloured: bool = True) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits in 4,279,082 parameters, coloured first; twice ``dropout`` before the last layer."""
     return nn.Sequential(
-        Oranges(),  # the reference's input: 3×16×16×16
-        nn.Conv3d(3, 8, 3, padding=1),  # 8×16×16×16  RF 3
+        *[Oranges()] * coloured,  # the reference's input: 3×16×16×16
+        nn.Conv3d(3 if coloured else 1, 8, 3, padding=1),  # 8×16×16×16  RF 3
         nn.Conv3d(8, 16, 3, padding=1),  # 16×16×16×16  RF 5
         nn.ReLU(inplace=True),
         nn.BatchNorm3d(16),
@@ -260,9 +260,41 @@ def voxel_reference(dropout: float = 0.25) -> nn.Sequential:
     )
 
 
+def voxel_density(dropout: float = 0.25) -> nn.Sequential:
+    """voxel_reference on the densities as they are: (N, 1, 16, 16, 16) → (N, 10) logits in 4,278,650 parameters."""
+    return voxel_reference(dropout, coloured=False)
+
+
+def _views(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """What voxel_best is made of: convolution, batch norm, ReLU."""
+    return [nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
+def voxel_best(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 16, 16, 16) densities → (N, 10) logits: each body turned face-on first, so two dimensions are enough.
+
+    The receptive field is counted in pixels of that view.
+    """
+    return nn.Sequential(
+        FaceOn(),  # 4×24×24
+        *_views(4, 32),  # 32×24×24  RF 3
+        *_views(32, 32),  # 32×24×24  RF 5
+        nn.MaxPool2d(2),  # 32×12×12  RF 6
+        *_views(32, 64),  # 64×12×12  RF 10
+        *_views(64, 64),  # 64×12×12  RF 14
+        nn.MaxPool2d(2),  # 64×6×6  RF 16
+        *_views(64, 128),  # 128×6×6  RF 24
+        *_views(128, 128),  # 128×6×6  RF 32
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(128, 10),
+    )
+
+
 NETWORKS = (base, bn_augmentation, under_20k, mnist_medium, mnist_small, mnist_ultrasmall)
 NETWORKS += (small_cnn, medium_cnn, small_cnn_logits, medium_cnn_logits, sprint)
-NETWORKS += (voxel_reference,)
+NETWORKS += (voxel_reference, voxel_density, voxel_best)
 MODELS: dict[str, Callable[..., nn.Module]] = {network.__name__: network for network in NETWORKS}
 
 

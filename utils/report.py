@@ -130,14 +130,13 @@ def results_table() -> str:
         "notebook",
     ]
     rows = []
-    for e in EXPERIMENTS.values():
+    flat = [e for e in EXPERIMENTS.values() if not e.data.startswith("mnist3d")]
+    for e in flat:
         logs = published_logs(e)
         if not logs:
             continue
         train, test = zip(*(result(log, e) for log in logs), strict=True)
         best = [] if e.valid else [max(percent(row, "test") for row in artifacts.read_log(log)) for log in logs]
-        weights = artifacts.weights_path(ROOT, e.name)
-        facts = artifacts.read_json(weights.with_suffix(".json"))
         rows.append(
             [
                 e.name,
@@ -146,16 +145,57 @@ def results_table() -> str:
                 len(test),
                 f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not looked at",
                 f"{statistics.mean(train):.2f}",
-                f"{facts['parameters']:,}",
-                f"[{facts['bytes'] / 1024:.0f} KB](saved_dict/{weights.name})",
-                f"[{len(logs)} csv](logs/{e.name})",
-                f"[{e.notebook}](notebooks/{e.notebook}.ipynb)",
+                *files(e, logs),
             ]
         )
-    notes = [f"\\* {e.name}: {e.reported_note}" for e in EXPERIMENTS.values() if e.reported_note and published_logs(e)]
-    if any(e.patience and published_logs(e) for e in EXPERIMENTS.values()):
-        notes.append("† the epoch that is best on 10,000 held-out training images (early stopping); the test set is looked at once")
-    return "\n\n".join([table(header, rows, right="seeds parameters train"), *notes])
+    return "\n\n".join([table(header, rows, right="seeds parameters train"), *notes(flat)])
+
+
+def files(experiment: Experiment, logs: list[Path], link: str = "") -> list[str]:
+    """The last columns of a table: parameters, and links to state dict, logs and notebook."""
+    facts = artifacts.read_json(logs[0].with_suffix(".json"))
+    size = f"[{facts['bytes'] / 1024:.0f} KB]({link}saved_dict/{experiment.name}.pth)" if experiment.weights else "not kept"
+    book = f"[{experiment.notebook}]({link}notebooks/{experiment.notebook}.ipynb)"
+    return [f"{facts['parameters']:,}", size, f"[{len(logs)} csv]({link}logs/{experiment.name})", book]
+
+
+def notes(experiments: list[Experiment]) -> list[str]:
+    """What stands below a table: one paragraph for each mark in it."""
+    shown = [e for e in experiments if published_logs(e)]
+    lines = [f"\\* {e.name}: {e.reported_note}" for e in shown if e.reported_note]
+    if any(e.patience for e in shown):
+        lines.append("† the epoch that is best on held-out training images (early stopping); the test set is looked at once")
+    return lines
+
+
+def voxels_table(link: str = "") -> str:
+    """3D-MNIST: training, validation and test accuracy beside the reported ones; upright and rotated test rows apart."""
+    header = ["experiment", "reported: train / valid / test", "train", "valid", "ours: test, mean ± sd", "upright", "rotated", "seeds"]
+    rows = []
+    cubes = [e for e in EXPERIMENTS.values() if e.data.startswith("mnist3d")]
+    for e in cubes:
+        logs = published_logs(e)
+        if not logs:
+            continue
+        train, test = zip(*(result(log, e) for log in logs), strict=True)
+        scores = [artifacts.read_json(log.with_suffix(".json")) for log in logs]
+        apart = [mean_sd([100 * facts[part]["correct"] / facts[part]["total"] for facts in scores]) for part in ("upright", "rotated")]
+        valid = statistics.mean(percent(kept(artifacts.read_log(log), e), "valid") for log in logs) if e.valid else None
+        reported = [f"{value:.4g}" if value else "–" for value in (e.reported_train, e.reported_valid, e.reported_test)]
+        rows.append(
+            [
+                e.name,
+                " / ".join(reported) + "*" * bool(e.reported_note) if e.reported_test else "not reported",
+                f"{statistics.mean(train):.2f}",
+                f"{valid:.2f}" if valid else "all trained on",
+                f"**{mean_sd(test)}**{'†' * bool(e.patience)}",
+                *apart,
+                len(test),
+                *files(e, logs, link),
+            ]
+        )
+    header += ["parameters", "state dict", "log", "notebook"]
+    return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *notes(cubes)])
 
 
 def family_table(link: str = "") -> str:
@@ -251,7 +291,7 @@ def speed_section() -> str:
 
 def readme(text: str) -> str:
     """README's text with its tables between the markers replaced by what the logs say. Raises CourseError without markers."""
-    for name, section in (("results", results_table), ("family", family_table), ("speed", speed_section)):
+    for name, section in (("results", results_table), ("voxels", voxels_table), ("family", family_table), ("speed", speed_section)):
         start, end = (marker.format(name) for marker in WRITTEN)
         if text.count(start) != 1 or text.count(end) != 1:
             raise CourseError(f"{README.name} must hold the two lines {start!r} and {end!r} once each")

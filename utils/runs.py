@@ -181,7 +181,7 @@ def run(
 
     def keep() -> None:
         artifacts.write_log(log, history)
-        if not publish or seed == 0:
+        if not publish or (seed == 0 and experiment.weights):
             artifacts.write(weights, content)
             artifacts.write_json(weights.with_suffix(".json"), facts)
         artifacts.write_json(log.with_suffix(".json"), facts)  # last: its presence says that all the rest is there
@@ -211,7 +211,7 @@ def read_finished(root: Path, experiment: Experiment, seed: int, data: Dataset, 
     log, weights = artifacts.log_path(root, experiment.name, seed), artifacts.weights_path(root, experiment.name, seed)
     history = artifacts.read_log(log)
     facts = artifacts.read_json(log.with_suffix(".json"))
-    model = artifacts.load_model(weights)[0] if seed == 0 or root != ROOT else None
+    model = artifacts.load_model(weights)[0] if root != ROOT or (seed == 0 and experiment.weights) else None
     if echo:
         where = datasets.shown(log)
         print(f"Read from {where} (trained {facts['started'][:10]}, {facts['environment']['device']}), not trained again:")

@@ -210,11 +210,15 @@ def draw(images: Tensor, turned: Tensor, random: torch.Generator, rotate: float 
     scale (± fraction, each axis on its own): the digit itself is first turned, slanted and stretched in its own plane, uniformly.
     """
     few = 8 if images.device.type == "cpu" else 256  # as many clouds as a core's cache holds, or enough for a GPU
-    parts = zip(images.split(few), turned.split(few), strict=True)
-    return torch.cat([_draw(*part, random, (rotate, scale, shear)) for part in parts]).view(-1, 1, SIDE, SIDE, SIDE)
+    grids = torch.empty(len(images), SIDE**3, device=images.device)
+    for noisy in (False, True):
+        for rows in (turned == noisy).nonzero().squeeze(1).split(few):
+            if len(rows):
+                grids[rows] = _draw(images[rows], noisy, random, (rotate, scale, shear))
+    return grids.view(-1, 1, SIDE, SIDE, SIDE)
 
 
-def _draw(images: Tensor, turned: Tensor, random: torch.Generator, deform: tuple[float, float, float]) -> Tensor:
+def _draw(images: Tensor, noisy: bool, random: torch.Generator, deform: tuple[float, float, float]) -> Tensor:
     points, lengths = _clouds(images)
     device = images.device
     place = torch.arange(int(lengths.max()), device=device)
@@ -226,11 +230,12 @@ def _draw(images: Tensor, turned: Tensor, random: torch.Generator, deform: tuple
     points = points / (points.amax(2) - points.amin(2)).amax(1)[:, None, None]
     count = lengths[:, None, None]
     points -= (points * real[:, None]).sum(2, keepdim=True) / count
-    angles = torch.randn(len(images), 3, device=device, generator=random) * torch.tensor([90.0, 90.0, 180.0], device=device)
-    points = _upright_then(angles.deg2rad() * turned[:, None]).transpose(1, 2) @ points
-    spread = ((points.square() * real[:, None]).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
-    noise = torch.rand(points.shape, device=device, generator=random).sub_(0.5).mul_(0.5)
-    points = torch.where(real[:, None], points.addcmul_(noise, spread * turned[:, None, None]), points[..., :1])
+    angles = torch.tensor([90.0, 90.0, 180.0], device=device).deg2rad() * noisy
+    points = _upright_then(torch.randn(len(images), 3, device=device, generator=random) * angles).transpose(1, 2) @ points
+    if noisy:
+        spread = ((points.square() * real[:, None]).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
+        points += torch.rand(points.shape, device=device, generator=random).sub_(0.5).mul_(0.5 * spread)
+        points = torch.where(real[:, None], points, points[..., :1])
     low, high = points.amin(2, keepdim=True) - 0.001, points.amax(2, keepdim=True) + 0.001
     side = (high - low).amax(1, keepdim=True)
     cells = points.sub_((low + high) / 2).div_(side / SIDE).add_(SIDE / 2).long().clamp_(0, SIDE - 1)
