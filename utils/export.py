@@ -2,8 +2,8 @@
 
 python -m utils.export NAME [FILE]    write FILE (default: runs/onnx/NAME.onnx) and evaluate it by onnxruntime on the test set
 
-Input "images": (N, 1, 28, 28) uint8, 0…255; output "logits": (N, 10) float32. The normalisation is part of the graph.
-Needs the packages of requirements-extra.txt.
+Input "images": (N, 1, 28, 28) uint8, 0…255, of a voxel network (N, 1, 16, 16, 16) float32, 0…1; output "logits": (N, 10) float32. The
+normalisation is part of the graph. Needs the packages of requirements-extra.txt.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def export(name: str, path: Path) -> None:
     except ImportError as error:
         raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
     whole = Whole(*artifacts.load_pretrained(name)).eval()
-    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    images = torch.zeros(2, 1, 16, 16, 16) if whole.preprocess.voxels else torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     program = torch.onnx.export(
         whole,
         (images,),
@@ -58,7 +58,7 @@ def compare(name: str, path: Path) -> tuple[int, int]:
 
     model, preprocess = artifacts.load_pretrained(name)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    same, test = 0, datasets.load("mnist").test
+    same, test = 0, datasets.load("mnist3d" if preprocess.voxels else "mnist").test
     for images in test.images.split(1000):
         with torch.inference_mode():
             ours = model(preprocess(images)).argmax(1).numpy()

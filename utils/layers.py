@@ -1,5 +1,7 @@
 """Layers that PyTorch does not have: a batch norm that two CPU threads can share, and what comes before a voxel network."""
 
+import math
+
 import numpy as np
 import torch
 from matplotlib import colormaps
@@ -89,9 +91,10 @@ class FaceOn(nn.Module):
     The thinnest direction is the last principal axis of the densities. The body is turned as little as will bring that axis to x, so
     one that is upright stays so, and sampled (trilinearly) on a grid that fits its size, ±2 root mean square radii across and ±2
     standard deviations deep. Neighbouring layers of depth are averaged into `slices`; the square root lifts the faint voxels.
+    roll: degrees by which the view is turned in its own plane, for several views of one body.
     """
 
-    def __init__(self, slices: int = 4, side: int = 24):
+    def __init__(self, slices: int = 4, side: int = 24, roll: float = 0.0):
         super().__init__()
         self.shape = (side, side, slices)
         place = (torch.arange(16) - 7.5) / 8  # of a voxel's centre, as grid_sample counts
@@ -101,8 +104,10 @@ class FaceOn(nn.Module):
         centres = torch.stack([x, y, z], -1).view(-1, 3)
         self.register_buffer("centres", centres, persistent=False)  # (4096, 3)
         self.register_buffer("products", (centres[:, :, None] * centres[:, None]).view(-1, 9), persistent=False)
+        cos, sin = math.cos(math.radians(roll)), math.sin(math.radians(roll))
         # (side·side·2·slices, 3); a digit's rows run down, z runs up
-        self.register_buffer("places", 2 * torch.stack([depth, columns, -rows], -1).view(-1, 3), persistent=False)
+        places = torch.stack([depth, cos * columns + sin * rows, sin * columns - cos * rows], -1).view(-1, 3)
+        self.register_buffer("places", 2 * places, persistent=False)
 
     def moments(self, grids: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (N, 3) and covariance (N, 3, 3) of the densities; x, y and z from −1 to 1."""

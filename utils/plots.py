@@ -113,8 +113,11 @@ def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str
     return _finish(figure)
 
 
-def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Figure:
-    """Counts of true (rows) against predicted (columns); the diagonal is left white, so that the mistakes stand out."""
+def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name: str = "") -> Figure:
+    """Counts of true (rows) against predicted (columns); the diagonal is left white, so that the mistakes stand out.
+
+    labels, predicted: (N,); name: what is counted, before the number of mistakes in the title.
+    """
     n = len(classes)
     counts = torch.bincount(labels.cpu() * n + predicted.cpu(), minlength=n * n).view(n, n)
     wrong = counts.clone().fill_diagonal_(0)
@@ -125,7 +128,8 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Fi
             if counts[row, column]:
                 dark = wrong[row, column] > 0.6 * wrong.max()
                 axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true", title=f"{int(wrong.sum())} of {len(labels)} wrong")
+    axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true")
+    axes.set_title(f"{name}{': ' * bool(name)}{int(wrong.sum())} of {len(labels)} wrong")
     axes.set_xticklabels(classes)
     axes.set_yticklabels(classes)
     return _finish(figure)

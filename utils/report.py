@@ -324,24 +324,30 @@ def draw() -> None:
 
 
 def portrait(result: Result) -> str:
-    """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves, examples, mistakes, confusion, and the
-    kernels and feature maps of its first layer. Returns what was found, and where the pictures are, in two lines."""
+    """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves and confusion, and of images also examples,
+    mistakes, and the kernels and feature maps of the first layer. Returns what was found, and where the pictures are, in two lines."""
     model, test, name = result.model, result.data.test, result.experiment.name
+    if model is None:
+        raise CourseError(f"{name} is published without its weights, only to show a difference: train it, without --final-state")
     normalisation = result.facts["normalisation"]
     outputs = predict(model, test.images, **normalisation)
     outputs = outputs.log() if isinstance(model[-1], nn.Softmax) else outputs
     labels = outputs.argmax(1)
-    first = next(i for i, layer in enumerate(model) if isinstance(layer, nn.Conv2d))
-    with torch.inference_mode():
-        maps = model[: first + 1](normalise(test.images[:1], **normalisation))[0]
-    pictures = {
-        "curves": plots.curves([result.history], name, result.experiment.reported_test),
-        "examples": plots.examples(test.images[:20], test.labels[:20], labels[:20]),
-        "mistakes": plots.mistakes(test.images, test.labels, outputs)[0],
-        "confusion": plots.confusion(test.labels, labels, result.data.classes),
-        "kernels": plots.kernels(model[first].weight),
-        "features": plots.feature_maps(maps, test.images[0]),
-    }
+    pictures = {"curves": plots.curves([result.history], name, result.experiment.reported_test)}
+    if result.data.digits is not None:
+        for first, rows in enumerate(("upright", "rotated")):
+            pictures[rows] = plots.confusion(test.labels[first::2], labels[first::2], result.data.classes, rows)
+    else:
+        first = next(i for i, layer in enumerate(model) if isinstance(layer, nn.Conv2d))
+        with torch.inference_mode():
+            maps = model[: first + 1](normalise(test.images[:1], **normalisation))[0]
+        pictures |= {
+            "examples": plots.examples(test.images[:20], test.labels[:20], labels[:20]),
+            "mistakes": plots.mistakes(test.images, test.labels, outputs)[0],
+            "confusion": plots.confusion(test.labels, labels, result.data.classes),
+            "kernels": plots.kernels(model[first].weight),
+            "features": plots.feature_maps(maps, test.images[0]),
+        }
     folder = artifacts.own_root() / "pngs"
     for kind, figure in pictures.items():
         save_picture(figure, folder / f"{name}_{kind}.png")
