@@ -299,6 +299,18 @@ SPRINT = Experiment(
     label_smoothing=0.1,
     seeds=20,
 )
+# Validation accuracy, two to four seeds: eight epochs 99.58, six 99.45, five 99.45, four 99.40; four with weight decay 5e-4 99.43 (kept), with
+# 2e-4 99.44; with lr 0.6, batch 128 at 0.3, label smoothing 0.05 or less augmentation 99.39 to 99.42. Three epochs with 5e-4 or 2e-4 99.41.
+SPRINT_994 = replace(
+    SPRINT,
+    name="sprint_994",
+    teaches="99.4 % in the least time: four epochs, with turned, moved and resized copies",
+    epochs=4,
+    weight_decay=5e-4,
+    rotate=10.0,
+    shift=1.0,
+    scale=0.1,
+)
 
 # 15 % of the digits are held out, the epoch of the lowest validation loss is kept.
 VOXEL_REFERENCE = Experiment(
@@ -385,6 +397,7 @@ EXPERIMENTS = {
         SMALL_CNN_REPAIRED,
         MEDIUM_CNN_REPAIRED,
         SPRINT,
+        SPRINT_994,
         VOXEL_REFERENCE,
         VOXEL_DENSITY,
         VOXEL_BEST,

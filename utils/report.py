@@ -9,6 +9,7 @@ python -m utils.report --verify   load every published state dict, evaluate it, 
 import argparse
 import difflib
 import io
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -252,12 +253,16 @@ def speed_table(found: dict) -> str:
         cells = []
         for side in (best, course):
             seconds = [one["seconds"] for one in sides[side]]
-            cells.append(f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})")
+            spread = f" ({min(seconds):.2f} to {max(seconds):.2f})" if len(seconds) > 1 else ""
+            reached = f", {median(sides[side], 'accuracy'):.2f} %" if "accuracy" in sides[side][0] else ""
+            cells.append(f"{statistics.median(seconds):.2f}{spread}{reached}")
         times = median(sides[best], "seconds") / median(sides[course], "seconds")
         loaded = [median(sides[side], "seconds") + median(sides[side], "loading") for side in (best, course)]
+        target = re.search(r"time to ([\d.]+) %", row)
+        more = "> " * bool(target and median(sides[best], "accuracy") < float(target[1]))  # it gave up before
         memory = " / ".join(f"{median(sides[side], 'peak_mib'):,.0f}" for side in (best, course))
         count = len(sides[course])
-        rows.append([row, best, *cells, f"**{times:.1f} ×**", f"{loaded[0] / loaded[1]:.1f} ×", memory, count])
+        rows.append([row, best, *cells, f"**{more}{times:.1f} ×**", f"{more}{loaded[0] / loaded[1]:.1f} ×", memory, count])
     header = ["what", "against", "usual, s", "course, s", "faster", "with loading", "peak MiB, usual / course", "n"]
     return table(header, rows, right="n")
 
