@@ -30,8 +30,8 @@ from utils import data as datasets
 from utils.augment import affine
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.loops import Training, evaluate, fit, train_epoch
-from utils.report import BENCHMARK, EXAMPLE_STEPS, speed_table
+from utils.loops import Training, evaluate, fit, normalise, train_epoch
+from utils.report import BENCHMARK, EXAMPLE_STEPS, TRIED_ROWS, speed_table
 
 RECIPE, SPRINT = EXPERIMENTS["bn_augmentation"], EXPERIMENTS["sprint"]
 TO_994 = "time to 99.4 %"
@@ -100,6 +100,85 @@ def steps() -> dict[str, Callable[[Dataset], None]]:
     }
 
 
+def hundred(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> dict:
+    """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels → loss."""
+    optimizer = torch.optim.SGD(parameters, RECIPE.lr, fused=True)
+    images, labels = data.train[: 102 * RECIPE.batch_size]
+    images = normalise(images, data.mean, data.std)
+    parts = list(zip(images.split(RECIPE.batch_size), labels.split(RECIPE.batch_size), strict=True))
+    for number, part in enumerate(parts):
+        if number == 2:  # the first two compile
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        step(*part).backward()
+        optimizer.step()
+    return {"seconds": time.perf_counter() - start}
+
+
+def one_network(data: Dataset, wrap: Callable = lambda model: model, bf16: bool = False) -> dict:
+    network = course_network(RECIPE)
+    model = wrap(network)
+
+    def step(images, labels):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return F.cross_entropy(model(images).float(), labels)
+
+    return hundred(data, step, list(network.parameters()))
+
+
+def grouped(data: Dataset, seeds: int = 5) -> dict:
+    """Several networks as one whose convolutions have a group a seed."""
+    layers: list[nn.Module] = []
+    for layer in models.build(RECIPE.model):
+        if isinstance(layer, nn.Conv2d):
+            into, out = seeds * layer.in_channels, seeds * layer.out_channels
+            layers.append(nn.Conv2d(into, out, layer.kernel_size, padding=layer.padding, groups=seeds, bias=False))
+        elif isinstance(layer, nn.BatchNorm2d):
+            layers.append(nn.BatchNorm2d(seeds * layer.num_features))
+        elif isinstance(layer, nn.Linear):
+            layers.append(nn.Conv2d(seeds * 4, seeds * 10, 7, groups=seeds))  # of 4×7×7 each, not flattened
+        elif not isinstance(layer, nn.Flatten):
+            layers.append(layer)
+    model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+    def step(images, labels):
+        logits = model(images.expand(-1, seeds, -1, -1)).view(-1, 10)
+        return seeds * F.cross_entropy(logits, labels.repeat_interleave(seeds))
+
+    return hundred(data, step, list(model.parameters()))
+
+
+def vmapped(data: Dataset, seeds: int = 5) -> dict:
+    """Several networks by torch.func.vmap over their stacked parameters."""
+    networks = [models.build(RECIPE.model) for _ in range(seeds)]
+    for module in (module for network in networks for module in network.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = nn.BatchNorm2d  # PyTorch's own: the course's has no rule for vmap
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    parameters, buffers = torch.func.stack_module_state(networks)
+
+    def losses(parameters, buffers, images, labels):
+        return F.cross_entropy(torch.func.functional_call(networks[0], (parameters, buffers), (images,)), labels)
+
+    every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
+    return hundred(data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values()))
+
+
+def in_turn(data: Dataset, seeds: int = 5) -> dict:
+    return {"seconds": sum(one_network(data)["seconds"] for _ in range(seeds))}
+
+
+# what was tried; the first side is what the course does
+TRIED: dict[str, dict[str, Callable[[Dataset], dict]]] = {
+    TRIED_ROWS[0]: {
+        "float32": one_network,
+        "bfloat16 autocast": lambda data: one_network(data, bf16=True),
+        "torch.compile": lambda data: one_network(data, torch.compile),
+    },
+    TRIED_ROWS[1]: {"one after another": in_turn, "grouped convolutions": grouped, "torch.func.vmap": vmapped},
+}
+
 # row → side → the work. The first side of a row is the course's; the others are the usual ways, the best of which counts.
 WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
     "augmented batches, one epoch": {
@@ -129,6 +208,7 @@ WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
         "DataLoader of RGB arrays": lambda cubes: usual.voxel_epoch(cubes, EXPERIMENTS["voxel_reference"]),
     },
     EXAMPLE_STEPS: steps(),
+    **TRIED,
 }
 # what both sides of a training row do before it is timed
 WARM_UP: dict[str, dict[str, Callable[[], None]]] = {
@@ -151,7 +231,7 @@ def once(row: str, side: str) -> dict:
     """One measurement in this process: seconds of work and of loading, peak memory, and what the work returned."""
     start = time.perf_counter()
     data = datasets.load("mnist3d" if row == VOXEL_EPOCH else "mnist")
-    if side == "course":
+    if side == "course" or row in TRIED:
         runs.prepare_process(torch.device("cpu"))
     if row in WARM_UP:
         WARM_UP[row]["course" if side == "course" else "usual"]()
@@ -159,7 +239,7 @@ def once(row: str, side: str) -> dict:
     found = WORK[row][side](data) or {}
     seconds = time.perf_counter() - ready
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    return {"seconds": seconds, "loading": ready - start, "peak_mib": peak, **found}
+    return {"seconds": seconds, "loading": ready - start, "peak_mib": peak, **found}  # a work that warms up first says its own seconds
 
 
 def in_fresh_process(*words: str, **environment: str) -> dict:
@@ -178,7 +258,7 @@ def measure(rows: list[str], repetitions: int) -> dict:
     for row in rows:
         for repetition in range(max(1, repetitions - LESS.get(row, 0))):
             for side in WORK[row]:
-                one = in_fresh_process("--once", row, side, **(MAKE if side == "course" else dict.fromkeys(MAKE, "")))
+                one = in_fresh_process("--once", row, side, **(MAKE if side == "course" or row in TRIED else dict.fromkeys(MAKE, "")))
                 found[row][side].append(one)
                 print(f"{row}: {side}, {repetition + 1}: {one}", file=sys.stderr, flush=True)
     return found

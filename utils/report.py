@@ -31,6 +31,7 @@ README = ROOT / "README.md"
 BENCHMARK = ROOT / "logs" / "benchmarks" / "cpu.json"
 FAMILY = (MNIST_MEDIUM, MNIST_SMALL, MNIST_ULTRASMALL)
 EXAMPLE_STEPS = "one epoch of PyTorch's example, changed step by step"
+TRIED_ROWS = ("100 batches of bn_augmentation", "100 batches of bn_augmentation, five seeds")
 WRITTEN = "<!-- {}: written by `python -m utils.report`, do not edit -->", "<!-- end of {} -->"
 
 
@@ -246,7 +247,7 @@ def speed_table(found: dict) -> str:
     """The table of the course against the best of the usual ways."""
     rows = []
     for row, sides in found.items():
-        if row == EXAMPLE_STEPS:
+        if row in (EXAMPLE_STEPS, *TRIED_ROWS):
             continue
         course, *others = sides
         best = min(others, key=lambda side: median(sides[side], "seconds"))
@@ -265,6 +266,18 @@ def speed_table(found: dict) -> str:
         rows.append([row, best, *cells, f"**{more}{times:.1f} ×**", f"{more}{loaded[0] / loaded[1]:.1f} ×", memory, count])
     header = ["what", "against", "usual, s", "course, s", "faster", "with loading", "peak MiB, usual / course", "n"]
     return table(header, rows, right="n")
+
+
+def tried_table(found: dict) -> str:
+    """What was tried against what the course does, the first of each row."""
+    rows = []
+    for row in TRIED_ROWS:
+        first = next(iter(found[row].values()))
+        for side, times in found[row].items():
+            seconds = [one["seconds"] for one in times]
+            spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+            rows.append([row, side, spread, f"{median(first, 'seconds') / statistics.median(seconds):.2f} ×", len(times)])
+    return table(["work", "how", "seconds", "as fast as the first", "n"], rows, right="n")
 
 
 def sizes_table(found: dict) -> str:
