@@ -16,7 +16,7 @@ import torch
 
 from utils import ROOT, CourseError, artifacts, data, models, runs
 from utils.experiments import EXPERIMENTS
-from utils.loops import distance, evaluate, fit
+from utils.loops import evaluate, fit
 
 # Small, and every random state matters: order, augmentation (own generators) and dropout (the global one).
 TINY = replace(
@@ -183,7 +183,6 @@ def equal(one: dict, other: dict) -> bool:
         {"shear": 9.0},
         {"schedule": "step", "drop_at": 1},
         {"model": "base"},
-        {"teacher": "base"},
     ],
     ids=str,
 )
@@ -192,28 +191,6 @@ def test_every_field_of_a_recipe_reaches_the_weights(change, tmp_path):
     before, after = (runs.run(e, device="cpu", root=tmp_path, echo=False) for e in (short, replace(short, **change)))
     one, other = before.model.state_dict(), after.model.state_dict()
     assert one.keys() != other.keys() or not equal(one, other)
-
-
-def test_a_teacher_must_not_know_what_is_held_out(tmp_path):
-    taught = replace(TINY, name="taught", epochs=1, valid=300, teacher="pupil")
-    with pytest.raises(CourseError, match=r"pupil.pth is missing"):
-        runs.run(taught, device="cpu", root=tmp_path, echo=False)
-    for valid, refused in ((0, True), (300, False)):
-        train(tmp_path, name="pupil", epochs=1, valid=valid)
-        if refused:
-            with pytest.raises(CourseError, match=r"trained on 1,437 images, not on the 1,137 of taught.*train.py pupil --valid 300"):
-                runs.run(taught, device="cpu", root=tmp_path, echo=False)
-    facts = runs.run(taught, device="cpu", root=tmp_path, echo=False).facts
-    assert facts["teacher"] == {"name": "pupil", "sha256": artifacts.read_json(tmp_path / "saved_dict" / "pupil.json")["sha256"]}
-
-
-def test_a_pupil_comes_nearer_to_its_teacher():
-    logits, answers = torch.randn(2, 50, 10, generator=torch.Generator().manual_seed(0))
-    assert distance(answers, answers).abs() < 1e-5 < distance((logits + answers) / 2, answers) < distance(logits, answers)
-    # for small logits the distance is half their squared difference over the number of classes
-    small = distance(0.01 * (logits - logits.mean(1, keepdim=True)), 0.01 * (answers - answers.mean(1, keepdim=True)))
-    apart = 0.01 * (logits - logits.mean(1, keepdim=True) - answers + answers.mean(1, keepdim=True))
-    assert small.item() == pytest.approx((apart.square().sum(1) / 20).mean().item(), rel=0.02)
 
 
 def test_continued_training_is_exact():

@@ -27,7 +27,6 @@ class Experiment:
     warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
     dropout: float = 0.0
     label_smoothing: float = 0.0
-    teacher: str = ""  # a published experiment: learn its network's answers along with the labels (distillation)
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
     shift: float = 0.0  # ± pixels, each axis on its own
     scale: float = 0.0  # ± fraction of the size; of voxels along each axis on its own

@@ -20,7 +20,6 @@ from utils.augment import affine
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
 
-TAUGHT, TEMPERATURE = 0.9, 4.0  # with a teacher: its share of the loss, and what divides all logits so that its doubts count
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
 
@@ -70,13 +69,12 @@ class Training:
     train together (utils.distributed), all of them call state_dict(), for each holds a global random state of its own.
     """
 
-    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int, teacher: nn.Module | None = None):
-        """images: how many an epoch has; teacher: a trained network to learn from, on the model's device."""
+    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int):
+        """images: how many an epoch has."""
         device = next(model.parameters()).device
         steps = math.ceil(images / experiment.batch_size)
         self.model = model
         self.trained = distributed.wrap(model)  # the same network, to call in training
-        self.teacher = teacher and teacher.eval()
         self.optimizer = make_optimizer(model, experiment)
         self.scheduler = make_scheduler(self.optimizer, experiment, steps)
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
@@ -167,18 +165,17 @@ def fit(
     state: dict | None = None,
     after_epoch: Callable[[Training], None] = lambda training: None,
     echo: bool = True,
-    teacher: nn.Module | None = None,
 ) -> list[Row]:
     """Train `model` in place for experiment.epochs and return one row an epoch; with experiment.patience, stop early and
     leave the model as it was after the best validation epoch (see kept).
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
-    echo: one progress bar an epoch (in a terminal or a notebook) and its log lines. teacher: see Training.
+    echo: one progress bar an epoch (in a terminal or a notebook) and its log lines.
 
     Raises CourseError when the loss is no longer finite; what was saved before stays.
     """
-    training = Training(model, experiment, seed, len(data.train), teacher)
+    training = Training(model, experiment, seed, len(data.train))
     if state:
         training.load_state_dict(state)
     part, held = ("valid", data.valid) if data.valid else ("test", data.test)
@@ -239,12 +236,7 @@ def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo:
             else:
                 batch = affine(scaled(batch), training.augment, shift=experiment.shift, **deform, part=part, whole=len(rows))
             logits = model(batch.sub_(data.mean).div_(data.std))
-            loss = F.cross_entropy(logits, labels[mine], label_smoothing=experiment.label_smoothing)
-            if training.teacher:
-                with torch.no_grad():
-                    answers = training.teacher(batch)
-                loss = (1 - TAUGHT) * loss + TAUGHT * distance(logits, answers)
-            loss = loss * factor
+            loss = F.cross_entropy(logits, labels[mine], label_smoothing=experiment.label_smoothing) * factor
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -256,12 +248,6 @@ def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo:
                 batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
     distributed.end_epoch(training.model, loss_sum, correct)
     return Score(loss_sum.item() / distributed.world() / len(labels), int(correct), len(labels))
-
-
-def distance(logits: Tensor, answers: Tensor) -> Tensor:
-    """How far logits are from a teacher's, both (N, 10): Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network"."""
-    soft, target = (F.log_softmax(values / TEMPERATURE, 1) for values in (logits, answers))
-    return TEMPERATURE**2 * F.kl_div(soft, target, log_target=True, reduction="batchmean")
 
 
 @contextmanager

@@ -126,10 +126,6 @@ def run(
         "started": now(),
         "continued_after_epochs": [],
     }
-    teacher = None
-    if experiment.teacher:
-        teacher, facts["teacher"] = distributed.from_lead(lambda: find_teacher(experiment, len(data.train), own))
-        teacher = teacher.to(where, memory_format=models.memory_format(teacher))
     distributed.require_same({**recipe, "seed": seed, "data": facts["data"], "device": where.type})
     if not again and distributed.from_lead(lambda: is_finished(root, experiment, seed, facts["data"])):
         return distributed.from_lead(lambda: read_finished(root, experiment, seed, data, echo))
@@ -161,7 +157,7 @@ def run(
         after_epoch(training.history)
 
     try:
-        history = fit(model, data.to(where), experiment, seed, state, save, echo, teacher)
+        history = fit(model, data.to(where), experiment, seed, state, save, echo)
     except KeyboardInterrupt:
         done = "after its last finished epoch" if checkpoint.is_file() else "from the start (no epoch was finished)"
         raise CourseError(f"{experiment.name}, seed {seed}: interrupted. The same command continues it {done}.") from None
@@ -193,19 +189,6 @@ def run(
 
     distributed.from_lead(keep)
     return Result(experiment, seed, model, data, history, facts, weights, log)
-
-
-def find_teacher(experiment: Experiment, images: int, own: Path) -> tuple[nn.Module, dict]:
-    """The teacher's network, and what a log says of it: the published one, or where images are held out the reader's own, which was
-    trained on the same part. Raises CourseError if it was not, or is not there."""
-    model, facts = artifacts.load_model(artifacts.weights_path(own if experiment.valid else ROOT, experiment.teacher))
-    if experiment.valid and facts["data"]["images"] != images:
-        raise CourseError(
-            f"{experiment.teacher}, the teacher, was trained on {facts['data']['images']:,} images, not on the {images:,} "
-            f"of {experiment.name}: it may know what is held out. Train it so first: "
-            f"python train.py {experiment.teacher} --valid {experiment.valid}"
-        )
-    return model, {"name": experiment.teacher, "sha256": facts["sha256"]}
 
 
 def is_finished(root: Path, experiment: Experiment, seed: int, data: dict | None = None) -> bool:
