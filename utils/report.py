@@ -24,6 +24,7 @@ from torch import nn
 from utils import ROOT, CourseError, artifacts, models, plots
 from utils import data as datasets
 from utils.experiments import EXPERIMENTS, MNIST_MEDIUM, MNIST_SMALL, MNIST_ULTRASMALL, Experiment
+from utils.layers import FaceOn
 from utils.loops import Row, evaluate, kept, normalise, predict
 from utils.runs import Result, is_published
 
@@ -330,12 +331,16 @@ def save_picture(figure: Figure | Image, path: Path) -> None:
 
 def draw() -> None:
     """Below pngs/: NAME_curves.png for every published experiment of more than one epoch, MODEL_graph.png for every network of the
-    small family (only where visualtorch is installed, see requirements-extra.txt)."""
+    small family (only where visualtorch is installed, see requirements-extra.txt), and a digit as voxels and face-on."""
     for experiment in EXPERIMENTS.values():
         histories = [artifacts.read_log(log) for log in published_logs(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
             figure = plots.curves(histories, experiment.name, experiment.reported_test)
             save_picture(figure, ROOT / "pngs" / f"{experiment.name}_curves.png")
+    cubes = datasets.load("mnist3d").test[:20]
+    save_picture(plots.solids([grid[0] for grid in cubes.images[2:4]], ["upright", "turned and blurred"]), ROOT / "pngs" / "voxels.png")
+    titles = [f"{label} {'turned' if row % 2 else 'upright'}" for row, label in enumerate(cubes.labels.tolist())]
+    save_picture(plots.images(FaceOn()(cubes.images).mean(1, keepdim=True), titles), ROOT / "pngs" / "voxels_face_on.png")
     with suppress(ImportError):
         for experiment in FAMILY:
             save_picture(plots.network(models.build(experiment.model), (1, 28, 28)), ROOT / "pngs" / f"{experiment.model}_graph.png")
