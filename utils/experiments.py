@@ -369,7 +369,7 @@ VOXEL_BEST = replace(
     reported_train=None,
     reported_valid=None,
     reported_test=78.2,
-    reported_note="the best that was found anywhere",
+    reported_note="the best result of other authors that was found",
 )
 VOXEL_MORE_DIGITS = replace(
     VOXEL_BEST,
