@@ -167,6 +167,22 @@ def test_a_killed_build_leaves_nothing_that_is_read(file, monkeypatch):
     assert list(file.parent.iterdir()) == [file] and file.read_bytes() == before
 
 
+def test_digits_that_stand_in_leave_the_file_of_the_real_ones_alone(tmp_path, monkeypatch):
+    stand_ins = data.load("digits")
+    monkeypatch.setattr(data, "_idx", lambda name: None)
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(voxels, "TRAIN", 4)
+    monkeypatch.setattr(voxels, "TEST", 2)
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    file = tmp_path / "data" / voxels.FILE
+    file.parent.mkdir(parents=True)
+    voxels.write(file, voxels.build((STAND_INS[:4], range(4)), (STAND_INS[4:6], range(2))), {"mnist": "the real one's"})
+    before = file.read_bytes()
+    cubes = data.load("mnist3d")
+    assert cubes.name == "digits3d" and file.read_bytes() == before
+    assert (cubes.train.labels[::2] == stand_ins.train.labels[:4]).all()
+
+
 def test_mnist3d_is_loaded_and_held_out_by_digit():
     cubes = data.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
     assert cubes.name.endswith("3d") and cubes.source == "rebuilt" and not cubes.whole

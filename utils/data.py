@@ -184,6 +184,8 @@ def _voxel_rows(mnist: Dataset) -> tuple[voxels.Rows, str]:
             rows, facts = voxels.read(path)
             if facts.get("mnist", mnist.fingerprint) == mnist.fingerprint:  # else it was rebuilt from other digits
                 return rows, "rebuilt" if facts else "published"
+    if mnist.name != "mnist":  # of digits that stand in nothing is kept
+        return voxels.build(*_first(mnist, voxels.TRAIN, voxels.TEST), echo=True), "rebuilt"
     fetched = _from_kaggle()
     return (voxels.read(fetched)[0], "fetched") if fetched else (build_voxels(cache, mnist), "rebuilt")
 

@@ -331,16 +331,18 @@ def save_picture(figure: Figure | Image, path: Path) -> None:
 
 def draw() -> None:
     """Below pngs/: NAME_curves.png for every published experiment of more than one epoch, MODEL_graph.png for every network of the
-    small family (only where visualtorch is installed, see requirements-extra.txt), and a digit as voxels and face-on."""
+    small family (only where visualtorch is installed, see requirements-extra.txt), and digits as voxels and face-on (of real ones only)."""
     for experiment in EXPERIMENTS.values():
         histories = [artifacts.read_log(log) for log in published_logs(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
             figure = plots.curves(histories, experiment.name, experiment.reported_test)
             save_picture(figure, ROOT / "pngs" / f"{experiment.name}_curves.png")
-    cubes = datasets.load("mnist3d").test[:20]
-    save_picture(plots.solids([grid[0] for grid in cubes.images[2:4]], ["upright", "turned and blurred"]), ROOT / "pngs" / "voxels.png")
-    titles = [f"{label} {'turned' if row % 2 else 'upright'}" for row, label in enumerate(cubes.labels.tolist())]
-    save_picture(plots.images(FaceOn()(cubes.images).mean(1, keepdim=True), titles), ROOT / "pngs" / "voxels_face_on.png")
+    cubes = datasets.load("mnist3d")
+    if cubes.name == "mnist3d":  # not of digits that stand in
+        grids, labels = cubes.test[:20]
+        save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "turned and blurred"]), ROOT / "pngs" / "voxels.png")
+        titles = [f"{label} {'turned' if row % 2 else 'upright'}" for row, label in enumerate(labels.tolist())]
+        save_picture(plots.images(FaceOn()(grids).mean(1, keepdim=True), titles), ROOT / "pngs" / "voxels_face_on.png")
     with suppress(ImportError):
         for experiment in FAMILY:
             save_picture(plots.network(models.build(experiment.model), (1, 28, 28)), ROOT / "pngs" / f"{experiment.model}_graph.png")
