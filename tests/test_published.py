@@ -58,6 +58,12 @@ def test_seed_0_of_every_experiment_has_its_weights():
         assert artifacts.read_json(path.with_suffix(".json")) == artifacts.read_json(ROOT / "logs" / path.stem / "seed0.json")
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_every_log_counts_and_every_promised_seed_is_logged(experiment):
+    logs = report.published_logs(experiment)
+    assert len(logs) == experiment.seeds == len(list((ROOT / "logs" / experiment.name).glob("seed*.csv")))
+
+
 def test_verify_finds_every_state_dict_true(mnist, monkeypatch):
     monkeypatch.setenv("COURSE_SMOKE", "0")
     text, good = report.verify()

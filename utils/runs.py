@@ -20,7 +20,7 @@ from torch import nn
 from utils import ROOT, CourseError, artifacts, distributed, models, smoke
 from utils import data as datasets
 from utils.data import Dataset
-from utils.experiments import EXPERIMENTS, Experiment
+from utils.experiments import EXPERIMENTS, RETIRED, Experiment
 from utils.loops import Row, Training, describe, evaluate, fit, kept
 
 
@@ -198,7 +198,8 @@ def is_finished(root: Path, experiment: Experiment, seed: int, data: dict | None
         return False
     facts = artifacts.read_json(log.with_suffix(".json"))
     defaults = Experiment(experiment.name, experiment.model, "").recipe()  # a field that is newer than the run means what it did
-    return {**defaults, **facts["recipe"]} == experiment.recipe() and data in (None, facts["data"])
+    recorded = {key: value for key, value in facts["recipe"].items() if (key, value) not in RETIRED.items()}
+    return {**defaults, **recorded} == experiment.recipe() and data in (None, facts["data"])
 
 
 def is_published(experiment: Experiment, seed: int) -> bool:
