@@ -10,6 +10,7 @@ that is thrown away, for on its first step a process compiles its kernels.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -48,6 +50,10 @@ def batches(data: Dataset) -> None:
 def usual_batches(data: Dataset, workers: int) -> None:
     for _batch in usual.loader(data, RECIPE, workers):
         pass
+
+
+def sixty(data: Dataset) -> np.ndarray:
+    return data.test.images[:60, 0].numpy()
 
 
 def warm_up(build: Callable[[], nn.Module], recipe: Experiment, shape: tuple[int, ...] = (1, 28, 28)) -> None:
@@ -200,8 +206,8 @@ WORK: dict[str, dict[str, Callable[[Dataset], dict | None]]] = {
         "PyTorch's example": lambda data: usual_train(data, 99.4),
     },
     VOXEL_BUILD: {
-        "course": lambda data: voxels.pairs(data.test.images[:60, 0].numpy(), (0,)),
-        "plain Python": lambda data: [usual.plain_pair(image, seed) for seed, image in enumerate(data.test.images[:60, 0].numpy())],
+        "course": lambda data: {"rows": len(voxels.pairs(sixty(data), (0,)))},
+        "plain Python": lambda data: {"rows": sum(len(usual.plain_pair(image, seed)) for seed, image in enumerate(sixty(data)))},
     },
     VOXEL_EPOCH: {
         "course": lambda cubes: epoch(cubes, EXPERIMENTS["voxel_reference"]),
@@ -252,16 +258,21 @@ def in_fresh_process(*words: str, **environment: str) -> dict:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def measure(rows: list[str], repetitions: int) -> dict:
-    """row → side → the measurements of all repetitions, the sides of a row in turn."""
-    found = {row: {side: [] for side in WORK[row]} for row in rows}
+def measure(rows: list[str], repetitions: int, unfinished: Path) -> dict:
+    """row → side → the measurements of all repetitions, the sides of a row in turn. What is in `unfinished`, where every
+    measurement is written at once, is not measured again: the whole takes half an hour."""
+    found = artifacts.read_json(unfinished) if unfinished.is_file() else {}
     for row in rows:
+        sides = found.setdefault(row, {side: [] for side in WORK[row]})
         for repetition in range(max(1, repetitions - LESS.get(row, 0))):
             for side in WORK[row]:
+                if len(sides[side]) > repetition:
+                    continue
                 one = in_fresh_process("--once", row, side, **(MAKE if side == "course" or row in TRIED else dict.fromkeys(MAKE, "")))
-                found[row][side].append(one)
+                sides[side].append(one)
+                artifacts.write_json(unfinished, found)
                 print(f"{row}: {side}, {repetition + 1}: {one}", file=sys.stderr, flush=True)
-    return found
+    return {row: found[row] for row in rows}
 
 
 def sizes(repetitions: int) -> dict:
@@ -386,14 +397,17 @@ def main(words: list[str]) -> None:
     data = datasets.load("mnist")
     if options.publish and (options.only or datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
         raise CourseError("only a whole benchmark on the real MNIST can be published: leave out --only, set COURSE_DATA and COURSE_SMOKE=0")
-    found = {"rows": measure(rows, options.repetitions)}
+    cpu = torch.device("cpu")
+    conditions = json.dumps([runs.environment(cpu), data.fingerprint, rows, options.repetitions, options.publish])
+    unfinished = artifacts.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
+    found = {"rows": measure(rows, options.repetitions, unfinished)}
     if not options.only:
-        cpu = torch.device("cpu")
         found |= {"sizes": sizes(max(1, options.repetitions - 1)), "floor": floor(RECIPE), "profile": profile(data)}
         found["environment"] = runs.environment(cpu) | {"cores": os.cpu_count(), "data": data.name}
         found["environment"] |= {"commit": runs.commit(), "time": runs.now()}
         root = ROOT if options.publish else artifacts.own_root()
         artifacts.write_json(root / BENCHMARK.relative_to(ROOT), found)
+    unfinished.unlink(missing_ok=True)
     print(speed_table(found["rows"]))
 
 
