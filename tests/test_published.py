@@ -143,6 +143,16 @@ def test_preprocessing_refuses_what_the_network_has_never_seen(images, message):
         artifacts.Preprocess(0.1, 0.3)(images)
 
 
+def test_preprocessing_of_a_voxel_network_takes_grids_alone():
+    preprocess = artifacts.Preprocess(0.0, 1.0, voxels=True)
+    grids = torch.rand(2, 16, 16, 16)
+    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (1, 1, 16, 16, 16)
+    with pytest.raises(CourseError, match=r"grids are torch.uint8: expected floats, densities from 0 to 1"):
+        preprocess(torch.zeros(28, 28, dtype=torch.uint8))
+    with pytest.raises(CourseError, match=r"images are \(2, 4096\): expected \(16, 16, 16\)"):
+        preprocess(grids.flatten(1))
+
+
 def test_an_unpublished_name_gets_the_closest():
     with pytest.raises(CourseError, match="no published network is called 'mnist_mediun': expected mnist_medium"):
         artifacts.load_pretrained("mnist_mediun")

@@ -56,11 +56,11 @@ def sixty(data: Dataset) -> np.ndarray:
     return data.test.images[:60, 0].numpy()
 
 
-def warm_up(build: Callable[[], nn.Module], recipe: Experiment, shape: tuple[int, ...] = (1, 28, 28)) -> None:
+def warm_up(build: Callable[[], nn.Module], recipe: Experiment) -> None:
     """A step of a throwaway network at both of an epoch's batch sizes, in the layout in which it will be trained."""
     model = build()
     for size in (recipe.batch_size, 60_000 % recipe.batch_size or recipe.batch_size):
-        F.cross_entropy(model(torch.zeros(size, *shape)), torch.zeros(size, dtype=torch.long)).backward()
+        F.cross_entropy(model(torch.zeros(size, 1, 28, 28)), torch.zeros(size, dtype=torch.long)).backward()
 
 
 def course_network(recipe: Experiment) -> nn.Module:
