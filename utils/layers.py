@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CACHE_LINE = 64  # bytes
+ZERO = 0.01  # a component of a unit vector below it is too near to 0 to decide which way it points
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -129,9 +130,11 @@ class FaceOn(nn.Module):
 
 
 def thinnest(covariance: Tensor) -> Tensor:
-    """(N, 3, 3) covariances → (N, 3) unit eigenvectors of their smallest eigenvalues, x ≥ 0.
+    """(N, 3, 3) covariances → (N, 3) unit eigenvectors of their smallest eigenvalues: the first of x, y and z beyond ±ZERO is positive.
 
     The adjugate has the same eigenvectors and there the largest eigenvalue; squared again and again, it keeps that one alone.
+    The sign must not hang on rounding: an upright 1 is as deep as it is wide, its thinnest direction lies across it, and what the
+    sum then leaves of x is 1e-9 of either sign. Seen from the one or the other side, it would be mirrored by chance.
     """
     a, b, c = covariance.unbind(1)
     power = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
@@ -140,11 +143,13 @@ def thinnest(covariance: Tensor) -> Tensor:
         power = power @ power
     strongest = power.diagonal(dim1=1, dim2=2).argmax(1)
     axis = F.normalize(power.gather(1, strongest[:, None, None].expand(-1, 1, 3)).squeeze(1))
-    return torch.where(axis[:, :1] < 0, -axis, axis)
+    x, y, z = axis.unbind(1)
+    decides = torch.where(x.abs() > ZERO, x, torch.where(y.abs() > ZERO, y, z))
+    return torch.where(decides[:, None] < 0, -axis, axis)
 
 
 def least_turn(axis: Tensor) -> Tensor:
-    """(N, 3) unit vectors with x ≥ 0 → (N, 3, 3): rows are where x, y and z go when x is turned to them on the shortest way."""
+    """(N, 3) unit vectors with x > −1 → (N, 3, 3): rows are where x, y and z go when x is turned to them on the shortest way."""
     x, y, z = axis.unbind(1)
     part = 1 / (1 + x)
     rows = [axis, torch.stack([-y, 1 - y * y * part, -y * z * part], 1), torch.stack([-z, -y * z * part, 1 - z * z * part], 1)]
