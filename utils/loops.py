@@ -242,7 +242,10 @@ def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo:
             optimizer.step()
             if experiment.schedule != "plateau":
                 scheduler.step()
-            loss_sum += loss.detach() * len(rows)
+            loss = loss.detach()
+            if experiment.label_smoothing:  # what is logged is the plain cross-entropy, so that the curves of two recipes compare
+                loss = F.cross_entropy(logits.detach(), labels[mine]) * factor
+            loss_sum += loss * len(rows)
             correct += (logits.argmax(1) == labels[mine]).sum() * (factor > 0)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
                 batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
