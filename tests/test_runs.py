@@ -222,12 +222,6 @@ def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
     assert evaluate(Constant(), split, 0.0, 1.0)[1:] == (1000, 1001)  # a mean of the batches of 1,000 would say 50 %
 
 
-def test_the_training_loss_that_is_logged_is_the_plain_cross_entropy(tmp_path):
-    still = {"epochs": 1, "batch_size": 1437, "optimizer": "sgd", "lr": 1e-12, "dropout": 0.0}  # one step that changes nothing
-    plain, smoothed = (train(tmp_path / str(value), label_smoothing=value, **still).history[0]["train_loss"] for value in (0.0, 0.5))
-    assert smoothed == plain
-
-
 def test_held_out_images_take_the_test_set_s_place_in_the_log(tmp_path):
     result = train(tmp_path, valid=200, epochs=1)
     assert {"valid_loss", "valid_correct", "valid_total"} < set(result.history[0]) and "test_loss" not in result.history[0]

@@ -1,11 +1,42 @@
-"""Whole-batch augmentation, on whatever device the batch lies."""
+"""Whole-batch augmentation, on whatever device the batch lies: images deformed, voxel grids drawn anew."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from utils.experiments import Recipe
+from utils.voxels import BOXES, NEIGHBOURS, POINTS, SIDE
+
+WHOLE = slice(None)
+Augment = Callable[[Tensor, Tensor, slice], Tensor]  # a batch's images and rows, and which of them to return → float images or grids
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 0…255 → float32 0…1; floats are that already."""
+    return images if images.is_floating_point() else images.float().div_(255)
+
+
+def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
+    """What a recipe does to a batch, in one call: augment(images, rows, shard) → what the network sees of it, before it is normalised.
+
+    images: the whole batch as it is stored; rows: its places in the training set; shard: which of its images are wanted. Numbers are
+    drawn from `generator`, on the images' device, for the whole batch, whatever the shard: several processes deform as one does.
+    """
+    deform = {"rotate": recipe.rotate, "scale": recipe.scale, "shear": recipe.shear}
+    if recipe.fresh:  # rows 2i are upright, rows 2i + 1 rotated
+        return lambda images, rows, shard=WHOLE: fresh_grids(images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard)
+
+    def augment(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
+        images, whole = scaled(images[shard]), len(rows)
+        images = affine(images, generator, shift=recipe.shift, **deform, shard=shard, whole=whole)
+        return elastic(images, generator, recipe.elastic, shard=shard, whole=whole)
+
+    return augment
 
 
 def affine(
@@ -15,30 +46,46 @@ def affine(
     shift: float = 0.0,
     scale: float = 0.0,
     shear: float = 0.0,
-    part: slice = slice(None),
+    shard: slice = WHOLE,
     whole: int | None = None,
 ) -> Tensor:
-    """Turn, move, resize and slant each image at random, by one bilinear resampling (outside is 0).
+    """Rotate, shift, scale and shear each image at random, by one bilinear resampling (outside is 0).
 
     images: (N, C, H, W) float. rotate and shear: ± degrees; shift: ± pixels along each axis; scale: ± fraction of the
     size; every one uniform and independent per image, drawn from `generator` (which lives on the device of images).
-    part, whole: the images are that part of a batch of `whole` images, and get the numbers that they would get in it.
+    shard, whole: the images are that part of a batch of `whole` images, and get the numbers that they would get in it.
     Returns a new (N, C, H, W) float tensor; with all four at 0 the images themselves, and no random number is drawn.
     """
     if not (rotate or shift or scale or shear):
         return images
     n, _, height, width = images.shape
-    draw = torch.rand(5, whole or n, device=images.device, generator=generator)[:, part] * 2 - 1
-    angle = draw[0] * math.radians(rotate)
-    size = 1 + draw[1] * scale
-    slant = torch.tan(draw[2] * math.radians(shear))
+    numbers = torch.rand(5, whole or n, device=images.device, generator=generator)[:, shard] * 2 - 1
+    angle = numbers[0] * math.radians(rotate)
+    size = 1 + numbers[1] * scale
+    slant = torch.tan(numbers[2] * math.radians(shear))
     # grid_sample asks where each output pixel comes from, so this is the inverse map, in units of half the image
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
-    move_x, move_y = draw[3] * 2 * shift / width, draw[4] * 2 * shift / height
+    move_x, move_y = numbers[3] * 2 * shift / width, numbers[4] * 2 * shift / height
     theta = torch.stack([cos, cos * slant - sin, move_x, sin, sin * slant + cos, move_y], 1).view(2 * n, 3)
     # one matrix product with every output pixel's (x, y, 1): what F.affine_grid does, some twenty times as fast on a CPU
     grid = (theta @ _pixels(height, width, images.device)).view(n, 2, height, width).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
+
+
+def elastic(images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None) -> Tensor:
+    """Displace the pixels of each image by a smooth random field (Simard et al. 2003), by one bilinear resampling.
+
+    images: (N, C, H, W) float. strength: standard deviation of the field in pixels, at its coarse knots, one for every seven pixels;
+    between them it is cubic. generator, shard, whole: as of `affine`. With strength 0 returns the images themselves.
+    """
+    if not strength:
+        return images
+    n, _, height, width = images.shape
+    knots = (2, -(-height // 7) + 1, -(-width // 7) + 1)
+    numbers = torch.randn(whole or n, *knots, device=images.device, generator=generator)[shard] * strength
+    field = F.interpolate(numbers, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    still = _pixels(height, width, images.device)[:2].T.view(1, height, width, 2)
+    return F.grid_sample(images, still + field * torch.tensor([2 / width, 2 / height], device=images.device), align_corners=False)
 
 
 @lru_cache
@@ -47,3 +94,125 @@ def _pixels(height: int, width: int, device: torch.device) -> Tensor:
     x, y = ((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns.flatten(), rows.flatten(), torch.ones_like(rows).flatten()])
+
+
+def fresh_grids(
+    images: Tensor,
+    rotated: Tensor,
+    generator: torch.Generator,
+    rotate: float = 0.0,
+    scale: float = 0.0,
+    shear: float = 0.0,
+    shard: slice = WHOLE,
+) -> Tensor:
+    """New grids of digits: upright ones, and where `rotated` is set rotated and noisy ones by the law of voxels.rotated.
+
+    images: (N, 28, 28) uint8, each with ink; rotated: (N,) bool; generator: on their device. rotate, shear (± degrees) and
+    scale (± fraction, each axis on its own): the digit itself is first deformed in its own plane, uniformly.
+    shard: which of the N grids to return; the numbers are drawn for all. Returns (n, 1, 16, 16, 16) float32 in [0, 1].
+    """
+    few = 8 if images.device.type == "cpu" else 256  # as many clouds as a core's cache holds, or enough for a GPU
+    wanted = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    wanted[shard] = True
+    grids = torch.empty(len(images), SIDE**3, device=images.device)
+    for noisy in (False, True):
+        for rows in (rotated == noisy).nonzero().squeeze(1).split(few):
+            if len(rows):
+                mine = wanted[rows]
+                grids[rows[mine]] = _fresh(images[rows], noisy, generator, (rotate, scale, shear), mine)
+    return grids[shard].view(-1, 1, SIDE, SIDE, SIDE)
+
+
+def _fresh(images: Tensor, noisy: bool, generator: torch.Generator, deform: tuple[float, float, float], mine: Tensor) -> Tensor:
+    """(n, 4096) grids of those of a chunk's images that are `mine`; all numbers are drawn, those of the others go unused."""
+    device, lengths = images.device, _lengths(images)
+    most = int(lengths.max())
+    plane = _in_plane(len(images), generator, *deform)[mine] if any(deform) else None
+    angles = torch.randn(len(images), 3, device=device, generator=generator)[mine]
+    noise = torch.rand(len(images), 3, most, device=device, generator=generator)[mine] if noisy else None
+    images, lengths = images[mine], lengths[mine]
+    if not len(images):
+        return torch.empty(0, SIDE**3, device=device)
+    place = torch.arange(most, device=device)
+    real = place < lengths[:, None]  # (n, P): clouds are of different lengths; what is not real repeats the last point
+    index = lengths.cumsum(0)[:, None] - lengths[:, None] + torch.minimum(place, lengths[:, None] - 1)
+    points = _clouds(images).index_select(1, index.flatten()).view(3, len(images), -1).transpose(0, 1)  # (n, 3, P)
+    if plane is not None:
+        points = plane @ points
+    points = points / (points.amax(2) - points.amin(2)).amax(1)[:, None, None]
+    count = lengths[:, None, None]
+    points -= (points * real[:, None]).sum(2, keepdim=True) / count
+    angles = angles * torch.tensor([90.0, 90.0, 180.0], device=device).deg2rad() * float(noisy)
+    points = _upright_then(angles).transpose(1, 2) @ points
+    if noisy:
+        spread = ((points.square() * real[:, None]).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
+        points += noise.sub_(0.5).mul_(0.5 * spread)
+        points = torch.where(real[:, None], points, points[..., :1])
+    low, high = points.amin(2, keepdim=True) - 0.001, points.amax(2, keepdim=True) + 0.001
+    side = (high - low).amax(1, keepdim=True)
+    cells = points.sub_((low + high) / 2).div_(side / SIDE).add_(SIDE / 2).long().clamp_(0, SIDE - 1)
+    flat = cells[:, 0] + SIDE * (cells[:, 1] + SIDE * cells[:, 2])
+    grids = torch.zeros(len(images), SIDE**3, device=device).scatter_add_(1, flat, real.float())
+    return grids / grids.amax(1, keepdim=True)
+
+
+def _ink(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Digit, row and column (of the image with a margin of one pixel) and pattern of open sides of every pixel with ink."""
+    ink = F.pad(images > 0, (1, 1, 1, 1))
+    digit, rows, columns = ink.nonzero(as_tuple=True)
+    pattern = sum((~ink[digit, rows + down, columns + right]).long() << k for k, (down, right) in enumerate(NEIGHBOURS))
+    return digit, rows, columns, pattern
+
+
+def _lengths(images: Tensor) -> Tensor:
+    """How many points the cloud of each of (N, 28, 28) images has: (N,) int64."""
+    digit, _, _, pattern = _ink(images)
+    count = torch.as_tensor(POINTS, device=images.device)[pattern]
+    return torch.zeros(len(images), dtype=torch.int64, device=images.device).index_add_(0, digit, count)
+
+
+def _clouds(images: Tensor) -> Tensor:
+    """Points of (N, 28, 28) images as rows, columns and depths in pixels, one cloud behind the other: (3, all points) float32."""
+    _, rows, columns, pattern = _ink(images)
+    boxes, most = _boxes(images.device)
+    count = torch.as_tensor(POINTS, device=images.device)[pattern]
+    before = count.cumsum(0) - count
+    index = torch.repeat_interleave(pattern * most - before, count)
+    points = boxes.index_select(1, index.add_(torch.arange(len(index), device=images.device)))
+    points[:2] += torch.repeat_interleave(torch.stack([rows, columns]).float(), count, dim=1)
+    return points
+
+
+@lru_cache
+def _boxes(device: torch.device) -> tuple[Tensor, int]:
+    """All BOXES in a row as (3, 16 · most) float32, each with room for `most` points."""
+    most = int(POINTS.max())
+    padded = [np.pad(box, ((0, most - len(box)), (0, 0))) for box in BOXES]
+    return torch.from_numpy(np.concatenate(padded).T.astype(np.float32)).to(device), most
+
+
+def _in_plane(n: int, generator: torch.Generator, rotate: float, scale: float, shear: float) -> Tensor:
+    """(n, 3, 3) matrices to multiply from the left: scale rows and columns, shear, rotate; the depth stays."""
+    numbers = torch.rand(4, n, device=generator.device, generator=generator) * 2 - 1
+    angle, slant = numbers[0] * math.radians(rotate), torch.tan(numbers[1] * math.radians(shear))
+    high, wide = 1 + numbers[2] * scale, 1 + numbers[3] * scale
+    matrix = torch.zeros(n, 3, 3, device=generator.device)
+    matrix[:, 0, 0], matrix[:, 0, 1] = high * angle.cos(), wide * (angle.sin() + slant * angle.cos())
+    matrix[:, 1, 0], matrix[:, 1, 1] = -high * angle.sin(), wide * (angle.cos() - slant * angle.sin())
+    matrix[:, 2, 2] = 1
+    return matrix
+
+
+def _upright_then(angles: Tensor) -> Tensor:
+    """(N, 3) angles x, y, z in radians → (N, 3, 3): the quarter turn to upright, then Rz @ Ry @ Rx, to multiply from the right."""
+    (cx, cy, cz), (sx, sy, sz) = angles.cos().T, angles.sin().T
+    zero, one = torch.zeros_like(cx), torch.ones_like(cx)
+
+    def matrix(*values: Tensor) -> Tensor:
+        return torch.stack(values, 1).view(-1, 3, 3)
+
+    about_x = matrix(one, zero, zero, zero, cx, sx, zero, -sx, cx)
+    about_y = matrix(cy, zero, -sy, zero, one, zero, sy, zero, cy)
+    about_z = matrix(cz, sz, zero, -sz, cz, zero, zero, zero, one)
+    upright = torch.tensor([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]], device=angles.device)
+    return upright @ about_z @ about_y @ about_x

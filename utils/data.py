@@ -3,7 +3,6 @@
 import hashlib
 import os
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils import ROOT, CourseError, smoke, voxels
+from utils.experiments import KINDS
+from utils.files import ANEW, read_idx, shown
 
 
 class Split(NamedTuple):
@@ -38,17 +39,27 @@ class Split(NamedTuple):
 class Dataset:
     """A data set as whole tensors, with the facts that a log quotes."""
 
-    name: str  # what it is, not what was asked for: "digits" when they stand in
+    name: str  # what it is, not what was asked for: "digits" where they stand in
+    kind: str  # images or voxels
     train: Split
     test: Split
     mean: float  # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalised
     std: float
-    fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors
+    fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors, floats rounded to five decimals
     classes: tuple[str, ...]
     whole: bool = True  # False for the few hundred images of a smoke run
     valid: Split | None = None
-    source: str = ""  # of voxels: published, fetched or rebuilt
-    digits: Tensor | None = None  # of voxels: (N, 28, 28) uint8, from which training rows 2i and 2i + 1 come
+    originals: Tensor | None = None  # of voxels: (N, 28, 28) uint8, the digits of which training rows 2i and 2i + 1 are made
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image or grid as the network gets it."""
+        return tuple(self.test.images.shape[1:])
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """Parts of the test half that are also scored on their own: of voxels the upright and the rotated rows."""
+        return {"upright": self.test[::2], "rotated": self.test[1::2]} if self.kind == "voxels" else {}
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data on `device`."""
@@ -59,22 +70,29 @@ class Dataset:
         """Move `n` training images to `valid`: the last n of a permutation pinned for all time (NumPy's RandomState 0).
 
         Of voxels the two rows of a digit stay together, and their order stays upright, rotated.
+
+        Raises CourseError if there are not so many.
         """
-        group = 1 if self.digits is None else 2
+        group = 2 if self.kind == "voxels" else 1
         if not 0 < n < len(self.train) or n % group:
             even = "even, " * (group == 2)
             raise CourseError(f"valid = {n}: expected {even}1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images")
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train) // group))
         rows = (order[:, None] * group + torch.arange(group)).flatten()
-        digits = self.digits if self.digits is None else self.digits[order[: -n // group]]
+        originals = self.originals if self.originals is None else self.originals[order[: -n // group]]
         valid = self.train[rows[-n:]]
-        if valid.images.shape[1:] != self.test.images.shape[1:]:  # still digits, of which grids are drawn
+        if valid.images.shape[1:] != self.input_shape:  # still digits, of which grids are drawn
             valid = Split(_grids(voxels.pairs(valid.images[::2, 0].numpy(), (0, 0))), valid.labels)
-        return replace(self, train=self.train[rows[:-n]], valid=valid, digits=digits)
+        return replace(self, train=self.train[rows[:-n]], valid=valid, originals=originals)
 
     def undrawn(self) -> "Dataset":
-        """Voxels: the same with each training row as the (1, 28, 28) image of its digit, for grids to be drawn from anew."""
-        return replace(self, train=Split(self.digits.repeat_interleave(2, 0).unsqueeze(1), self.train.labels))
+        """Voxels: the same with each training row as the (1, 28, 28) image of its digit, for grids to be drawn from anew.
+
+        Raises CourseError where the digits are not known.
+        """
+        if self.originals is None:
+            raise CourseError(f"the digits behind {self.name} are not known, so no grids can be drawn anew: expected mnist3d")
+        return replace(self, train=Split(self.originals.repeat_interleave(2, 0).unsqueeze(1), self.train.labels))
 
 
 @dataclass(frozen=True)
@@ -114,19 +132,19 @@ SOURCES = {
         fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
     ),
 }
-NAMES = (*SOURCES, "digits", "mnist3d", "mnist3d_all")
+NAMES = (*SOURCES, "digits", *KINDS)
 # The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from them: only these
 # may be published.
 PUBLISHABLE = {
     "mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d",
-    "mnist3d": "68ebaa89f4b546db4be9045541e3309258c75eb98f3358c989f4a917f30484d4",
-    "mnist3d_all": "8f1289f6916ea793ec0a670dff23a647ef38c6055cfc6f76a5dcd1a7579e1253",
+    "mnist3d": "6c99941ceee1c6b8582ec04403757a910556126fe534ff8d56c59725164a2bb6",
+    "mnist3d_all": "bb3f77e7fee5155e99d1c977367086f8bd9d86d8b9a2be994d3cbb97da553ae8",
 }
 
 
 def load(name: str = "mnist") -> Dataset:
-    """Load a data set by name (one of NAMES): from $COURSE_DATA (a relative one starts at the
-    repository's root) or data/, else downloaded into data/.
+    """Load a data set by name (one of NAMES): from $COURSE_DATA (a relative one starts at the repository's root) or data/, else
+    downloaded into data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/; mnist3d_published is used where it lies.
 
     Where neither is possible, says so in one line and returns scikit-learn's 1,797 handwritten digits under their own
     name. In a smoke run only the first few hundred images are kept.
@@ -135,40 +153,41 @@ def load(name: str = "mnist") -> Dataset:
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
-    if name.startswith("mnist3d"):
-        return _voxels(whole_mnist=name == "mnist3d_all")
-    parts = _digits() if name == "digits" else _idx(name)
-    if parts is None:
-        name, parts = "digits", _digits()
+    if name in KINDS:
+        return _voxels(name)
+    halves = _fallback_digits() if name == "digits" else _idx(name)
+    if halves is None:
+        name, halves = "digits", _fallback_digits()
     classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
-    train, test = parts
-    counts = sum(torch.bincount(part.flatten(), minlength=256) for part in train.images.split(CHUNK)).double() / train.images.numel()
+    train, test = halves
+    counts = sum(torch.bincount(chunk.flatten(), minlength=256) for chunk in train.images.split(CHUNK)).double() / train.images.numel()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum()
     std = (counts * (values - mean) ** 2).sum().sqrt()
-    data = Dataset(name, train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train, *test), classes)
+    data = Dataset(name, "images", train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train, *test), classes)
     if smoke():
         data = replace(data, train=train[:512], test=test[:256], whole=False)
     return data
 
 
-def _voxels(whole_mnist: bool = False) -> Dataset:
-    """3D-MNIST: the published file where it lies in a data folder or kagglehub can fetch it, else rebuilt from MNIST and kept.
-
-    whole_mnist: instead of its training rows the images of all of MNIST's training digits, two rows each, undrawn.
-    """
-    mnist = load("mnist")
-    # a smoke run's few are not worth a file
-    rows, source = (voxels.build(*_first(mnist, 192, 64)), "rebuilt") if smoke() else _voxel_rows(mnist)
+def _voxels(name: str) -> Dataset:
+    """3D-MNIST, rebuilt or as published; of mnist3d_all the training half is the images of all of MNIST's, two rows each, undrawn."""
+    if name == "mnist3d_published":
+        rows, originals, classes, whole = _published_rows(), None, tuple("0123456789"), True
+    else:
+        mnist = load("mnist")
+        name, classes, whole = name.replace("mnist", mnist.name), mnist.classes, not smoke()  # voxels of fallback digits say so
+        # a smoke run's few are not worth a file
+        rows = _rebuilt_rows(mnist) if whole else voxels.build(*_first(mnist, 192, 64))
+        originals = mnist.train.images[: len(rows.y_train) // 2, 0]
     train, test = (
         Split(_grids(grids), torch.from_numpy(labels)) for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
     )
-    name, digits = f"{mnist.name}3d", mnist.train.images[: len(train) // 2, 0]  # voxels of the digits that stand in say so
-    if whole_mnist:
-        name, digits = f"{name}_all", mnist.train.images[:, 0]
-        train = Split(digits.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    fingerprint = _fingerprint(*train, *test)
-    return Dataset(name, train, test, 0.0, 1.0, fingerprint, mnist.classes, not smoke(), source=source, digits=digits)
+    if name.endswith("_all"):
+        originals = mnist.train.images[:, 0]
+        train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
+    data = Dataset(name, "voxels", train, test, 0.0, 1.0, _fingerprint(*train, *test), classes, whole, originals=originals)
+    return replace(data, train=train[:384], test=test[:128], whole=False) if smoke() and name == "mnist3d_published" else data
 
 
 def _grids(rows: np.ndarray) -> Tensor:
@@ -176,39 +195,36 @@ def _grids(rows: np.ndarray) -> Tensor:
     return torch.from_numpy(rows).view(-1, 1, voxels.SIDE, voxels.SIDE, voxels.SIDE)
 
 
-def _voxel_rows(mnist: Dataset) -> tuple[voxels.Rows, str]:
-    """The rows of full_dataset_vectors.h5 and where they are from. A rebuilt file is cached in data/."""
-    cache = ROOT / "data" / voxels.FILE
-    for path in [root / file for root in _folders() for file in (voxels.FILE, voxels.FILE.name)]:
+def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
+    """The rows that MNIST's digits give: read from data/ if they were built from the very same digits before, else built and kept there.
+
+    A file that can't be kept is only said: the training that wanted it goes on.
+    """
+    for folder in _folders():
+        path = folder / voxels.REBUILT
         if path.is_file():
             rows, facts = voxels.read(path)
-            if facts.get("mnist", mnist.fingerprint) == mnist.fingerprint:  # else it was rebuilt from other digits
-                return rows, "rebuilt" if facts else "published"
-    if mnist.name != "mnist":  # of digits that stand in nothing is kept
-        return voxels.build(*_first(mnist, voxels.TRAIN, voxels.TEST), echo=True), "rebuilt"
-    fetched = _from_kaggle()
-    return (voxels.read(fetched)[0], "fetched") if fetched else (build_voxels(cache, mnist), "rebuilt")
-
-
-def _from_kaggle() -> Path | None:
-    """full_dataset_vectors.h5 by kagglehub; None where that is not installed, or (said in one line) can't fetch it."""
-    try:
-        import kagglehub
-    except ImportError:
-        return None
-    try:
-        return Path(kagglehub.dataset_download("daavoo/3d-mnist", path=voxels.FILE.name))
-    except Exception as error:  # network, login or service: kagglehub raises errors of several libraries
-        print(f"3D-MNIST could not be fetched by kagglehub ({' '.join(str(error).split())[:120]}): rebuilding it", file=sys.stderr)
-        return None
-
-
-def build_voxels(path: Path, mnist: Dataset | None = None) -> voxels.Rows:
-    """Rebuild full_dataset_vectors.h5 from MNIST at `path`, with a progress bar."""
-    mnist = mnist or load("mnist")
+            if facts.get("mnist") == mnist.fingerprint:
+                return rows
     rows = voxels.build(*_first(mnist, voxels.TRAIN, voxels.TEST), echo=True)
-    voxels.write(path, rows, {"rebuilt by": "utils.voxels", "mnist": mnist.fingerprint, "seed": 0})
+    if mnist.name == "mnist":  # of fallback digits nothing is kept
+        try:
+            voxels.write(ROOT / "data" / voxels.REBUILT, rows, {"mnist": mnist.fingerprint, "seed": 0})
+        except CourseError as error:
+            print(f"{error} Going on without it.", file=sys.stderr)
     return rows
+
+
+def _published_rows() -> voxels.Rows:
+    """The rows of the published full_dataset_vectors.h5, from a data folder. Raises CourseError if it is not there."""
+    paths = [folder / file for folder in _folders() for file in (voxels.PUBLISHED, voxels.PUBLISHED.name)]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise CourseError(
+            f"mnist3d_published is not at hand: expected kaggle.com/daavoo/3d-mnist's file at {shown(paths[-2])}. "
+            "mnist3d is the same data rebuilt from MNIST, and needs no file."
+        )
+    return voxels.read(found)[0]
 
 
 def _first(mnist: Dataset, train: int, test: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -243,7 +259,7 @@ def _idx(name: str) -> tuple[Split, Split] | None:
             return None
         finally:
             socket.setdefaulttimeout(timeout)
-    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in source.files(root))
+    train_images, train_labels, test_images, test_labels = (read_idx(file, memory_bound()) for file in source.files(root))
     halves = []
     for images, labels, file in (
         (train_images, train_labels, source.files(root)[0]),
@@ -263,47 +279,7 @@ def _idx(name: str) -> tuple[Split, Split] | None:
     return tuple(halves)
 
 
-ANEW = "Delete both files and run again to have them downloaded anew."
-IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
-
-
 CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
-
-
-def read_idx(path: Path) -> Tensor:
-    """Read an IDX file of uint8 or int32 with up to three axes, or map it if it is larger than memory_bound().
-
-    Raises CourseError if header and size disagree.
-
-    Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(16)
-        if len(head) < 8 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
-            raise CourseError(
-                f"{shown(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 and 01 to 03. {ANEW}"
-            )
-        dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
-        shape = tuple(np.frombuffer(head, ">u4", head[3], 4).tolist())
-        expected = start + int(np.prod(shape)) * dtype.itemsize
-        if size != expected:
-            raise CourseError(
-                f"{shown(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
-            )
-        if size > memory_bound():
-            return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
-        file.seek(start)
-        values = np.fromfile(file, dtype).reshape(shape)
-    return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))
-
-
-def write_idx(path: Path, values: Tensor) -> None:
-    """Write a uint8 or int32 tensor of up to three axes as the IDX file that read_idx reads."""
-    kind = {torch.uint8: 0x08, torch.int32: 0x0C}[values.dtype]
-    with path.open("wb") as file:
-        file.write(struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape))
-        values.contiguous().numpy().astype(IDX_TYPES[kind]).tofile(file)
 
 
 def memory_bound() -> float:
@@ -315,7 +291,7 @@ def memory_bound() -> float:
         raise CourseError(f"COURSE_MEMORY_GB = {bound!r}: expected a number of gigabytes") from None
 
 
-def _digits() -> tuple[Split, Split]:
+def _fallback_digits() -> tuple[Split, Split]:
     """scikit-learn's 1,797 digits (UCI Optical Recognition, 8×8, 0…16), resized to 28×28; the last 360 are the test half."""
     from sklearn.datasets import load_digits
 
@@ -330,11 +306,7 @@ def _fingerprint(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        for part in tensor.split(CHUNK):
-            digest.update(part.contiguous().numpy())
+        for chunk in tensor.split(CHUNK):
+            chunk = (chunk * 1e5).round().int() if chunk.is_floating_point() else chunk
+            digest.update(chunk.contiguous().numpy())
     return digest.hexdigest()
-
-
-def shown(path: Path) -> str:
-    """A path as a reader would type it: relative to the repository where it lies inside."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -1,34 +1,37 @@
 """The only training loop and the only test loop."""
 
 import math
-import random
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 from tqdm import tqdm
 
-from utils import CourseError, distributed, voxels
-from utils.augment import affine
+from utils import CourseError, ddp
+from utils.augment import augmentation, scaled
 from utils.data import Dataset, Split
-from utils.experiments import Experiment
+from utils.experiments import Recipe
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
 
-class Score(NamedTuple):
-    """loss: mean cross-entropy; correct of total images."""
+@dataclass(frozen=True)
+class Score:
+    """loss: mean cross-entropy; correct of total images. Raises ValueError for what no evaluation can give."""
 
     loss: float
     correct: int
     total: int
+
+    def __post_init__(self):
+        if not (0 <= self.correct <= self.total and self.total):
+            raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total")
 
     @property
     def percent(self) -> float:
@@ -38,11 +41,6 @@ class Score(NamedTuple):
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
     """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set; same shape and device."""
     return scaled(images).sub(mean).div_(std)
-
-
-def scaled(images: Tensor) -> Tensor:
-    """uint8 0…255 → float32 0…1; floats are that already."""
-    return images if images.is_floating_point() else images.float().div_(255)
 
 
 @torch.inference_mode()
@@ -57,200 +55,232 @@ def predict(model: nn.Module, images: Tensor, mean: float, std: float, batch_siz
 
 def evaluate(model: nn.Module, split: Split, mean: float, std: float) -> Score:
     """Mean cross-entropy and correct / total over the whole split."""
-    logits = predict(model, split.images, mean, std)
-    loss = F.cross_entropy(logits.double(), split.labels).item()
-    return Score(loss, int((logits.argmax(1) == split.labels).sum()), len(split))
+    logits, labels = predict(model, split.images, mean, std).cpu(), split.labels.cpu()  # not every device has float64
+    return Score(F.cross_entropy(logits.double(), labels).item(), int((logits.argmax(1) == labels).sum()), len(split))
 
 
 class Training:
     """All that an epoch changes: the network, optimizer, schedule, every random state, and the rows so far.
 
     state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit. Where several processes
-    train together (utils.distributed), all of them call state_dict(), for each holds a global random state of its own.
+    train together (utils.ddp), all of them call state_dict(), for each holds a global random state of its own.
     """
 
-    def __init__(self, model: nn.Module, experiment: Experiment, seed: int, images: int):
+    def __init__(self, model: nn.Module, recipe: Recipe, seed: int, images: int):
         """images: how many an epoch has."""
         device = next(model.parameters()).device
-        steps = math.ceil(images / experiment.batch_size)
         self.model = model
-        self.trained = distributed.wrap(model)  # the same network, to call in training
-        self.optimizer = make_optimizer(model, experiment)
-        self.scheduler = make_scheduler(self.optimizer, experiment, steps)
+        self.recipe = recipe
+        self.wrapped = ddp.wrap(model)  # the same network, to call in training
+        self.optimizer = make_optimizer(model, recipe)
+        self.scheduler = make_scheduler(self.optimizer, recipe, math.ceil(images / recipe.batch_size))
+        self.average = None
+        if recipe.average:
+            self.average = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(recipe.average), use_buffers=True)
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
         self.order = torch.Generator().manual_seed(seed)
-        self.augment = torch.Generator(device).manual_seed(seed)
+        self.numbers = torch.Generator(device).manual_seed(seed)
+        self.augment = augmentation(recipe, self.numbers)
         self.history: list[Row] = []
         self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
+    @property
+    def tested(self) -> nn.Module:
+        """The network whose accuracy counts: with the weights' running average where the recipe asks for it."""
+        return self.average.module if self.average else self.model
+
+    def step(self, loss: Tensor) -> None:
+        """One step of the optimizer, the schedule and the average."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.step_schedule()
+        if self.average:
+            self.average.update_parameters(self.model)
+
+    def step_schedule(self, held_out_loss: float | None = None) -> None:
+        """Called after every step, and after every epoch with its loss on held-out images: what `plateau` goes by, and it alone."""
+        if not isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
+            if held_out_loss is None:
+                self.scheduler.step()
+        elif held_out_loss is not None:
+            self.scheduler.step(held_out_loss)
+
     def state_dict(self) -> dict:
-        mine, *others = distributed.gather(random_state())
         return {
             "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "order": self.order.get_state(),
-            "augment": self.augment.get_state(),
-            **mine,
-            "others": others,
+            "numbers": self.numbers.get_state(),
+            "device": self.numbers.device.type,
+            "processes": ddp.gather(random_state()),
             "history": self.history,
             "best": self.best,
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from what state_dict() gave, bit for bit on the same kind of device.
+
+        On another kind the generators there know nothing of this one's states, so they begin anew, from the epoch's number.
+        """
         self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        fused = [group["fused"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, value in zip(self.optimizer.param_groups, fused, strict=True):
+            group["fused"] = value
         self.scheduler.load_state_dict(state["scheduler"])
         self.order.set_state(state["order"])
-        self.augment.set_state(state["augment"])
-        states = [state, *state.get("others", [])]
-        if distributed.rank() < len(states):  # else there were fewer processes before: this one begins as it was seeded
-            set_random_state(states[distributed.rank()])
         self.history = list(state["history"])
-        self.best = state.get("best")
+        self.best = state["best"]
+        if state["device"] == self.numbers.device.type:
+            self.numbers.set_state(state["numbers"])
+            if ddp.rank() < len(state["processes"]):  # else there were fewer processes before: this one begins as it was seeded
+                set_random_state(state["processes"][ddp.rank()])
+        else:
+            self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
 
 
 def random_state() -> dict:
-    """Every global random state of this process."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (kind, keys.tolist(), *rest),
-        "python": random.getstate(),
-    }
+    """Every global random state of this process that training draws from."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
 def set_random_state(state: dict) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
 
 
-def make_optimizer(model: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
     parameters = list(model.parameters())
-    common = {"lr": experiment.lr, "weight_decay": experiment.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
-    if experiment.optimizer in ("sgd", "heavy_ball"):
-        nesterov = experiment.optimizer == "sgd" and experiment.momentum > 0
-        return torch.optim.SGD(parameters, momentum=experiment.momentum, nesterov=nesterov, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[experiment.optimizer](parameters, **common)
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
+    if not recipe.decay_vectors:
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+        parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    if recipe.optimizer in ("sgd", "heavy_ball"):
+        nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
 
 
-def make_scheduler(optimizer: torch.optim.Optimizer, experiment: Experiment, steps: int) -> lr_scheduler.LRScheduler:
-    """The recipe's learning rate, stepped once a batch; `steps`: batches an epoch."""
-    if experiment.schedule == "one_cycle":
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
+    """The recipe's learning rate; `steps`: batches an epoch."""
+    if recipe.schedule == "one_cycle":
         return lr_scheduler.OneCycleLR(
             optimizer,
-            max_lr=experiment.lr,
-            total_steps=steps * experiment.epochs,
-            pct_start=experiment.warmup,
+            max_lr=recipe.lr,
+            total_steps=steps * recipe.epochs,
+            pct_start=recipe.warmup,
             cycle_momentum=False,
             div_factor=10,
             final_div_factor=100,
         )
-    if experiment.schedule == "plateau":  # stepped once an epoch, by fit()
+    if recipe.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
-    drops = [(experiment.drop_at - 1) * steps] if experiment.schedule == "step" else []
+    drops = [(recipe.drop_at - 1) * steps] if recipe.schedule == "step" else []
     return lr_scheduler.MultiStepLR(optimizer, drops)
 
 
 def fit(
     model: nn.Module,
     data: Dataset,
-    experiment: Experiment,
+    recipe: Recipe,
     seed: int = 0,
     state: dict | None = None,
     after_epoch: Callable[[Training], None] = lambda training: None,
     echo: bool = True,
 ) -> list[Row]:
-    """Train `model` in place for experiment.epochs and return one row an epoch; with experiment.patience, stop early and
-    leave the model as it was after the best validation epoch (see kept).
+    """Train `model` in place for recipe.epochs and return one row per epoch; with recipe.patience, stop early and
+    leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged weights.
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
-    echo: one progress bar an epoch (in a terminal or a notebook) and its log lines.
+    echo: one progress bar per epoch (in a terminal or a notebook) and its log lines.
 
     Raises CourseError when the loss is no longer finite; what was saved before stays.
     """
-    training = Training(model, experiment, seed, len(data.train))
+    training = Training(model, recipe, seed, len(data.train))
     if state:
         training.load_state_dict(state)
-    part, held = ("valid", data.valid) if data.valid else ("test", data.test)
-    for epoch in range(len(training.history) + 1, experiment.epochs + 1):
-        if experiment.patience and training.history and epoch - 1 - kept(training.history, experiment)["epoch"] >= experiment.patience:
-            break
-        start, lr = time.perf_counter(), training.scheduler.get_last_lr()[0]
-        train = train_epoch(training, data, experiment, echo)
-        if not math.isfinite(train.loss):
-            raise CourseError(
-                f"{experiment.name}, seed {seed}: the training loss became {train.loss} in epoch {epoch}, so the run was stopped and "
-                f"nothing of this epoch kept. Try a lower learning rate than {experiment.lr:g} (--lr {experiment.lr / 10:g})."
-            )
-        score = evaluate(model, held, data.mean, data.std)
-        if experiment.schedule == "plateau":
-            training.scheduler.step(score.loss)
-        row = {"epoch": epoch, "lr": lr}
-        row |= {f"train_{key}": value for key, value in train._asdict().items()}
-        row |= {f"{part}_{key}": value for key, value in score._asdict().items()}
-        row["seconds"] = time.perf_counter() - start
+    while not is_over(training.history, recipe):
+        row = train_and_test(training, data, seed, echo)
         training.history.append(row)
-        if experiment.patience and kept(training.history, experiment) is row:
-            training.best = {key: value.clone() for key, value in model.state_dict().items()}
+        if recipe.patience and kept(training.history, recipe) is row:
+            training.best = {key: value.clone() for key, value in training.tested.state_dict().items()}
         if echo:
             print(describe(row), flush=True)
         after_epoch(training)
-    if training.best:
-        model.load_state_dict(training.best)
+    model.load_state_dict(training.best or training.tested.state_dict())
     return training.history
 
 
-def kept(history: list[Row], experiment: Experiment) -> Row:
+def is_over(history: list[Row], recipe: Recipe) -> bool:
+    """Whether a run with these rows has had its epochs, or its patience is at an end."""
+    waited = len(history) - kept(history, recipe)["epoch"] if history and recipe.patience else 0
+    return len(history) >= recipe.epochs or waited >= recipe.patience > 0
+
+
+def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> Row:
+    """One epoch: its row of the log. Raises CourseError when the loss is no longer finite."""
+    recipe, epoch = training.recipe, len(training.history) + 1
+    start, lr = time.perf_counter(), training.scheduler.get_last_lr()[0]
+    train = train_epoch(training, data, echo)
+    if not math.isfinite(train.loss):
+        raise CourseError(
+            f"{recipe.model}, seed {seed}: the training loss became {train.loss} in epoch {epoch}, so the run was stopped and "
+            f"nothing of this epoch kept. Try a lower learning rate than {recipe.lr:g} (--lr {recipe.lr / 10:g})."
+        )
+    part, split = ("valid", data.valid) if data.valid else ("test", data.test)
+    score = evaluate(training.tested, split, data.mean, data.std)
+    training.step_schedule(score.loss)
+    row = {"epoch": epoch, "lr": lr}
+    row |= {f"train_{key}": value for key, value in asdict(train).items()}
+    row |= {f"{part}_{key}": value for key, value in asdict(score).items()}
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def kept(history: list[Row], recipe: Recipe) -> Row:
     """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation images."""
-    if not experiment.patience:
+    if not recipe.patience:
         return history[-1]
-    return max(history, key=lambda row: row["valid_correct"] if experiment.keep == "accuracy" else -row["valid_loss"])
+    return max(history, key=lambda row: row["valid_correct"] if recipe.keep == "accuracy" else -row["valid_loss"])
 
 
-def train_epoch(training: Training, data: Dataset, experiment: Experiment, echo: bool = False) -> Score:
+def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     """One pass over the training set in a new random order. Sums stay on the device; nothing waits for it but the bar.
 
-    Of several processes each draws the same order and takes its share of every batch (see utils.distributed); all return
-    the score over the whole set.
+    Of several processes each draws the same order and takes its shard of every batch (see utils.ddp); all return
+    the score over the whole set: the plain cross-entropy, whether the recipe smooths labels or not.
     """
-    model, optimizer, scheduler = training.trained.train(), training.optimizer, training.scheduler
+    model, smoothing = training.wrapped.train(), training.recipe.label_smoothing
     images, labels = data.train
     order = torch.randperm(len(labels), generator=training.order).to(labels.device)
     loss_sum = torch.zeros((), device=labels.device)
     correct = torch.zeros((), device=labels.device, dtype=torch.int64)
-    deform = {"rotate": experiment.rotate, "scale": experiment.scale, "shear": experiment.shear}
-    with progress(order.split(experiment.batch_size), echo) as batches:
+    with progress(order.split(training.recipe.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
-            part, factor = distributed.share(len(rows))  # of one process: all of it, and 1
-            mine = rows[part]
-            batch = images.index_select(0, mine)
-            if experiment.fresh:  # rows 2i are upright, rows 2i + 1 rotated
-                batch = voxels.draw(batch.squeeze(1), mine % 2 == 1, training.augment, **deform)
-            else:
-                batch = affine(scaled(batch), training.augment, shift=experiment.shift, **deform, part=part, whole=len(rows))
-            logits = model(batch.sub_(data.mean).div_(data.std))
-            loss = F.cross_entropy(logits, labels[mine], label_smoothing=experiment.label_smoothing) * factor
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if experiment.schedule != "plateau":
-                scheduler.step()
-            loss = loss.detach()
-            if experiment.label_smoothing:  # what is logged is the plain cross-entropy, so that the curves of two recipes compare
-                loss = F.cross_entropy(logits.detach(), labels[mine]) * factor
-            loss_sum += loss * len(rows)
-            correct += (logits.argmax(1) == labels[mine]).sum() * (factor > 0)
+            shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
+            batch = training.augment(images.index_select(0, rows), rows, shard)
+            targets = labels[rows[shard]]
+            logits = model(normalise(batch, data.mean, data.std))
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing) * factor
+            training.step(loss)
+            plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach()
+            loss_sum += plain * len(rows)
+            if factor:
+                correct += (logits.argmax(1) == targets).sum()
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
-                batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
-    distributed.end_epoch(training.model, loss_sum, correct)
-    return Score(loss_sum.item() / distributed.world() / len(labels), int(correct), len(labels))
+                batches.set_description(f"loss={plain.item():.4f} batch_id={batch_id}", refresh=False)
+    ddp.reduce_epoch(training.model, loss_sum, correct)
+    if training.average:
+        ddp.reduce_epoch(training.tested)
+    return Score(loss_sum.item() / ddp.world_size() / len(labels), int(correct), len(labels))
 
 
 @contextmanager

@@ -1,12 +1,16 @@
-"""Every network of the course, written as its own table: output shape and receptive field (RF) at each line's end."""
+"""Every network of the course, written as its own table: output shape and receptive field (RF) at each line's end.
 
+A new network is one more public function here (or one nn.Module class): whatever says that it returns a network is in MODELS.
+"""
+
+import ast
+import inspect
 from collections.abc import Callable
 
-import torch
-from torch import nn
+from torch import fx, nn
 
 from utils import CourseError, closest
-from utils.layers import BatchNorm2d, FaceOn, Oranges
+from utils.layers import FaceOn, Oranges, Residual
 
 
 def base(dropout: float = 0.0) -> nn.Sequential:
@@ -40,25 +44,25 @@ def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 7,786 parameters; batch norm after every 3×3 convolution."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
-        BatchNorm2d(8),
+        nn.BatchNorm2d(8),
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
-        BatchNorm2d(8),
+        nn.BatchNorm2d(8),
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×28×28  RF 7
-        BatchNorm2d(16),
+        nn.BatchNorm2d(16),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×14×14  RF 8
         nn.Conv2d(16, 4, 1, bias=False),  # 4×14×14  RF 8
         nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
-        BatchNorm2d(8),
+        nn.BatchNorm2d(8),
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
-        BatchNorm2d(16),
+        nn.BatchNorm2d(16),
         nn.ReLU(inplace=True),
         nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
-        BatchNorm2d(16),
+        nn.BatchNorm2d(16),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×7×7  RF 22
@@ -73,22 +77,22 @@ def under_20k(dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, 32, 3),  # 32×26×26  RF 3
         nn.ReLU(inplace=True),
-        BatchNorm2d(32),
+        nn.BatchNorm2d(32),
         nn.Conv2d(32, 32, 3),  # 32×24×24  RF 5
-        BatchNorm2d(32),
+        nn.BatchNorm2d(32),
         nn.MaxPool2d(2),  # 32×12×12  RF 6
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.Conv2d(32, 8, 1),  # 8×12×12  RF 6
         nn.ReLU(inplace=True),
-        BatchNorm2d(8),
+        nn.BatchNorm2d(8),
         nn.Conv2d(8, 32, 5),  # 32×8×8  RF 14
-        BatchNorm2d(32),
+        nn.BatchNorm2d(32),
         nn.MaxPool2d(2),  # 32×4×4  RF 16
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.Conv2d(32, 16, 1),  # 16×4×4  RF 16
-        BatchNorm2d(16),
+        nn.BatchNorm2d(16),
         nn.Flatten(),
         nn.Linear(256, 10),
     )
@@ -96,7 +100,7 @@ def under_20k(dropout: float = 0.0) -> nn.Sequential:
 
 def _unit(into: int, out: int, stride: int = 1, padding: int = 1) -> list[nn.Module]:
     """What the family of mnist_medium is made of: 3×3 convolution, ReLU, batch norm."""
-    return [nn.Conv2d(into, out, 3, stride, padding, bias=False), nn.ReLU(inplace=True), BatchNorm2d(out)]
+    return [nn.Conv2d(into, out, 3, stride, padding, bias=False), nn.ReLU(inplace=True), nn.BatchNorm2d(out)]
 
 
 def mnist_medium(dropout: float = 0.0) -> nn.Sequential:
@@ -222,14 +226,14 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(
         nn.ZeroPad2d(-2),  # 1×24×24: cut off the margin, which is empty in MNIST
         nn.Conv2d(1, 16, 5, stride=2, bias=False),  # 16×10×10  RF 5
-        BatchNorm2d(16),
+        nn.BatchNorm2d(16),
         nn.ReLU(inplace=True),
         nn.Conv2d(16, 32, 3, bias=False),  # 32×8×8  RF 9
         nn.MaxPool2d(2),  # 32×4×4  RF 11
-        BatchNorm2d(32),
+        nn.BatchNorm2d(32),
         nn.ReLU(inplace=True),
         nn.Conv2d(32, 64, 3, padding=1, bias=False),  # 64×4×4  RF 19
-        BatchNorm2d(64),
+        nn.BatchNorm2d(64),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.Flatten(),
@@ -267,7 +271,7 @@ def voxel_density(dropout: float = 0.25) -> nn.Sequential:
 
 def _views(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """What voxel_best is made of: convolution, batch norm, ReLU."""
-    return [nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), BatchNorm2d(out), nn.ReLU(inplace=True)]
+    return [nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
 def voxel_best(dropout: float = 0.0) -> nn.Sequential:
@@ -292,41 +296,191 @@ def voxel_best(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-NETWORKS = (base, bn_augmentation, under_20k, mnist_medium, mnist_small, mnist_ultrasmall)
-NETWORKS += (small_cnn, medium_cnn, small_cnn_logits, medium_cnn_logits, sprint)
-NETWORKS += (voxel_reference, voxel_density, voxel_best)
-MODELS: dict[str, Callable[..., nn.Module]] = {network.__name__: network for network in NETWORKS}
+def _separable(into: int, out: int) -> list[nn.Module]:
+    """A 3×3 convolution in two cheap parts (Chollet 2017, "Xception"): each channel on its own, then across channels; and batch norm."""
+    return [
+        nn.Conv2d(into, into, 3, padding=1, groups=into, bias=False),
+        nn.Conv2d(into, out, 1, bias=False),
+        nn.BatchNorm2d(out),
+    ]
 
 
-def build(name: str, dropout: float = 0.0) -> nn.Module:
-    """A new network by its name in MODELS, with random weights from the global generator."""
+def _used_again(times: int, into: int, kernel: int = 3) -> nn.Sequential:
+    """A residual separable convolution, used several times with the same weights, each time with a batch norm of its own."""
+    shared = nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False), nn.Conv2d(into, into, 1, bias=False)
+    uses = [(Residual(*shared, nn.BatchNorm2d(into)), nn.ReLU(inplace=True)) for _ in range(times)]
+    return nn.Sequential(*(layer for use in uses for layer in use))
+
+
+def separable(dropout: float = 0.0, stem: int = 10, width: int = 24, times: int = 1) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 3,258 parameters: depthwise-separable blocks, three of them residual.
+
+    times: how often each residual block is used, with the same weights.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, stem, 3, padding=1, bias=False),  # 10×28×28  RF 3
+        nn.BatchNorm2d(stem),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),  # 10×14×14  RF 4
+        nn.Sequential(*_separable(stem, width), nn.ReLU(inplace=True)),  # 24×14×14  RF 8
+        _used_again(times, width),  # 24×14×14  RF 12
+        _used_again(times, width),  # 24×14×14  RF 16
+        nn.MaxPool2d(2),  # 24×7×7  RF 18
+        _used_again(times, width),  # 24×7×7  RF 26
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(width, 10),
+    )
+
+
+def recurrent(dropout: float = 0.0, width: int = 18, times: int = 3, kernel: int = 3) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 1,090 parameters: one separable convolution, used again and again.
+
+    times: how often before, and how often after the second pool. The weights are the same, each use has a batch norm of its own.
+    """
+    uses = _used_again(2 * times, width, kernel)
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1, bias=False),  # 18×28×28  RF 3
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),  # 18×14×14  RF 4
+        uses[: 2 * times],  # 18×14×14  RF 16
+        nn.MaxPool2d(2),  # 18×7×7  RF 18
+        uses[2 * times :],  # 18×7×7  RF 42
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(width, 10),
+    )
+
+
+def _plain(into: int, out: int) -> list[nn.Module]:
+    """3×3 convolution, batch norm, ReLU."""
+    return [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
+def residual(dropout: float = 0.0, width: int = 32) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and the maximum of each map decides."""
+
+    def block(into: int, out: int) -> list[nn.Module]:
+        shortcut = None if into == out else nn.Conv2d(into, out, 1, bias=False)
+        return [Residual(*_plain(into, out), *_plain(out, out)[:2], shortcut=shortcut), nn.ReLU(inplace=True)]
+
+    return nn.Sequential(
+        nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False),  # 32×14×14  RF 5
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Sequential(*block(width, width), *block(width, width)),  # 32×14×14  RF 21
+        nn.MaxPool2d(2),  # 32×7×7  RF 23
+        nn.Sequential(*block(width, 2 * width), *block(2 * width, 2 * width)),  # 64×7×7  RF 55
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(2 * width, 10),
+    )
+
+
+def _is_network(found: object) -> bool:
+    returned = inspect.signature(found).return_annotation if inspect.isfunction(found) else found
+    ours = getattr(found, "__module__", "") == __name__ and not found.__name__.startswith("_")
+    return ours and inspect.isclass(returned) and issubclass(returned, nn.Module)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {name: found for name, found in tuple(globals().items()) if _is_network(found)}
+
+
+def parse(model: str) -> tuple[str, dict]:
+    """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for a network or an argument that is not there."""
+    try:
+        call = ast.parse(model.strip(), mode="eval").body
+        name = call.func.id if isinstance(call, ast.Call) else call.id
+        arguments = {word.arg: ast.literal_eval(word.value) for word in getattr(call, "keywords", [])}
+        positional = getattr(call, "args", [])
+    except (SyntaxError, AttributeError, ValueError):
+        raise CourseError(f"model = {model!r}: expected a network's name, with its arguments by name if any: separable(width=24)") from None
     if name not in MODELS:
         raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
-    return MODELS[name](dropout)
+    known = [word for word in inspect.signature(MODELS[name]).parameters if word != "dropout"]
+    if positional or not set(arguments) <= set(known):
+        raise CourseError(f"model = {model!r}: {name} takes {', '.join(f'{word}=…' for word in known) or 'no arguments'}")
+    return name, arguments
 
 
-def memory_format(model: nn.Module) -> torch.memory_format:
-    """The layout in which a network trains fastest: channels last, in two or three dimensions."""
-    volumes = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
-    return torch.channels_last_3d if volumes else torch.channels_last
+def build(model: str, dropout: float = 0.0) -> nn.Module:
+    """A new network by its name in MODELS, with its arguments if it takes any, and random weights from the global generator.
+
+    Raises CourseError for one that is not there.
+    """
+    name, arguments = parse(model)
+    return MODELS[name](dropout, **arguments)
+
+
+class _Tracer(fx.Tracer):
+    """Looks into all that has layers inside."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return not any(module.children())
+
+
+def _graph(model: nn.Module) -> list[fx.Node]:
+    return list(_Tracer().trace(model).nodes)
+
+
+SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Conv3d, nn.MaxPool3d)
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The layers without layers inside, in the order in which an input meets them; one that is used again is there again."""
+    return [model.get_submodule(node.target) for node in _graph(model) if node.op == "call_module"]
+
+
+def input_shape(model: nn.Module) -> tuple[int, ...]:
+    """What a network of the course takes, without N: (1, 16, 16, 16) grids or (1, 28, 28) images."""
+    volumes = isinstance(layers(model)[0], (Oranges, FaceOn, nn.Conv3d))
+    return (1, 16, 16, 16) if volumes else (1, 28, 28)
 
 
 def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers; those that several layers share count once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def receptive_field(model: nn.Module) -> int:
-    """Side, in input pixels, of what one output position before the first Flatten or Linear can see.
+def count_folded(model: nn.Module) -> int:
+    """Parameters that are left when each batch norm behind a convolution is folded into it, as one does for use.
 
-    By arithmetic over convolutions and poolings in the order of model.modules(): r ← r + (k − 1)·j, j ← j·s
+    Scales vanish in the convolution's weights and shifts become its bias, unless the convolution is used more than once.
+    """
+    nodes = [node for node in _graph(model) if node.op == "call_module"]
+    uses = [node.target for node in nodes]
+    shared = {id(layer): sum(model.get_submodule(name) is layer for name in uses) for layer in map(model.get_submodule, uses)}
+    saved = 0
+    for node in nodes:
+        norm, before = model.get_submodule(node.target), node.args[0]
+        if isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)) and before.op == "call_module":
+            layer = model.get_submodule(before.target)
+            if isinstance(layer, (nn.Conv2d, nn.Conv3d)) and shared[id(layer)] == 1:
+                saved += norm.num_features * (1 if layer.bias is None else 2)
+    return count_parameters(model) - saved
+
+
+def receptive_field(model: nn.Module) -> int:
+    """Side, in input pixels, of what one output position before the first Flatten or Linear can see; of branches the widest counts.
+
+    By arithmetic over convolutions and poolings in the order of the data: r ← r + (k − 1)·j, j ← j·s
     (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning").
     """
-    field, jump = 1, 1
-    for layer in model.modules():
+    seen: dict[fx.Node, tuple[int, int]] = {}  # field and jump of each value
+    widest = 1
+    for node in _graph(model):
+        inputs = [seen[before] for before in node.all_input_nodes if before in seen]
+        field, jump = max(inputs, default=(1, 1))
+        layer = model.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, (nn.Flatten, nn.Linear)):
             break
-        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.Conv3d, nn.MaxPool3d)):
-            kernel, stride = (size[0] if isinstance(size, tuple) else size for size in (layer.kernel_size, layer.stride))
+        if isinstance(layer, SPATIAL):
+            kernel, stride = (max(size) if isinstance(size, tuple) else size for size in (layer.kernel_size, layer.stride))
             field += (kernel - 1) * jump
             jump *= stride
-    return field
+        seen[node], widest = (field, jump), max(widest, field)
+    return widest

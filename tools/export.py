@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from utils.artifacts import Preprocess
 
 from utils import CourseError, artifacts
 from utils import data as datasets
-from utils.artifacts import Preprocess
 
 
 class Whole(nn.Module):

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from utils.report import BENCHMARK, EXAMPLE_STEPS, TRIED_ROWS, speed_table
 
 from utils import ROOT, CourseError, artifacts, models, runs, usual, voxels
 from utils import data as datasets
@@ -33,7 +34,6 @@ from utils.augment import affine
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.loops import Training, evaluate, fit, normalise, train_epoch
-from utils.report import BENCHMARK, EXAMPLE_STEPS, TRIED_ROWS, speed_table
 
 RECIPE, SPRINT = EXPERIMENTS["bn_augmentation"], EXPERIMENTS["sprint"]
 TO_994 = "time to 99.4 %"

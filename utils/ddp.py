@@ -3,16 +3,16 @@
 Without torchrun there is one process, every function here is the identity, and no process group exists.
 
 What several processes compute is what one computes: each draws the same order and the same augmentation numbers for the
-whole batch, takes its share of the images, and DistributedDataParallel averages the gradients. The weights differ from those
+whole batch, takes its shard of the images, and DistributedDataParallel averages the gradients. The weights differ from those
 of one process by the rounding of sums that are added in another order: 1e-14 in float64, however long it trains. Over a run in
 float32 rounding grows, as it does between two machines: Adam divides by the root of squared gradients that are all but 0 at
 first, and turns a last digit into steps of up to the learning rate. More than rounding differs only with one of these two:
 
-- Batch norm. Each process normalises by the mean and variance of its own share, so the statistics are those of
+- Batch norm. Each process normalises by the mean and variance of its own shard, so the statistics are those of
   batch / processes images: noisier, and gradients differ from one process's from the first step on. The running averages that
-  evaluation uses are process 0's (the others receive them), so they see a share of the images too. SyncBatchNorm would
-  take the statistics over all shares, but exists for CUDA only, and a recipe should not mean two things on two devices. The
-  smaller the share, the larger the difference.
+  evaluation uses are process 0's (the others receive them), so they see a shard of the images too. SyncBatchNorm would
+  take the statistics over all shards, but exists for CUDA only, and a recipe should not mean two things on two devices. The
+  smaller the shard, the larger the difference.
 - Dropout. It draws from each process's global generator (seed + rank), so the masks are others, as with another seed.
 """
 
@@ -68,7 +68,7 @@ def launched() -> bool:
 
 def rank() -> int:
     """This process's number; 0 writes and prints."""
-    return dist.get_rank() if world() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def local_rank() -> int:
@@ -76,23 +76,23 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(value: T) -> list[T]:
     """Every process's value (anything that can be pickled), in order of rank."""
-    if world() == 1:
+    if world_size() == 1:
         return [value]
-    values = [None] * world()
+    values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
 def together(action: Callable[[], T]) -> T:
     """This process's action(). A CourseError of any process is raised in all of them, so that none waits for one that has ended."""
-    if world() == 1:
+    if world_size() == 1:
         return action()
     result = error = None
     try:
@@ -105,10 +105,10 @@ def together(action: Callable[[], T]) -> T:
     return result
 
 
-def from_lead(action: Callable[[], T]) -> T:
+def on_rank0(action: Callable[[], T]) -> T:
     """Process 0's action(), run there alone and given to all; its CourseError is raised in all."""
     result = [together(lambda: action() if rank() == 0 else None)]
-    if world() > 1:
+    if world_size() > 1:
         dist.broadcast_object_list(result)
     return result[0]
 
@@ -116,7 +116,7 @@ def from_lead(action: Callable[[], T]) -> T:
 def in_turns(action: Callable[[], T]) -> T:
     """This process's action(): first in the first process of every machine, which may download, then in the others, which find it done."""
     first, result = local_rank() == 0, None
-    for turn in (True, False) if world() > 1 else (True,):
+    for turn in (True, False) if world_size() > 1 else (True,):
         # the others would only repeat on standard error what the first has said
         with nullcontext() if first else redirect_stderr(io.StringIO()):
             result = together(action if first == turn else lambda found=result: found)
@@ -135,22 +135,34 @@ def require_same(facts: dict) -> None:
                 )
 
 
-def share(n: int) -> tuple[slice, float]:
-    """Which of a batch's n images are this process's, and the factor of its mean loss: averaged over the processes, shares make the
+def pick_device(name: str) -> torch.device:
+    """The device of this process among several. Raises CourseError if its machine has fewer GPUs than processes."""
+    if name not in ("auto", "cuda", "cpu"):
+        raise CourseError(f"device {name!r} can't be used by several processes: expected auto, cuda or cpu")
+    gpus, here = torch.cuda.device_count(), local_rank()
+    if name == "cpu" or (name == "auto" and not gpus):
+        return torch.device("cpu")
+    if here >= gpus:
+        raise CourseError(f"more processes here than GPUs ({gpus}): expected one GPU each; lower --nproc-per-node, or use --device cpu")
+    return torch.device("cuda", here)
+
+
+def shard(n: int) -> tuple[slice, float]:
+    """Which of a batch's n images are this process's, and the factor of its mean loss: averaged over the processes, these make the
     mean over the batch. A process that gets none takes the first image at factor 0, for it must meet the others in backward()."""
-    part = slice(rank(), n, world())
+    part = slice(rank(), n, world_size())
     images = len(range(n)[part])
-    return (part, images * world() / n) if images else (slice(0, 1), 0.0)
+    return (part, images * world_size() / n) if images else (slice(0, 1), 0.0)
 
 
 def wrap(model: nn.Module) -> nn.Module:
     """The network to train with: its backward() averages the gradients over the processes; the network itself if there is one only."""
-    return nn.parallel.DistributedDataParallel(model) if world() > 1 else model
+    return nn.parallel.DistributedDataParallel(model) if world_size() > 1 else model
 
 
-def end_epoch(model: nn.Module, *sums: Tensor) -> None:
+def reduce_epoch(model: nn.Module, *sums: Tensor) -> None:
     """In place: add up `sums` over the processes, and give all of them the buffers (running statistics) of process 0."""
-    if world() > 1:
+    if world_size() > 1:
         for value in sums:
             dist.all_reduce(value)
         for buffer in model.buffers():

@@ -1,0 +1,83 @@
+"""Searching recipes on held-out images with Optuna: `python train.py NAME --search N`.
+
+All processes and machines that see the same folder share one study: it is a journal, to which each adds what it tried. A worker that is
+killed loses the trial that it was at. Every trial, given up early or not, is also a line of the study that utils.trials reads.
+"""
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from utils import CourseError, ddp, runs, smoke, trials
+from utils.experiments import Experiment
+from utils.loops import Row
+from utils.records import own_root
+
+HELD_OUT = 10_000  # training images, where the recipe holds out none
+
+
+def space(experiment: Experiment, trial: optuna.Trial) -> dict[str, object]:
+    """One draw from an experiment's search space: of two floats (lowest, highest) a number between, else one of the choices."""
+    drawn = {}
+    for field, choices in experiment.search.items():
+        if len(choices) == 2 and all(type(value) is float for value in choices):
+            low, high = choices
+            drawn[field] = trial.suggest_float(field, low, high, log=low > 0 and high / low >= 4)
+        else:
+            drawn[field] = trial.suggest_categorical(field, choices)
+    return drawn
+
+
+def open_study(experiment: Experiment) -> optuna.Study:
+    """The study of an experiment, begun or continued; every process that opens it takes part in it."""
+    path = own_root() / "trials" / f"{experiment.name}.journal"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    epochs = experiment.recipe.epochs
+    return optuna.create_study(
+        study_name=experiment.name,
+        storage=JournalStorage(JournalFileBackend(str(path))),
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4)),
+    )
+
+
+def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | None = None, echo: bool = True) -> str:
+    """Try `n` recipes, seed 0 each, and return the study as a table. Raises CourseError for an experiment without a search space."""
+    if not experiment.search or n < 1:
+        raise CourseError(
+            f"{experiment.name}: expected a search space beside its recipe (utils/experiments.py) and a number of trials, not {n}"
+        )
+    held = experiment.but(valid=experiment.recipe.valid or (128 if smoke() else HELD_OUT))
+    study = open_study(held)
+
+    def objective(trial: optuna.Trial) -> float:
+        tried = held.but(**space(experiment, trial))
+
+        def after_epoch(history: list[Row]) -> None:
+            row = history[-1]
+            trial.report(row["valid_correct"] / row["valid_total"], row["epoch"])
+            if trial.should_prune() and row["epoch"] < tried.recipe.epochs:
+                raise Pruned(history)
+
+        try:
+            found = runs.run(tried, 0, device, publish, echo=False, after_epoch=after_epoch)
+        except Pruned as pruned:
+            runs.give_up(tried, 0, pruned.history, publish)
+            raise optuna.TrialPruned from None
+        percent = 100 * found.history[found.facts.kept_epoch - 1]["valid_correct"] / found.history[-1]["valid_total"]
+        if echo and ddp.rank() == 0:
+            print(f"{experiment.name}, trial {trial.number}: {percent:.2f} % with {trial.params}", flush=True)
+        return percent / 100
+
+    study.optimize(objective, n_trials=n)
+    return trials.table(experiment)
+
+
+class Pruned(Exception):
+    """A trial is given up: others did better by this epoch. history: its rows so far."""
+
+    def __init__(self, history: list[Row]):
+        super().__init__("given up early")
+        self.history = history

@@ -1,0 +1,91 @@
+"""What a number depends on, besides recipe, seed and data: device, threads, versions, commit, and the sources that decide the weights."""
+
+import hashlib
+import platform
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils import ROOT
+
+# the modules that a training runs through; the others can change in mid-run without a bit of the result changing
+DECIDING = ("models", "layers", "voxels", "augment", "data", "loops", "ddp", "cpu")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run ran. threads: of one process; processes: that trained together."""
+
+    device: str
+    threads: int
+    processes: int
+    platform: str
+    python: str
+    torch: str
+    numpy: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """What ran. commit: with "+changes" if a deciding source differed from it, "unknown" outside git; sources: digest of them all."""
+
+    commit: str
+    sources: str
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A continuation: after how many epochs, by which code, and where. None: not recorded then."""
+
+    after_epoch: int
+    code: Code | None
+    environment: Environment | None
+
+
+def environment(device: torch.device, processes: int = 1) -> Environment:
+    """This process's environment, training on `device`."""
+    return Environment(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {processor()}",
+        threads=torch.get_num_threads(),
+        processes=processes,
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        numpy=np.__version__,
+    )
+
+
+def processor() -> str:
+    """The processor's name; the architecture where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@lru_cache
+def code() -> Code:
+    """The code as it was when first asked: before training, so that what changes meanwhile is not taken for what ran."""
+    paths = [f"utils/{name}.py" for name in DECIDING]
+    sources = hashlib.sha256(b"\0".join((ROOT / path).read_bytes() for path in paths)).hexdigest()[:16]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", *paths, "utils/experiments.py", "utils/runs.py")
+        return Code(git("rev-parse", "HEAD") + "+changes" * bool(changed), sources)
+    except (OSError, subprocess.CalledProcessError):
+        return Code("unknown", sources)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

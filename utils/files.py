@@ -1,0 +1,201 @@
+"""Bytes on disk, whole or not at all: atomic writes, typed JSON, JSON lines, IDX."""
+
+import errno
+import math
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils import ROOT, CourseError
+
+T = TypeVar("T")
+
+
+def shown(path: Path) -> str:
+    """A path as a reader would type it: relative to the repository where it lies inside."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to: it takes the place of `path` when the block ends, and goes if the block fails.
+
+    Raises CourseError where the folder can't take it; what was there before is then untouched.
+    """
+    host = platform.node()
+    beside = path.with_name(f".{path.name}.{host}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.{host}.*"):
+            if not _is_running(left.suffix[1:]):
+                left.unlink(missing_ok=True)  # of a process that was killed
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        todo = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Make the folder writable"
+        raise CourseError(
+            f"{shown(path)} could not be written ({error.strerror or error}); what was there before is untouched. {todo} and run again."
+        ) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _is_running(pid: str) -> bool:
+    """Whether a process of this machine has that number."""
+    if os.name != "posix" or not pid.isdigit():
+        return True  # can't be told without doing harm
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises CourseError where the folder can't take it."""
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+def require_writable(*folders: Path) -> None:
+    """Raise CourseError now, not after the training, if one of the folders can't be written."""
+    for folder in folders:
+        write(folder / ".writable", b"")
+        (folder / ".writable").unlink(missing_ok=True)
+
+
+def read(path: Path, todo: str = "Check out the file again.") -> bytes:
+    """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, or only a Git LFS pointer."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CourseError(f"{shown(path)} is missing. {todo}") from None
+    except OSError as error:
+        raise CourseError(f"{shown(path)} can't be read ({error.strerror}): expected a readable file. {todo}") from error
+    if content.startswith(b"version https://git-lfs"):
+        raise CourseError(f"{shown(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`.")
+    return content
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a dataclass, or plain containers, as indented JSON."""
+    write(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def read_json(path: Path, kind: type[T], todo: str = "Check out the file again.") -> T:
+    """A JSON file as the dataclass `kind`. Raises CourseError in one line: file, field, what was found, what was expected."""
+    return decode(read(path, todo), kind, shown(path), todo)
+
+
+def decode(content: bytes, kind: type[T], where: str, todo: str = "Check out the file again.") -> T:
+    """JSON as the dataclass `kind`, with no field too many. Raises CourseError, beginning with `where`."""
+    try:
+        plain = msgspec.json.decode(content)
+        value = msgspec.convert(plain, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CourseError(f"{where}: {' '.join(str(error).split())[:200]}. {todo}") from error
+    extra = _unknown(plain, msgspec.to_builtins(value))
+    if extra:
+        raise CourseError(f"{where}: found the unknown field `{extra}`, expected none of that name. {todo}")
+    return value
+
+
+def _unknown(plain: object, known: object, path: str = "$") -> str:
+    """The first field of JSON that its dataclass does not have, as a path; "" if there is none."""
+    if isinstance(plain, dict) and isinstance(known, dict):
+        for key, value in plain.items():
+            found = f"{path}.{key}" if key not in known else _unknown(value, known[key], f"{path}.{key}")
+            if found:
+                return found
+    if isinstance(plain, list) and isinstance(known, list):
+        return next(filter(None, map(_unknown, plain, known, [f"{path}[…]"] * len(plain))), "")
+    return ""
+
+
+def append_line(path: Path, value: object) -> None:
+    """Add a line of JSON to a file, in one write, so that processes may append side by side.
+
+    Raises CourseError where the file can't take it.
+    """
+    line = msgspec.json.encode(value) + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CourseError(f"{shown(path)} could not be written ({error.strerror}): make room, or the folder writable.") from error
+
+
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """The lines of a JSON lines file, each as the dataclass `kind`; none if there is no file. Raises CourseError naming file and line.
+
+    A last line that is cut off, as a full disk leaves it, does not count.
+    """
+    if not path.exists():
+        return []
+    lines = read(path).split(b"\n")
+    return [decode(line, kind, f"{shown(path)}, line {number}") for number, line in enumerate(lines[:-1], 1) if line.strip()]
+
+
+IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
+ANEW = "Delete both files and run again to have them downloaded anew."
+
+
+def read_idx(path: Path, memory_bound: float = float("inf")) -> Tensor:
+    """Read an IDX file of uint8 or int32 with up to three axes, or map it if it has more than `memory_bound` bytes.
+
+    Raises CourseError if it can't be read, or header and size disagree.
+
+    Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(16)
+    except OSError as error:
+        raise CourseError(f"{shown(path)} can't be read ({error.strerror}): expected an IDX file. {ANEW}") from error
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
+        raise CourseError(
+            f"{shown(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 and 01 to 03. {ANEW}"
+        )
+    dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
+    if len(head) < start:
+        raise CourseError(f"{shown(path)} ends within its header, after {size} bytes: expected {start} and the values. {ANEW}")
+    shape = struct.unpack_from(f">{head[3]}I", head, 4)
+    if 0 in shape:
+        raise CourseError(f"{shown(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {ANEW}")
+    expected = start + math.prod(shape) * dtype.itemsize
+    if size != expected:
+        raise CourseError(
+            f"{shown(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
+        )
+    if size > memory_bound:
+        return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
+    values = np.fromfile(path, dtype, offset=start).reshape(shape)
+    return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))
+
+
+def write_idx(path: Path, values: Tensor) -> None:
+    """Write a uint8 or int32 tensor of up to three axes as the IDX file that read_idx reads."""
+    kind = {torch.uint8: 0x08, torch.int32: 0x0C}[values.dtype]
+    head = struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape)
+    write(path, head + values.contiguous().numpy().astype(IDX_TYPES[kind]).tobytes())

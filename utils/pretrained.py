@@ -1,0 +1,91 @@
+"""A trained network to use: its state dict, checked against its sidecar, and its preprocessing."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils import ROOT, CourseError, closest, files, models
+from utils.files import shown
+from utils.loops import normalise
+from utils.records import Facts, load_safely, own_root, read_facts
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
+    """A state dict and the facts of its sidecar. Nothing is unpickled but tensors.
+
+    Raises CourseError for a missing file, a hash that is not the sidecar's, or a file that the safe loader refuses.
+    """
+    content, facts = files.read(path, "Train it with train.py, or check out the file again."), read_facts(path.with_suffix(".json"))
+    found = hashlib.sha256(content).hexdigest()
+    if found != facts.sha256:
+        raise CourseError(
+            f"{shown(path)} has the SHA-256 {found[:12]}…, but its sidecar says {facts.sha256[:12]}…: "
+            "it is not the file that was tested. Check it out again."
+        )
+    return load_safely(path, content, "Check it out again."), facts
+
+
+def load_model(path: Path) -> tuple[nn.Module, Facts]:
+    """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict."""
+    state, facts = read_state_dict(path)
+    model = models.build(facts.recipe.model, facts.recipe.dropout)
+    try:
+        model.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {' '.join(str(error).split())[:200]}") from error
+    return model.eval(), facts
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a network of the course was trained to see: pictures of white digits on black, 28×28, → its normalised input.
+
+    Call it with a PIL image, a NumPy array or a tensor: (28, 28), (N, 28, 28) or (N, 1, 28, 28), uint8 0…255 (a PIL image of
+    another mode is converted to grey). Returns (N, 1, 28, 28) float32, on the device of a tensor. Of a voxel network: grids
+    (16, 16, 16), (N, 16, 16, 16) or (N, 1, 16, 16, 16) of densities, float 0…1; returns (N, 1, 16, 16, 16). Raises CourseError
+    for another size or dtype: how to cut out and resize a picture is not for a network's normalisation to decide.
+    """
+
+    mean: float
+    std: float
+    kind: str = "images"
+
+    def __call__(self, images) -> Tensor:
+        if hasattr(images, "convert"):  # a PIL image
+            images = np.array(images.convert("L"))
+        images = torch.as_tensor(images)
+        if self.kind == "voxels" and not images.is_floating_point():
+            raise CourseError(f"grids are {images.dtype}: expected floats, densities from 0 to 1 (utils.voxels makes them of images)")
+        if self.kind == "images" and images.dtype != torch.uint8:
+            raise CourseError(f"images are {images.dtype}: expected torch.uint8, 0 (black) to 255; normalising is done here")
+        shape = (16,) * 3 if self.kind == "voxels" else (28,) * 2
+        batch = images.unsqueeze(0) if images.ndim == len(shape) else images
+        batch = batch.unsqueeze(1) if batch.ndim == len(shape) + 1 else batch
+        if batch.shape[1:] != (1, *shape):
+            size = ", ".join(map(str, shape))
+            raise CourseError(f"images are {tuple(images.shape)}: expected ({size}), (N, {size}) or (N, 1, {size}); resize them first")
+        return normalise(batch, self.mean, self.std).float()
+
+
+def find_weights(name: str | Path) -> Path:
+    """The state dict of a published network, or of a run of one's own: by name, or by path. Raises CourseError if there is none."""
+    folders = (ROOT / "saved_dict", own_root() / "saved_dict")
+    for path in (Path(name), *(folder / f"{name}.pth" for folder in folders)):
+        if path.suffix == ".pth" and path.is_file():
+            return path
+    known = [path.stem for folder in folders for path in folder.glob("*.pth")]
+    raise CourseError(f"no published network or run of your own is called {str(name)!r}: expected {closest(str(name), known)}")
+
+
+def load_pretrained(name: str | Path) -> tuple[nn.Module, Preprocess]:
+    """A published network, or one of your own runs by name or path, in eval mode, and its preprocessing:
+    model(preprocess(image)).argmax(1) are labels.
+
+    Raises CourseError for a name that is not there, and like read_state_dict.
+    """
+    model, facts = load_model(find_weights(name))
+    return model, Preprocess(**asdict(facts.normalisation), kind=facts.data.kind)

@@ -1,0 +1,251 @@
+"""A finished run: where it lies, how it is written and read.
+
+Below a root (the repository for what is published; runs/, or in a smoke run a temporary folder, for a reader's own):
+    saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
+    logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
+    unfinished/RUN_seedK.pt           checkpoint of a run that is not finished (always below runs/ or the temporary folder)
+RUN is the experiment's name, and of a reader's own runs also the recipe's digest, so that no two recipes share a path.
+"""
+
+import csv
+import io
+import math
+import tempfile
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import torch
+
+from utils import ROOT, CourseError, files, smoke
+from utils.data import PUBLISHABLE, Dataset
+from utils.experiments import Experiment, Recipe
+from utils.facts import Code, Continued, Environment
+from utils.files import shown
+from utils.loops import Row, Score
+
+COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
+COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
+COLUMNS |= {"seconds": ".2f"}
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Which data a run saw. images: in the training half; whole: not a smoke run's few."""
+
+    name: str
+    kind: str
+    input_shape: tuple[int, ...]
+    fingerprint: str
+    images: int
+    whole: bool
+
+    @classmethod
+    def of(cls, data: Dataset) -> "DataFacts":
+        return cls(data.name, data.kind, data.input_shape, data.fingerprint, len(data.train), data.whole)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    mean: float
+    std: float
+
+
+@dataclass
+class Begun:
+    """What is known of a run before its first epoch."""
+
+    name: str
+    seed: int
+    recipe: Recipe
+    data: DataFacts
+    normalisation: Normalisation
+    environment: Environment
+    code: Code
+    started: str
+    continued: list[Continued]
+
+
+@dataclass
+class Facts(Begun):
+    """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the test half's parts."""
+
+    parameters: int
+    epochs: int
+    kept_epoch: int
+    test: Score | None
+    sha256: str
+    bytes: int
+    seconds: float
+    finished: str
+    parts: dict[str, Score] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not 1 <= self.kept_epoch <= self.epochs:
+            raise ValueError(f"kept_epoch = {self.kept_epoch} of {self.epochs} epochs")
+        if min(self.seed, self.parameters, self.bytes, self.seconds) < 0:
+            raise ValueError("a seed, a count or a time is negative")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where one run's files lie."""
+
+    root: Path
+    key: str
+    seed: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, seed: int, root: Path | None = None) -> "Run":
+        """root: of a reader's own files; None: of published ones."""
+        return cls(ROOT, experiment.name, seed) if root is None else cls(root, f"{experiment.name}-{experiment.recipe.digest()}", seed)
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "saved_dict" / (f"{self.key}.pth" if self.seed == 0 else f"{self.key}_seed{self.seed}.pth")
+
+    @property
+    def log(self) -> Path:
+        return self.root / "logs" / self.key / f"seed{self.seed}.csv"
+
+    @property
+    def facts(self) -> Path:
+        return self.log.with_suffix(".json")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "unfinished" / f"{self.key}_seed{self.seed}.pt"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run as its files tell it."""
+
+    facts: Facts
+    history: list[Row]
+    log: Path
+
+    @property
+    def kept(self) -> Row:
+        return self.history[self.facts.kept_epoch - 1]
+
+
+@lru_cache
+def _temporary() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="mnist-course-", ignore_cleanup_errors=True)
+
+
+def own_root() -> Path:
+    """The root of everything that is not published: runs/, or in a smoke run a folder that goes when the process ends."""
+    return Path(_temporary().name) if smoke() else ROOT / "runs"
+
+
+def read_facts(path: Path) -> Facts:
+    """A run's or a sidecar's facts. Raises CourseError, naming file and field, if they are missing or not what they should be."""
+    return files.read_json(path, Facts, "No number counts without it: train it with train.py, or check out the file again.")
+
+
+def read_record(run: Run) -> Record:
+    """A finished run. Raises CourseError if its files are damaged or contradict each other."""
+    facts, history = read_facts(run.facts), read_log(run.log)
+    if (facts.seed, facts.epochs) != (run.seed, len(history)):
+        raise CourseError(
+            f"{shown(run.facts)} says seed {facts.seed} and {facts.epochs} epochs, expected seed {run.seed} and the {len(history)} "
+            f"of {run.log.name}. Check out both files again, or train it anew (--again)."
+        )
+    return Record(facts, history, run.log)
+
+
+def finished(experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None) -> Record | None:
+    """The finished run of this recipe and seed below `root` (None: published), where given on these data; None if there is none."""
+    run = Run.of(experiment, seed, root)
+    if not run.facts.exists() or not run.log.exists():
+        return None
+    record = read_record(run)
+    expected = data.fingerprint if data else PUBLISHABLE.get(experiment.recipe.data) if root is None else record.facts.data.fingerprint
+    return record if (record.facts.recipe, record.facts.data.fingerprint) == (experiment.recipe, expected) else None
+
+
+def published(experiment: Experiment) -> list[Record]:
+    """All published seeds that were trained by the experiment's present recipe, in order."""
+    return _of_all_seeds(experiment, None)
+
+
+def own(experiment: Experiment) -> list[Record]:
+    """A reader's own finished seeds of this recipe, in order."""
+    return _of_all_seeds(experiment, own_root())
+
+
+def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[Record]:
+    folder = Run.of(experiment, 0, root).log.parent
+    seeds = sorted(int(path.stem[4:]) for path in folder.glob("seed*.json") if path.stem[4:].isdecimal())
+    return [record for seed in seeds if (record := finished(experiment, seed, root))]
+
+
+def load_safely(path: Path, content: bytes, todo: str) -> dict:
+    """torch.load that builds nothing but tensors and plain containers."""
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle raises whatever its bytes make it raise
+        raise CourseError(f"{shown(path)} is refused by the safe loader ({' '.join(str(error).split())[:160]}). {todo}") from error
+
+
+def to_bytes(content: object) -> bytes:
+    """torch.save into memory: equal tensors give equal bytes, whatever the file is called."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def write_log(path: Path, history: list[Row]) -> None:
+    """One row per epoch, in the order of COLUMNS; only the columns that the rows have."""
+    table = io.StringIO()
+    columns = [column for column in COLUMNS if column in history[0]]
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([format(row[column], COLUMNS[column]) for column in columns] for row in history)
+    files.write(path, table.getvalue().encode())
+
+
+def read_log(path: Path) -> list[Row]:
+    """The rows that write_log wrote, counts as int, the rest as float. Raises CourseError naming file and line if damaged."""
+    todo = "Train it with train.py, or check out the file again."
+
+    def refuse(line: int, found: object, expected: str) -> None:
+        raise CourseError(f"{shown(path)}, line {line}: found {found}, expected {expected}. {todo}")
+
+    try:
+        text = files.read(path, f"This run has not been logged. {todo}").decode()
+    except UnicodeDecodeError:
+        refuse(1, "bytes that are no text", "a CSV file")
+    rows: list[Row] = []
+    for line, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+        try:
+            rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
+        except (KeyError, ValueError, TypeError):
+            refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
+        last = rows[-1]
+        parts = [part for part in ("train", "valid", "test") if f"{part}_total" in last]
+        if last.get("epoch") != len(rows) or not all(map(math.isfinite, last.values())):
+            refuse(line, f"epoch {last.get('epoch')}", f"epoch {len(rows)}, and finite numbers")
+        if len(parts) != 2 or not all(0 <= last.get(f"{part}_correct", -1) <= last[f"{part}_total"] for part in parts):
+            refuse(line, dict(row), "correct between 0 and total, in training and of held-out or test images")
+    if not rows:
+        refuse(1, "no row", "one row per epoch")
+    return rows
+
+
+def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
+    """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be used."""
+    if not path.exists():
+        return None
+    todo = f"Delete {shown(path)} to start this run anew."
+    content = load_safely(path, files.read(path, todo), todo)
+    if not isinstance(content, dict) or set(content) != {"begun", "training"}:
+        raise CourseError(f"{shown(path)} is no checkpoint of this course's present form. {todo}")
+    return files.decode(content["begun"].encode(), Begun, shown(path), todo), content["training"]
+
+
+def write_checkpoint(path: Path, begun: Begun, training: dict) -> None:
+    files.write(path, to_bytes({"begun": msgspec.json.encode(begun).decode(), "training": training}))

@@ -1,0 +1,246 @@
+"""Records → tables: every number of README and of the notebooks that comes from a log, and none from anywhere else."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from utils import ROOT, files, models, records
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.files import shown
+from utils.loops import Row
+from utils.records import Facts, Record, Run
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A project that is reproduced. address: None where it is not known."""
+
+    name: str
+    address: str | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a reference reports of a network (accuracies in %), and where that stands."""
+
+    reference: str
+    where: str
+    train: float | None
+    test: float
+    note: str
+    valid: float | None = None
+
+
+@dataclass(frozen=True)
+class References:
+    references: dict[str, Reference]
+    figures: dict[str, Figure]  # by experiment
+
+
+@lru_cache
+def references() -> References:
+    """references.json. Raises CourseError if it is damaged."""
+    return files.read_json(ROOT / "references.json", References)
+
+
+def reported(experiment: Experiment) -> Figure | None:
+    """What the reference of an experiment reports; None where it has none."""
+    return references().figures.get(experiment.name)
+
+
+def table(header: list[str], rows: list[list], right: str = "") -> str:
+    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right."""
+    cells = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
+    rule = ["-" * (width - 1) + (":" if name in right else "-") for name, width in zip(header, widths, strict=True)]
+    lines = [
+        [cell.rjust(width) if name in right else cell.ljust(width) for cell, name, width in zip(row, header, widths, strict=True)]
+        for row in cells
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def percent(row: Row, part: str) -> float:
+    """Accuracy of one epoch, in %."""
+    return 100 * row[f"{part}_correct"] / row[f"{part}_total"]
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """Mean ± standard deviation (of a sample; left out for a single value)."""
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values) or "none"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def test_percents(found: list[Record]) -> list[float]:
+    """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once, at the end."""
+    return [percent(record.kept, "test") if "test_correct" in record.kept else record.facts.test.percent for record in found]
+
+
+def best_percents(found: list[Record]) -> list[float]:
+    """Test accuracies (%) of each run's best epoch, as the references report it; none where the test set was looked at once."""
+    return [max(percent(row, "test") for row in record.history) for record in found if "test_correct" in record.kept]
+
+
+def train_percents(found: list[Record]) -> list[float]:
+    return [percent(record.kept, "train") for record in found]
+
+
+def published_of_kind(kind: str) -> dict[Experiment, list[Record]]:
+    """The published runs of every experiment whose network sees images, or voxels; experiments without any are left out."""
+    found = {experiment: records.published(experiment) for experiment in EXPERIMENTS.values() if experiment.recipe.kind == kind}
+    return {experiment: runs for experiment, runs in found.items() if runs}
+
+
+def links(experiment: Experiment, link: str) -> str:
+    """State dict (with its size) and logs of a published experiment."""
+    weights = Run.of(experiment, 0).weights
+    size = f"[{weights.stat().st_size / 1024:.0f} KB]({link}saved_dict/{weights.name}), " if experiment.weights else ""
+    return f"{size}[log]({link}logs/{experiment.name})"
+
+
+def name(experiment: Experiment, link: str) -> str:
+    return f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name
+
+
+def results(link: str = "") -> str:
+    """Every published network on images: what matters first. link: what leads from the reader to the repository's root."""
+    header = ["network", "test %, mean ± sd", "seeds", "parameters", "epochs", "weights, log"]
+    found = published_of_kind("images")
+    rows = [
+        [
+            name(e, link),
+            f"**{mean_sd(test_percents(runs))}**{'†' * bool(e.recipe.patience)}",
+            len(runs),
+            f"{runs[0].facts.parameters:,}",
+            e.recipe.epochs,
+            links(e, link),
+        ]
+        for e, runs in found.items()
+    ]
+    return "\n\n".join([table(header, rows, right="seeds parameters epochs"), *early_stopping(found)])
+
+
+def early_stopping(found: dict[Experiment, list[Record]]) -> list[str]:
+    """The line that explains a table's daggers, if it has any."""
+    if not any(e.recipe.patience for e in found):
+        return []
+    return ["† the epoch that is best on held-out training images (early stopping), of so many at most; the test set is looked at once"]
+
+
+def against_references() -> str:
+    """Every published network that has a reference: the figure that it reports, where that stands, and ours."""
+    header = ["network", "reported", "ours, last epoch", "ours, best epoch: mean (highest)", "source"]
+    rows, notes = [], []
+    for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
+        figure = reported(e)
+        if figure is None:
+            continue
+        reference, best = references().references[figure.reference], best_percents(runs)
+        source = f"[{figure.reference}]({reference.address})" if reference.address else figure.reference
+        rows.append(
+            [
+                e.name,
+                f"{figure.test:.2f}{'*' * bool(figure.note)}",
+                f"**{mean_sd(test_percents(runs))}**",
+                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not looked at",
+                f"{source}, {figure.where}",
+            ]
+        )
+        notes += [f"\\* {e.name}: {figure.note}"] if figure.note else []
+    named = [f"{key}: “{one.name}”{', address not known' * (one.address is None)}" for key, one in references().references.items()]
+    return "\n\n".join([table(header, rows), *notes, "Sources. " + "; ".join(named) + "."])
+
+
+def voxels(link: str = "") -> str:
+    """3D-MNIST: test accuracy, upright and rotated test rows apart, training and validation."""
+    header = ["network", "test %, mean ± sd", "upright", "rotated", "train", "valid", "seeds", "parameters", "weights, log"]
+    found = published_of_kind("voxels")
+    rows = []
+    for e, runs in found.items():
+        apart = [mean_sd([record.facts.parts[part].percent for record in runs]) for part in ("upright", "rotated")]
+        valid = f"{statistics.mean(percent(record.kept, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
+        mean = f"**{mean_sd(test_percents(runs))}**{'†' * bool(e.recipe.patience)}"
+        train = f"{statistics.mean(train_percents(runs)):.2f}"
+        rows.append([name(e, link), mean, *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
+    return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *early_stopping(found)])
+
+
+def family(experiments: Sequence[Experiment], link: str = "") -> str:
+    """Networks that belong together: what they cost, what they see and what they reach."""
+    header = ["network", "parameters", "batch norm folded", "receptive field", "reported (best epoch)", "ours (last epoch)", "weights, log"]
+    rows = []
+    for e in experiments:
+        model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
+        counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
+        ours = f"**{mean_sd(test_percents(found))}** ({len(found)} seeds)"
+        rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
+    return table(header, rows, right="parameters batch norm folded receptive field")
+
+
+def compare(experiments: Sequence[Experiment], read: Callable[[Experiment], list[Record]] = records.published) -> str:
+    """Training and test accuracy of finished experiments, mean ± standard deviation over their seeds; read=records.own: of yours."""
+    rows = []
+    for e in experiments:
+        found = read(e)
+        train, test = train_percents(found), test_percents(found)
+        gap = [a - b for a, b in zip(train, test, strict=True)]
+        rows.append([e.name, len(found), *map(mean_sd, (train, test, gap))])
+    return table(["network", "seeds", "train %", "test %", "gap"], rows, right="seeds train % test % gap")
+
+
+def list_experiments() -> str:
+    """All experiments, one row each."""
+    header = ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
+    rows = []
+    for e in EXPERIMENTS.values():
+        parameters = f"{models.count_parameters(models.build(e.recipe.model, e.recipe.dropout)):,}"
+        rows.append([e.name, parameters, e.recipe.epochs, e.recipe.data, len(records.published(e)), e.teaches])
+    return table(header, rows, right="parameters epochs published seeds")
+
+
+def summary(results: Sequence) -> str:
+    """What train.py ends with: one row per run (runs.Result), and of held-out images the mean over the seeds, never a test figure."""
+    header = ["experiment", "seed", "train %", "held out %", "test %", "best epoch", "seconds", "state dict", "log"]
+    rows, held = [], {}
+    for run in results:
+        part = "test" if "test_loss" in run.history[-1] else "valid"
+        best, last = max(run.history, key=lambda row: percent(row, part)), run.history[run.facts.kept_epoch - 1]
+        test = f"{run.facts.test.percent:.2f}" if run.facts.test else "closed"
+        valid = f"{percent(last, 'valid'):.2f}" if part == "valid" else "–"
+        if part == "valid":
+            held.setdefault(run.experiment, []).append(percent(last, "valid"))
+        places = [shown(run.weights) if run.weights.is_file() else "not kept", shown(run.log)]
+        epoch = f"{percent(best, part):.2f} in epoch {best['epoch']}"
+        rows.append(
+            [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]
+        )
+    means = [f"{e.name}, held-out images: {mean_sd(values)} % ({len(values)} seeds)" for e, values in held.items()]
+    return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])
+
+
+def against_published(experiment: Experiment, facts: Facts) -> str:
+    """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies within the seeds'
+    spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many images)."""
+    found = records.published(experiment) if experiment.registered else []
+    if not found or facts.test is None:
+        yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
+        return f"{experiment.name}, seed {facts.seed}: {yours}; no published run has this recipe."
+    percents = test_percents(found)
+    mean, yours = statistics.mean(percents), facts.test.percent
+    chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5
+    within = abs(yours - mean) <= 4 * (statistics.stdev(percents) if len(percents) > 1 else chance)
+    same = next((record for record in found if record.facts.seed == facts.seed), found[0])
+    here, there = facts.environment, same.facts.environment
+    differs = [
+        f"{key} {getattr(here, key)} (there {getattr(there, key)})" for key in vars(here) if getattr(here, key) != getattr(there, key)
+    ]
+    bits = "the same bits" if facts.sha256 == same.facts.sha256 else "other bits"
+    conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
+    if facts.data.fingerprint != same.facts.data.fingerprint:
+        conditions, within = f"on other data ({facts.data.name})", True
+    return (
+        f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({len(found)} seeds); "
+        f"{bits} as its seed {same.facts.seed}, {conditions}; {'within' if within else 'OUTSIDE'} the spread."
+    )

@@ -1,0 +1,104 @@
+"""Studies: what was tried on held-out images, as data. Every such run adds one line to logs/trials/NAME.jsonl, or below runs/."""
+
+import math
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utils import ROOT, files, tables
+from utils.experiments import Experiment, Recipe
+from utils.facts import Code, Environment
+from utils.loops import Score
+from utils.records import own_root
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run with held-out images. valid: of the kept epoch; pruned: given up early, since others did better by then."""
+
+    name: str
+    recipe: Recipe
+    seed: int
+    valid: Score
+    epoch: int
+    pruned: bool
+    seconds: float
+    fingerprint: str
+    code: Code
+    environment: Environment
+    finished: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A recipe of a study: what it changes against the kept one, and the validation accuracies (%) of its seeds."""
+
+    recipe: Recipe
+    changes: dict[str, object]
+    percents: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.percents)
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean: from the held-out images' count if there are no two seeds to tell."""
+        chance = 100 * math.sqrt(self.mean / 100 * (1 - self.mean / 100) / max(self.recipe.valid, 1))
+        spread = statistics.stdev(self.percents) if len(self.percents) > 1 else chance
+        return spread / math.sqrt(len(self.percents))
+
+
+def path(name: str, publish: bool) -> Path:
+    return (ROOT / "logs" if publish else own_root()) / "trials" / f"{name}.jsonl"
+
+
+def add(trial: Trial, publish: bool) -> None:
+    """Add one line to the study of the trial's experiment. Raises CourseError where it can't be written."""
+    files.append_line(path(trial.name, publish), trial)
+
+
+def read(name: str) -> list[Trial]:
+    """All trials of an experiment, the published ones first, then one's own. Raises CourseError for a damaged line."""
+    return [trial for publish in (True, False) for trial in files.read_lines(path(name, publish), Trial)]
+
+
+def study(experiment: Experiment) -> list[Tried]:
+    """Every recipe that was tried to its end, the kept one, then from best to worst; of a repeated seed the last run counts."""
+    found: dict[Recipe, dict[int, float]] = {}
+    for trial in read(experiment.name):
+        if not trial.pruned:
+            found.setdefault(trial.recipe, {})[trial.seed] = trial.valid.percent
+    tried = []
+    for recipe, percents in found.items():
+        kept = replace(experiment.recipe, valid=recipe.valid, epochs=recipe.epochs)  # short runs compare with short runs
+        changes = {name: value for name, (_, value) in recipe.changes(kept).items()}
+        tried.append(Tried(recipe, changes, list(percents.values())))
+    return sorted(tried, key=lambda one: (bool(one.changes), -one.mean))
+
+
+def table(experiment: Experiment, most: int = 12) -> str:
+    """A study as a Markdown table: what differs from the kept recipe, validation mean ± sd, seeds."""
+    tried = study(experiment)
+    if not tried:
+        return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid 10000` adds to it."
+    rows = [[_said(one.changes), one.recipe.epochs, tables.mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
+    for row in rows:
+        row[0] = row[0] or "**kept**"
+    pruned = sum(trial.pruned for trial in read(experiment.name))
+    left = [f"{len(tried) - most} more, all below these" * (len(tried) > most), f"{pruned} given up early" * bool(pruned)]
+    note = "; ".join(filter(None, left))
+    held = f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images{f'; {note}' if note else ''}."
+    return f"{tables.table(['what differs', 'epochs', 'held-out, mean ± sd', 'seeds'], rows, right='epochs seeds')}\n\n{held}"
+
+
+def better(experiment: Experiment) -> list[Tried]:
+    """Recipes whose mean lies above the kept one's by more than one standard error of the difference."""
+    kept, *others = study(experiment) or [None]
+    if kept is None or kept.changes:
+        return []
+    return [one for one in others if one.mean - kept.mean > math.hypot(one.standard_error, kept.standard_error)]
+
+
+def _said(changes: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changes.items())
