@@ -1,7 +1,7 @@
 """The bootstrap cell that every notebook shares, and the repository's address stamped into notebooks and README.
 
-python -m utils.colab owner/name    stamp the address and the badges
-python -m utils.colab ""            remove them
+python -m tools.colab owner/name    stamp the address and the badges
+python -m tools.colab ""            remove them
 """
 
 import re
@@ -10,33 +10,23 @@ from pathlib import Path
 
 import nbformat
 
-from utils import ROOT, CourseError, artifacts
+from utils import ROOT, CourseError, files
 
 BOOTSTRAP = """\
-# Finds the course: in Colab it is cloned and what Colab lacks is installed; elsewhere it is a folder above this one.
-import importlib.util
+# @title Setup: finds the course; in Colab it is cloned first {display-mode: "form"}
 import subprocess
 import sys
 from pathlib import Path
 
 REPO = ""  # where Colab clones from, stamped by `make colab REPO=owner/name`
-here = Path.cwd()
-root = next((folder for folder in (here, *here.parents) if (folder / "utils" / "experiments.py").is_file()), None)
-if root is None:
-    try:
-        import google.colab  # noqa: F401
-    except ImportError:
-        raise RuntimeError("Open this notebook from inside the course's folder: utils/ was not found above it") from None
-    if not REPO:
-        raise RuntimeError("This copy does not know its repository: run `make colab REPO=owner/name` in it and push")
-    root = here / "course"
-    if not root.exists():
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPO, str(root)], check=True)
-    wanted = {"h5py": "h5py", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "torchsummary": "torchsummary", "tqdm": "tqdm"}
-    missing = [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
-sys.path.insert(0, str(root))"""
+root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "utils" / "notebook.py").is_file()), Path("course"))
+if not root.exists():
+    assert REPO, "Open this notebook inside the course's folder, or run `make colab REPO=owner/name` there and push"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPO, str(root)], check=True)
+sys.path.insert(0, str(root.resolve()))
+from utils import notebook
+
+notebook.setup()"""
 LINE = 'REPO = ""'
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{repo}/blob/main/notebooks/{name})"
 ANY_BADGE = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\s*")
@@ -85,9 +75,9 @@ def main(repo: str) -> None:
     if text.count(START) != 1 or text.count(END) != 1:
         raise CourseError(f"README.md must hold the two lines {START!r} and {END!r} once each")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        artifacts.write(path, stamp(path, repo))
+        files.write(path, stamp(path, repo))
     before, rest = text.split(START)
-    artifacts.write(readme, f"{before}{START}\n\n{listing(repo)}\n\n{END}{rest.split(END)[1]}".encode())
+    files.write(readme, f"{before}{START}\n\n{listing(repo)}\n\n{END}{rest.split(END)[1]}".encode())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +30,8 @@ class Oranges(nn.Module):
     """(N, 1, …) densities in [0, 1] → (N, 3, …) red, green and blue of matplotlib's map of that name, in [0, 1]. No parameters."""
 
     def __init__(self):
+        from matplotlib import colormaps  # half a second to import, and only this network needs it
+
         super().__init__()
         colours = torch.from_numpy(colormaps["Oranges"](np.arange(256))[:, :3].T.copy()).float()
         self.register_buffer("colours", colours, persistent=False)

@@ -8,13 +8,15 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
 from utils import CourseError, files
+
+if TYPE_CHECKING:
+    import h5py  # loaded where it is used: few runs need it
 
 SIDE = 16  # voxels
 TRAIN, TEST = 5000, 1000  # digits: the first of each half of MNIST
@@ -148,6 +150,8 @@ def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
 
     Raises CourseError where it can't be written.
     """
+    import h5py
+
     whole = io.BytesIO()  # HDF5 that meets a full disk while it flushes takes the process with it
     with h5py.File(whole, "w") as file:
         file.attrs.update(facts)
@@ -163,6 +167,8 @@ def read(path: Path) -> tuple[Rows, dict]:
     Raises CourseError, naming the file, for one that is not HDF5 or is cut off, for a missing dataset, a wrong type or shape, values
     outside [0, 1] or not finite, and labels outside 0…9. Shapes and types are checked before anything is read.
     """
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             facts = dict(file.attrs)
@@ -182,12 +188,11 @@ def read(path: Path) -> tuple[Rows, dict]:
     return Rows(*(values.astype(np.float32 if values.ndim == 2 else np.int64, copy=False) for values in found.values())), facts
 
 
-def _check_declared(path: Path, file: h5py.File, half: str) -> None:
+def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
     """Refuse what a file says that it holds, before it is read."""
     names = f"X_{half}", f"y_{half}"
     for name in names:
-        kind = file.get(name, getclass=True)
-        if kind is not h5py.Dataset:
+        if not hasattr(file.get(name), "dtype"):  # a group has none
             there = ", ".join(file) or "nothing"
             _refuse(path, f"found {there} in it", f"the datasets {', '.join(Rows._fields)} (no {name})")
         if file[name].dtype.kind not in "fiu" or file[name].shape is None:

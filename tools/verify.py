@@ -1,0 +1,103 @@
+"""Load, hash and evaluate every published state dict, and compare it with its sidecar: python -m tools.verify
+
+Exits with 1 and one line per finding if a file is missing, damaged, forged, a stranger, or does not do what its sidecar says.
+"""
+
+import sys
+from pathlib import Path
+
+from utils import ROOT, CourseError, data, models, pretrained, records, tables
+from utils.experiments import EXPERIMENTS
+from utils.loops import Score, evaluate
+from utils.records import Run
+
+LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
+
+
+def agrees(found: Score, said: Score) -> bool:
+    """Whether two evaluations of one network on two machines are the same: ± 1 correct in 10,000, and the loss to a thousandth."""
+    return abs(found.correct - said.correct) * 10_000 <= max(said.total, 10_000) and abs(found.loss - said.loss) <= LOSS * said.loss
+
+
+def check(path: Path, loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
+    """What the sidecar of a state dict says, what was found, and the verdict. loaded: the data sets so far, by name."""
+    said = found = "–"
+    try:
+        model, facts = pretrained.load_model(path)
+        said = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
+        if models.count_parameters(model) != facts.parameters:
+            return said, found, f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}"
+        name = facts.data.name
+        dataset = loaded[name] = loaded.get(name) or data.load(name)
+        if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
+            return said, found, f"NOT EVALUATED: {name} is not at hand"
+        normalisation = (facts.normalisation.mean, facts.normalisation.std)
+        score = evaluate(model, dataset.test, *normalisation)
+        found = f"{score.correct}/{score.total}"
+        parts = {part: evaluate(model, split, *normalisation) for part, split in dataset.parts.items()}
+        good = facts.test and agrees(score, facts.test) and parts.keys() == facts.parts.keys()
+        good = good and all(agrees(parts[part], facts.parts[part]) for part in parts)
+        return said, found, "agrees" if good else "DISAGREES"
+    except CourseError as error:
+        return said, found, f"REFUSED: {error}"
+
+
+def strays(root: Path = ROOT) -> list[str]:
+    """One line for each published file that is missing, or that does not belong there, or that its log contradicts."""
+    findings = []
+    weights = root / "saved_dict"
+    for experiment in EXPERIMENTS.values():
+        run = Run(root, experiment.name, 0)
+        if run.facts.is_file() and experiment.weights:
+            findings += [
+                f"{path.relative_to(root)} is missing" for path in (run.weights, run.weights.with_suffix(".json")) if not path.is_file()
+            ]
+        findings += contradictions(run)
+    for path in sorted(weights.iterdir() if weights.is_dir() else []):
+        if path.suffix not in (".pth", ".json") or path.stem not in EXPERIMENTS:
+            findings.append(f"{path.relative_to(root)} belongs to no experiment: delete it")
+        elif path.suffix == ".json" and not path.with_suffix(".pth").exists():
+            findings.append(f"{path.relative_to(root)} has no state dict beside it")
+    for path in sorted((root / "logs").glob("*/*")):
+        known = (
+            path.parent.name in EXPERIMENTS and path.suffix in (".csv", ".json") and path.stem[:4] == "seed" and path.stem[4:].isdecimal()
+        )
+        if path.parent.name not in ("trials", "benchmarks") and not known:
+            findings.append(f"{path.relative_to(root)} belongs to no experiment: delete it")
+    return findings
+
+
+def contradictions(run: Run) -> list[str]:
+    """One line for each log of an experiment that can't be read, and for a sidecar that is not its log's twin."""
+    findings = []
+    for path in sorted(run.log.parent.glob("seed*.json")):
+        try:
+            records.read_record(Run(run.root, run.key, int(path.stem[4:])))
+        except (CourseError, ValueError) as error:
+            findings.append(str(error))
+    sidecar = run.weights.with_suffix(".json")
+    if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
+        findings.append(f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed")
+    return findings
+
+
+def verify(root: Path = ROOT) -> tuple[str, bool]:
+    """A table of every state dict below `root`/saved_dict, one line for each further finding, and whether all is well."""
+    paths, loaded = sorted((root / "saved_dict").glob("*.pth")), {}
+    rows = [[path.name, *check(path, loaded)] for path in paths]
+    findings = strays(root)
+    good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
+    text = (
+        tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows) if rows else f"{root / 'saved_dict'} holds no state dict"
+    )
+    return "\n".join([text, *findings]), good
+
+
+def main() -> int:
+    text, good = verify()
+    print(text)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What only notebooks need: setting up, and showing sources, tables and pictures as a reader wants them."""
+
+import importlib.util
+import inspect
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from utils import ROOT, CourseError, smoke
+
+if TYPE_CHECKING:  # in Colab this module is imported before what it shows is installed
+    from matplotlib.figure import Figure
+
+    from utils.experiments import Experiment
+
+NEEDED = {  # module → package: what the course imports and Colab may lack, never torch or numpy
+    "h5py": "h5py",
+    "matplotlib": "matplotlib",
+    "msgspec": "msgspec",
+    "sklearn": "scikit-learn",
+    "torchsummary": "torchsummary",
+    "tqdm": "tqdm",
+}
+
+
+def setup() -> None:
+    """Install what is missing in Colab, and say where and how this notebook runs. Raises CourseError for what is missing elsewhere."""
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing and "google.colab" in sys.modules:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+    elif missing:
+        raise CourseError(f"{', '.join(missing)} not installed: run `python -m pip install -r requirements.txt` in {ROOT.name}/")
+    import torch
+
+    device = "a GPU" if torch.cuda.is_available() else "Apple's GPU" if torch.backends.mps.is_available() else "the CPU"
+    print(f"torch {torch.__version__} on {device}{', smoke run: a few hundred images, one epoch' if smoke() else ''}")
+
+
+def markdown(text: str) -> None:
+    """Show Markdown, such as a table of utils.tables, rendered."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def source(*things: Callable | type) -> None:
+    """Show the source of functions, classes or methods, highlighted: what the notebook is about, as it runs."""
+    from IPython.display import Code, display
+
+    for thing in things:
+        display(Code(inspect.cleandoc("\n" + inspect.getsource(thing)), language="python"))
+
+
+def picture(figure: "Figure", alt: str) -> None:
+    """Show a figure with a text for those who can't see it."""
+    from IPython.display import Image, display
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    display(Image(png.getvalue(), format="png", alt=alt), metadata={"image/png": {"alt": alt}})
+
+
+def costs(*experiments: "Experiment") -> None:
+    """Show what a run of each experiment took, from the facts of its published logs."""
+    from utils import records
+
+    lines = []
+    for experiment in experiments:
+        found = records.published(experiment)
+        if not found:
+            lines.append(f"- `{experiment.name}`: no run is published yet")
+            continue
+        seconds = sorted(record.facts.seconds for record in found)[len(found) // 2]
+        where, threads = found[0].facts.environment.device, found[0].facts.environment.threads
+        time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        lines.append(f"- `{experiment.name}`: {time} for one seed ({where}, {threads} thread{'s' * (threads > 1)}; median of {len(found)})")
+    markdown("What training takes, from the published logs (other processes ran beside):\n\n" + "\n".join(lines))
