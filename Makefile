@@ -1,14 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
-COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams
+COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace
 
 help:
-	@echo 'make train    train the 99.4 % network and show what it reached'
-	@echo 'make test     all tests, a smoke run of every notebook, lint'
-	@echo 'make results  train what is missing for publication, redraw pngs/, rewrite the tables of README'
-	@echo 'make verify   load, hash and evaluate every published state dict'
-	@echo 'make bench    what the course is fast at, against the usual way'
+	@echo 'make train        train the 99.4 % network and show what it reached'
+	@echo 'make test         all tests, a smoke run of every notebook, lint'
+	@echo 'make test-offline the same tests without MNIST and without network'
+	@echo 'make test-oldest  the same with the oldest versions that requirements.txt admits'
+	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README'
+	@echo 'make verify       load, hash and evaluate every published state dict'
+	@echo 'make bench        what the course is fast at, against the usual way'
 	@echo 'make colab REPO=owner/name   stamp the address of the repository into notebooks and README (REPO= removes it)'
 
 $(BIN)/.installed: requirements.txt
@@ -29,23 +31,33 @@ test: install
 	$(BIN)/python -m pytest --nbval
 	$(MAKE) --no-print-directory lint
 
+# nothing of MNIST is found, and whoever tries the network meets a closed door
+test-offline: install
+	COURSE_DATA=nowhere https_proxy=http://127.0.0.1:9 http_proxy=http://127.0.0.1:9 $(BIN)/python -m pytest --nbval -q
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --requirement tests/oldest.txt
+	.venv-oldest/bin/python -m pytest --nbval
+
 lint: install
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 
 results: export COURSE_SMOKE = 0
 results: install
-	$(BIN)/python train.py all --seeds 1- --publish
-	for notebook in $$($(BIN)/python -m utils.report --stale); do COURSE_PUBLISH=1 $(EXECUTE) $$notebook && $(COALESCE) $$notebook || exit 1; done
-	$(BIN)/python -m utils.report
+	$(BIN)/python train.py all --seeds 0- --threads 1 --publish
+	for notebook in $$($(BIN)/python -m tools.report --stale); do COURSE_PUBLISH=1 $(EXECUTE) $$notebook && $(COALESCE) $$notebook || exit 1; done
+	$(BIN)/python -m tools.report
 
+verify: export COURSE_SMOKE = 0
 verify: install
-	$(BIN)/python -m utils.report --verify
+	$(BIN)/python -m tools.verify
 
 bench: install
-	$(BIN)/python -m utils.bench
+	$(BIN)/python -m tools.bench
 
 colab: install
-	$(BIN)/python -m utils.colab "$(REPO)"
+	$(BIN)/python -m tools.colab "$(REPO)"
 
-.PHONY: help install train test lint results verify bench colab
+.PHONY: help install train test test-offline test-oldest lint results verify bench colab

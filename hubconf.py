@@ -9,23 +9,25 @@ if Path(utils.__file__).resolve().parent != Path(__file__).resolve().parent / "u
         f"another module is imported as `utils` already ({utils.__file__}): load the course's networks before it, or in another process"
     )
 
-from utils import artifacts, models
+from utils import models
 from utils.experiments import EXPERIMENTS
+from utils.pretrained import load_pretrained
+from utils.records import Run
 
-dependencies = ["torch", "numpy"]
+dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib"]  # all that importing this, and building its networks, needs
 
 
 def _entry_point(experiment):
     def load(pretrained: bool = False):
         if not pretrained:
-            return models.build(experiment.model, experiment.dropout)
-        model, model.preprocess = artifacts.load_pretrained(experiment.name)
+            return models.build(experiment.recipe.model, experiment.recipe.dropout)
+        model, model.preprocess = load_pretrained(experiment.name)
         return model
 
     load.__name__ = load.__qualname__ = experiment.name
     load.__doc__ = f"""{experiment.name}: {experiment.teaches}.
 
-    {(models.MODELS[experiment.model].__doc__ or "").strip()}
+    {(models.MODELS[models.parse(experiment.recipe.model)[0]].__doc__ or "").strip()}
 
     Args:
         pretrained (bool): If True, returns the published network in eval mode, its file checked against its hash, and with
@@ -35,4 +37,4 @@ def _entry_point(experiment):
     return load
 
 
-globals().update({name: _entry_point(experiment) for name, experiment in EXPERIMENTS.items() if experiment.weights})
+globals().update({name: _entry_point(experiment) for name, experiment in EXPERIMENTS.items() if Run.of(experiment, 0).weights.is_file()})

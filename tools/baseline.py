@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from utils import models, voxels
 from utils.data import Dataset, Split
-from utils.experiments import Experiment
+from utils.experiments import Recipe
 
 
 class Samples(torch.utils.data.Dataset):
@@ -34,7 +34,7 @@ class Samples(torch.utils.data.Dataset):
         return self.transform(transforms.functional.to_pil_image(self.split.images[i])), int(self.split.labels[i])
 
 
-def loader(data: Dataset, recipe: Experiment, workers: int) -> DataLoader:
+def loader(data: Dataset, recipe: Recipe, workers: int) -> DataLoader:
     """Shuffled training batches with the recipe's augmentation, sample by sample."""
     side = data.train.images.shape[-1]
     affine = transforms.RandomAffine(
@@ -59,12 +59,9 @@ def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
         optimizer.step()
 
 
-def recipe_epoch(data: Dataset, recipe: Experiment, workers: int) -> None:
+def recipe_epoch(data: Dataset, recipe: Recipe, workers: int) -> None:
     """One training epoch of one of the course's recipes."""
     model = models.build(recipe.model, recipe.dropout)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = nn.BatchNorm2d  # PyTorch's own kernel
     epoch(model, torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True), loader(data, recipe, workers))
 
 
@@ -85,7 +82,7 @@ def example_network() -> nn.Module:
     )
 
 
-EXAMPLE = Experiment("example", model="", teaches="PyTorch's MNIST example", batch_size=64)
+EXAMPLE = Recipe("", batch_size=64)  # what of PyTorch's MNIST example a recipe can say
 
 
 def example_epoch(data: Dataset) -> None:
@@ -95,7 +92,7 @@ def example_epoch(data: Dataset) -> None:
 
 
 def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int = 0) -> list[float]:
-    """Train the example (Adadelta 1.0, a factor of 0.7 an epoch, batch 64) until its test accuracy (%) reaches target.
+    """Train the example (Adadelta 1.0, a factor of 0.7 per epoch, batch 64) until its test accuracy (%) reaches target.
 
     Returns the test accuracy after each epoch; at most `most_epochs` of them, the example's own number.
     """
@@ -157,7 +154,7 @@ def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
     return [count / most for count in counts]
 
 
-def voxel_epoch(data: Dataset, recipe: Experiment) -> None:
+def voxel_epoch(data: Dataset, recipe: Recipe) -> None:
     """One training epoch of voxel_reference as its authors do it: RGB float arrays, one sample at a time through a DataLoader."""
     grids = data.train.images.flatten(1).numpy()
     coloured = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64

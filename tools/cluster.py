@@ -1,160 +1,135 @@
 """Many runs (experiments × seeds) on a Dask cluster, one task each. Imported only when `train.py --cluster` asks for it.
 
-Why Dask and not Ray: both restart a killed worker and hand its task to the next one, which is what counts here. Dask is a few
-megabytes of pure Python for every system that PyTorch runs on; Ray is 80 MB, compiled for each Python version, and starts several
-server processes for each local cluster. What Ray would add (shared memory, fractions of a GPU) these runs don't use: a
-worker is one process with its share of the cores, or one GPU, and does one run at a time.
+A task is a command line: `train.py NAME --seed K …`, which a worker runs in a process of its own. So a worker needs the course's folder,
+its Python and its data, and nothing of the command that waits for it. Why Dask and not Ray: both restart a killed worker and hand its task
+to the next one, which is what counts here. Dask is a few megabytes of pure Python for every system that PyTorch runs on; Ray is 80 MB,
+compiled for each Python version, and starts several server processes for each local cluster.
 
 All workers must see the course at the same path, as on a shared disk: there the results go, and there the checkpoint of a run
 waits for whichever worker takes it up after the one that was killed.
 """
 
+import argparse
 import asyncio
 import logging
 import os
-import pickle
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from utils import ROOT, CourseError, artifacts, runs, smoke
+from utils import ROOT, CourseError, files, plans, records, runs
 from utils import data as datasets
-from utils.experiments import Experiment
+from utils.experiments import EXPERIMENTS, Experiment
 
 try:
+    import cloudpickle
     from dask.system import CPU_COUNT
-    from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, as_completed, get_worker
+    from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, as_completed
 except ImportError as error:
     raise CourseError(f"--cluster needs Dask ({error}): python -m pip install -r requirements-extra.txt") from error
 
-Task = tuple[Experiment, int]  # a recipe and a seed
+Task = tuple[Experiment, int]  # an experiment and a seed
 PATIENCE = 20  # seconds for a scheduler and a first worker to answer
-SETTINGS = ("COURSE_DATA", "COURSE_SMOKE", "COURSE_PUBLISH")
+SETTINGS = ("COURSE_DATA", "COURSE_SMOKE", "COURSE_MEMORY_GB")
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every worker has to know of the command that it works for."""
-
-    device: str
-    publish: bool | None
-    course: Path  # the repository
-    root: Path  # where runs go
-    mark: Path  # a file below root; who sees it shares the disk
-    settings: dict[str, str]  # of the environment
-    fingerprints: dict[str, str]  # of the data sets
+def words_of(options: argparse.Namespace) -> list[str]:
+    """The flags of train.py's command line that each task gets, besides its experiment, its recipe and its seed."""
+    flags = {"--publish": options.publish, "--again": options.again}
+    words = [flag for flag, on in flags.items() if on]
+    words += ["--device", options.device] if options.device != "auto" else []
+    return words + (["--threads", str(options.threads)] if options.threads else [])
 
 
-def run_all(
-    tasks: list[Task],
-    address: str = "",
-    device: str = "auto",
-    publish: bool | None = None,
-    root: Path | None = None,
-    echo: bool = True,
-) -> tuple[list[runs.Result], list[str]]:
+def command(experiment: Experiment, seed: int, words: list[str]) -> list[str]:
+    """The words of train.py that do one task: its name, its seed, and what its recipe changes."""
+    changes = experiment.recipe.changes(EXPERIMENTS[experiment.name].recipe)
+    found = [experiment.name, "--seed", str(seed), *words]
+    for field, (_, value) in changes.items():
+        found += [f"--{field.replace('_', '-')}", ("no", "yes")[value] if isinstance(value, bool) else str(value)]
+    return found
+
+
+def run_all(tasks: list[Task], address: str = "", words: list[str] = (), echo: bool = True) -> tuple[list[runs.Result], list[str]]:
     """Do the tasks that are not finished yet on the Dask cluster at `address`, or on one of this machine's own.
 
-    A task whose worker dies is given to another one, which continues it after its last epoch. device, publish, root: as of
-    runs.run, on the worker. echo: one progress line a run.
-    Returns the results, in the order of tasks and without model and data, and one line for each task that failed.
+    A task whose worker dies is given to another one, which continues it after its last epoch. words: further flags of train.py.
+    echo: progress lines. Returns the results, in the order of tasks, and one line for each task that failed.
 
     Raises CourseError for a cluster that can't be reached or has no workers, and when interrupted.
     """
-    tasks, root = list(dict.fromkeys(tasks)), root or artifacts.own_root()  # a task named twice would be done by two workers at once
-    mark = root / "unfinished" / f"cluster-{uuid.uuid4().hex}"
-    settings = {name: os.environ.get(name, "") for name in SETTINGS}
-    fingerprints = {name: datasets.load(name).fingerprint for name in {experiment.data for experiment, _ in tasks}}
-    job = Job(device, publish, ROOT, root, mark, settings, fingerprints)
-    artifacts.write(mark, b"")
+    mark = records.own_root() / "unfinished" / f"cluster-{uuid.uuid4().hex}"  # who sees it shares the disk
+    settings = {name: os.environ[name] for name in SETTINGS if name in os.environ} | {"COURSE_RUNS": str(records.own_root())}
+    fingerprints = {name: datasets.load(name).fingerprint for name in {experiment.recipe.data for experiment, _ in tasks}}
+    device = words[words.index("--device") + 1] if "--device" in words else "auto"
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # `work` knows of no module of the course: a worker may lack it
     results, failures = {}, {}
+    files.write(mark, b"cluster")
     try:
         with connect(address, len(tasks), device) as client, progress(tasks, echo) as tell:
             client.subscribe_topic(mark.name, lambda event: tell(*event[1]))
-            # pickled twice: a worker that can't import the course fails in the task and says so, where Dask's own unpickling would end it
-            futures = {
-                client.submit(
-                    lambda task: pickle.loads(task)(),
-                    pickle.dumps(partial(work, number, *task, job)),
-                    key=f"{mark.name}-{number}",
-                    pure=False,
-                ): number
-                for number, task in enumerate(tasks)
-            }
+            futures = {}
+            for number, (experiment, seed) in enumerate(tasks):
+                data = [experiment.recipe.data, fingerprints[experiment.recipe.data]]
+                task = ["-m", "tools.task", *data, *command(experiment, seed, list(words))]
+                key = f"{mark.name}-{number}"
+                futures[client.submit(work, number, task, str(ROOT), str(mark), settings, key=key, pure=False)] = number
             for future in as_completed(futures, loop=client.loop):
-                number, outcome = futures[future], future.exception() or future.result()
-                if isinstance(outcome, Exception):
-                    experiment, seed = tasks[number]
-                    failures[number] = f"{experiment.name}, seed {seed}, failed: {why(outcome)}"
-                    tell(number, "failed", last=True)
+                number = futures[future]
+                failure = why(future.exception()) if future.exception() else future.result()
+                if failure:
+                    failures[number] = f"{tasks[number][0].name}, seed {tasks[number][1]}, failed: {failure}"
                 else:
-                    results[number], done = outcome
-                    tell(number, done, last=True)
+                    results[number] = runs.read_own_or_published(*tasks[number], echo=False)
+                tell(number, "failed" if failure else "done", last=True)
     except KeyboardInterrupt:
-        raise CourseError("interrupted. The same command continues every run after its last finished epoch.") from None
+        raise runs.Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
     finally:
         mark.unlink(missing_ok=True)
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     return [results[number] for number in sorted(results)], [failures[number] for number in sorted(failures)]
 
 
-def why(error: Exception) -> str:
-    """An error in one line."""
+def why(error: BaseException) -> str:
+    """An error of Dask's in one line."""
     if isinstance(error, KilledWorker):
         return "its workers died again and again. Look whether their memory suffices; the same command continues it."
-    if isinstance(error, ModuleNotFoundError):
-        return f"a worker can't import the course ({error}): start it with `python -m dask worker` in the course's folder (see README)."
-    return str(error) if isinstance(error, CourseError) else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def work(number: int, experiment: Experiment, seed: int, job: Job) -> tuple[runs.Result, str] | CourseError:
-    """One task, on a worker: the run's result, or the CourseError that it ended with (returned, for a raised one is logged as a crash)."""
-    worker, epochs = get_worker(), []
+def work(number: int, task: list[str], course: str, mark: str, settings: dict[str, str]) -> str:
+    """Do one task on a worker, in a process of its own that ends when the worker does; tell of its epochs. Returns why it failed, or ""."""
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
 
-    def after_epoch(history: list[runs.Row]) -> None:
-        epochs.append(history[-1]["epoch"])
-        worker.log_event(mark, (number, f"epoch {epochs[-1]}/{1 if smoke() else experiment.epochs}, {score(history[-1])}"))
+    from distributed import get_worker
 
-    mark = job.mark.name
-    os.environ.update(job.settings)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # by itself torch heeds only what was set before it was loaded
-    try:
-        require_fit(worker, job, experiment.data)
-        result = runs.run(experiment, seed, job.device, job.publish, root=job.root, echo=False, again=False, after_epoch=after_epoch)
-    except CourseError as error:
-        return error
-    begun = result.facts["continued_after_epochs"]
-    how = "was finished already" if not epochs else f"done{f', continued after epoch {begun[-1]}' if begun else ''}"
-    return replace(result, model=None, data=None), f"{how}, {score(result.history[-1])}"
-
-
-def score(row: runs.Row) -> str:
-    part = "test" if "test_loss" in row else "valid"
-    return f"{part} {100 * row[f'{part}_correct'] / row[f'{part}_total']:.2f} %"
-
-
-def require_fit(worker, job: Job, data: str) -> None:
-    """Raise CourseError if this worker would not do what the command's own process does."""
+    worker = get_worker()
     if worker.state.nthreads != 1:
-        raise CourseError(
-            f"{worker.address} has {worker.state.nthreads} threads, which would share one random state: expected --nthreads 1"
-        )
-    if job.course != ROOT or not job.mark.is_file():
-        raise CourseError(f"{worker.address} has the course in {ROOT}: expected the same disk at {job.course}, to share {job.root}")
-    found = datasets.load(data)
-    if found.fingerprint != job.fingerprints[data]:
-        raise CourseError(f"{worker.address} has other data than this machine for {data} (it found {found.name}): expected the same files")
+        return f"{worker.address} has {worker.state.nthreads} threads, and would do as many runs at once: expected --nthreads 1"
+    if not Path(course, "train.py").is_file() or not Path(mark).is_file():
+        return f"{worker.address} does not see the course at {course} with {Path(mark).parent}: expected the same shared disk there"
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, *task], cwd=course, env=os.environ | threads | settings, text=True, **pipes) as process:
+        for line in process.stdout:
+            if line.startswith("Epoch "):
+                epoch = line.split(":")[0]
+            if "Test set" in line or "Valid set" in line:
+                worker.log_event(Path(mark).name, (number, f"{epoch.lower()}, {line.split(', LR')[0].strip()}"))
+        said = process.stderr.read().strip().splitlines()
+    return (said[-1] if said else f"exit status {process.returncode}").removeprefix("train.py: ") if process.returncode else ""
 
 
 @contextmanager
 def connect(address: str, tasks: int, device: str) -> Iterator[Client]:
-    """A client of the cluster at `address`, or of one that lasts as long as the block."""
+    """A client of the cluster at `address`, or of one that lasts as long as the block. Raises CourseError if none answers."""
     if not address:
         with local_cluster(tasks, device) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
@@ -172,8 +147,11 @@ def connect(address: str, tasks: int, device: str) -> Iterator[Client]:
 
 
 def local_cluster(tasks: int, device: str) -> SpecCluster:
-    """One worker a GPU, or one a core where there are none; as many as there are tasks at most, with equal shares of the cores."""
-    where, gpus = runs.pick_device(device), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    """One worker a GPU, or one a core where there are none; as many as there are tasks at most, with equal shares of the cores.
+
+    It listens on the loopback address alone.
+    """
+    where, gpus = plans.pick_device(device), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = gpus.split(",") if gpus else [str(number) for number in range(torch.cuda.device_count())]
     places = {"cpu": CPU_COUNT, "cuda": len(gpus) if device in ("auto", "cuda") else 1}.get(where.type, 1)
     n = min(tasks, places)
@@ -183,7 +161,7 @@ def local_cluster(tasks: int, device: str) -> SpecCluster:
     for number in range(n):
         own = {"CUDA_VISIBLE_DEVICES": gpus[number]} if where.type == "cuda" and device in ("auto", "cuda") else {}
         # no limit on memory: Dask would pause or kill workers by a measure that knows nothing of other programs
-        workers[number] = {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": share | own, **quiet}}
+        workers[number] = {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": share | own, "host": "127.0.0.1", **quiet}}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=workers, scheduler=scheduler, **quiet)
 

@@ -1,6 +1,8 @@
-"""A published network as ONNX, for Netron and for use without PyTorch.
+"""A network as ONNX, for Netron and for use without PyTorch.
 
-python -m utils.export NAME [FILE]    write FILE (default: runs/onnx/NAME.onnx) and evaluate it by onnxruntime on the test set
+python -m tools.export NAME [FILE]    write FILE (default: runs/onnx/NAME.onnx) and evaluate it by onnxruntime on the test set
+
+NAME: a published network, or a run of your own by its name or the path of its state dict.
 
 Input "images": (N, 1, 28, 28) uint8, 0…255, of a voxel network (N, 1, 16, 16, 16) float32, 0…1; output "logits": (N, 10) float32. The
 normalisation is part of the graph. Needs the packages of requirements-extra.txt.
@@ -13,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from utils.artifacts import Preprocess
 
-from utils import CourseError, artifacts
+from utils import CourseError, files, models
 from utils import data as datasets
+from utils.files import shown
+from utils.pretrained import Preprocess, find_weights, load_pretrained
+from utils.records import own_root
 
 
 class Whole(nn.Module):
@@ -32,14 +36,15 @@ class Whole(nn.Module):
 
 
 def export(name: str, path: Path) -> None:
-    """Write the published network `name` to `path`, whole or not at all. Raises CourseError without the extra packages."""
+    """Write the network `name` to `path`, whole or not at all. Raises CourseError without the extra packages."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
-    whole = Whole(*artifacts.load_pretrained(name)).eval()
-    images = torch.zeros(2, 1, 16, 16, 16) if whole.preprocess.voxels else torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    whole = Whole(*load_pretrained(name)).eval()
+    dtype = torch.uint8 if whole.preprocess.kind == "images" else torch.float32
+    images = torch.zeros(2, *models.input_shape(whole.model), dtype=dtype)
     program = torch.onnx.export(
         whole,
         (images,),
@@ -49,16 +54,16 @@ def export(name: str, path: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("N")},),
         verbose=False,
     )
-    artifacts.write(path, program.model_proto.SerializeToString())
+    files.write(path, program.model_proto.SerializeToString())
 
 
 def compare(name: str, path: Path) -> tuple[int, int]:
     """Test images to which onnxruntime gives the same label as PyTorch, and how many there are."""
     import onnxruntime
 
-    model, preprocess = artifacts.load_pretrained(name)
+    model, preprocess = load_pretrained(name)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    same, test = 0, datasets.load("mnist3d" if preprocess.voxels else "mnist").test
+    same, test = 0, datasets.load("mnist3d" if preprocess.kind == "voxels" else "mnist").test
     for images in test.images.split(1000):
         with torch.inference_mode():
             ours = model(preprocess(images)).argmax(1).numpy()
@@ -68,15 +73,15 @@ def compare(name: str, path: Path) -> tuple[int, int]:
 
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
     options = parser.parse_args(words)
-    path = options.file or artifacts.own_root() / "onnx" / f"{options.name}.onnx"
+    path = options.file or own_root() / "onnx" / f"{find_weights(options.name).stem}.onnx"
     export(options.name, path)
     same, total = compare(options.name, path)
-    print(f"{datasets.shown(path)}: {path.stat().st_size / 1024:.0f} KB; onnxruntime gives {same} of {total} test images the same label")
+    print(f"{shown(path)}: {path.stat().st_size / 1024:.0f} KB; onnxruntime gives {same} of {total} test images the same label")
     return int(same != total)
 
 

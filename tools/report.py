@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from tools import bench, stale
-from utils import ROOT, CourseError, data, files, models, plots, records, tables
+from utils import ROOT, CourseError, data, diagrams, files, models, plots, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
 from utils.layers import FaceOn
@@ -65,7 +65,7 @@ def draw() -> None:
             figure = tables.reported(experiment)
             save_picture(plots.curves(histories, experiment.name, figure and figure.test), folder / f"{experiment.name}_curves.png")
     for experiment in FAMILY:
-        save_picture(plots.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
+        save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
     cubes = data.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
         grids, labels = cubes.test[:20]
@@ -77,7 +77,8 @@ def draw() -> None:
 def portrait(result: Result) -> str:
     """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves and confusion, and of images also examples,
     mistakes, and the kernels and feature maps of the first layer. Returns what was found, and where the pictures are, in two lines."""
-    model, test, name = result.model, result.data.test, result.weights.stem
+    said, name = result.facts.test, result.weights.stem
+    model, test = result.model, result.data.test if said else result.data.valid  # what was shut while training stays shut
     if model is None:
         raise CourseError(f"{name}: its weights are not published, only its log: train it, without --final-state")
     outputs = predict(model, test.images, result.data.mean, result.data.std)
@@ -102,8 +103,8 @@ def portrait(result: Result) -> str:
     folder = records.own_root() / "pngs"
     for kind, picture in pictures.items():
         save_picture(picture, folder / f"{name}_{kind}.png")
-    right, said = int((labels == test.labels).sum()), result.facts.test
-    says = f"the sidecar says {said.correct} of {said.total}" if said else "the sidecar says nothing: the test set was closed"
+    right = int((labels == test.labels).sum())
+    says = f"the sidecar says {said.correct} of {said.total}" if said else "of held-out images; the test set stays closed"
     return f"Evaluated now: {right} of {len(test)} right; {says}.\nDrawn: {shown(folder)}/{name}_{{{','.join(pictures)}}}.png"
 
 

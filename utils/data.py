@@ -132,6 +132,7 @@ SOURCES = {
         fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
     ),
 }
+CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
 NAMES = (*SOURCES, "digits", *KINDS)
 # The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from them: only these
 # may be published.
@@ -259,12 +260,9 @@ def _idx(name: str) -> tuple[Split, Split] | None:
             return None
         finally:
             socket.setdefaulttimeout(timeout)
-    train_images, train_labels, test_images, test_labels = (read_idx(file, memory_bound()) for file in source.files(root))
-    halves = []
-    for images, labels, file in (
-        (train_images, train_labels, source.files(root)[0]),
-        (test_images, test_labels, source.files(root)[2]),
-    ):
+    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in source.files(root))
+    halves, (train_file, _, test_file, _) = [], source.files(root)
+    for images, labels, file in ((train_images, train_labels, train_file), (test_images, test_labels, test_file)):
         labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST's rows hold the class first
         if len(images) != len(labels):
             raise CourseError(
@@ -277,18 +275,6 @@ def _idx(name: str) -> tuple[Split, Split] | None:
             )
         halves.append(Split(source.fix(images.unsqueeze(1)), labels))
     return tuple(halves)
-
-
-CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
-
-
-def memory_bound() -> float:
-    """Bytes above which a file of images is not read but mapped: COURSE_MEMORY_GB, by default no bound."""
-    bound = os.environ.get("COURSE_MEMORY_GB") or "inf"
-    try:
-        return float(bound) * 1e9
-    except ValueError:
-        raise CourseError(f"COURSE_MEMORY_GB = {bound!r}: expected a number of gigabytes") from None
 
 
 def _fallback_digits() -> tuple[Split, Split]:

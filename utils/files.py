@@ -159,8 +159,17 @@ IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 ANEW = "Delete both files and run again to have them downloaded anew."
 
 
-def read_idx(path: Path, memory_bound: float = float("inf")) -> Tensor:
-    """Read an IDX file of uint8 or int32 with up to three axes, or map it if it has more than `memory_bound` bytes.
+def memory_bound() -> float:
+    """Bytes above which a file of images is not read but mapped: COURSE_MEMORY_GB, by default no bound."""
+    bound = os.environ.get("COURSE_MEMORY_GB") or "inf"
+    try:
+        return float(bound) * 1e9
+    except ValueError:
+        raise CourseError(f"COURSE_MEMORY_GB = {bound!r}: expected a number of gigabytes") from None
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read an IDX file of uint8 or int32 with up to three axes, or map it if it has more bytes than memory_bound().
 
     Raises CourseError if it can't be read, or header and size disagree.
 
@@ -188,7 +197,7 @@ def read_idx(path: Path, memory_bound: float = float("inf")) -> Tensor:
         raise CourseError(
             f"{shown(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
         )
-    if size > memory_bound:
+    if size > memory_bound():
         return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
     values = np.fromfile(path, dtype, offset=start).reshape(shape)
     return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))

@@ -100,11 +100,9 @@ class Training:
 
     def step_schedule(self, held_out_loss: float | None = None) -> None:
         """Called after every step, and after every epoch with its loss on held-out images: what `plateau` goes by, and it alone."""
-        if not isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
-            if held_out_loss is None:
-                self.scheduler.step()
-        elif held_out_loss is not None:
-            self.scheduler.step(held_out_loss)
+        by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
+        if by_loss == (held_out_loss is not None):
+            self.scheduler.step(*([held_out_loss] if by_loss else []))
 
     def state_dict(self) -> dict:
         return {
@@ -273,8 +271,7 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
             training.step(loss)
             plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach()
             loss_sum += plain * len(rows)
-            if factor:
-                correct += (logits.argmax(1) == targets).sum()
+            correct += (logits.argmax(1) == targets).sum() * bool(factor)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
                 batches.set_description(f"loss={plain.item():.4f} batch_id={batch_id}", refresh=False)
     ddp.reduce_epoch(training.model, loss_sum, correct)

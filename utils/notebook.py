@@ -47,10 +47,8 @@ def markdown(text: str) -> None:
 
 def source(*things: Callable | type) -> None:
     """Show the source of functions, classes or methods, highlighted: what the notebook is about, as it runs."""
-    from IPython.display import Code, display
-
     for thing in things:
-        display(Code(inspect.cleandoc("\n" + inspect.getsource(thing)), language="python"))
+        markdown(f"```python\n{inspect.cleandoc(chr(10) + inspect.getsource(thing))}\n```")
 
 
 def picture(figure: "Figure", alt: str) -> None:

@@ -21,6 +21,7 @@ class Plan:
     seed: int
     device: torch.device
     publish: bool
+    closed: bool  # whether the test set stays closed, since choices are being made
     again: bool
     echo: bool
     run: Run  # where the results go
@@ -34,13 +35,18 @@ class Plan:
 def make_plan(experiment: Experiment, seed: int, device: str, publish: bool | None, again: bool, root: Path | None, echo: bool) -> Plan:
     """The plan of a run. Raises CourseError for everything that can be refused without the data."""
     publish = refuse(experiment, seed, publish)
-    if smoke():
-        experiment = experiment.but(epochs=1, valid=min(experiment.recipe.valid, 128), patience=min(experiment.recipe.patience, 1))
+    closed, experiment = experiment.is_trial, as_run(experiment)
     where = ddp.together(lambda: pick_device(device))
     own = Run.of(experiment, seed, root or records.own_root())
-    run = Run.of(experiment, seed) if publish and not experiment.is_trial else own
+    run = Run.of(experiment, seed) if publish and not closed else own
     ddp.on_rank0(lambda: files.require_writable(run.log.parent, run.weights.parent, own.checkpoint.parent))
-    return Plan(experiment, seed, where, publish, again, echo, run, own)
+    return Plan(experiment, seed, where, publish, closed, again, echo, run, own)
+
+
+def as_run(experiment: Experiment) -> Experiment:
+    """The experiment as it is run here: in a smoke run one epoch of it."""
+    recipe = experiment.recipe
+    return experiment.but(epochs=1, valid=min(recipe.valid, 128), patience=min(recipe.patience, 1)) if smoke() else experiment
 
 
 def refuse(experiment: Experiment, seed: int, publish: bool | None) -> bool:
@@ -57,7 +63,7 @@ def refuse(experiment: Experiment, seed: int, publish: bool | None) -> bool:
 
 
 def refuse_unpublishable(experiment: Experiment) -> None:
-    """Raise CourseError unless this is an unchanged recipe of the course, or a trial, by committed code, in one process."""
+    """Raise CourseError unless this is an unchanged recipe of the course, or a trial, in one process."""
     if smoke():
         raise CourseError("a smoke run can't be published: leave out --publish or set COURSE_SMOKE=0")
     if not (experiment.registered or experiment.is_trial):
@@ -66,11 +72,15 @@ def refuse_unpublishable(experiment: Experiment) -> None:
         )
     if ddp.world_size() > 1:
         raise CourseError("what several processes trained can't be published: the published runs are those of one process")
+
+
+def refuse_uncommitted(experiment: Experiment) -> None:
+    """Raise CourseError unless what is about to be trained for publication will be run by sources that anyone can check out."""
     commit = facts.code().commit
     if commit == "unknown" or commit.endswith("+changes"):
         raise CourseError(
             f"{experiment.name} can't be published from the commit {commit!r}: expected the sources that decide the weights "
-            f"(utils/{{{','.join(facts.DECIDING)}}}.py) as they are in a commit, so that anyone can check them out. Commit them first."
+            f"(utils/{{{','.join(facts.DECIDING)}}}.py) as they are in a commit. Commit them first."
         )
 
 
@@ -109,7 +119,9 @@ def load(experiment: Experiment) -> Dataset:
     """The data as the recipe wants them: some images held out, grids to be drawn anew, pixels as they are. Raises CourseError."""
     recipe = experiment.recipe
     data = datasets.load(recipe.data)
-    data = data.hold_out(recipe.valid) if recipe.valid else data
+    few = data.name != recipe.data or not data.whole  # fallback digits, or a smoke run's
+    valid = min(recipe.valid, len(data.train) // 8 * 2) if few else recipe.valid
+    data = data.hold_out(valid) if valid else data
     data = data.undrawn() if recipe.fresh else data
     return data if recipe.normalise else replace(data, mean=0.0, std=1.0)
 

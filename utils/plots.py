@@ -1,20 +1,16 @@
-"""Curves, samples, mistakes, confusion, kernels, feature maps and whole networks. Every function returns a closed Figure.
+"""Curves, samples, mistakes, confusion, kernels and feature maps. Every function returns a closed Figure.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; the background is opaque white, so that a
 picture is readable on a dark page too.
 """
 
 import math
-from pathlib import Path
 
-import matplotlib
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import ImageFont
-from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 TRAIN, TEST, GREY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
@@ -27,12 +23,12 @@ def _finish(figure: Figure) -> Figure:
 
 
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
-    """Loss and accuracy over the epochs, a thin line a seed and a thick one for their mean.
+    """Loss above accuracy over the epochs, a thin line for each seed and a thick one for their mean.
 
-    histories: rows as utils.artifacts.read_log returns them, one list a seed. reported_test: the reference's accuracy (%), dashed.
+    histories: rows as utils.records.read_log returns them, one list for each seed. reported_test: the reference's accuracy (%), dashed.
     """
     held = "test" if "test_loss" in histories[0][0] else "valid"
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")
     epochs = range(1, max(map(len, histories)) + 1)  # early stopping gives some seeds fewer than others
     for part, colour in (("train", TRAIN), (held, TEST)):
         losses = [[row[f"{part}_loss"] for row in history] for history in histories]
@@ -48,7 +44,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
         100 * row[f"{part}_correct"] / row[f"{part}_total"] for rows in histories for row in rows[1:] or rows for part in ("train", held)
     )
     accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1))
-    loss.set(title=f"{title}: loss", xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    loss.set(title=f"{title}: loss", ylabel="cross-entropy", yscale="log")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.25)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -56,7 +52,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     return _finish(figure)
 
 
-def images(images: Tensor, titles: list[str], columns: int = 10) -> Figure:
+def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
     """A grid of images, each under its title. images: (N, 1, H, W), any real dtype."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(columns, 1.25 * rows), layout="constrained", squeeze=False)
@@ -91,14 +87,15 @@ def mistakes(pictures: Tensor, labels: Tensor, logits: Tensor, most: int = 20) -
 
 def steps(names: list[str], seconds: list[float]) -> Figure:
     """A bar for each step, from the slowest way (top) to the fastest, on a logarithmic axis, with what it is against the first."""
-    figure, axes = plt.subplots(figsize=(9, 0.5 * len(names) + 1), layout="constrained")
-    axes.barh(names, seconds, color=[GREY, *[TEST] * (len(names) - 2), TRAIN])
-    for place, value in enumerate(seconds):
-        ratio = f"  {value:.1f} s" + (f"   {seconds[0] / value:.1f} ×" if place else "")
-        axes.text(value, place, ratio, va="center", fontsize=9)
-    axes.set(xscale="log", xlabel="seconds to 99 % on the test set (training only)", xlim=(min(seconds) / 2, max(seconds) * 4))
+    figure, axes = plt.subplots(figsize=(6, 0.62 * len(names) + 0.8), layout="constrained")
+    axes.barh(range(len(names)), seconds, height=0.35, color=[GREY, *[TEST] * (len(names) - 2), TRAIN])
+    left = min(seconds) / 2
+    for place, (name, value) in enumerate(zip(names, seconds, strict=True)):
+        ratio = f", {seconds[0] / value:.1f} ×" if place else ""
+        axes.text(left, place - 0.24, f" {name}: {value:.1f} s{ratio}", va="bottom", fontsize=10)
+    axes.set(xscale="log", xlabel="seconds to 99 % on the test set (training only)", xlim=(left, max(seconds) * 1.5), yticks=[])
     axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     return _finish(figure)
 
 
@@ -144,14 +141,16 @@ def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
     return figure
 
 
-def kernels(weight: Tensor) -> Figure:
-    """The kernels of a first layer in a row, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
-    figure, axes = plt.subplots(1, len(weight), figsize=(1.1 * len(weight), 1.5), layout="constrained", squeeze=False)
-    for number, (place, kernel) in enumerate(zip(axes[0], weight.detach().cpu(), strict=True)):
+def kernels(weight: Tensor, columns: int = 5) -> Figure:
+    """The kernels of a first layer, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
+    rows, columns = -(-len(weight) // columns), min(len(weight), columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns + 0.6, 1.35 * rows), layout="constrained", squeeze=False)
+    for place in axes.flat:
+        place.axis("off")
+    for number, (place, kernel) in enumerate(zip(axes.flat, weight.detach().cpu(), strict=False)):
         shown = place.imshow(kernel[0].numpy(), **_signed(weight))
         place.set_title(f"kernel {number}", fontsize=9)
-        place.axis("off")
-    figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8)
+    figure.colorbar(shown, ax=axes.ravel().tolist(), shrink=0.8)
     return _finish(figure)
 
 
@@ -175,11 +174,11 @@ def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
     return _finish(figure)
 
 
-def edges(weight: Tensor) -> tuple[Figure, Tensor]:
+def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
     """What first-layer kernels answer to a horizontal and to a vertical edge (dark, then bright).
 
-    weight: (K, 1, H, W). Returns the figure, edges in the first column, kernels in the first row; and the (2, K) strongest
-    answers, with their sign.
+    weight: (K, 1, H, W). Returns the figure, in blocks of `columns` kernels, edges in a block's first column, kernels in its first row;
+    and the (2, K) strongest answers, with their sign.
     """
     weight = weight.detach().cpu()
     side = 4 * weight.shape[-1]
@@ -187,67 +186,82 @@ def edges(weight: Tensor) -> tuple[Figure, Tensor]:
     edge[0, :, side // 2 :] = edge[1, :, :, side // 2 :] = 1  # horizontal: bright below; vertical: bright to the right
     # without its mean a kernel does not answer to plain brightness
     answers = F.conv2d(edge, weight - weight.mean((-1, -2), keepdim=True))
-    figure, axes = plt.subplots(3, len(weight) + 1, figsize=(len(weight) + 1, 3.5), layout="constrained")
+    blocks, columns = -(-len(weight) // columns), min(len(weight), columns)
+    figure, axes = plt.subplots(3 * blocks, columns + 1, figsize=(columns + 1, 3.5 * blocks), layout="constrained")
     for place in axes.flat:
         place.set(xticks=[], yticks=[])
-    axes[0, 0].axis("off")
-    for row, name in enumerate(("horizontal", "vertical")):
-        axes[row + 1, 0].imshow(edge[row, 0].numpy(), cmap="gray")
-        axes[row + 1, 0].set_title(name, fontsize=9)
+        place.set_frame_on(False)
+    for block in range(0, 3 * blocks, 3):
+        for row, name in enumerate(("horizontal", "vertical")):
+            axes[block + row + 1, 0].imshow(edge[row, 0].numpy(), cmap="gray")
+            axes[block + row + 1, 0].set_title(name, fontsize=9)
     for number in range(len(weight)):
-        axes[0, number + 1].imshow(weight[number, 0].numpy(), **_signed(weight))
-        axes[0, number + 1].set_title(f"kernel {number}", fontsize=9)
+        block, column = number // columns * 3, number % columns + 1
+        axes[block, column].imshow(weight[number, 0].numpy(), **_signed(weight))
+        axes[block, column].set_title(f"kernel {number}", fontsize=9)
         for row in range(2):
-            axes[row + 1, number + 1].imshow(answers[row, number].numpy(), **_signed(answers))
+            axes[block + row + 1, column].imshow(answers[row, number].numpy(), **_signed(answers))
     flat = answers.flatten(2)
     return _finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
 
 
-def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((15, -60), (15, 0), (80, -60))) -> Figure:
+def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((20, -50), (10, 0))) -> Figure:
     """Clouds and voxel grids in 3D: a row of views from several angles (elevation and azimuth in degrees) for each.
 
-    shapes: (P, 3) points, or (16, 16, 16) densities, whose axes are z, y, x: a voxel is the darker and the larger the denser it is.
+    shapes: (P, 3) points, or (16, 16, 16) densities, whose axes are z, y, x: a voxel is a cube, the darker and more opaque the denser.
     """
-    figure = plt.figure(figsize=(2.6 * len(angles), 2.7 * len(shapes)), layout="constrained")
+    figure = plt.figure(figsize=(2.8 * len(angles), 2.9 * len(shapes)), layout="constrained")
     for row, (shape, title) in enumerate(zip(shapes, titles, strict=True)):
-        grid = shape.ndim == 3
-        points = shape.nonzero().flip(1) if grid else shape[:: max(1, len(shape) // 3000)]
-        density = shape[shape > 0] if grid else torch.ones(len(points))
         for column, (elevation, azimuth) in enumerate(angles):
             axes = figure.add_subplot(len(shapes), len(angles), row * len(angles) + column + 1, projection="3d")
-            look = {"marker": "s", "s": (2 + 22 * density).numpy()} if grid else {"s": 1}
-            axes.scatter(*points.T.numpy(), c=density.numpy(), cmap="Oranges", vmin=-0.3, vmax=1, depthshade=False, linewidths=0, **look)
+            if shape.ndim == 3:
+                density = shape.permute(2, 1, 0).numpy()
+                colours = plt.get_cmap("Oranges")(0.25 + 0.75 * density)
+                colours[..., 3] = (0.15 + density).clip(max=1)
+                axes.voxels(density > 0, facecolors=colours, shade=True)
+                axes.set(xlim=(0, 16), ylim=(0, 16), zlim=(0, 16))
+            else:
+                points = shape[:: max(1, len(shape) // 3000)].T.numpy()
+                axes.scatter(*points, c=WRONG, s=1, depthshade=False, linewidths=0)
+                axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
             axes.view_init(elevation, azimuth)
             axes.set(xticklabels=[], yticklabels=[], zticklabels=[], title=title if column == 0 else "")
             axes.set_box_aspect([1, 1, 1])
-            if grid:
-                axes.set(xlim=(0, 15), ylim=(0, 15), zlim=(0, 15))
-            else:
-                axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
     return _finish(figure)
 
 
-def network(model: nn.Module, shape: tuple[int, ...]) -> Image:
-    """The network's graph: a box a layer, in the proportions of its output, from an input of `shape` (without N) to the right.
+def frontier(ours: list, theirs: list) -> Figure:
+    """Test accuracy against parameters, and against seconds of training: what is possible with how little.
 
-    Dropout, ReLU and Flatten, which change no number of values, are left out. Drawn by visualtorch (requirements-extra.txt).
+    ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow where the epoch, the
+    run or the network was chosen on the test set). The line joins the networks that no smaller one of ours beats.
     """
-    import visualtorch
-
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 13)
-    return visualtorch.render(
-        model.cpu().eval(),
-        (1, *shape),
-        style="flow",
-        type_ignore=[nn.Dropout, nn.ReLU, nn.Flatten],
-        scale_xy=5,
-        min_xy=6,
-        max_xy=200,
-        scale_z=2,
-        min_z=8,
-        max_z=120,
-        spacing=36,
-        legend=True,
-        show_dimension=True,
-        font=font,
-    )
+    figure, (size, time) = plt.subplots(2, 1, figsize=(7, 8.4), layout="constrained")
+    for chosen, face in ((True, "none"), (False, GREY)):
+        some = [point for point in theirs if point.selected_on_test == chosen]
+        label = "reported by others" + ", chosen on the test set" * chosen
+        size.scatter(
+            [p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GREY, label=label, zorder=2
+        )
+    best = -math.inf
+    line = []
+    for point in sorted(ours, key=lambda p: (p.parameters, -p.accuracy)):
+        if point.accuracy > best:
+            best = point.accuracy
+            line.append(point)
+    size.plot([p.parameters for p in line], [p.accuracy for p in line], color=TEST, linewidth=1, alpha=0.5, zorder=1)
+    for axes, field in ((size, "parameters"), (time, "seconds")):
+        x, y, bars = ([getattr(p, key) for p in ours] for key in (field, "accuracy", "sd"))
+        axes.errorbar(
+            x, y, [bar or 0 for bar in bars], fmt="o", markersize=5, color=TEST, capsize=2, label="this course, mean ± sd of all seeds"
+        )
+        for point in line:
+            axes.annotate(point.name, (getattr(point, field), point.accuracy), (4, -11), textcoords="offset points", fontsize=8, color=TEST)
+        lowest = min([p.accuracy for p in ours] + [p.accuracy for p in theirs if field == "parameters"])
+        axes.set(xscale="log", ylabel="test accuracy, %", ylim=(max(lowest, 97.8) - 0.1, 100))
+        axes.grid(alpha=0.25, which="both")
+        axes.spines[["top", "right"]].set_visible(False)
+    size.set(xlabel="parameters", title="accuracy against size")
+    time.set(xlabel="seconds of training, one seed (processors were shared)", title="accuracy against time")
+    size.legend(frameon=False, fontsize=8, loc="lower right")
+    return _finish(figure)

@@ -10,6 +10,7 @@ RUN is the experiment's name, and of a reader's own runs also the recipe's diges
 import csv
 import io
 import math
+import os
 import tempfile
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -137,7 +138,9 @@ def _temporary() -> tempfile.TemporaryDirectory:
 
 
 def own_root() -> Path:
-    """The root of everything that is not published: runs/, or in a smoke run a folder that goes when the process ends."""
+    """The root of what is not published: $COURSE_RUNS, else runs/, or in a smoke run a folder that goes with the process."""
+    if os.environ.get("COURSE_RUNS"):
+        return ROOT / os.environ["COURSE_RUNS"]
     return Path(_temporary().name) if smoke() else ROOT / "runs"
 
 

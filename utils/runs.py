@@ -13,7 +13,7 @@ from utils.data import Dataset, Split
 from utils.experiments import Experiment
 from utils.files import shown
 from utils.loops import Row, Score, Training, describe, evaluate, fit, kept
-from utils.plans import Plan, load, make_plan, refuse_other_data
+from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted
 from utils.pretrained import load_model
 from utils.records import Begun, DataFacts, Facts, Normalisation, Record, Run
 
@@ -96,8 +96,10 @@ def decide(plan: Plan, data: Dataset) -> Decision:
     ddp.require_same({**asdict(begun.recipe), "seed": plan.seed, "data": begun.data, "device": plan.device.type})
 
     def look() -> Decision:
-        root = None if plan.publish and not plan.experiment.is_trial else plan.own.root
+        root = None if plan.run.root == ROOT else plan.own.root
         found = None if plan.again else records.finished(plan.experiment, plan.seed, root, begun.data)
+        if plan.publish and not found:
+            refuse_uncommitted(plan.experiment)
         saved = None if found else records.read_checkpoint(plan.own.checkpoint)
         if not saved or saved[0].data != begun.data:
             return Decision(found, begun, None)
@@ -170,14 +172,14 @@ def file(plan: Plan, begun: Begun, data: Dataset, model: nn.Module, history: lis
     def score(split: Split) -> Score:
         return evaluate(model, split, data.mean, data.std)
 
-    best, closed = kept(history, recipe), experiment.is_trial  # the test set stays closed while choices are being made
+    best = kept(history, recipe)
     done = Facts(
         **{name: getattr(begun, name) for name in Begun.__dataclass_fields__},
         parameters=models.count_parameters(model),
         epochs=len(history),
         kept_epoch=best["epoch"],
-        test=None if closed else score(data.test),
-        parts={} if closed else {name: score(split) for name, split in data.parts.items()},
+        test=None if plan.closed else score(data.test),
+        parts={} if plan.closed else {name: score(split) for name, split in data.parts.items()},
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         seconds=round(sum(row["seconds"] for row in history), 1),
@@ -246,12 +248,13 @@ def read_published(experiment: Experiment, seed: int, echo: bool = True) -> Resu
     return ddp.on_rank0(read)
 
 
-def read_own_or_published(experiment: Experiment, seed: int) -> Result:
+def read_own_or_published(experiment: Experiment, seed: int, echo: bool = True) -> Result:
     """A reader's own finished run of this very recipe, else the published one. Raises CourseError if there is neither."""
-    mine = records.finished(experiment, seed, records.own_root())
+    own = as_run(experiment)
+    mine = records.finished(own, seed, records.own_root())
     if mine:
-        return show_finished(experiment, mine, Run.of(experiment, seed, records.own_root()), load(experiment), True)
-    return read_published(experiment, seed)
+        return show_finished(own, mine, Run.of(own, seed, records.own_root()), load(own), echo)
+    return read_published(experiment, seed, echo)
 
 
 def show_finished(experiment: Experiment, record: Record, run: Run, data: Dataset, echo: bool) -> Result:

@@ -33,9 +33,33 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A published accuracy (%) of a small network that was found, and what is known of it; its address is not."""
+
+    name: str
+    parameters: int
+    accuracy: float
+    selected_on_test: bool
+    conditions: str
+
+
+@dataclass(frozen=True)
 class References:
     references: dict[str, Reference]
     figures: dict[str, Figure]  # by experiment
+    field: list[Claim]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network of the frontier's chart. sd: over its seeds; seconds: of one training; None where there is none to tell."""
+
+    name: str
+    parameters: int
+    accuracy: float
+    sd: float | None = None
+    seconds: float | None = None
+    selected_on_test: bool = False
 
 
 @lru_cache
@@ -177,6 +201,20 @@ def family(experiments: Sequence[Experiment], link: str = "") -> str:
         ours = f"**{mean_sd(test_percents(found))}** ({len(found)} seeds)"
         rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
+
+
+def frontier() -> tuple[list[Point], list[Point]]:
+    """Accuracy against size: every published network on images, and every figure that others report."""
+    ours, theirs = [], [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test) for c in references().field]
+    for e, runs in published_of_kind("images").items():
+        percents, parameters = test_percents(runs), runs[0].facts.parameters
+        sd = statistics.stdev(percents) if len(percents) > 1 else None
+        seconds = statistics.median(record.facts.seconds for record in runs)
+        ours.append(Point(e.name, parameters, statistics.mean(percents), sd, seconds))
+        figure = reported(e)
+        if figure and not e.name.endswith("_reference"):
+            theirs.append(Point(f"{e.name}, reported", parameters, figure.test, selected_on_test=True))
+    return ours, theirs
 
 
 def compare(experiments: Sequence[Experiment], read: Callable[[Experiment], list[Record]] = records.published) -> str:

@@ -1,0 +1,87 @@
+"""Which notebooks show something else than what is published.
+
+Cells with the tag `published` show what stands in logs/, saved_dict/ and logs/trials/, and nothing else. They are run again here, in this
+process, and must print what is committed: every table and every number of a published run, recomputed.
+"""
+
+import os
+from pathlib import Path
+
+import nbformat
+
+from utils import ROOT
+
+TAG = "published"
+SHOWS = ("tables.", "trials.", "records.", "notebook.costs", "runs.run(")  # what marks such a cell
+
+
+def paths() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def notebooks() -> list[Path]:
+    """The notebooks in which a published cell would now print something else."""
+    return [path for path in paths() if differences(path)]
+
+
+def tag(notebook: nbformat.NotebookNode) -> None:
+    """Tag the cells that show what is published, in place. A cell may say `# not recomputed` where it needs what was trained before it."""
+    for cell in notebook.cells[3:]:
+        if cell.cell_type == "code":
+            tags = set(cell.metadata.get("tags", [])) - {TAG}
+            if any(word in cell.source for word in SHOWS) and "# not recomputed" not in cell.source:
+                tags |= {TAG, "nbval-ignore-output"}
+            cell.metadata["tags"] = sorted(tags)
+
+
+def differences(path: Path) -> list[str]:
+    """What the published cells of a notebook print now, where it is not what is committed; one text for each cell."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
+    if not cells:
+        return []
+    found = []
+    before = dict(os.environ), Path.cwd()
+    os.environ |= {"COURSE_SMOKE": "0", "COURSE_PUBLISH": "1"}
+    os.chdir(path.parent)
+    try:
+        shell = new_shell()
+        run(shell, notebook.cells[2].source.replace("RETRAIN = True", "RETRAIN = False"))
+        for cell in cells:
+            now, committed = run(shell, cell.source), "".join(map(text_of, cell.outputs))
+            if now.split() != committed.split():
+                found.append(f"{path.name} prints now\n{now}\ninstead of\n{committed}")
+    finally:
+        os.environ.clear()
+        os.environ |= before[0]
+        os.chdir(before[1])
+    return found
+
+
+def new_shell():
+    """An IPython shell without a history, whose pictures are drawn into nothing."""
+    import matplotlib
+    from IPython.core.interactiveshell import InteractiveShell
+
+    matplotlib.use("Agg")
+    InteractiveShell.clear_instance()
+    return InteractiveShell.instance(history_length=0)
+
+
+def run(shell, source: str) -> str:
+    """What a cell prints and shows, as text. Raises what the cell raises."""
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured:
+        result = shell.run_cell(source, silent=False)
+    result.raise_error()
+    shown = [{"data": output.data} for output in captured.outputs]
+    return captured.stdout + "".join(map(text_of, shown))
+
+
+def text_of(output: dict) -> str:
+    """An output's printed text or Markdown; nothing of a picture, a highlighted source or an error stream."""
+    if output.get("output_type") == "stream":
+        return output["text"] if output["name"] == "stdout" else ""
+    data = output.get("data", {})
+    return "" if "image/png" in data else data.get("text/markdown", "")

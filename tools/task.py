@@ -1,0 +1,34 @@
+"""One task of a cluster, in a process of its own: python -m tools.task DATA FINGERPRINT WORDS… (the words are train.py's)
+
+It ends when the worker that started it does, so that no two processes do one run; and it refuses other data than the command's own.
+"""
+
+import os
+import sys
+import threading
+
+import train
+from utils import CourseError, data
+
+
+def end_with_the_worker() -> None:
+    """Wait for the end of standard input, which the worker holds open as long as it lives; a checkpoint is written whole or not at all."""
+    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
+        pass
+    os._exit(143)
+
+
+def main(name: str, fingerprint: str, *words: str) -> None:
+    threading.Thread(target=end_with_the_worker, daemon=True).start()
+    try:
+        found = data.load(name)
+        if found.fingerprint != fingerprint:
+            raise CourseError(f"this worker has other data for {name} (it found {found.name}): expected the same files as the command's")
+
+        train.main(list(words))
+    except CourseError as error:
+        train.fail(error)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,99 @@
+"""What was tried against what the course does: other arithmetic, a compiler, several seeds in one network."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tools.work import BN, MEASURED, Row, Side, network
+from utils import models
+from utils.data import Dataset
+from utils.loops import normalise
+
+
+def hundred(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:
+    """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels → loss."""
+    optimizer = torch.optim.SGD(parameters, BN.lr, fused=True)
+    images, labels = data.train[: 102 * BN.batch_size]
+    images = normalise(images, data.mean, data.std)
+    start = time.perf_counter()
+    for number, part in enumerate(zip(images.split(BN.batch_size), labels.split(BN.batch_size), strict=True)):
+        if number == 2:  # the first two compile
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        step(*part).backward()
+        optimizer.step()
+    return {"seconds": time.perf_counter() - start}
+
+
+def one_network(data: Dataset, wrap: Callable = lambda model: model, bf16: bool = False) -> MEASURED:
+    plain = network(BN)
+    model = wrap(plain)
+
+    def step(images, labels):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return F.cross_entropy(model(images).float(), labels)
+
+    return hundred(data, step, list(plain.parameters()))
+
+
+def grouped(data: Dataset, seeds: int = 5) -> MEASURED:
+    """Several networks as one whose convolutions have one group per seed."""
+    layers: list[nn.Module] = []
+    for layer in models.build(BN.model):
+        if isinstance(layer, nn.Conv2d):
+            into, out = seeds * layer.in_channels, seeds * layer.out_channels
+            layers.append(nn.Conv2d(into, out, layer.kernel_size, padding=layer.padding, groups=seeds, bias=False))
+        elif isinstance(layer, nn.BatchNorm2d):
+            layers.append(nn.BatchNorm2d(seeds * layer.num_features))
+        elif isinstance(layer, nn.Linear):
+            layers.append(nn.Conv2d(seeds * 4, seeds * 10, 7, groups=seeds))  # of 4×7×7 each, not flattened
+        elif not isinstance(layer, nn.Flatten):
+            layers.append(layer)
+    model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+    def step(images, labels):
+        logits = model(images.expand(-1, seeds, -1, -1)).view(-1, 10)
+        return seeds * F.cross_entropy(logits, labels.repeat_interleave(seeds))
+
+    return hundred(data, step, list(model.parameters()))
+
+
+def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
+    """Several networks by torch.func.vmap over their stacked parameters."""
+    networks = [models.build(BN.model) for _ in range(seeds)]
+    for module in (module for one in networks for module in one.modules()):
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    parameters, buffers = torch.func.stack_module_state(networks)
+
+    def losses(parameters, buffers, images, labels):
+        return F.cross_entropy(torch.func.functional_call(networks[0], (parameters, buffers), (images,)), labels)
+
+    every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
+    return hundred(data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values()))
+
+
+def tried(work: Callable[[Dataset], MEASURED]) -> Side:
+    return Side(lambda data, _seed: work(data), tuned=True)
+
+
+# what was tried; the first side is what the course does
+TRIED = {
+    "100 batches of bn_augmentation": Row(
+        {
+            "float32": tried(one_network),
+            "bfloat16 autocast": tried(lambda data: one_network(data, bf16=True)),
+            "torch.compile": tried(lambda data: one_network(data, torch.compile)),
+        }
+    ),
+    "100 batches of bn_augmentation, five seeds": Row(
+        {
+            "one after another": tried(lambda data: {"seconds": sum(one_network(data)["seconds"] for _ in range(5))}),
+            "grouped convolutions": tried(grouped),
+            "torch.func.vmap": tried(vmapped),
+        }
+    ),
+}
