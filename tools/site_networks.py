@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tools import site_results
 from utils import ROOT, export  # the only line that says where the ONNX export lives
 
 NETWORKS = ("base", "bn_augmentation", "mnist_ultrasmall", "mnist_medium", "sprint_994", "voxel_best", "voxel_more_digits")
@@ -143,7 +144,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
     """Write NAME.onnx and NAME.bin to `folder`; returns the entry of networks.json."""
     facts = json.loads((ROOT / "saved_dict" / f"{name}.json").read_text(encoding="utf-8"))
     model = exported(name, facts["sha256"], cache)
-    kind = "voxels" if facts["data"]["name"].startswith("mnist3d") else "image"
+    kind = "voxels" if site_results.is_voxels(facts) else "image"
     shape = [1, 16, 16, 16] if kind == "voxels" else [1, 28, 28]
     blocks, weights, outputs = opened(model)
     content = model.SerializeToString()
@@ -157,7 +158,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "parameters": facts["parameters"],
         **facts["test"],
         "accuracy": 100 * facts["test"]["correct"] / facts["test"]["total"],
-        "parts": {part: facts[part] for part in ("upright", "rotated") if part in facts},
+        "parts": site_results.parts_of(facts),
         "seed": facts["seed"],
         "epochs": facts["epochs"],
         "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},

@@ -112,10 +112,10 @@ def stage(source: Path, found: dict) -> None:
     reference(source)
     for name, text in site_results.pages(found):
         write(source / name, text)
-    listed = toctree([f"{one['name']}/index" for one in found["experiments"]])
-    write(
-        source / "logs" / "index.md", f"# Experiments\n\nEvery experiment with all of its seeds, its recipe and its curves.\n\n{listed}\n"
-    )
+    listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
+    compared = site_results.accuracy_table(found["experiments"], "../")
+    text = "Every experiment with all of its seeds, its recipe and its curves."
+    write(source / "logs" / "index.md", f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{listed}\n")
     runs = sum(len(one["runs"]) for one in found["experiments"])
     facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, **headline(found)}
     write(source / "facts.json", json.dumps(facts))

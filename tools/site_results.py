@@ -27,6 +27,15 @@ def spread(values: list[float]) -> dict:
     return {"mean": statistics.mean(values), "sd": sd, "n": len(values)}
 
 
+def parts_of(facts: dict) -> dict:
+    """The scores of the test half's parts, where a sidecar has some: older ones have them beside the others."""
+    return facts.get("parts") or {part: facts[part] for part in ("upright", "rotated") if part in facts}
+
+
+def is_voxels(facts: dict) -> bool:
+    return facts["data"]["name"].startswith("mnist3d")
+
+
 def run(facts: dict, log: Path, root: Path) -> dict:
     """One seed: what it reached and its curves."""
     with log.open(newline="") as file:
@@ -45,7 +54,7 @@ def run(facts: dict, log: Path, root: Path) -> dict:
         "seconds": facts["seconds"],
         "device": facts["environment"]["device"],
         "threads": facts["environment"].get("threads"),
-        "parts": {part: percent(facts[part]) for part in ("upright", "rotated") if part in facts},
+        "parts": {part: percent(score) for part, score in parts_of(facts).items()},
         "curves": {part: [percent(row, part) for row in rows] for part in parts},
         "losses": {part: [float(row[f"{part}_loss"]) for row in rows] for part in parts},
     }
@@ -63,7 +72,7 @@ def experiment(folder: Path, root: Path, figures: dict, references: dict) -> dic
     weights = read(root / "saved_dict" / f"{folder.name}.json", {})
     found = {
         "name": folder.name,
-        "kind": "voxels" if facts[0]["data"]["name"].startswith("mnist3d") else "image",
+        "kind": "voxels" if is_voxels(facts[0]) else "image",
         "page": f"{folder.relative_to(root).as_posix()}/",
         "model": recipe["model"],
         "data": recipe["data"],
@@ -81,21 +90,17 @@ def experiment(folder: Path, root: Path, figures: dict, references: dict) -> dic
     return found
 
 
-def score(trial: dict) -> float:
-    """A trial's accuracy on held-out images, in %."""
-    return percent(trial["valid"]) if isinstance(trial.get("valid"), dict) else percent(trial, "valid")
-
-
 def study(path: Path, root: Path) -> dict:
-    """A study: each recipe that was tried, by what differs within the study, with its seeds' accuracies on held-out images."""
-    trials = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """A study: each recipe that was tried to its end, by what differs within the study, with its seeds' accuracies on held-out images."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    trials = [trial for trial in map(json.loads, filter(str.strip, lines)) if not trial.get("pruned")]
     recipes = [trial["recipe"] for trial in trials]
     varied = [key for key in recipes[0] if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1] if recipes else []
-    tried: dict[str, list[float]] = {}
+    tried: dict[str, dict[int, float]] = {}
     for trial in trials:
         what = ", ".join(f"{key} {trial['recipe'].get(key)}" for key in varied) or "the recipe as it is"
-        tried.setdefault(what, []).append(score(trial))
-    rows = [{"what": what, **spread(values), "values": values} for what, values in tried.items()]
+        tried.setdefault(what, {})[trial["seed"]] = percent(trial["valid"])  # of a repeated seed the last run counts
+    rows = [{"what": what, **spread(list(seeds.values())), "values": list(seeds.values())} for what, seeds in tried.items()]
     rows.sort(key=lambda row: -row["mean"])
     return {"name": path.stem, "log": path.relative_to(root).as_posix(), "rows": rows}
 
@@ -124,6 +129,7 @@ def results(root: Path, commit: str) -> dict:
         "commit": commit,
         "experiments": [one for one in found if one],
         "studies": [study(path, root) for path in sorted((root / "logs" / "trials").glob("*.jsonl"))],
+        "field": sources.get("field", []),
         "benchmark": benchmark(root),
     }
 
@@ -144,15 +150,15 @@ def shown(value: dict) -> str:
     return f"{value['mean']:.2f}" + (f" ± {value['sd']:.2f}" if value["sd"] is not None else "")
 
 
-def accuracy_table(experiments: list[dict]) -> str:
-    """Accuracy, parameters and seconds of every experiment, the reference's figure beside them where it has one."""
+def accuracy_table(experiments: list[dict], up: str = "") -> str:
+    """Accuracy, parameters and seconds of every experiment, the reference's figure beside them where it has one. up: from page to root."""
     reported = any("reported" in one for one in experiments)
-    header = ["experiment", "test, %", "seeds", "parameters", "seconds a run", *["reported"] * reported]
+    header = ["experiment", "test, %", "seeds", "parameters", "seconds", *["reported"] * reported]
     rows = []
     for one in sorted(experiments, key=lambda one: -one["test"]["mean"]):
         figure = one.get("reported", {})
         source = link(f"{figure['test']:g}", figure["address"]) if figure.get("address") else figure.get("test") or "–"
-        cells = [link(one["name"], one["page"]), shown(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
+        cells = [link(one["name"], up + one["page"]), shown(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
         rows.append([*cells, f"{one['seconds']['mean']:,.0f}", *[source] * reported])
     return table(header, rows, right=tuple(header[1:]))
 
@@ -168,6 +174,13 @@ def seeds_table(one: dict, up: str = "") -> str:
         numbers = [f"{seed['test']:.2f}", *(f"{seed['parts'][part]:.2f}" for part in parts), f"{seed['train']:.2f}"]
         rows.append([seed["seed"], *numbers, best, f"{seed['seconds']:,.0f}", logs])
     return table(header, rows, right=tuple(header[1:-1]))
+
+
+def field_table(field: list[dict]) -> str:
+    rows = [
+        [f"{one['parameters']:,}", f"{one['accuracy']:g}", "yes" if one["selected_on_test"] else "no", one["conditions"]] for one in field
+    ]
+    return table(["parameters", "test, %", "chosen on the test set", "conditions"], rows, right=("parameters", "test, %"))
 
 
 def study_table(one: dict) -> str:
@@ -195,8 +208,9 @@ def experiment_page(one: dict) -> str:
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
     if "reported" in one:
         figure = one["reported"]
-        name = link(figure["name"], figure["address"]) if figure.get("address") else html.escape(figure.get("name", ""))
-        lines += [f"Reported by {name}: {figure.get('test')} %. {figure.get('note') or ''}", ""]
+        name = link(figure["name"], figure["address"]) if figure.get("address") else html.escape(figure.get("name", "its reference"))
+        note = f" ({html.escape(figure['note'])})" if figure.get("note") else ""
+        lines += [f"Reported: {figure['test']:g} %{note}. {name}, {html.escape(figure.get('where', ''))}.", ""]
     if one["weights"]:
         size = f"{one['weights']['bytes'] / 1024:,.0f} KB"
         lines += [f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "]
@@ -214,9 +228,14 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
         yield f"{one['page']}index.md", experiment_page(one)
     for kind in ("image", "voxels"):
         yield f"tables/{kind}.md", accuracy_table([one for one in found["experiments"] if one["kind"] == kind])
+    yield "tables/field.md", field_table(found["field"]) if found["field"] else "No figure of others is listed yet."
     seeds = [f"### {one['name']}\n\n{seeds_table(one)}" for one in found["experiments"]]
     yield "tables/seeds.md", "\n\n".join(seeds)
-    studies = [f"### {one['name']}\n\n{study_table(one)}\n\n{link('all trials', one['log'])}" for one in found["studies"]]
+    chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
+    studies = [
+        f"### {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', one['log'])}"
+        for one in found["studies"]
+    ]
     yield "tables/studies.md", "\n\n".join(studies) or "No study is published yet."
     speed = found["benchmark"]
     yield "tables/benchmark.md", benchmark_table(speed) if speed else "No benchmark is published yet."

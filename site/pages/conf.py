@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 project = "Small CNNs for MNIST"
-author = "the course's authors"
-copyright = "the course's authors, MIT"
+author = "the authors of this course"
+copyright = "the authors of this course, MIT"
 html_title = project
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["tables"]
@@ -70,5 +70,13 @@ def as_written(app, what, name, thing, options, lines):
     lines[:] = [*"\n\n".join(shown).splitlines(), ""]
 
 
+def for_everybody(app, page, template, context, tree):
+    """What scrolls can be reached by keyboard, and what folds is called by what stands on it."""
+    if "body" in context:
+        body = context["body"].replace("<pre>", '<pre tabindex="0">').replace(' aria-label="Toggle hidden content"', "")
+        context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+
+
 def setup(app):
+    app.connect("html-page-context", for_everybody)
     app.connect("autodoc-process-docstring", as_written)

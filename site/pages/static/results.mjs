@@ -35,13 +35,24 @@ const lossAxis = (values, label) => axis(values, label, Math.log10, LOSSES, (at)
 
 function shell(figure, width, options) {
   const narrow = width < 480;
-  return Plot.plot({
+  const svg = Plot.plot({
     width,
     height: Math.round(Math.min(420, width * (narrow ? 0.85 : 0.56))),
     marginLeft: 44, marginRight: 16, marginBottom: 40, marginTop: 28,
     style: { fontSize: "12px", color: "var(--course-quiet)", background: "none", overflow: "visible" },
     ...options,
   });
+  svg.setAttribute("role", "group");
+  for (const group of svg.querySelectorAll("g[aria-label]")) {
+    group.dataset.mark = group.getAttribute("aria-label"); // what Plot calls it means nothing to a reader
+    group.removeAttribute("aria-label");
+  }
+  for (const link of svg.querySelectorAll("a")) {
+    const mark = link.querySelector("[aria-label]"); // a link is what gets the focus, so a link has the name
+    link.setAttribute("aria-label", mark.getAttribute("aria-label"));
+    mark.removeAttribute("aria-label");
+  }
+  return svg;
 }
 
 function scatter(figure, data, width) {
@@ -51,8 +62,9 @@ function scatter(figure, data, width) {
   const best = (one) => points.every((other) => other === one || other.x > one.x || other.test.mean <= one.test.mean);
   const front = d3.sort(points.filter(best), ({ x }) => x);
   const theirs = by === "parameters" ? points.filter(({ reported }) => reported?.test) : [];
+  const field = by === "parameters" && figure.dataset.kind === "image" ? data.field : [];
   const says = (one) => `${one.name}: ${spread(one.test)} % (${times(one.test.n, "seed")}), ${whole(one.parameters)} parameters, ${whole(one.seconds.mean)} s a run`;
-  const accuracies = [...points.flatMap(({ test }) => [test.mean - (test.sd ?? 0), test.mean + (test.sd ?? 0)]), ...theirs.map(({ reported }) => reported.test)];
+  const accuracies = [...points.flatMap(({ test }) => [test.mean - (test.sd ?? 0), test.mean + (test.sd ?? 0)]), ...theirs.map(({ reported }) => reported.test), ...field.map(({ accuracy }) => accuracy)];
   const label = by === "parameters" ? "parameters" : "seconds of a training run";
   const svg = shell(figure, width, {
     ariaLabel: `Test accuracy against ${label}`,
@@ -62,6 +74,8 @@ function scatter(figure, data, width) {
       Plot.line(front, { x: "x", y: (one) => rank(one.test.mean), sort: "x", curve: "step-after", stroke: colour.ours, strokeOpacity: 0.25 }),
       Plot.link(theirs, { x1: "x", x2: "x", y1: (one) => rank(one.test.mean), y2: ({ reported }) => rank(reported.test), stroke: colour.theirs, strokeOpacity: 0.4 }),
       Plot.ruleX(points.filter(({ test }) => test.sd), { x: "x", y1: ({ test }) => rank(test.mean - test.sd), y2: ({ test }) => rank(test.mean + test.sd), stroke: colour.ours, strokeOpacity: 0.5 }),
+      Plot.dot(field, { x: "parameters", y: ({ accuracy }) => rank(accuracy), r: 4.5, symbol: "diamond", stroke: colour.quiet, strokeWidth: 1.4, fill: "var(--course-paper)",
+        href: () => "#elsewhere", ariaLabel: ({ name, accuracy, conditions }) => `${name}, elsewhere: ${accuracy} % (${conditions})` }),
       Plot.dot(theirs, { x: "x", y: ({ reported }) => rank(reported.test), r: 5, stroke: colour.theirs, strokeWidth: 1.6, fill: "var(--course-paper)",
         href: ({ reported, page }) => reported.address || address(page), ariaLabel: ({ name, reported }) => `${name} as reported by ${reported.name ?? "its reference"}: ${reported.test} %` }),
       Plot.dot(points, { x: "x", y: ({ test }) => rank(test.mean), r: 5.5, fill: (one) => (best(one) ? colour.ours : colour.soft), stroke: "var(--course-paper)",
@@ -73,19 +87,21 @@ function scatter(figure, data, width) {
   return svg;
 }
 
-// Labels stand above their dot, else below it, else not at all: the dot still says its name.
+// A label stands above its dot, else below or beside it, else it is left out: the dot still says its name.
 function untangle(svg) {
+  const boxes = (what) => [...svg.querySelectorAll(what)].map((element) => element.getBoundingClientRect());
   const inside = svg.getBoundingClientRect();
-  const kept = [...svg.querySelectorAll("g[aria-label=dot] circle")].map((dot) => dot.getBoundingClientRect());
+  const kept = [...boxes("g[data-mark=dot] :is(circle, path)"), ...boxes("g[data-mark$='tick label'] text")];
   const clear = (box) => box.left >= inside.left && box.right <= inside.right && kept.every((other) =>
     box.right < other.left || other.right < box.left || box.bottom - 3 < other.top || other.bottom < box.top + 3);
-  for (const label of svg.querySelectorAll("g[aria-label=text] text")) {
+  for (const label of svg.querySelectorAll("g[data-mark=text] text")) {
     const place = label.getAttribute("transform");
-    const moves = ["", " translate(0 30)", " translate(42 12)", " translate(-42 12)"];
-    const box = moves.map((move) => (label.setAttribute("transform", place + move), label.getBoundingClientRect()));
+    const aside = label.getBoundingClientRect().width / 2 + 10;
+    const moves = [[0, 0], [0, 30], [aside, 14], [-aside, 14]].map(([x, y]) => `${place} translate(${x} ${y})`);
+    const box = moves.map((move) => (label.setAttribute("transform", move), label.getBoundingClientRect()));
     const free = box.findIndex(clear);
     if (free < 0) label.remove();
-    else label.setAttribute("transform", place + moves[free]), kept.push(box[free]);
+    else label.setAttribute("transform", moves[free]), kept.push(box[free]);
   }
 }
 
@@ -204,11 +220,14 @@ function draw(figure, data) {
 
 function listen(figure) {
   const show = ({ target }) => {
-    const label = target.closest?.("a")?.querySelector("[aria-label]")?.getAttribute("aria-label") ?? target.closest?.("[aria-label]")?.getAttribute("aria-label");
-    if (label && target.closest("a")) tell(figure, label);
+    const label = target.closest?.("svg a")?.getAttribute("aria-label");
+    if (label) tell(figure, label);
   };
   figure.addEventListener("pointerover", show);
   figure.addEventListener("focusin", show);
+  figure.addEventListener("click", ({ target }) => {
+    if (target.closest("a[*|href='#elsewhere']")) document.querySelector("#elsewhere").open = true;
+  });
 }
 
 async function main() {
