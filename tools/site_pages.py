@@ -59,12 +59,16 @@ def notebook(path: Path, is_solution: bool) -> str:
             cell.source = prose(cell.source)
             heading = next(iter(re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)), heading)
             continue
-        tags = cell.metadata.setdefault("tags", [])
-        if cell.source.startswith(BOOTSTRAP):
-            tags.append("hide-input")
-        elif is_solution and cell.cell_type == "code":
-            tags.append("hide-cell")
-        cell.metadata["mystnb"] = {"image": {"alt": described(cell, heading)}}
+        settings = cell.metadata.setdefault("mystnb", {})
+        settings["image"] = {"alt": described(cell, heading)}
+        fold, prompt = (
+            ("hide-input", "The cell that finds the course, the same in every notebook") if cell.source.startswith(BOOTSTRAP) else ("", "")
+        )
+        if is_solution and not fold:
+            fold, prompt = "hide-cell", "A part of the solution"
+        if fold:
+            cell.metadata.setdefault("tags", []).append(fold)
+            settings["code_prompt_show"] = settings["code_prompt_hide"] = prompt
         for output in cell.get("outputs", []):
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = prose(output.data["text/markdown"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 project = "Small CNNs for MNIST"
@@ -20,6 +21,8 @@ myst_substitutions = json.loads((Path(__file__).parent / "facts.json").read_text
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
 
+# what only some commands need may be missing where the pages are built
+autodoc_mock_imports = [name for name in ("dask", "distributed", "optuna", "onnxruntime", "visualtorch") if find_spec(name) is None]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
