@@ -215,9 +215,10 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(digit)
     (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in (rows, columns))
     longer = max(bottom - top, right - left)
-    margin = longer + 1  # so that the square lies inside, wherever the digit does
-    middle = (left + right) / 2 + margin, (top + bottom) / 2 + margin
-    square = (middle[0] - longer / 2, middle[1] - longer / 2, middle[0] + longer / 2, middle[1] + longer / 2)
+    margin, step = longer + 1, longer / BOX  # so that the square lies inside, wherever the digit does
+    # the shorter side starts on a whole pixel of the 20, too: a digit that has this size already stays as it is
+    start = [low + margin - step * ((longer - extent) / 2 // step) for low, extent in ((left, right - left), (top, bottom - top))]
+    square = (*start, start[0] + longer, start[1] + longer)
     image = Image.fromarray(np.pad(tones, margin).astype(np.float32))
     how = Image.Resampling.BOX if longer > BOX else Image.Resampling.BILINEAR
     return np.clip(np.asarray(image.resize((BOX, BOX), how, square)), 0, 1)

@@ -18,10 +18,8 @@ export function fromStrokes(strokes) {
   const longer = Math.max(right - left, bottom - top);
   if (longer < 0.02) return null;
   const scale = (BOX - PEN) / longer;
-  const place = ({ x, y }) => ({
-    x: (x - (left + right) / 2) * scale + BOX / 2,
-    y: (y - (top + bottom) / 2) * scale + BOX / 2,
-  });
+  const first = (extent) => Math.floor((BOX - PEN - extent * scale) / 2 + 1e-9) + PEN / 2; // ink starts on a whole pixel
+  const place = ({ x, y }) => ({ x: (x - left) * scale + first(right - left), y: (y - top) * scale + first(bottom - top) });
   return centred(rasterised(strokes.map((stroke) => stroke.map(place)), BOX, PEN));
 }
 
@@ -41,8 +39,10 @@ export function fromPicture(values, width, height) {
   if (!ink.length) return null;
   const [left, top, right, bottom] = bounds(ink);
   const longer = Math.max(right - left, bottom - top) + 1;
-  const across = shares((left + right + 1 - longer) / 2, longer, width);
-  const down = shares((top + bottom + 1 - longer) / 2, longer, height);
+  const step = longer / BOX; // the shorter side starts on a whole pixel of the 20, too: a digit of this size stays as it is
+  const start = (low, high) => low - step * Math.floor((longer - (high + 1 - low)) / 2 / step);
+  const across = shares(start(left, right), longer, width);
+  const down = shares(start(top, bottom), longer, height);
   const box = new Float64Array(BOX * BOX);
   for (let row = 0; row < BOX; row++)
     for (let column = 0; column < BOX; column++)
