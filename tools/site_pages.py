@@ -32,7 +32,7 @@ def reachable(match: re.Match) -> str:
     module = re.fullmatch(r"(?:\.\./)+(utils|tools)/(\w+)\.py", target)
     if module:
         return f"[{text}](../api/{module[1]}.{module[2]}.md)"
-    if re.match(r"(\.\./)+(logs|saved_dict)/", target):
+    if re.match(r"(\.\./)+(logs|saved_dict)/.", target):
         is_folder = not Path(target).suffix
         return site_results.link(text, target.rstrip("/") + "/" * is_folder)
     return f"{text} (`{re.sub(r'^(../)+', '', target)}`)"

@@ -222,6 +222,16 @@ def experiment_page(one: dict) -> str:
     return "\n".join(lines)
 
 
+def studies(found: dict, up: str = "") -> str:
+    """Every study: its chart, its table, its file."""
+    chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
+    parts = [
+        f"### {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
+        for one in found["studies"]
+    ]
+    return "\n\n".join(parts) or "No study is published yet."
+
+
 def pages(found: dict) -> Iterator[tuple[str, str]]:
     """(path below the pages' source, Markdown) of all that is written from results.json."""
     for one in found["experiments"]:
@@ -231,11 +241,11 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
     yield "tables/field.md", field_table(found["field"]) if found["field"] else "No figure of others is listed yet."
     seeds = [f"### {one['name']}\n\n{seeds_table(one)}" for one in found["experiments"]]
     yield "tables/seeds.md", "\n\n".join(seeds)
-    chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
-    studies = [
-        f"### {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', one['log'])}"
-        for one in found["studies"]
-    ]
-    yield "tables/studies.md", "\n\n".join(studies) or "No study is published yet."
+    yield "tables/studies.md", studies(found)
     speed = found["benchmark"]
-    yield "tables/benchmark.md", benchmark_table(speed) if speed else "No benchmark is published yet."
+    measured = benchmark_table(speed) if speed else "No benchmark is published yet."
+    yield "tables/benchmark.md", measured
+    front = "---\nhide-toc: true\norphan: true\n---\n"
+    yield "logs/trials/index.md", f"{front}# Studies\n\n{studies(found, '../../')}\n"
+    files = f'<figure class="chart" data-chart="benchmark"></figure>\n\n{link(speed["log"], "../../" + speed["log"])}\n\n' if speed else ""
+    yield "logs/benchmarks/index.md", f"{front}# Benchmarks\n\n{files}{measured}\n"
