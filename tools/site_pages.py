@@ -14,7 +14,7 @@ from utils import ROOT
 PAGES = ROOT / "site" / "pages"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
-BOOTSTRAP = "# Finds the course"  # how the cell begins that every notebook shares
+BOOTSTRAP = "finds the course"  # in the first line of the cell that every notebook shares
 
 
 def write(path: Path, text: str) -> None:
@@ -59,11 +59,10 @@ def notebook(path: Path, is_solution: bool) -> str:
             cell.source = prose(cell.source)
             heading = next(iter(re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)), heading)
             continue
+        is_bootstrap = BOOTSTRAP in cell.source.partition("\n")[0].lower()
         settings = cell.metadata.setdefault("mystnb", {})
         settings["image"] = {"alt": described(cell, heading)}
-        fold, prompt = (
-            ("hide-input", "The cell that finds the course, the same in every notebook") if cell.source.startswith(BOOTSTRAP) else ("", "")
-        )
+        fold, prompt = ("hide-input", "The cell that finds the course, the same in every notebook") if is_bootstrap else ("", "")
         if is_solution and not fold:
             fold, prompt = "hide-cell", "A part of the solution"
         if fold:

@@ -17,7 +17,7 @@ def book(tmp_path):
         new_markdown_cell(
             f"{BADGE}\n\n# 01 · Try\n\nSee [its log](../logs/base) and [the loop](../utils/loops.py) and [this](../LICENSE)."
         ),
-        new_code_cell(f"{site_pages.BOOTSTRAP}: …"),
+        new_code_cell(f"# Setup: {site_pages.BOOTSTRAP}"),
         new_markdown_cell("## Results"),
         new_code_cell("plots.feature_maps(model)", outputs=[picture]),
     ]
