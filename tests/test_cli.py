@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
 import train
-from utils import ROOT, artifacts, models
-from utils.experiments import EXPERIMENTS
+from utils import ROOT, models, records
+from utils.experiments import EXPERIMENTS, Recipe
 from utils.loops import make_optimizer
 
 
@@ -31,12 +32,20 @@ def refused(words, capsys) -> str:
         (["xyz"], "'xyz': expected one of base, dropout"),
         (["base", "--epoch", "3"], "--epoch is not a flag: did you mean --epochs"),
         (["base", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
-        (["base", "--lr", "-1"], "lr = -1.0: expected a positive number"),
-        (["base", "--warmup", "1"], "warmup = 1.0: expected 0 up to (not including) 1"),
+        (["base", "--lr", "-1"], "lr = -1.0: expected 1e-12 to"),
+        (["base", "--lr", "nan"], "lr = nan: expected 1e-12 to"),
+        (["base", "--warmup", "1"], "warmup = 1.0: expected 0 to 0.99"),
         (["base", "--epochs", "0"], "epochs = 0: expected 1 to"),
         (["base", "--optimizer", "adan"], "optimizer = 'adan': expected one of adam, adamw, sgd"),
         (["base", "--normalise", "False"], "argument --normalise: 'False' is neither yes nor no"),
-        (["base", "--seeds", "0"], "argument --seeds: '0' is no seed"),
+        (["base", "--seeds", "0"], "argument --seeds: '0' names 0 seeds: expected 1 to 10,000 (one alone: --seed K)"),
+        (["base", "--seeds", "3-1"], "'3-1' names -1 seeds"),
+        (["base", "--seeds", "x"], "argument --seeds: 'x' names no seeds: expected N, A-B or A-"),
+        (["base", "--seeds", "9-"], "--seeds 9- names no seed: the last that is published is 4"),
+        (["base", "--seed", "-1"], "argument --seed: '-1' is no seed: expected a number from 0"),
+        (["base", "--seed", "one"], "argument --seed: 'one' is no seed"),
+        (["base", "--seed", "1", "--seeds", "2"], "argument --seeds: not allowed with argument --seed"),
+        (["base", "--threads", "0"], "--threads 0: expected 1 to 1024"),
         (["base", "--device", "tpu"], "device 'tpu' is not available"),
         (["base", "--data", "mnits"], "no data set is called 'mnits': expected one of mnist"),
         (["base", "--lr", "0.02", "--publish"], "can't be published"),
@@ -46,7 +55,10 @@ def refused(words, capsys) -> str:
         (["voxel_reference", "--rotate", "5"], "expected fresh, for only digits that are drawn anew can be deformed"),
         (["voxel_reference", "--fresh", "yes", "--shift", "1"], "shift = 1.0 with fresh"),
         (["small_cnn", "--valid", "0"], "early stopping needs held-out images"),
-        (["small_cnn", "--final-state", "--seeds", "2"], "--final-state trains nothing: leave out"),
+        (["small_cnn", "--final-state", "--publish"], "--final-state trains nothing: leave out"),
+        (["base", "--data", "mnist3d"], "model = 'base' takes images, but data = 'mnist3d' holds voxels"),
+        (["voxel_best", "--data", "mnist"], "data = 'mnist' with fresh: expected mnist3d"),
+        (["base", "--drop-at", "0"], "drop_at = 0: expected 1 to"),
     ],
 )
 def test_a_mistake_is_one_line_with_what_to_type_instead(words, said, capsys):
@@ -60,7 +72,25 @@ def test_list_shows_every_experiment(capsys):
 
 
 def test_seeds():
-    assert (train.seeds("3"), train.seeds("2-4"), train.seeds("1-")) == ((0, 2), (2, 4), (1, None))
+    assert [train.seed_ranges(text) for text in ("3", "2-4", "1-")] == [(0, 2), (2, 4), (1, None)] and train.seed_range("0") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], [0]), (["--seed", "0"], [0]), (["--seed", "3"], [3]), (["--seeds", "3"], [0, 1, 2]), (["--seeds", "3-"], [3, 4])],
+)
+def test_a_seed_and_seeds_are_flags_of_their_own(words, expected):
+    options = train.parse(["base", *words])
+    assert [seed for _, seed in train.tasks_of(train.chosen(options), options)] == expected
+
+
+def test_every_field_of_a_recipe_is_a_flag_whose_help_is_the_comment_beside_it():
+    actions = {flag: action for action in train.make_parser()._actions for flag in action.option_strings}
+    comments = train.comments()
+    assert set(comments) == {field.name for field in fields(Recipe)} and all(comments.values())
+    for field in fields(Recipe):
+        if field.name != "model":  # which experiments are meant
+            assert actions[f"--{field.name.replace('_', '-')}"].help.replace("%%", "%") == comments[field.name]
 
 
 def test_flags_override_the_recipe_and_the_end_is_a_table():
@@ -69,7 +99,7 @@ def test_flags_override_the_recipe_and_the_end_is_a_table():
     assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.004872]" in ended.stdout
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
     table = [line for line in ended.stdout.splitlines() if line.startswith("| base ") or line.startswith("| dropout ")]
-    assert len(table) == 4 and "in epoch 1" in table[0] and "base_seed1.pth" in table[1]
+    assert len(table) == 4 and "in epoch 1" in table[0] and "_seed1.pth" in table[1]
 
 
 R4 = ["--model", "small_cnn", "--epochs", "50", "--ngpus", "1", "--lr", "0.5", "--l2", "1", "--patience", "30"]
@@ -83,12 +113,47 @@ def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
         train.main(R4)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "--ngpus 1, but found 0 of them: going on with the CPU" in said
-    (found,) = asked
-    assert (found.model, found.epochs, found.lr, found.weight_decay, found.patience) == ("small_cnn", 50, 0.5, 1.0, 30)
-    model = models.build(found.model)
-    settings = make_optimizer(model, found).param_groups[0]
+    recipe = asked[0].recipe
+    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == ("small_cnn", 50, 0.5, 1.0, 30)
+    model = models.build(recipe.model)
+    settings = make_optimizer(model, recipe).param_groups[0]
     assert (settings["weight_decay"], settings["lr"], settings["momentum"]) == (1.0, 0.5, 0.0)
     assert len(settings["params"]) == len(list(model.parameters()))
+
+
+def test_threads_and_again_reach_the_run(monkeypatch):
+    asked, threads = [], train.torch.get_num_threads()
+
+    def run(*rest, **options):
+        asked.append((train.torch.get_num_threads(), options["again"]))
+        sys.exit(0)
+
+    monkeypatch.setattr(train.runs, "run", run)
+    for words in (["--threads", "3", "--again"], []):
+        with pytest.raises(SystemExit):
+            train.main(["base", *words])
+    train.torch.set_num_threads(threads)
+    assert asked == [(3, True), (3, False)]
+
+
+def test_a_run_that_fails_leaves_the_others_and_the_same_command_does_what_is_missing(scratch, monkeypatch, capsys):
+    trained, real = [], train.runs.run
+
+    def run(experiment, seed, **options):
+        if seed == 1 and len(trained) < 2:
+            trained.append("failed")
+            raise train.CourseError("no space left")
+        return real(experiment, seed, **options)
+
+    fit = train.runs.fit
+    monkeypatch.setattr(train.runs, "fit", lambda *arguments: trained.append(arguments[3]) or fit(*arguments))
+    monkeypatch.setattr(train.runs, "run", run)
+    words = ["tiny", "--seeds", "3", "--quiet", "--device", "cpu"]
+    with pytest.raises(train.CourseError, match="1 of 3 runs failed; the same command does only what is missing"):
+        train.main(words)
+    assert trained == [0, "failed", 2] and "tiny, seed 1, failed: no space left" in capsys.readouterr().err
+    train.main(words)
+    assert trained == [0, "failed", 2, 1] and capsys.readouterr().out.count("| tiny ") == 3
 
 
 def at_the_prompt(words: list[str], typed: str) -> subprocess.CompletedProcess:
@@ -104,11 +169,16 @@ def test_python_i_leaves_model_history_and_data():
     assert "left 1 Sequential digits (1, 28, 28)" in ended.stdout and "small_cnn, seed 0" in ended.stdout
 
 
-def test_final_state_trains_nothing_evaluates_and_draws():
-    typed = "print('left', len(history), model.training)\n"
-    ended = at_the_prompt(["--model", "small_cnn", "--lr", "0.5", "--l2", "1", "--final-state"], typed)
-    assert "the recipe's flags are ignored" in ended.stderr and "not trained again" in ended.stdout
-    facts = artifacts.read_json(ROOT / "saved_dict" / "small_cnn.json")
-    assert f"the sidecar says {facts['test']['correct']} of 10000" in ended.stdout
-    assert "small_cnn_{curves,examples,mistakes,confusion,kernels,features}.png" in ended.stdout
-    assert f"left {facts['epochs']} False" in ended.stdout
+def test_final_state_trains_nothing_evaluates_and_draws(scratch, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr("tools.report.portrait", lambda result: drawn.append(result) or "drawn")
+    with pytest.raises(train.CourseError, match="tiny: seed 0 is not published by its present recipe"):
+        train.main(["tiny", "--final-state"])
+    train.main(["tiny", "--quiet", "--device", "cpu"])
+    monkeypatch.setattr(train.runs, "fit", lambda *arguments: pytest.fail("trained"))
+    capsys.readouterr()
+    train.main(["tiny", "--final-state"])
+    assert "not trained again" in capsys.readouterr().out and drawn[0].facts.recipe == EXPERIMENTS["tiny"].recipe
+    assert drawn[0].log.is_relative_to(records.own_root())
+    with pytest.raises(train.CourseError, match="its recipe was changed"):
+        train.main(["tiny", "--lr", "0.5", "--final-state"])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils import CourseError, data
-from utils.augment import _pixels, affine
+from utils import CourseError, data, files
+from utils.augment import _pixels, affine, augmentation, elastic
+from utils.experiments import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +35,14 @@ def header(*shape: int) -> bytes:
 def make(root, name="mnist", n=20):
     """A tiny set in a source's own layout; returns its files."""
     source, random = data.SOURCES[name], np.random.RandomState(1)
-    files = source.files(root)
-    files[0].parent.mkdir(parents=True)
-    for images, labels in (files[:2], files[2:]):
-        data.write_idx(images, torch.from_numpy(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
+    paths = source.files(root)
+    paths[0].parent.mkdir(parents=True)
+    for images, labels in (paths[:2], paths[2:]):
+        files.write_idx(images, torch.from_numpy(random.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
         values = (np.arange(n) % 10).astype(np.uint8)
         rows = values if name != "qmnist" else np.stack([values] + [values * 0 + 77] * 7, 1).astype(np.int32)
-        data.write_idx(labels, torch.from_numpy(rows))
-    return files
+        files.write_idx(labels, torch.from_numpy(rows))
+    return paths
 
 
 @pytest.mark.parametrize("name", data.SOURCES)
@@ -62,17 +63,17 @@ def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monke
 @pytest.mark.parametrize("name", ["mnist", "emnist_digits"])
 def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    files = make(tmp_path, name)
+    paths = make(tmp_path, name)
     read = data.load(name)
     monkeypatch.setenv("COURSE_MEMORY_GB", "0.00001")  # the images are 15,696 bytes, the labels 28
     mapped = data.load(name)
     assert mapped.fingerprint == read.fingerprint and (mapped.mean, mapped.std) == (read.mean, read.std)
     rows = torch.tensor([3, 1, 3])
     assert torch.equal(mapped.train.images.index_select(0, rows), read.train.images[rows])
-    assert str(files[0]) in Path("/proc/self/maps").read_text() and str(files[1]) not in Path("/proc/self/maps").read_text()
-    before = files[0].read_bytes()
+    assert str(paths[0]) in Path("/proc/self/maps").read_text() and str(paths[1]) not in Path("/proc/self/maps").read_text()
+    before = paths[0].read_bytes()
     mapped.train.images.zero_()
-    assert files[0].read_bytes() == before
+    assert paths[0].read_bytes() == before
     monkeypatch.setenv("COURSE_MEMORY_GB", "much")
     with pytest.raises(CourseError, match="COURSE_MEMORY_GB = 'much': expected a number of gigabytes"):
         data.load(name)
@@ -80,14 +81,11 @@ def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, 
 
 def test_emnist_is_turned_upright(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    files = make(tmp_path, "emnist_digits")
-    assert torch.equal(data.load("emnist_digits").train.images[3, 0], data.read_idx(files[0])[3].T)
+    paths = make(tmp_path, "emnist_digits")
+    assert torch.equal(data.load("emnist_digits").train.images[3, 0], files.read_idx(paths[0])[3].T)
 
 
-def test_mnist_is_the_real_one():
-    mnist = data.load("mnist")
-    if mnist.name != "mnist":
-        pytest.skip("MNIST is not at hand: set COURSE_DATA")
+def test_mnist_is_the_real_one(mnist):
     assert mnist.fingerprint == data.PUBLISHABLE["mnist"]
     assert (mnist.train.images.shape, mnist.test.images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
     pixels = mnist.train.images.float() / 255
@@ -160,3 +158,56 @@ def test_affine_moves_what_it_says():
     assert 1.9 < x.max() < 2.1 and -2.1 < x.min() < -1.9
     bigger = affine(torch.ones(500, 1, 28, 28)[:, :, 7:21, 7:21].contiguous(), random, scale=0.1)
     assert bigger.min() < 1  # a smaller copy shows the outside, which is 0
+
+
+def test_elastic_moves_pixels_smoothly_by_what_it_says():
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    ramps = torch.stack([columns, rows]).expand(400, 2, 28, 28)
+    assert elastic(ramps, torch.Generator(), 0.0) is ramps
+    moved = (elastic(ramps, torch.Generator().manual_seed(0), 1.5) - ramps)[:, :, 8:20, 8:20]  # pixels, away from the outside's zeros
+    # cubic interpolation between knots of standard deviation 1.5: a little less between them; over 400 independent fields ± 4 %
+    assert 0.6 * 1.5 < moved.std(0).mean() < 1.1 * 1.5 and moved.mean().abs() < 0.1
+    assert (moved[..., 1:] - moved[..., :-1]).std() < 0.5  # neighbours move together: knots are seven pixels apart
+
+
+DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=0.5)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
+    """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
+    images, rows = data.load("digits").train.images[:50], torch.arange(50)
+
+    def augmented(shard, recipe=DEFORMED):
+        return augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
+
+    whole = augmented(slice(None))
+    parts = torch.empty_like(whole)
+    for number in range(processes):
+        parts[number::processes] = augmented(slice(number, 50, processes))
+    assert torch.equal(parts, whole) and not torch.equal(whole, images / 255)
+    # the control: a shard that draws numbers for itself alone deforms its second image as the whole does its second, not its third
+    alone = affine(images[::processes] / 255, torch.Generator().manual_seed(0), rotate=10.0)
+    assert not torch.equal(alone, affine(images / 255, torch.Generator().manual_seed(0), rotate=10.0)[::processes])
+
+
+def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():
+    images, rows, generator = data.load("digits").train.images[:8], torch.arange(8), torch.Generator().manual_seed(0)
+    augment = augmentation(DEFORMED, generator)
+    assert not torch.equal(augment(images, rows), augment(images, rows))
+    before = generator.get_state()
+    assert torch.equal(augmentation(Recipe("base"), generator)(images, rows), images / 255) and torch.equal(generator.get_state(), before)
+
+
+def test_fingerprints_of_floats_do_not_hang_on_the_last_digit():
+    grids = torch.arange(1000).view(10, 100) / 1000
+    assert data._fingerprint(grids) == data._fingerprint(grids * (1 + 1e-7)) != data._fingerprint(grids + 1e-3)
+    bytes_ = grids.mul(1000).to(torch.uint8)
+    assert data._fingerprint(bytes_) != data._fingerprint(bytes_.view(100, 10))
+
+
+def test_a_relative_folder_starts_at_the_repository_s_root(tmp_path, monkeypatch, no_network):
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setenv("COURSE_DATA", "here")
+    make(tmp_path / "here")
+    assert data.load("mnist").name == "mnist"

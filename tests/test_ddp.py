@@ -14,7 +14,8 @@ import torch
 import two_processes
 
 import train
-from utils import ROOT, CourseError, artifacts, distributed
+from utils import ROOT, CourseError, ddp, records
+from utils.records import Run
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_SMOKE": "0", "PYTHONPATH": str(ROOT)}
@@ -45,37 +46,43 @@ def one(tmp_path_factory):
     def alone(name: str) -> dict:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COURSE_SMOKE", "0")
-            return two_processes.train(two_processes.CASES[name], tmp_path_factory.mktemp(name), name == "float64")
+            return two_processes.train(two_processes.CASES[name], tmp_path_factory.mktemp(name), name.endswith("float64"))
 
     return alone
 
 
 # Adam divides by the root of a squared gradient that is all but 0 at first, which turns float32's rounding into steps of up to
 # the learning rate; so its arithmetic is compared where rounding is nothing, and float32 under an optimizer that leaves it small.
-@pytest.mark.parametrize(("name", "most"), [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize(("name", "most"), [("float64", 1e-10), ("voxels_float64", 1e-10), ("float32", 1e-5)])
 def test_two_processes_end_with_the_weights_of_one(name, most, one, two):
     assert difference(one(name), two[1][name]) < most
 
 
-def test_a_wrong_share_of_an_uneven_batch_is_noticed(one, two):
+def test_a_wrong_weight_of_an_uneven_batch_is_noticed(one, two):
     assert difference(one("float64"), two[1]["unweighted"]) > 1e-5
 
 
-def test_batch_norm_sees_its_own_share_only_and_all_end_with_the_statistics_of_one(one, two):
+def test_numbers_that_are_drawn_for_a_shard_alone_are_noticed(one, two):
+    assert difference(one("voxels_float64"), two[1]["numbers apart"]) > 1e-3
+
+
+def test_batch_norm_sees_its_own_shard_only_and_all_end_with_the_statistics_of_one(one, two):
     assert difference(one("batch_norm"), two[1]["batch_norm"]) > 1e-3
     assert two[0]["all hold the same statistics"]
 
 
-def test_continued_training_of_two_processes_is_exact(two):
+@pytest.mark.parametrize("kind", ["images", "voxels"])
+def test_continued_training_of_two_processes_is_exact(kind, two):
     found, weights = two
-    assert all("interrupted. The same command continues it after its last finished epoch" in said for said in found["continued"])
-    assert artifacts.to_bytes(weights["continued"]) == artifacts.to_bytes(weights["uninterrupted"])
-    assert difference(weights["forgotten"], weights["uninterrupted"]) > 1e-5  # without process 1's random state: other dropout
+    assert all("interrupted. The same command continues it after its last finished epoch" in said for said in found[f"{kind} continued"])
+    assert records.to_bytes(weights[f"{kind} continued"]) == records.to_bytes(weights[f"{kind} uninterrupted"])
+    # the control: without process 1's random state it draws other dropout
+    assert difference(weights[f"{kind} forgotten"], weights[f"{kind} uninterrupted"]) > 1e-5
 
 
 def test_facts_tell_how_many_processes(two):
-    facts = artifacts.read_json(artifacts.log_path(two[0]["folder"] / "float32", "plain", 0).with_suffix(".json"))
-    assert facts["environment"]["processes"] == 2
+    facts = records.read_facts(Run.of(two_processes.CASES["float32"], 0, two[0]["folder"] / "float32").facts)
+    assert facts.environment.processes == 2
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,7 @@ def test_facts_tell_how_many_processes(two):
     [
         ("no folder", "could not be written"),
         ("full disk", "no space left"),
+        ("other recipe", "process 1 has batch_size = 360, process 0 has 359"),
         ("other data", "process 1 has data = .*1436.*, process 0 has .*1437"),
     ],
 )
@@ -125,20 +133,20 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
-def test_shares_cover_a_batch_once_and_average_to_its_mean(n, monkeypatch):
+def test_shards_cover_a_batch_once_and_average_to_its_mean(n, monkeypatch):
     values, world, seen, mean = torch.arange(1.0, n + 1), 3, [], 0.0
-    monkeypatch.setattr(distributed, "world", lambda: world)
+    monkeypatch.setattr(ddp, "world_size", lambda: world)
     for number in range(world):
-        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        part, factor = distributed.share(n)
+        monkeypatch.setattr(ddp, "rank", lambda number=number: number)
+        part, factor = ddp.shard(n)
         seen += values[part].tolist() if factor else []
         mean += values[part].mean().item() * factor / world
     assert sorted(seen) == values.tolist() and mean == pytest.approx(values.mean().item())
 
 
-def test_alone_a_share_is_everything():
-    assert distributed.share(7) == (slice(0, 7, 1), 1.0)
-    assert distributed.gather(3) == [3] and distributed.from_lead(lambda: 4) == 4 and not distributed.launched()
+def test_alone_a_shard_is_everything():
+    assert ddp.shard(7) == (slice(0, 7, 1), 1.0)
+    assert ddp.gather(3) == [3] and ddp.on_rank0(lambda: 4) == 4 and not ddp.launched()
 
 
 def test_ngpus_starts_torchrun_with_the_same_words(monkeypatch):

@@ -4,8 +4,12 @@ import math
 
 import pytest
 import torch
+from matplotlib.patches import Rectangle
+from mpl_toolkits.mplot3d import Axes3D
+from torch import nn
 
-from utils import models, plots
+from utils import diagrams, models, plots
+from utils.layers import Residual
 
 
 def row(epoch, train, held, part="test"):
@@ -101,16 +105,48 @@ def test_steps():
     assert [bar.get_width() for bar in axes.patches] == [10, 2] and "5.0 ×" in axes.texts[1].get_text()
 
 
-def test_solids_show_every_voxel_from_every_angle():
+def test_solids_show_every_voxel_from_every_angle(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes3D, "voxels", lambda _axes, filled, **_how: drawn.append(filled.nonzero()))
     grid = torch.zeros(16, 16, 16)
     grid[3, 5, 7] = 1.0  # z, y, x
     figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
     assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
-    assert [[float(value) for value in axis] for axis in figure.axes[0].collections[0]._offsets3d] == [[7.0], [5.0], [3.0]]
+    assert drawn == [([7], [5], [3])] * 2  # x, y, z
     assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
 
 
-def test_network_is_drawn_layer_by_layer():
-    pytest.importorskip("visualtorch", reason="visualtorch is not installed (requirements-extra.txt)")
-    small, large = (plots.network(models.build(name), (1, 28, 28)) for name in ("base", "mnist_ultrasmall"))
-    assert small.width < large.width and len(small.getcolors(1 << 24)) > 5
+def words(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_network_is_drawn_step_by_step():
+    figure = diagrams.network(models.build("base", 0.2), (1, 28, 28))
+    assert words(figure)[:4] == ["input", "1×28×28", "3×3 conv 1→8 · ReLU", "8×28×28, 72 parameters"]
+    assert words(figure)[6:8] == ["3×3 conv 8→8 · ReLU", "8×28×28, 576 parameters, dropout 0.2"]
+    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    assert len(boxes) == len(words(figure)) / 2 == 12
+    assert (
+        boxes[1].get_width() > boxes[4].get_width() and boxes[1].get_height() < boxes[7].get_height()
+    )  # half the side; twice the channels
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_can_be_drawn_with_all_its_parameters(name):
+    model = models.build(name, 0.1)
+    steps = diagrams.steps(model, models.input_shape(model))
+    assert sum(step.parameters for step in steps) == models.count_parameters(model) and model.training
+    assert steps[-1].shape == (10,) and all(max(step.before, default=-1) < row for row, step in enumerate(steps))
+    assert (
+        len(diagrams.network(model, models.input_shape(model)).axes[0].patches) >= 2 * len(steps) - 1
+    )  # boxes, and an arrow to each but the first
+
+
+def test_branches_of_a_residual_block_meet_in_its_sum():
+    block = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), Residual(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)), nn.ReLU())
+    assert [(step.label, step.before) for step in diagrams.steps(block, (1, 8, 8))] == [
+        ("input", []),
+        ("3×3 conv 1→2", [0]),
+        ("3×3 conv 2→2 · BN", [1]),
+        ("+ sum · ReLU", [1, 2]),
+    ]

@@ -6,8 +6,10 @@ import os
 import pickle
 import re
 import shutil
+import statistics
 import subprocess
 import sys
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -15,59 +17,128 @@ import torch
 from PIL import Image
 
 import hubconf
-from utils import ROOT, CourseError, artifacts, bench, colab, data, export, models, report
+from tools import bench, colab, export, report, stale, verify
+from utils import ROOT, CourseError, data, facts, files, models, pretrained, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.loops import evaluate, kept, normalise
+from utils.records import Run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
 SEEDS = sorted((ROOT / "logs").glob("*/seed*.json"))
 
 
+PUBLISHED = {e.name: e for e in EXPERIMENTS.values() if (ROOT / "logs" / e.name).is_dir()}
+
+
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_state_dict_does_what_its_sidecar_says(path, mnist, request):
-    model, facts = artifacts.load_model(path)
-    real = mnist if facts["data"]["name"] == "mnist" else request.getfixturevalue("mnist3d")
-    assert facts["data"]["fingerprint"] == data.PUBLISHABLE[facts["data"]["name"]] and facts["parameters"] == models.count_parameters(model)
-    score = evaluate(model, real.test, **facts["normalisation"])
-    assert abs(score.correct - facts["test"]["correct"]) <= 1 and score.loss == pytest.approx(facts["test"]["loss"], rel=1e-3)
-    for first, rows in enumerate(("upright", "rotated") if real.digits is not None else ()):
-        assert abs(evaluate(model, real.test[first::2], **facts["normalisation"]).correct - facts[rows]["correct"]) <= 1
+    """Its hash, its number of parameters and, evaluated now, its loss and correct answers, of parts of the test half too."""
+    name = records.read_facts(path.with_suffix(".json")).data.name
+    real = mnist if name == "mnist" else request.getfixturevalue(name)
+    said, found, verdict = verify.check(path, {name: real})
+    assert verdict == "agrees", f"{said} {found} {verdict}"
+
+
+def test_one_tolerance_for_all_that_compares_two_evaluations():
+    said = evaluate(models.build("base"), data.load("digits").test, 0.1, 0.3)
+    assert verify.agrees(said, said)
+    for change in ({"correct": said.correct - 2}, {"loss": said.loss * 1.002}):
+        assert not verify.agrees(said, replace(said, **change))
 
 
 @pytest.mark.parametrize("path", SEEDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_log_and_facts_agree(path):
-    facts, history = artifacts.read_json(path), artifacts.read_log(path.with_suffix(".csv"))
-    recipe, part = facts["recipe"], "valid" if facts["recipe"]["valid"] else "test"
-    assert [row["epoch"] for row in history] == list(range(1, facts["epochs"] + 1))
-    assert facts["epochs"] == recipe["epochs"] or facts["epochs"] == facts["kept_epoch"] + recipe["patience"]
-    assert facts["data"]["fingerprint"] == data.PUBLISHABLE[facts["data"]["name"]] and facts["data"]["whole"]
-    train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[facts["data"]["name"]]
-    totals = (train - recipe["valid"], recipe["valid"] or test)
-    assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and facts["test"]["total"] == test
+    record = records.read_record(Run(ROOT, path.parent.name, int(path.stem[4:])))
+    said, history, recipe = record.facts, record.history, record.facts.recipe
+    part = "valid" if recipe.valid else "test"
+    assert said.name == path.parent.name
+    assert said.epochs == recipe.epochs or said.epochs == said.kept_epoch + recipe.patience
+    assert said.data.fingerprint == data.PUBLISHABLE[said.data.name] and said.data.whole
+    train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[said.data.name]
+    totals = (train - recipe.valid, recipe.valid or test)
+    assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and said.test.total == test
     if part == "test":
-        assert abs(history[-1]["test_correct"] - facts["test"]["correct"]) <= 1
-    else:
-        assert history[facts["kept_epoch"] - 1] == kept(history, EXPERIMENTS[facts["name"]])
-    assert "+changes" not in facts["commit"] and facts["commit"] != "unknown"
+        assert abs(history[-1]["test_correct"] - said.test.correct) <= 1
+    assert record.kept == kept(history, recipe)
+    assert said.environment.processes == 1
+    for code in (said.code, *(one.code for one in said.continued if one.code)):
+        assert "+changes" not in code.commit and code.commit != "unknown"
 
 
-def test_seed_0_of_every_experiment_has_its_weights():
-    assert {path.stem for path in WEIGHTS} == {e.name for e in EXPERIMENTS.values() if e.weights}
+def test_published_state_dicts_are_those_of_seed_0_and_no_others():
     for path in WEIGHTS:
-        assert artifacts.read_json(path.with_suffix(".json")) == artifacts.read_json(ROOT / "logs" / path.stem / "seed0.json")
+        e, run = EXPERIMENTS[path.stem], Run(ROOT, path.stem, 0)
+        assert e.weights and path.with_suffix(".json").read_bytes() == run.facts.read_bytes()
+        assert records.read_facts(run.facts).recipe == e.recipe
+    assert {path.stem for path in WEIGHTS} == {name for name, e in PUBLISHED.items() if e.weights}
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_every_log_counts_and_every_promised_seed_is_logged(experiment):
-    logs = report.published_logs(experiment)
-    assert len(logs) == experiment.seeds == len(list((ROOT / "logs" / experiment.name).glob("seed*.csv")))
+def require_seeds(published: list[int], most: int) -> None:
+    """A study is honest if no seed was left out: from 0 on, without a gap, and no more than were promised."""
+    assert published == list(range(len(published))) and len(published) <= most
 
 
-def test_verify_finds_every_state_dict_true(mnist, monkeypatch):
-    monkeypatch.setenv("COURSE_SMOKE", "0")
-    text, good = report.verify()
-    assert good and text.count("agrees") == len(WEIGHTS)
+@pytest.mark.parametrize("experiment", PUBLISHED.values(), ids=PUBLISHED)
+def test_published_seeds_have_no_gap_and_are_of_the_present_recipe(experiment):
+    seeds = [record.facts.seed for record in records.published(experiment)]
+    require_seeds(seeds, experiment.seeds)
+    assert len(seeds) == len(list((ROOT / "logs" / experiment.name).glob("seed*.csv"))) > 0
+
+
+@pytest.mark.parametrize(("seeds", "most"), [([1], 5), ([0, 2], 5), ([0, 1, 2], 2)])
+def test_a_gap_or_a_seed_too_many_is_noticed(seeds, most):
+    with pytest.raises(AssertionError):
+        require_seeds(seeds, most)
+
+
+def test_every_log_belongs_to_an_experiment():
+    assert verify.strays() == []
+
+
+def test_verify_checks_every_state_dict(monkeypatch):
+    checked = []
+    monkeypatch.setattr(verify, "check", lambda path, loaded: checked.append(path) or ("", "", "agrees"))
+    assert verify.verify()[1] and checked == WEIGHTS
+    monkeypatch.setattr(verify, "check", lambda path, loaded: ("", "", "DISAGREES" if path == WEIGHTS[3] else "agrees"))
+    assert not verify.verify()[1]
+
+
+# ---- trained again
+
+
+AGAIN = """
+import json, sys
+from pathlib import Path
+from utils import runs, tables
+from utils.experiments import EXPERIMENTS
+result = runs.run(EXPERIMENTS["sprint"], device="cpu", root=Path(sys.argv[1]), echo=False)
+facts = result.facts
+print(json.dumps([facts.sha256, facts.test.percent, tables.against_published(result.experiment, facts)]))
+"""
+
+
+def test_sprint_trained_again_gives_the_same_bits_or_on_another_machine_as_good_a_network(mnist, tmp_path):
+    """Bit for bit on the recorded processor, threads, torch and NumPy; elsewhere within four standard deviations of the published seeds."""
+    sprint = EXPERIMENTS["sprint"]
+    published = records.published(sprint)
+    if not published:
+        pytest.skip("sprint is not published by its present recipe")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_SMOKE": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", AGAIN, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    sha256, percent, line = json.loads(ended.stdout.splitlines()[-1])
+    there = published[0].facts.environment
+    here = replace(facts.environment(torch.device("cpu")), threads=1, python=there.python)  # of Python no bit depends
+    if here == there:
+        assert sha256 == published[0].facts.sha256 and "the same bits" in line
+    else:
+        spread = tables.test_percents(published)
+        assert abs(percent - statistics.mean(spread)) <= 4 * statistics.stdev(spread) and "within the spread" in line
+
+
+# ---- damaged and forged
 
 
 class Code:
@@ -77,42 +148,41 @@ class Code:
 
 def untrained(path):
     """A network that was never trained, in a file whose hash is right."""
-    facts = artifacts.read_json(path.with_suffix(".json"))
-    content = artifacts.to_bytes(models.build(facts["model"], facts["recipe"]["dropout"]).state_dict())
-    return content, {**facts, "sha256": hashlib.sha256(content).hexdigest()}, "DISAGREES"
+    said = records.read_facts(path.with_suffix(".json"))
+    content = records.to_bytes(models.build(said.recipe.model, said.recipe.dropout).state_dict())
+    return content, replace(said, sha256=hashlib.sha256(content).hexdigest()), "DISAGREES"
 
 
 def flipped(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    return bytes(content), artifacts.read_json(path.with_suffix(".json")), "REFUSED.*it is not the file that was tested"
+    return bytes(content), records.read_facts(path.with_suffix(".json")), "REFUSED.*it is not the file that was tested"
 
 
 def code(path):
     content = pickle.dumps(Code())
-    facts = {**artifacts.read_json(path.with_suffix(".json")), "sha256": hashlib.sha256(content).hexdigest()}
-    return content, facts, "REFUSED.*refused by the safe loader"
+    said = replace(records.read_facts(path.with_suffix(".json")), sha256=hashlib.sha256(content).hexdigest())
+    return content, said, "REFUSED.*refused by the safe loader"
 
 
 def another_network(path):
-    facts = artifacts.read_json(path.with_suffix(".json"))
-    content = artifacts.to_bytes({"0.weight": torch.zeros(1)})
-    return content, {**facts, "sha256": hashlib.sha256(content).hexdigest()}, "REFUSED.*does not fit the network"
+    said = records.read_facts(path.with_suffix(".json"))
+    content = records.to_bytes({"0.weight": torch.zeros(1)})
+    return content, replace(said, sha256=hashlib.sha256(content).hexdigest()), "REFUSED.*does not fit the network"
 
 
 @pytest.mark.parametrize("damage", [untrained, flipped, code, another_network])
 def test_verify_refuses_what_is_not_the_trained_file(damage, tmp_path, monkeypatch, mnist):
     monkeypatch.setenv("COURSE_SMOKE", "0")
-    content, facts, verdict = damage(ROOT / "saved_dict" / "bn_augmentation.pth")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    artifacts.write(tmp_path / "saved_dict" / "bn_augmentation.pth", content)
-    artifacts.write_json(tmp_path / "saved_dict" / "bn_augmentation.json", facts)
-    text, good = report.verify()
+    content, said, verdict = damage(ROOT / "saved_dict" / "bn_augmentation.pth")
+    files.write(tmp_path / "saved_dict" / "bn_augmentation.pth", content)
+    files.write_json(tmp_path / "saved_dict" / "bn_augmentation.json", said)
+    text, good = verify.verify(tmp_path)
     assert not good and re.search(verdict, text)
 
 
 def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
-    model, preprocess = artifacts.load_pretrained("mnist_medium")
+    model, preprocess = pretrained.load_pretrained("mnist_medium")
     assert not model.training
     images = mnist.test.images[:20]
     labels = model(preprocess(images)).argmax(1)
@@ -140,11 +210,11 @@ def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
 )
 def test_preprocessing_refuses_what_the_network_has_never_seen(images, message):
     with pytest.raises(CourseError, match=message):
-        artifacts.Preprocess(0.1, 0.3)(images)
+        pretrained.Preprocess(0.1, 0.3)(images)
 
 
 def test_preprocessing_of_a_voxel_network_takes_grids_alone():
-    preprocess = artifacts.Preprocess(0.0, 1.0, voxels=True)
+    preprocess = pretrained.Preprocess(0.0, 1.0, "voxels")
     grids = torch.rand(2, 16, 16, 16)
     assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (1, 1, 16, 16, 16)
     with pytest.raises(CourseError, match=r"grids are torch.uint8: expected floats, densities from 0 to 1"):
@@ -154,8 +224,8 @@ def test_preprocessing_of_a_voxel_network_takes_grids_alone():
 
 
 def test_an_unpublished_name_gets_the_closest():
-    with pytest.raises(CourseError, match="no published network is called 'mnist_mediun': expected mnist_medium"):
-        artifacts.load_pretrained("mnist_mediun")
+    with pytest.raises(CourseError, match="no published network or run of your own is called 'mnist_mediun': expected mnist_medium"):
+        pretrained.load_pretrained("mnist_mediun")
 
 
 HUB = """
@@ -207,16 +277,6 @@ def test_onnx_of_other_weights_is_noticed(tmp_path, mnist, monkeypatch):
     assert same < total
 
 
-def test_family_table_is_computed():
-    text = report.family_table()
-    for name, count, field in (("mnist_medium", "7,632", "36"), ("mnist_small", "5,616", "20"), ("mnist_ultrasmall", "4,464", "35")):
-        (row,) = [line for line in text.splitlines() if f"| {name} " in line]
-        cells = [cell.strip() for cell in row.split("|")]
-        size = round((ROOT / "saved_dict" / f"{name}.pth").stat().st_size / 1024)
-        assert (cells[2], cells[3], cells[5]) == (count, f"{size} KB", field) and f"(saved_dict/{name}.pth)" in row
-        assert cells[4] == ("3" if name == "mnist_medium" else "2")
-
-
 def test_readme_is_what_the_logs_say(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr().out
 
@@ -228,17 +288,20 @@ def test_readme_s_example_prints_what_it_says(mnist):
     assert ended.stdout == printed
 
 
-def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch, capsys):
+def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch):
     monkeypatch.setenv("COURSE_SMOKE", "1")
-    published, before = report.read_benchmark(), report.BENCHMARK.read_bytes()
-    for part in ("rows", "sizes", "floor", "profile"):
-        monkeypatch.setattr(bench, {"rows": "measure"}.get(part, part), lambda *_, found=published[part]: found)
+    before = bench.path().read_bytes()
+    for part in ("measure", "sizes"):
+        monkeypatch.setattr(bench, part, lambda *_: {})
+    for part in ("floor", "profile"):
+        monkeypatch.setattr(bench.costs, part, lambda *_: {})
+    monkeypatch.setattr(bench, "speed_table", str)
     bench.main([])
-    assert report.BENCHMARK.read_bytes() == before
-    assert (artifacts.own_root() / "logs" / "benchmarks" / "cpu.json").is_file()  # own_root: a temporary folder in a smoke run
+    assert bench.path().read_bytes() == before
+    assert bench.path(root=records.own_root()).is_file()  # a temporary folder in a smoke run
     with pytest.raises(CourseError, match="only a whole benchmark on the real MNIST can be published"):
         bench.main(["--publish"])
-    assert report.BENCHMARK.read_bytes() == before
+    assert bench.path().read_bytes() == before
 
 
 def test_check_shows_a_number_typed_by_hand(tmp_path, monkeypatch, capsys):
@@ -250,12 +313,18 @@ def test_check_shows_a_number_typed_by_hand(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_shows_what_is_published(path, mnist, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))  # what a reader trained must not show
+    assert stale.differences(path) == [], "`make results` executes it again"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_complete(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     first, second, third = notebook.cells[:3]
     address = colab.stamped(second.source)
-    assert second.source == colab.bootstrap(address), "the bootstrap cell is utils.colab.BOOTSTRAP; `make colab` writes it"
+    assert second.source == colab.bootstrap(address), "the bootstrap cell is tools.colab.BOOTSTRAP; `make colab` writes it"
     assert first.cell_type == "markdown" and "RETRAIN = True" in third.source
     assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -269,7 +338,7 @@ def test_notebook_is_complete(path):
 
 
 def test_stamping_an_address_and_removing_it_changes_nothing_else(tmp_path, monkeypatch):
-    for folder in (colab, artifacts):
+    for folder in (colab, files):
         monkeypatch.setattr(folder, "ROOT", tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "README.md", tmp_path)
@@ -289,7 +358,7 @@ def test_notebook_01_runs_in_colab(tmp_path):
     (tmp_path / "stub" / "google" / "colab").mkdir(parents=True)
     (tmp_path / "stub" / "google" / "colab" / "__init__.py").touch()
     content = tmp_path / "content"
-    artifacts.write(content / "01_base.ipynb", colab.stamp(ROOT / "notebooks" / "01_base.ipynb", str(ROOT)))
+    files.write(content / "01_base.ipynb", colab.stamp(ROOT / "notebooks" / "01_base.ipynb", str(ROOT)))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "stub"), "COURSE_SMOKE": "1"}
     if os.environ.get("COURSE_DATA"):
         environment["COURSE_DATA"] = str((ROOT / os.environ["COURSE_DATA"]).resolve())

@@ -1,6 +1,5 @@
-"""A run gives the same bits again, survives kill -9, publishes only what is real, and fails whole."""
+"""A run gives the same bits again, survives kill -9, is not done twice, publishes only what is real, and fails whole."""
 
-import copy
 import csv
 import errno
 import json
@@ -9,42 +8,41 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 
-from utils import ROOT, CourseError, artifacts, data, models, runs
-from utils.experiments import EXPERIMENTS
-from utils.loops import evaluate, fit
+from utils import ROOT, CourseError, data, experiments, facts, files, loops, plans, pretrained, records, runs, tables, trials
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.facts import Code
+from utils.loops import Score, evaluate
+from utils.records import Run, read_log, read_record
 
-# Small, and every random state matters: order, augmentation (own generators) and dropout (the global one).
-TINY = replace(
-    EXPERIMENTS["bn_augmentation"],
-    name="tiny",
-    data="digits",
-    epochs=3,
-    batch_size=256,
-    optimizer="adamw",
-    lr=0.01,
-    schedule="one_cycle",
-    dropout=0.1,
-    rotate=5.0,
-)
+HELD = TINY.but(valid=200)
+STOPPING = TINY.but(valid=200, patience=2, epochs=9)
 
 
-# At this rate some epochs are worse than the one before.
-NOISY = replace(TINY, name="noisy", valid=300, epochs=12, optimizer="adamw", lr=0.05, schedule="constant")
+uncached_code = facts.code.__wrapped__  # before a fixture puts another in its place
 
 
 @pytest.fixture(autouse=True)
-def whole(monkeypatch):
-    monkeypatch.setenv("COURSE_SMOKE", "0")
-    monkeypatch.delenv("COURSE_PUBLISH", raising=False)
+def whole(scratch):
+    """Every run of this file goes to a scratch repository."""
 
 
-def train(root, **changes):
-    return runs.run(replace(TINY, **changes), device="cpu", root=root, echo=False)
+def train(experiment=TINY, seed=0, **options):
+    return runs.run(experiment, seed, device="cpu", echo=False, **options)
+
+
+def own(experiment=TINY, seed=0) -> Run:
+    return Run.of(experiment, seed, records.own_root())
+
+
+def listing(root) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def rows_without_time(log):
@@ -52,46 +50,66 @@ def rows_without_time(log):
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """How often something was trained."""
+    calls, fit = [], runs.fit
+    monkeypatch.setattr(runs, "fit", lambda *arguments: calls.append(arguments[2]) or fit(*arguments))
+    return calls
+
+
 def test_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
-    first, again = train(tmp_path / "a"), train(tmp_path / "b")
+    first, again = (train(root=tmp_path / name) for name in "ab")
     assert first.weights.read_bytes() == again.weights.read_bytes()
     assert rows_without_time(first.log) == rows_without_time(again.log)
-    other = runs.run(TINY, seed=1, device="cpu", root=tmp_path / "c", echo=False)
-    assert other.weights.read_bytes() != first.weights.read_bytes()
+    assert train(seed=1).facts.sha256 != first.facts.sha256
 
 
-def test_files_hold_what_the_rules_ask_for(tmp_path):
-    result = train(tmp_path)
+def test_files_hold_what_the_rules_ask_for():
+    result = train()
     header = result.log.read_text().splitlines()[0]
     assert header == "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds"
-    facts = json.loads(result.log.with_suffix(".json").read_text())
-    assert facts["recipe"] == TINY.recipe() and facts["seed"] == 0 and facts["epochs"] == 3
-    assert facts["data"]["name"] == "digits" and len(facts["data"]["fingerprint"]) == 64
-    assert facts["environment"]["threads"] == torch.get_num_threads() and facts["environment"]["torch"] == torch.__version__
-    assert {"commit", "started", "finished", "sha256", "parameters", "normalisation", "test"} <= set(facts)
-    model, sidecar = artifacts.load_model(result.weights)
-    assert sidecar == facts == result.facts
-    score = evaluate(model, result.data.test, **facts["normalisation"])
-    assert score._asdict() == facts["test"]
-    assert abs(score.correct - result.history[-1]["test_correct"]) <= 1
-    assert not list((tmp_path / "unfinished").glob("*"))
+    plain = json.loads(result.log.with_suffix(".json").read_text())
+    assert plain["recipe"] == asdict(TINY.recipe) and plain["seed"] == 0 and plain["epochs"] == 3
+    assert plain["data"]["name"] == "digits" and plain["data"]["kind"] == "images" and plain["data"]["input_shape"] == [1, 28, 28]
+    assert len(plain["data"]["fingerprint"]) == 64 and plain["code"] == {"commit": "a" * 40, "sources": "b" * 16}
+    assert plain["environment"]["threads"] == torch.get_num_threads() and plain["environment"]["torch"] == torch.__version__
+    model, sidecar = pretrained.load_model(result.weights)
+    assert sidecar == result.facts == records.read_facts(result.log.with_suffix(".json"))
+    assert evaluate(model, result.data.test, **plain["normalisation"]) == result.facts.test
+    assert abs(result.facts.test.correct - result.history[-1]["test_correct"]) <= 1  # tested in another memory layout
+    assert read_record(own()).kept == read_log(result.log)[-1]
+    assert not list(own().checkpoint.parent.iterdir())
+
+
+def test_a_reader_s_own_run_is_loaded_by_name_and_by_path():
+    result = train()
+    for name in (result.weights.stem, result.weights, str(result.weights)):
+        model, preprocess = pretrained.load_pretrained(name)
+        assert model(preprocess(result.data.test.images[:3])).shape == (3, 10)
+    with pytest.raises(CourseError, match=f"no published network or run of your own is called 'tiny': expected {result.weights.stem}"):
+        pretrained.load_pretrained("tiny")
+
+
+# ---- what was begun is continued
 
 
 SCRIPT = """
-import json, sys
-from pathlib import Path
-from utils import CourseError, runs
-from utils.experiments import Experiment
+import sys, msgspec, tiny
+from utils import CourseError, models, runs
+from utils.experiments import Experiment, Recipe
+models.MODELS.update(tiny.NETWORKS)
 try:
-    runs.run(Experiment(teaches="", **json.loads(sys.argv[1])), device="cpu", root=Path(sys.argv[2]))
+    runs.run(Experiment("killed", msgspec.json.decode(sys.argv[1], type=Recipe), ""), device="cpu")
 except CourseError as error:
     print(error)
 """
 
 
-def start(root, experiment):
-    command = [sys.executable, "-c", SCRIPT, json.dumps(experiment.recipe()), str(root)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def start(root, recipe):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_RUNS": str(root), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(asdict(recipe))]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def wait_for_epoch(process, number):
@@ -101,182 +119,407 @@ def wait_for_epoch(process, number):
     raise AssertionError(f"the run ended before epoch {number}")
 
 
-def test_run_killed_with_kill_9_ends_as_the_uninterrupted_one(tmp_path):
-    experiment = replace(TINY, epochs=5)
-    assert start(tmp_path / "whole", experiment).wait() == 0
-    for epoch, delay in ((1, 0.0), (3, 0.15)):  # while a checkpoint is written, and in mid-epoch
-        process = start(tmp_path / "killed", experiment)
+def killed(root, recipe) -> Run:
+    return Run.of(Experiment("killed", recipe, ""), 0, root)
+
+
+def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_meanwhile(tmp_path):
+    recipe = replace(TINY.recipe, model="bn_augmentation", epochs=5)
+    whole = start(tmp_path / "whole", recipe)
+    for epoch, delay in ((1, 0.0), (3, 0.1)):  # while a checkpoint is written, and in mid-epoch
+        process = start(tmp_path / "killed", recipe)
         wait_for_epoch(process, epoch)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    process = start(tmp_path / "killed", experiment)
+        log = killed(tmp_path / "killed", recipe).log
+        assert epoch == 1 or len(read_log(log)) >= epoch - 1  # an epoch is in the log as soon as it is over
+    process = start(tmp_path / "killed", recipe)
     output = process.communicate()[0]
     assert process.returncode == 0 and "continuing after epoch" in output
-    weights, logs = (
-        [where(tmp_path / run) for run in ("whole", "killed")]
-        for where in (lambda root: artifacts.weights_path(root, "tiny"), lambda root: artifacts.log_path(root, "tiny", 0))
-    )
-    assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert rows_without_time(logs[0]) == rows_without_time(logs[1])
-
-
-def test_early_stopping_survives_a_kill(tmp_path):
-    experiment = replace(NOISY, patience=2)
-    assert start(tmp_path / "whole", experiment).wait() == 0
-    epochs = json.loads(artifacts.log_path(tmp_path / "whole", "noisy", 0).with_suffix(".json").read_text())["epochs"]
-    process = start(tmp_path / "killed", experiment)
-    wait_for_epoch(process, epochs - 1)  # after the best epoch: its weights must be in the checkpoint
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert start(tmp_path / "killed", experiment).wait() == 0
-    whole, killed = (artifacts.weights_path(tmp_path / run, "noisy").read_bytes() for run in ("whole", "killed"))
-    assert whole == killed
+    whole.communicate()
+    one, other = (killed(tmp_path / name, recipe) for name in ("whole", "killed"))
+    assert one.weights.read_bytes() == other.weights.read_bytes()
+    assert rows_without_time(one.log) == rows_without_time(other.log)
+    recorded = records.read_facts(other.facts).continued
+    assert len(recorded) in (1, 2) and 1 <= recorded[-1].after_epoch < 5 and recorded[-1].code and recorded[-1].environment
+    assert records.read_facts(one.facts).continued == []
 
 
 def test_ctrl_c_says_where_it_will_continue(tmp_path):
-    experiment = replace(TINY, epochs=500)
-    process = start(tmp_path, experiment)
-    wait_for_epoch(process, 2)
+    recipe = replace(TINY.recipe, epochs=3000)
+    process = start(tmp_path, recipe)
+    wait_for_epoch(process, 3)
     process.send_signal(signal.SIGINT)
     assert "The same command continues it after its last finished epoch" in process.communicate()[0]
-    assert artifacts.checkpoint_path(tmp_path, experiment.recipe(), 0).is_file()
+    assert killed(tmp_path, recipe).checkpoint.is_file() and len(read_log(killed(tmp_path, recipe).log)) >= 2
 
 
-def weights_after(replaced: dict | None = None) -> tuple[dict, dict]:
-    """State dicts after three epochs: uninterrupted, and continued after the first with some random states replaced."""
-    digits, states = data.load("digits"), []
+def interrupt_after(epoch):
+    def after_epoch(history):
+        if len(history) == epoch:
+            raise KeyboardInterrupt
 
-    def begin():
-        torch.manual_seed(0)
-        return models.build(TINY.model, TINY.dropout)
-
-    whole = begin()
-    fit(whole, digits, TINY, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())), echo=False)
-    again = begin()
-    fit(again, digits, TINY, state={**states[0], **(replaced or {})}, echo=False)
-    return whole.state_dict(), again.state_dict()
+    return after_epoch
 
 
-def equal(one: dict, other: dict) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in one)
+def interrupted(experiment=TINY, epoch=1, **options) -> None:
+    """A run that stops after its first epoch, its checkpoint written."""
+    with pytest.raises(runs.Interrupted):
+        train(experiment, after_epoch=interrupt_after(epoch), **options)
+
+
+def test_an_epoch_is_in_the_log_as_soon_as_it_is_over():
+    seen = []
+    result = train(after_epoch=lambda history: seen.append((len(history), len(read_log(own().log)))))
+    assert seen == [(1, 1), (2, 2), (3, 3)]
+    assert read_log(result.log) == read_log(own().log)
+
+
+def test_continuing_early_stopping_keeps_the_best_weights_of_before(monkeypatch, tmp_path):
+    def told(first):
+        scores = iter([Score(1.0, correct, 200) for correct in (90, 150, 100, 100)][first:])
+        real = loops.evaluate
+        monkeypatch.setattr(loops, "evaluate", lambda model, split, *how: next(scores))
+        return real
+
+    real = told(0)
+    whole = train(STOPPING, root=tmp_path / "whole")
+    monkeypatch.setattr(loops, "evaluate", real)
+    told(0)
+    interrupted(STOPPING, 3)
+    monkeypatch.setattr(loops, "evaluate", real)
+    told(3)
+    continued = train(STOPPING)
+    assert continued.facts.sha256 == whole.facts.sha256 and (continued.facts.kept_epoch, continued.facts.epochs) == (2, 4)
+
+
+def test_a_continuation_records_epoch_code_and_environment(monkeypatch, capsys):
+    interrupted(epoch=2)
+    monkeypatch.setattr(facts, "code", lambda: Code("c" * 40, "d" * 16))
+    result = runs.run(TINY, device="cpu")
+    said = capsys.readouterr().out
+    assert "tiny, seed 0: continuing after epoch 2 of 3" in said and "the result will not be bit for bit the same" in said
+    (continued,) = result.facts.continued
+    assert (continued.after_epoch, continued.code, result.facts.code) == (2, Code("c" * 40, "d" * 16), Code("a" * 40, "b" * 16))
+    assert continued.environment == result.facts.environment
+
+
+def test_a_commit_that_changes_no_deciding_source_spoils_nothing(monkeypatch, capsys, tmp_path):
+    whole = train(root=tmp_path / "whole")
+    interrupted()
+    monkeypatch.setattr(facts, "code", lambda: Code("c" * 40, "b" * 16))
+    result = runs.run(TINY, device="cpu")
+    assert "bit for bit" not in capsys.readouterr().out and result.facts.sha256 == whole.facts.sha256
+
+
+def test_an_interrupted_run_on_other_data_is_not_continued(monkeypatch):
+    interrupted()
+    digits = data.load("digits")
+    monkeypatch.setattr(data, "load", lambda name: replace(digits, fingerprint="0" * 64))
+    assert train().facts.continued == []
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("damage", "said"),
     [
-        {"data": "digits", "valid": 300},
-        {"normalise": False},
-        {"epochs": 2},
-        {"batch_size": 300},
-        {"optimizer": "sgd"},
-        {"optimizer": "heavy_ball"},
-        {"lr": 0.02},
-        {"weight_decay": 0.1},
-        {"schedule": "constant"},
-        {"warmup": 0.5},
-        {"dropout": 0.2},
-        {"label_smoothing": 0.1},
-        {"rotate": 9.0},
-        {"shift": 1.0},
-        {"scale": 0.3},
-        {"shear": 9.0},
-        {"schedule": "step", "drop_at": 1},
-        {"model": "base"},
+        (lambda content: content[: len(content) // 2], "is refused by the safe loader"),
+        (lambda content: b"", "is refused by the safe loader"),
+        (lambda content: records.to_bytes([1, 2]), "is no checkpoint of this course's present form"),
+        (lambda content: records.to_bytes({"begun": "{}", "training": {}}), "missing required field `name`"),
+        (lambda content: records.to_bytes({"begun": "no JSON", "training": {}}), "JSON is malformed"),
+    ],
+    ids=["truncated", "empty", "other form", "other facts", "no JSON"],
+)
+def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(damage, said, counted):
+    interrupted()
+    checkpoint = own().checkpoint
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(CourseError, match=f"{said}.*Delete runs/unfinished/{checkpoint.name} to start this run anew") as refusal:
+        train()
+    assert "\n" not in str(refusal.value) and len(counted) == 1
+    checkpoint.unlink()
+    assert train().facts.continued == []
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line_that_says_what_to_delete():
+    interrupted()
+    begun, state = records.read_checkpoint(own().checkpoint)
+    state["model"]["0.weight"] = torch.zeros(3, 3)
+    records.write_checkpoint(own().checkpoint, begun, state)
+    with pytest.raises(CourseError, match=r"\.pt does not fit this run \(.*size mismatch.*Delete it to start anew"):
+        train()
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_continued():
+    interrupted()
+    begun, state = records.read_checkpoint(own().checkpoint)
+    state |= {"device": "cuda", "numbers": torch.zeros(16, dtype=torch.uint8)}
+    records.write_checkpoint(own().checkpoint, begun, state)
+    assert [one.after_epoch for one in train().facts.continued] == [1]
+
+
+# ---- what is finished is not done again
+
+
+def test_a_finished_run_is_not_trained_again_unless_asked(counted, capsys):
+    first = train()
+    again = runs.run(TINY, device="cpu")
+    assert (
+        len(counted) == 1 and again.facts == first.facts and "not trained again (again=True, or --again, does)" in capsys.readouterr().out
+    )
+    assert records.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(first.log)
+    anew = train(again=True)
+    assert len(counted) == 2 and anew.facts.sha256 == first.facts.sha256
+
+
+def test_a_finished_run_on_other_data_is_trained_again(counted, monkeypatch):
+    train()
+    digits = data.load("digits")
+    monkeypatch.setattr(data, "load", lambda name: replace(digits, fingerprint="0" * 64))
+    train()
+    assert len(counted) == 2
+
+
+def test_a_run_without_its_facts_is_not_finished(counted):
+    train().log.with_suffix(".json").unlink()  # written last: a kill before it leaves the rest
+    train()
+    assert len(counted) == 2
+
+
+def test_two_recipes_never_share_a_path(counted):
+    first = train()
+    before = listing(records.own_root())
+    other = train(TINY.but(lr=0.02))
+    assert len(counted) == 2 and first.log != other.log and first.weights != other.weights
+    assert before.items() <= listing(records.own_root()).items()
+    assert own().checkpoint != own(TINY.but(lr=0.02)).checkpoint
+
+
+# ---- published or not
+
+
+def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scratch, counted):
+    result = train(publish=True)
+    found = set(listing(scratch))
+    assert found == {"logs/tiny/seed0.csv", "logs/tiny/seed0.json", "saved_dict/tiny.pth", "saved_dict/tiny.json"}
+    second = train(seed=1, publish=True)
+    assert set(listing(scratch)) - found == {"logs/tiny/seed1.csv", "logs/tiny/seed1.json"}  # weights of seed 0 alone
+    assert not second.weights.is_file()
+    read = runs.run(TINY, retrain=False, echo=False)
+    assert len(counted) == 2 and read.facts == result.facts and read.model is not None
+    assert runs.run(TINY, 1, retrain=False, echo=False).model is None
+    assert [record.facts.seed for record in records.published(TINY)] == [0, 1] and records.own(TINY) == []
+    train(publish=True)
+    assert len(counted) == 2
+    train()  # one's own run of a published recipe is not the published one
+    assert len(counted) == 3 and len(records.own(TINY)) == 1
+
+
+@pytest.mark.parametrize(
+    ("experiment", "seed", "said"),
+    [
+        (TINY.but(lr=0.5), 0, "tiny: its recipe was changed, so there is no published run to read"),
+        (TINY, 7, "tiny: seed 7 is not published by its present recipe"),
+    ],
+)
+def test_reading_a_published_run_of_another_recipe_is_refused(experiment, seed, said, counted):
+    train(publish=True)
+    with pytest.raises(CourseError, match=said):
+        runs.run(experiment, seed, retrain=False)
+    assert len(counted) == 1
+
+
+def test_a_published_run_of_an_earlier_recipe_does_not_count(monkeypatch):
+    train(publish=True)
+    changed = TINY.but(lr=0.5)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", changed)
+    assert records.published(changed) == [] and len(records.published(TINY)) == 1
+    with pytest.raises(CourseError, match="seed 0 is not published by its present recipe"):
+        runs.run(changed, retrain=False)
+
+
+@pytest.mark.parametrize("commit", ["unknown", "a" * 40 + "+changes"])
+def test_code_that_is_in_no_commit_is_refused_before_training(commit, monkeypatch, counted, scratch):
+    monkeypatch.setattr(facts, "code", lambda: Code(commit, "b" * 16))
+    with pytest.raises(CourseError, match=r"can't be published from the commit '.*Commit them first"):
+        train(publish=True)
+    assert not counted and not listing(scratch)
+
+
+def test_facts_tell_changes_to_deciding_sources_and_where_git_is_missing(monkeypatch):
+    monkeypatch.setattr(facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, " M utils/loops.py\n", ""))
+    assert uncached_code().commit.endswith("+changes")
+    monkeypatch.setattr(facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, "", ""))
+    assert not uncached_code().commit.endswith("+changes")
+
+    def missing(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(facts.subprocess, "run", missing)
+    assert uncached_code().commit == "unknown" and len(uncached_code().sources) == 16
+
+
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        (TINY.but(epochs=2), "can't be published with a changed recipe"),
+        (replace(TINY, name="mine"), "can't be published with a changed recipe"),
+    ],
+)
+def test_only_unchanged_registered_recipes_are_published(experiment, said, scratch, counted):
+    with pytest.raises(CourseError, match=said):
+        train(experiment, publish=True)
+    assert not counted and not listing(scratch)
+
+
+def test_a_smoke_run_can_not_be_published(monkeypatch, scratch):
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    with pytest.raises(CourseError, match="a smoke run can't be published"):
+        train(publish=True)
+    assert not listing(scratch)
+
+
+def test_data_that_are_not_the_real_ones_are_not_published(monkeypatch, counted):
+    monkeypatch.setitem(data.PUBLISHABLE, "digits", "0" * 64)
+    with pytest.raises(CourseError, match=r"tiny can't be published: digits \(fingerprint .* is not the real digits"):
+        train(publish=True)
+    assert not counted
+
+
+def test_fallback_digits_are_not_published_as_mnist(monkeypatch, counted):
+    digits = data.load("digits")
+    monkeypatch.setattr(data, "load", lambda name: digits)
+    monkeypatch.delitem(data.PUBLISHABLE, "digits")
+    with pytest.raises(CourseError, match=r"digits .* is not the real mnist"):
+        train(EXPERIMENTS["base"], 99, publish=True)
+    assert not counted
+
+
+@pytest.mark.parametrize(
+    ("change", "published"),
+    [
+        ({"code": Code("c" * 40, "b" * 16)}, True),  # a commit to README or to a plot does not spoil a long run
+        ({"code": Code("a" * 40, "d" * 16)}, False),
+        ({"code": Code("a" * 40 + "+changes", "b" * 16)}, False),
+        ({"code": Code("unknown", "b" * 16)}, False),
+        ({"threads": 64}, False),
+        ({"torch": "1.0"}, False),
+        ({"device": "CPU, another"}, False),
     ],
     ids=str,
 )
-def test_every_field_of_a_recipe_reaches_the_weights(change, tmp_path):
-    short = replace(TINY, epochs=1, batch_size=200)
-    before, after = (runs.run(e, device="cpu", root=tmp_path, echo=False) for e in (short, replace(short, **change)))
-    one, other = before.model.state_dict(), after.model.state_dict()
-    assert one.keys() != other.keys() or not equal(one, other)
+@pytest.mark.parametrize("part", ["begun", "continued"])
+def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, published, monkeypatch, counted):
+    code, environment = facts.code, facts.environment
+
+    def elsewhere() -> None:
+        if "code" in change:
+            monkeypatch.setattr(facts, "code", lambda: change["code"])
+        else:
+            monkeypatch.setattr(facts, "environment", lambda *how: replace(environment(*how), **change))
+
+    def here() -> None:
+        monkeypatch.setattr(facts, "code", code)
+        monkeypatch.setattr(facts, "environment", environment)
+
+    if part == "continued":
+        interrupted()
+    elsewhere()
+    interrupted(epoch=2)
+    here()
+    if published:
+        assert [one.after_epoch for one in train(publish=True).facts.continued][-1] == 2
+        return
+    with pytest.raises(CourseError, match=r"tiny, seed 0 began with other sources, or on another machine.*can't be published. Delete"):
+        train(publish=True)
+    trainings = len(counted)
+    assert train().facts.continued[-1].after_epoch == 2 and len(counted) == trainings + 1  # as a run of one's own it goes on
 
 
-def test_continued_training_is_exact():
-    assert equal(*weights_after())
+# ---- held-out images
 
 
-@pytest.mark.parametrize("state", ["order", "augment", "torch"])
-def test_continuing_without_one_random_state_is_noticed(state):
-    fresh = torch.Generator().manual_seed(0).get_state()
-    assert not equal(*weights_after({state: fresh}))
-
-
-def test_evaluation_draws_no_random_number_and_keeps_the_mode():
-    digits = data.load("digits")
-    model = models.build("bn_augmentation", 0.5).train()
-    before, weights = torch.get_rng_state(), artifacts.to_bytes(model.state_dict())
-    score = evaluate(model, digits.test, digits.mean, digits.std)
-    assert torch.equal(before, torch.get_rng_state()) and model.training
-    assert artifacts.to_bytes(model.state_dict()) == weights
-    assert score.total == 360 and score.correct == round(score.percent * 3.6)
-
-
-def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
-    class Constant(torch.nn.Module):
-        def forward(self, images):
-            return torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)]
-
-    split = data.Split(torch.zeros(1001, 1, 28, 28, dtype=torch.uint8), torch.tensor([0] * 1000 + [1]))
-    assert evaluate(Constant(), split, 0.0, 1.0)[1:] == (1000, 1001)  # a mean of the batches of 1,000 would say 50 %
-
-
-def test_held_out_images_take_the_test_set_s_place_in_the_log(tmp_path):
-    result = train(tmp_path, valid=200, epochs=1)
-    assert {"valid_loss", "valid_correct", "valid_total"} < set(result.history[0]) and "test_loss" not in result.history[0]
+def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys):
+    result = runs.run(HELD, device="cpu")
+    said = capsys.readouterr().out
+    assert result.facts.test is None and result.facts.parts == {} and "Valid set:" in said and "Test set" not in said
+    header, row = result.log.read_text().splitlines()[:2]
+    assert "valid_correct" in header and "test" not in header and row.count(",") == header.count(",")
     assert result.history[0]["valid_total"] == 200 and result.history[0]["train_total"] == 1237
-    assert artifacts.read_log(result.log)[0]["valid_correct"] == result.history[0]["valid_correct"]
+    table = tables.summary([result])
+    assert "| closed |" in table and "tiny, held-out images: " in table
+    assert json.loads(result.log.with_suffix(".json").read_text())["test"] is None
+    assert "the test set stays closed while images are held out" in tables.against_published(HELD, result.facts)
+    # the control: without held-out images all of these show one
+    open_ = train()
+    assert open_.facts.test and "closed" not in tables.summary([open_]) and "test_correct" in open_.log.read_text()
 
 
-def test_momentum_and_its_kind_reach_the_weights(tmp_path):
-    short = replace(TINY, epochs=1, optimizer="sgd")
-    kinds = ({}, {"momentum": 0.5}, {"optimizer": "heavy_ball"}, {"momentum": 0.0})
-    found = [runs.run(replace(short, **kind), device="cpu", root=tmp_path, echo=False).weights.read_bytes() for kind in kinds]
-    assert len(set(found)) == 4
+def test_the_test_set_is_not_even_looked_at(monkeypatch):
+    looked = []
+    real = loops.evaluate
+    for module in (loops, runs):
+        monkeypatch.setattr(module, "evaluate", lambda model, split, *how: looked.append(len(split)) or real(model, split, *how))
+    train(HELD)
+    assert set(looked) == {200}
+    train()
+    assert 360 in looked
 
 
-def test_early_stopping_restores_the_best_validation_epoch(tmp_path):
-    stopped = runs.run(replace(NOISY, patience=2), device="cpu", root=tmp_path, echo=False)
-    rows = stopped.history
-    best = max(rows, key=lambda row: row["valid_correct"])
-    assert stopped.facts["kept_epoch"] == best["epoch"] < len(rows) == stopped.facts["epochs"] == best["epoch"] + 2 < 12
-    score = evaluate(stopped.model, stopped.data.valid, stopped.data.mean, stopped.data.std)
-    assert abs(score.correct - best["valid_correct"]) <= 1 and score.loss == pytest.approx(best["valid_loss"], rel=1e-3)
-    assert score.loss != pytest.approx(rows[-1]["valid_loss"], rel=1e-3)
+def test_a_registered_recipe_that_holds_out_images_is_tested_once(monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "tiny", HELD)
+    result = train(HELD)
+    assert result.facts.test.total == 360 and "test_correct" not in result.history[0]
+    assert f"{result.facts.test.percent:.2f}" in tables.summary([result])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"epochs": 2}, "changed recipe"), ({"data": "digits"}, "changed recipe"), ({}, "smoke run can't be published")],
-)
-def test_only_full_unchanged_real_runs_are_published(changes, message, monkeypatch):
-    if not changes:
-        monkeypatch.setenv("COURSE_SMOKE", "1")
-    before = sorted(ROOT.glob("logs/**/*"))
-    with pytest.raises(CourseError, match=message):
-        runs.run(replace(EXPERIMENTS["base"], name="base", lr=0.123, **changes) if changes else EXPERIMENTS["base"], seed=99, publish=True)
-    assert sorted(ROOT.glob("logs/**/*")) == before
+def test_every_run_with_held_out_images_adds_one_line_to_its_study(scratch):
+    train()
+    assert trials.read("tiny") == []
+    first = train(HELD)
+    (trial,) = trials.read("tiny")
+    kept = first.history[-1]
+    assert (trial.recipe, trial.seed, trial.epoch, trial.pruned) == (HELD.recipe, 0, 3, False)
+    assert (trial.valid.correct, trial.valid.total, trial.valid.loss) == (kept["valid_correct"], 200, kept["valid_loss"])
+    assert trial.code == facts.code() and trial.environment == first.facts.environment and trial.fingerprint == first.facts.data.fingerprint
+    train(HELD)  # finished: nothing is added
+    other = train(HELD.but(lr=0.02), 1)
+    assert [(one.recipe.lr, one.seed) for one in trials.read("tiny")] == [(0.01, 0), (0.02, 1)]
+    assert other.log != first.log and other.weights != first.weights and first.log.is_file()
+    train(HELD, again=True)
+    assert len(trials.read("tiny")) == 3
+    assert [str(path.relative_to(scratch)) for path in scratch.rglob("*.jsonl")] == ["runs/trials/tiny.jsonl"]
 
 
-def test_digits_standing_in_for_mnist_are_not_published(monkeypatch):
-    digits = data.load("digits")
-    monkeypatch.setattr(runs.datasets, "load", lambda name: digits)
-    with pytest.raises(CourseError, match=r"digits .* is not the real mnist"):
-        runs.run(EXPERIMENTS["base"], seed=99, publish=True)
+def test_a_published_study_writes_nothing_but_its_line(scratch):
+    result = train(HELD, publish=True)
+    repository = {name for name in listing(scratch) if not name.startswith("runs/")}
+    assert repository == {"logs/trials/tiny.jsonl"} and len(trials.read("tiny")) == 1
+    assert result.weights.is_relative_to(scratch / "runs") and result.facts.test is None
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_nothing_of_it(tmp_path):
+def test_a_run_that_is_given_up_leaves_one_line_that_says_so():
+    interrupted(HELD, 2)
+    runs.give_up(HELD, 0, read_log(own(HELD).log))
+    (trial,) = trials.read("tiny")
+    assert (trial.pruned, trial.epoch) == (True, 2) and not own(HELD).checkpoint.exists() and not own(HELD).log.exists()
+
+
+# ---- what goes wrong
+
+
+def test_a_loss_that_is_not_finite_keeps_nothing_of_the_run(scratch):
     with pytest.raises(CourseError, match=r"tiny, seed 0: the training loss became (nan|inf) in epoch 1.*--lr"):
-        train(tmp_path, optimizer="sgd", schedule="constant", lr=1e30)
-    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+        train(TINY.but(optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6, batch_size=20))
+    assert not listing(scratch)
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, counted):
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr(runs, "fit", lambda *arguments: pytest.fail("trained"))
     with pytest.raises(CourseError, match=r"could not be written \(Not a directory\).*run again"):
-        train(tmp_path / "file")
+        train(root=tmp_path / "file")
+    assert not counted
 
 
 def test_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
@@ -284,20 +527,48 @@ def test_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "weights.pth"
-    artifacts.write(path, b"old")
+    files.write(path, b"old")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CourseError, match=r"weights.pth could not be written \(No space left on device\); what was there.*Free some space"):
-        artifacts.write(path, b"new")
+        files.write(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_smoke_run_is_short_and_leaves_the_repository_alone(monkeypatch):
+def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):
     monkeypatch.setenv("COURSE_SMOKE", "1")
-    result = runs.run(replace(EXPERIMENTS["base"], data="digits"), device="cpu", echo=False)
+    monkeypatch.delenv("COURSE_RUNS")
+    result = train()
     assert (len(result.history), result.history[0]["train_total"]) == (1, 512)
     assert ROOT not in result.weights.parents and ROOT not in result.log.parents and result.weights.is_file()
+    folder = subprocess.run(
+        [sys.executable, "-c", "from utils import records; print(records.own_root(), records.own_root().is_dir())"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert folder[1] == "True" and not Path(folder[0]).exists()
 
 
-def test_unknown_device_lists_those_that_are_there():
-    with pytest.raises(CourseError, match=r"device 'gpu' is not available: expected auto or one of .*cpu"):
-        runs.pick_device("gpu")
+@pytest.mark.parametrize(("device", "there"), [("gpu", "cpu"), ("cpu:1", "cpu"), ("cpu:", "cpu"), ("cuda:99", "cpu")])
+def test_unknown_device_lists_those_that_are_there(device, there):
+    with pytest.raises(CourseError, match=rf"device '{device}' is not available: expected auto or one of .*{there}"):
+        plans.pick_device(device)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "seed", "said"),
+    [
+        (TINY, -1, "seed = -1: expected 0 to"),
+        (TINY.but(data="mnits"), 0, "no data set is called 'mnits'"),
+        (TINY.but(data="mnist3d", rotate=0.0), 0, "model = 'tiny' takes images, but data = 'mnist3d' holds voxels"),
+        (TINY.but(model="tiny_voxels"), 0, "model = 'tiny_voxels' takes voxels, but data = 'digits' holds images"),
+        (TINY.but(model="separable(width=-1)"), 0, r"model = 'separable\(width=-1\)' with dropout = 0.1 can't be built"),
+        (TINY.but(model="bas"), 0, "no network is called 'bas'"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_before_any_data_is_loaded(experiment, seed, said, monkeypatch):
+    monkeypatch.setattr(plans, "load", lambda experiment: pytest.fail("data were loaded"))
+    with pytest.raises(CourseError, match=said):
+        train(experiment, seed)
+    assert experiments.KINDS["mnist3d"] == "voxels"

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -9,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from utils import ROOT, CourseError, data, usual, voxels
-from utils.experiments import Experiment
+from tools import baseline
+from utils import ROOT, CourseError, augment, data, voxels
+from utils.experiments import Recipe
 from utils.loops import Training, train_epoch
 
 # SHA-256 over the published file's 50 test rows 0, 40, 80, …, 1960, rounded to five decimals
 PUBLISHED = "9455d39bab8e0e5d498dd7cf0ccfce4904c8aa3a00003571be641410eff03176"
-STAND_INS = data.load("digits").train.images[:12, 0].numpy()
+FALLBACK = data.load("digits").train.images[:12, 0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +58,23 @@ def test_rotated_rows_match_in_distribution(test_half):
 def test_fresh_copies_follow_the_same_law(test_half, mnist):
     images = mnist.test.images[:256, 0]
     random = torch.Generator().manual_seed(0)
-    drawn = torch.cat([voxels.draw(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
+    drawn = torch.cat([augment.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
     rows = test_half[0][1::2][:256]
     assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
     assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
 
 
 def test_a_drawn_grid_that_is_not_turned_is_the_upright_one():
-    images = torch.from_numpy(STAND_INS)
-    drawn = voxels.draw(images, torch.zeros(12, dtype=torch.bool), torch.Generator()).view(12, -1).numpy()
-    upright = voxels.pairs(STAND_INS, (0,))[::2]
+    images = torch.from_numpy(FALLBACK)
+    drawn = augment.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator()).view(12, -1).numpy()
+    upright = voxels.pairs(FALLBACK, (0,))[::2]
     # a point on a boundary of two voxels may fall to the other side in float32
     assert np.abs(drawn - upright).mean() < 0.02 and np.corrcoef(drawn.ravel(), upright.ravel())[0, 1] > 0.97
 
 
 @pytest.mark.parametrize("deform", [{"rotate": 40}, {"scale": 0.4}, {"shear": 40}], ids=str)
 def test_a_digit_is_deformed_in_its_plane(deform):
-    matrices = voxels._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
+    matrices = augment._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
     assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()  # the depth stays
     plane = matrices[:, :2, :2]
     if "rotate" in deform:
@@ -83,16 +87,18 @@ def test_a_digit_is_deformed_in_its_plane(deform):
     if "shear" in deform:
         torch.testing.assert_close(torch.linalg.det(plane), torch.ones(200))
         assert (plane[:, 1, 0] == 0).all() and plane[:, 0, 1].max() > 0.7
-    images = torch.from_numpy(STAND_INS)
-    one, other = (voxels.draw(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform))
+    images = torch.from_numpy(FALLBACK)
+    one, other = (
+        augment.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform)
+    )
     assert (one != other).flatten(1).any(1).all()
 
 
 def test_rows_depend_on_the_seed_and_not_on_the_threads(monkeypatch):
-    rows = voxels.pairs(STAND_INS, (0, 1))
+    rows = voxels.pairs(FALLBACK, (0, 1))
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert (voxels.pairs(STAND_INS, (0, 1)) == rows).all()
-    other = voxels.pairs(STAND_INS, (1, 1))
+    assert (voxels.pairs(FALLBACK, (0, 1)) == rows).all()
+    other = voxels.pairs(FALLBACK, (1, 1))
     assert (other[::2] == rows[::2]).all() and (other[1::2] != rows[1::2]).any(1).all()
 
 
@@ -100,13 +106,13 @@ def test_rotation_matrices_turn_and_nothing_else():
     matrix = voxels.rotation(10, 20, 30)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1)
-    batch = voxels._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
+    batch = augment._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
     np.testing.assert_allclose(voxels._about_y(90) @ matrix, batch, atol=1e-6)
 
 
 @pytest.fixture
 def file(tmp_path):
-    rows = voxels.build((STAND_INS[:4], range(4)), (STAND_INS[4:6], range(2)))
+    rows = voxels.build((FALLBACK[:4], range(4)), (FALLBACK[4:6], range(2)))
     path = tmp_path / "3d-mnist" / "full_dataset_vectors.h5"
     voxels.write(path, rows, {"rebuilt by": "utils.voxels", "mnist": "abc", "seed": 0})
     return path
@@ -116,7 +122,7 @@ def test_what_is_written_is_read(file):
     rows, facts = voxels.read(file)
     assert [values.shape for values in rows] == [(8, 4096), (8,), (4, 4096), (4,)] and facts["mnist"] == "abc"
     assert rows.y_train.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and rows.X_train.dtype == np.float32
-    assert (rows.X_test == voxels.pairs(STAND_INS[4:6], (0, 1))).all()
+    assert (rows.X_test == voxels.pairs(FALLBACK[4:6], (0, 1))).all()
 
 
 def change(path, name, values):
@@ -155,43 +161,66 @@ def test_a_bad_file_is_one_clear_error(damage, message, file):
 
 
 def test_a_killed_build_leaves_nothing_that_is_read(file, monkeypatch):
-    before, left = file.read_bytes(), file.with_name(f".{file.name}.4711")
+    before = file.read_bytes()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        left = file.with_name(f".{file.name}.{platform.node()}.{ended.pid}")
     left.write_bytes(before[:999])  # as a killed build leaves it
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(h5py.File, "create_dataset", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CourseError, match=r"could not be written .* what was there before is untouched"):
         voxels.write(file, voxels.read(file)[0], {})
     assert list(file.parent.iterdir()) == [file] and file.read_bytes() == before
 
 
-def test_digits_that_stand_in_leave_the_file_of_the_real_ones_alone(tmp_path, monkeypatch):
-    stand_ins = data.load("digits")
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Fallback digits in MNIST's place, and a file of a few rows with its facts in a data folder; returns that file."""
     monkeypatch.setattr(data, "_idx", lambda name: None)
     monkeypatch.setattr(data, "ROOT", tmp_path)
     monkeypatch.setattr(voxels, "TRAIN", 4)
     monkeypatch.setattr(voxels, "TEST", 2)
     monkeypatch.setenv("COURSE_SMOKE", "0")
-    file = tmp_path / "data" / voxels.FILE
-    file.parent.mkdir(parents=True)
-    voxels.write(file, voxels.build((STAND_INS[:4], range(4)), (STAND_INS[4:6], range(2))), {"mnist": "the real one's"})
-    before = file.read_bytes()
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    path = tmp_path / "data" / voxels.REBUILT
+    path.parent.mkdir(parents=True)
+    voxels.write(path, voxels.build((FALLBACK[:4], range(4)), (FALLBACK[4:6], range(2))), {"mnist": "the real one's"})
+    return path
+
+
+def test_fallback_digits_leave_the_file_of_the_real_ones_alone(few):
+    fallback, before = data.load("digits"), few.read_bytes()
     cubes = data.load("mnist3d")
-    assert cubes.name == "digits3d" and file.read_bytes() == before
-    assert (cubes.train.labels[::2] == stand_ins.train.labels[:4]).all()
+    assert cubes.name == "digits3d" and few.read_bytes() == before
+    assert (cubes.train.labels[::2] == fallback.train.labels[:4]).all()
+
+
+def test_mnist3d_is_rebuilt_whatever_published_file_lies_there(few):
+    rebuilt = data.load("mnist3d")
+    published = few.with_name(voxels.PUBLISHED.name)
+    few.rename(published)  # other rows than those of the fallback digits
+    assert data.load("mnist3d").fingerprint == rebuilt.fingerprint
+    read = data.load("mnist3d_published")
+    assert read.name == "mnist3d_published" and read.fingerprint != rebuilt.fingerprint and len(read.train) == 8
+    with pytest.raises(CourseError, match="the digits behind mnist3d_published are not known"):
+        read.undrawn()
+    published.unlink()
+    with pytest.raises(CourseError, match=r"mnist3d_published is not at hand: expected .*full_dataset_vectors.h5.* needs no file"):
+        data.load("mnist3d_published")
 
 
 def test_mnist3d_is_loaded_and_held_out_by_digit():
     cubes = data.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
-    assert cubes.name.endswith("3d") and cubes.source == "rebuilt" and not cubes.whole
+    assert cubes.name.endswith("3d") and cubes.kind == "voxels" and cubes.input_shape == (1, 16, 16, 16) and not cubes.whole
     assert cubes.train.images.shape == (384, 1, 16, 16, 16) and len(cubes.test) == 128
+    assert torch.equal(cubes.parts["upright"].images, cubes.test.images[::2]) and len(cubes.parts["rotated"]) == 64
     held = cubes.hold_out(100)
-    assert len(held.train) == 284 and len(held.digits) == 142 and len(held.valid) == 100
+    assert len(held.train) == 284 and len(held.originals) == 142 and len(held.valid) == 100
     for part in (held.train, held.valid):
         assert (part.labels[::2] == part.labels[1::2]).all()
-    upright = torch.from_numpy(voxels.pairs(held.digits.numpy(), (0,))[::2])
+    upright = torch.from_numpy(voxels.pairs(held.originals.numpy(), (0,))[::2])
     assert torch.equal(held.train.images[::2].flatten(1), upright)
     assert not {tuple(row.flatten().tolist()) for row in held.valid.images} & {tuple(row.flatten().tolist()) for row in held.train.images}
     with pytest.raises(CourseError, match="valid = 3: expected even, 1 to 383"):
@@ -201,7 +230,7 @@ def test_mnist3d_is_loaded_and_held_out_by_digit():
 @pytest.mark.parametrize("fresh", [False, True])
 def test_fresh_recipes_draw_every_grid_anew(fresh):
     cubes = data.load("mnist3d")
-    experiment = Experiment("t", "voxel_reference", "", data="mnist3d", batch_size=384, lr=0.001, schedule="constant", fresh=fresh)
+    recipe = Recipe("voxel_reference", data="mnist3d", batch_size=384, lr=0.001, schedule="constant", fresh=fresh)
     seen = []
 
     class Spy(torch.nn.Linear):
@@ -209,10 +238,10 @@ def test_fresh_recipes_draw_every_grid_anew(fresh):
             seen.append(grids.clone())
             return super().forward(grids.flatten(1))
 
-    training = Training(Spy(4096, 10), experiment, 0, 384)
+    training = Training(Spy(4096, 10), recipe, 0, 384)
     order = torch.randperm(384, generator=torch.Generator().manual_seed(0))
     for _ in range(2):
-        train_epoch(training, cubes.undrawn() if fresh else cubes, experiment)
+        train_epoch(training, cubes.undrawn() if fresh else cubes)
     first = torch.empty_like(seen[0]).index_copy_(0, order, seen[0])  # in the order of the rows
     apart = (first - cubes.train.images).abs().flatten(1).mean(1)
     assert apart[::2].mean() < 0.015  # but for points on a boundary of two voxels
@@ -220,17 +249,37 @@ def test_fresh_recipes_draw_every_grid_anew(fresh):
     assert (seen[0].sum((1, 2, 3, 4)).sort().values == seen[1].sum((1, 2, 3, 4)).sort().values).all() != fresh
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes):
+    """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
+    images, rows = torch.from_numpy(FALLBACK).repeat(3, 1, 1)[:, None], torch.arange(36) // 2 + torch.arange(36) % 3
+    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0)
+
+    def drawn(shard):
+        return augment.augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
+
+    whole = drawn(slice(None))
+    parts = torch.empty_like(whole)
+    for number in range(processes):
+        parts[number::processes] = drawn(slice(number, 36, processes))
+    assert torch.equal(parts, whole) and not torch.equal(drawn(slice(0, 1)), drawn(slice(12, 13)))
+    # the control: a shard that draws for itself alone gets other angles
+    alone = augment.augmentation(recipe, torch.Generator().manual_seed(0))(images[::processes], rows[::processes])
+    assert not torch.equal(alone, whole[::processes])
+
+
 def test_all_of_mnist_is_there_to_be_drawn_from(mnist):
     everything = data.load("mnist3d_all")
     assert everything.name.endswith("3d_all") and everything.train.images.shape[1:] == (1, 28, 28)
-    assert len(everything.train) == 2 * len(everything.digits) and torch.equal(everything.train.images[1::2, 0], everything.digits)
+    assert everything.input_shape == (1, 16, 16, 16) and len(everything.train) == 2 * len(everything.originals)
+    assert torch.equal(everything.train.images[1::2, 0], everything.originals)
     held = everything.hold_out(20)
     assert held.valid.images.shape == (20, 1, 16, 16, 16) and (held.valid.images.flatten(1).amax(1) == 1).all()
 
 
 def test_plain_python_builds_the_same_thing():
-    upright, turned = usual.plain_pair(STAND_INS[0], 0)
-    ours = voxels.pair(STAND_INS[0], (0,))
+    upright, turned = baseline.plain_pair(FALLBACK[0], 0)
+    ours = voxels.pair(FALLBACK[0], (0,))
     # a point on a boundary of two voxels may fall to the other side
     assert np.abs(np.array(upright) - ours[0]).mean() < 0.02 and np.corrcoef(upright, ours[0])[0, 1] > 0.97
     assert (np.array(turned) > 0).mean() == pytest.approx((ours[1] > 0).mean(), rel=0.25) and max(turned) == 1

@@ -1,4 +1,4 @@
-"""What test_distributed.py trains in one process (imported) and in two (`torchrun two_processes.py FOLDER`)."""
+"""What test_ddp.py trains in one process (imported) and in two (`torchrun two_processes.py FOLDER`)."""
 
 import json
 import sys
@@ -6,19 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tiny import NETWORKS
 from torch import nn
 
-from utils import CourseError, artifacts, data, distributed, models, runs
-from utils.experiments import EXPERIMENTS, Experiment
+from utils import CourseError, data, ddp, files, loops, models, records, runs, voxels
+from utils.experiments import EXPERIMENTS, Experiment, Recipe
 
 # 1,437 training images: the last batch of each epoch holds a single one, so the second process gets none
-PLAIN = replace(EXPERIMENTS["base"], name="plain", data="digits", epochs=2, batch_size=359, rotate=10.0, shift=2.0, scale=0.1)
+DIGITS = {"data": "digits", "epochs": 2, "batch_size": 359, "rotate": 10.0, "shift": 2.0, "scale": 0.1}
+PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
+# batches of 58, so that both processes have grids of their own; the last holds 36
+FRESH = Recipe(
+    "tiny_voxels", data="mnist3d", fresh=True, epochs=2, batch_size=58, schedule="one_cycle", rotate=5.0, scale=0.1, shear=6.0, average=0.9
+)
+VOXELS = Experiment("voxels", FRESH, "")
 CASES = {
-    "float64": replace(PLAIN, epochs=1),
-    "float32": replace(PLAIN, optimizer="sgd"),
-    "batch_norm": replace(PLAIN, model="bn_augmentation", optimizer="sgd"),
+    "float64": PLAIN.but(epochs=1),
+    "voxels_float64": VOXELS,
+    "float32": PLAIN.but(optimizer="sgd"),
+    "batch_norm": PLAIN.but(model="bn_augmentation", optimizer="sgd"),
 }
-DROPOUT = replace(PLAIN, dropout=0.1)
+DROPOUT = PLAIN.but(dropout=0.1)
+TURNED = VOXELS.but(dropout=0.1)
 
 
 class Float64(nn.Module):
@@ -32,24 +41,38 @@ class Float64(nn.Module):
         return self.model(images.double())
 
 
+def few_bodies(name: str) -> data.Dataset:
+    """The fallback digits; under the name of voxels the bodies of the first 96 of them, and of 16 more to test."""
+    digits = real_load("digits")
+    if name == "digits":
+        return digits
+    images, labels = digits.train.images, digits.train.labels.repeat_interleave(2)
+    rows = torch.from_numpy(voxels.pairs(images[:112, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16)
+    train, test = data.Split(rows[:192], labels[:192]), data.Split(rows[192:], labels[192:224])
+    return replace(digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=images[:96, 0])
+
+
 def train(experiment: Experiment, root: Path, float64: bool = False, **options) -> dict:
     """The state dict after a run."""
     build = models.build
     if float64:
         models.build = lambda *arguments: Float64(build(*arguments))
+    before = models.MODELS, data.load
+    models.MODELS, data.load = models.MODELS | NETWORKS, few_bodies
     try:
         return runs.run(experiment, 0, "cpu", root=root, echo=False, **options).model.state_dict()
     finally:
         models.build = build
+        models.MODELS, data.load = before
 
 
 def refusals(action) -> list[str]:
     """What each process's CourseError says; it ends only if none of them hangs."""
     try:
         action()
-        return distributed.gather("went on")
+        return ddp.gather("went on")
     except CourseError as error:
-        return distributed.gather(str(error))
+        return ddp.gather(str(error))
 
 
 def interrupt(history) -> None:
@@ -62,44 +85,56 @@ def refuse_checkpoints(path: Path, content: bytes) -> None:
     real_write(path, content)
 
 
-real_write, real_load, real_share = artifacts.write, data.load, distributed.share
+real_write, real_load, real_shard, real_augmentation = files.write, data.load, ddp.shard, loops.augmentation
+
+
+def numbers_of_the_shard_alone(recipe: Recipe, generator: torch.Generator):
+    """As if each process drew for its own images only."""
+    augment = real_augmentation(recipe, generator)
+    return lambda images, rows, shard: augment(images[shard], rows[shard])
 
 
 def main(folder: Path) -> None:
-    lead, found, weights = distributed.rank() == 0, {}, {}
+    first, found, weights = ddp.rank() == 0, {}, {}
     for name, experiment in CASES.items():
-        weights[name] = train(experiment, folder / name, name == "float64")
-    states = [artifacts.to_bytes(state) for state in distributed.gather(weights["batch_norm"])]
+        weights[name] = train(experiment, folder / name, name.endswith("float64"))
+    states = [records.to_bytes(state) for state in ddp.gather(weights["batch_norm"])]
     found["all hold the same statistics"] = states[0] == states[1]
 
-    distributed.share = lambda n: (real_share(n)[0], 1.0)  # the mean of the means, as if all shares were equal
+    ddp.shard = lambda n: (real_shard(n)[0], 1.0)  # the mean of the means, as if all shards were equal
     weights["unweighted"] = train(CASES["float64"], folder / "unweighted", True)
-    distributed.share = real_share
+    ddp.shard = real_shard
+    loops.augmentation = numbers_of_the_shard_alone
+    weights["numbers apart"] = train(CASES["voxels_float64"], folder / "apart", True)
+    loops.augmentation = real_augmentation
 
-    weights["uninterrupted"] = train(DROPOUT, folder / "uninterrupted")
-    for name in ("continued", "forgotten"):
-        found[name] = refusals(lambda name=name: train(DROPOUT, folder / name, after_epoch=interrupt))
-        if lead and name == "forgotten":
-            [path] = (folder / name / "unfinished").glob("*.pt")
-            content = artifacts.read_checkpoint(path)
-            content["training"]["others"] = []
-            artifacts.write(path, artifacts.to_bytes(content))
-        weights[name] = train(DROPOUT, folder / name)
+    for kind, experiment in (("images", DROPOUT), ("voxels", TURNED)):
+        weights[f"{kind} uninterrupted"] = train(experiment, folder / f"{kind} uninterrupted")
+        for how in ("continued", "forgotten"):
+            name = f"{kind} {how}"
+            found[name] = refusals(lambda name=name, experiment=experiment: train(experiment, folder / name, after_epoch=interrupt))
+            if first and how == "forgotten":
+                [path] = (folder / name / "unfinished").glob("*.pt")
+                begun, state = records.read_checkpoint(path)
+                records.write_checkpoint(path, begun, state | {"processes": state["processes"][:1]})
+            weights[name] = train(experiment, folder / name)
 
-    if lead:
+    if first:
         (folder / "file").write_text("not a folder")
-        artifacts.write = refuse_checkpoints
+        files.write = refuse_checkpoints
     found["no folder"] = refusals(lambda: train(PLAIN, folder / "file"))
     found["full disk"] = refusals(lambda: train(PLAIN, folder / "full"))
-    artifacts.write = real_write
-    if not lead:
-        runs.datasets.load = lambda name: real_load(name).hold_out(1)
-    found["other data"] = refusals(lambda: train(PLAIN, folder / "other"))
-    if lead:
+    files.write = real_write
+    found["other recipe"] = refusals(lambda: train(PLAIN if first else PLAIN.but(batch_size=360), folder / "other recipe"))
+    if not first:
+        load = runs.load
+        runs.load = lambda experiment: load(experiment).hold_out(1)
+    found["other data"] = refusals(lambda: train(PLAIN, folder / "other data"))
+    if first:
         (folder / "found.json").write_text(json.dumps(found))
         torch.save(weights, folder / "weights.pt")
 
 
 if __name__ == "__main__":
-    with distributed.joined():
+    with ddp.joined():
         main(Path(sys.argv[1]))

@@ -17,6 +17,11 @@ from torch import Tensor
 
 from utils import ROOT, CourseError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: appending side by side is then on the reader's own risk
+    fcntl = None
+
 T = TypeVar("T")
 
 
@@ -127,15 +132,20 @@ def _unknown(plain: object, known: object, path: str = "$") -> str:
 
 
 def append_line(path: Path, value: object) -> None:
-    """Add a line of JSON to a file, in one write, so that processes may append side by side.
+    """Add a line of JSON to a file; processes may append side by side. A last line that was cut off makes room for it.
 
     Raises CourseError where the file can't take it.
     """
     line = msgspec.json.encode(value) + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            if fcntl:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # until the file is closed
+            before = path.read_bytes()
+            if not before.endswith(b"\n"):
+                os.ftruncate(descriptor, before.rfind(b"\n") + 1)
             os.write(descriptor, line)
             os.fsync(descriptor)
         finally:

@@ -54,9 +54,11 @@ def source(*things: Callable | type) -> None:
 def picture(figure: "Figure", alt: str) -> None:
     """Show a figure with a text for those who can't see it."""
     from IPython.display import Image, display
+    from PIL import Image as Pictures
 
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100)
+    whole, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=100)
+    Pictures.open(whole).convert("RGB").quantize(256).save(png, format="png", optimize=True)  # a third of the bytes
     display(Image(png.getvalue(), format="png", alt=alt), metadata={"image/png": {"alt": alt}})
 
 

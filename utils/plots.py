@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -234,34 +235,52 @@ def frontier(ours: list, theirs: list) -> Figure:
     """Test accuracy against parameters, and against seconds of training: what is possible with how little.
 
     ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow where the epoch, the
-    run or the network was chosen on the test set). The line joins the networks that no smaller one of ours beats.
+    run or the network was chosen on the test set). The line joins the networks that none of ours with less beats; they alone have a name.
     """
-    figure, (size, time) = plt.subplots(2, 1, figsize=(7, 8.4), layout="constrained")
+    figure, (size, time) = plt.subplots(2, 1, figsize=(5.4, 9), layout="constrained")
     for chosen, face in ((True, "none"), (False, GREY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others" + ", chosen on the test set" * chosen
-        size.scatter(
-            [p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GREY, label=label, zorder=2
-        )
-    best = -math.inf
-    line = []
-    for point in sorted(ours, key=lambda p: (p.parameters, -p.accuracy)):
-        if point.accuracy > best:
-            best = point.accuracy
-            line.append(point)
-    size.plot([p.parameters for p in line], [p.accuracy for p in line], color=TEST, linewidth=1, alpha=0.5, zorder=1)
+        size.scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GREY, label=label)
+    figure.get_layout_engine().set(hspace=0.06)
+    names = []
     for axes, field in ((size, "parameters"), (time, "seconds")):
         x, y, bars = ([getattr(p, key) for p in ours] for key in (field, "accuracy", "sd"))
-        axes.errorbar(
-            x, y, [bar or 0 for bar in bars], fmt="o", markersize=5, color=TEST, capsize=2, label="this course, mean ± sd of all seeds"
-        )
-        for point in line:
-            axes.annotate(point.name, (getattr(point, field), point.accuracy), (4, -11), textcoords="offset points", fontsize=8, color=TEST)
-        lowest = min([p.accuracy for p in ours] + [p.accuracy for p in theirs if field == "parameters"])
+        label = "this course, mean ± sd of all seeds"
+        axes.errorbar(x, y, [bar or 0 for bar in bars], fmt="o", markersize=5, color=TEST, capsize=2, label=label)
+        best = [p for p in ours if all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))]
+        best.sort(key=lambda p: getattr(p, field))
+        axes.plot([getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1)
+        lowest = min([p.accuracy for p in ours] + [p.accuracy for p in theirs if field == "parameters"], default=98)
+        axes.margins(x=0.1)
         axes.set(xscale="log", ylabel="test accuracy, %", ylim=(max(lowest, 97.8) - 0.1, 100))
-        axes.grid(alpha=0.25, which="both")
+        axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+        ends = [(x, y + side * (bar or 0)) for x, y, bar in zip(x, y, bars, strict=True) for side in (-1, 0, 1)]
+        ends += [(p.parameters, p.accuracy) for p in theirs] * (field == "parameters")
+        names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends))
     size.set(xlabel="parameters", title="accuracy against size")
     time.set(xlabel="seconds of training, one seed (processors were shared)", title="accuracy against time")
-    size.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(*size.get_legend_handles_labels(), frameon=False, loc="outside lower center")
+    figure.canvas.draw()  # lays out: only now it is known what lies where
+    for axes, wanted, points in names:
+        _name(axes, wanted, axes.transData.transform(points) if points else [])
     return _finish(figure)
+
+
+def _name(axes: plt.Axes, wanted: list[tuple[str, float, float]], points: list) -> None:
+    """Write each (name, x, y) where it covers no point (in pixels) and no other name, as near as there is room, with a line to its own."""
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points]
+    places = [(right, far * side) for far in (14, 26, 40, 54) for side in (1, -1) for right in (0, -24, -48, 24, -72, 48)]
+    for name, x, y in wanted:
+        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5, color=TEST)
+        text.set_in_layout(False)
+        for place in places:
+            text.set_position(place)
+            box = text.get_window_extent().padded(2)
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        end = place[0], place[1] - math.copysign(6, place[1])
+        axes.annotate("", (x, y), end, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": TEST, "lw": 0.6})

@@ -105,7 +105,7 @@ def decide(plan: Plan, data: Dataset) -> Decision:
             return Decision(found, begun, None)
         before, state = saved
         now = facts.Continued(len(state["history"]), begun.code, begun.environment)
-        if plan.publish and (before.code, before.environment) != (begun.code, begun.environment):
+        if plan.publish and any(differs(part, begun) for part in (before, *before.continued)):
             raise CourseError(
                 f"{plan.title} began with other sources, or on another machine, device, number of threads or versions than are here "
                 f"now: it can't be published. Delete {shown(plan.own.checkpoint)} to start it anew, or go on where it began."
@@ -113,6 +113,12 @@ def decide(plan: Plan, data: Dataset) -> Decision:
         return Decision(None, replace(before, continued=[*before.continued, now]), state)
 
     return ddp.on_rank0(look)
+
+
+def differs(part: Begun | facts.Continued, now: Begun) -> bool:
+    """Whether a part of a run was computed elsewhere than now, or by deciding sources that are in no commit or others than now."""
+    in_commit = part.code is not None and part.code.commit != "unknown" and not part.code.commit.endswith("+changes")
+    return not in_commit or (part.code.sources, part.environment) != (now.code.sources, now.environment)
 
 
 def tell_continued(plan: Plan, decision: Decision) -> None:

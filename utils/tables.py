@@ -118,10 +118,10 @@ def published_of_kind(kind: str) -> dict[Experiment, list[Record]]:
 
 
 def links(experiment: Experiment, link: str) -> str:
-    """State dict (with its size) and logs of a published experiment."""
-    weights = Run.of(experiment, 0).weights
-    size = f"[{weights.stat().st_size / 1024:.0f} KB]({link}saved_dict/{weights.name}), " if experiment.weights else ""
-    return f"{size}[log]({link}logs/{experiment.name})"
+    """State dict (with its size) and logs of an experiment, where they are published."""
+    run = Run.of(experiment, 0)
+    size = f"[{run.weights.stat().st_size / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), " if run.weights.is_file() else ""
+    return f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published"
 
 
 def name(experiment: Experiment, link: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils import ROOT, files, tables
+from utils.data import PUBLISHABLE
 from utils.experiments import Experiment, Recipe
 from utils.facts import Code, Environment
 from utils.loops import Score
@@ -64,10 +65,13 @@ def read(name: str) -> list[Trial]:
 
 
 def study(experiment: Experiment) -> list[Tried]:
-    """Every recipe that was tried to its end, the kept one, then from best to worst; of a repeated seed the last run counts."""
+    """Every recipe that was tried to its end, the kept one, then from best to worst; of a repeated seed the last run counts.
+
+    What was tried on other data than the recipe's real ones, such as fallback digits, does not count.
+    """
     found: dict[Recipe, dict[int, float]] = {}
     for trial in read(experiment.name):
-        if not trial.pruned:
+        if not trial.pruned and trial.fingerprint == PUBLISHABLE.get(trial.recipe.data, trial.fingerprint):
             found.setdefault(trial.recipe, {})[trial.seed] = trial.valid.percent
     tried = []
     for recipe, percents in found.items():
@@ -81,7 +85,8 @@ def table(experiment: Experiment, most: int = 12) -> str:
     """A study as a Markdown table: what differs from the kept recipe, validation mean ± sd, seeds."""
     tried = study(experiment)
     if not tried:
-        return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid 10000` adds to it."
+        held = experiment.recipe.valid or (1000 if experiment.recipe.kind == "voxels" else 10_000)
+        return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid {held}` adds to it."
     rows = [[_said(one.changes), one.recipe.epochs, tables.mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
     for row in rows:
         row[0] = row[0] or "**kept**"
@@ -93,11 +98,11 @@ def table(experiment: Experiment, most: int = 12) -> str:
 
 
 def better(experiment: Experiment) -> list[Tried]:
-    """Recipes whose mean lies above the kept one's by more than one standard error of the difference."""
-    kept, *others = study(experiment) or [None]
-    if kept is None or kept.changes:
-        return []
-    return [one for one in others if one.mean - kept.mean > math.hypot(one.standard_error, kept.standard_error)]
+    """Recipes whose mean lies above that of the kept one, in as many epochs, by more than one standard error of the difference."""
+    tried = study(experiment)
+    kept = {(one.recipe.epochs, one.recipe.valid): one for one in tried if not one.changes}
+    pairs = [(one, kept.get((one.recipe.epochs, one.recipe.valid))) for one in tried if one.changes]
+    return [one for one, own in pairs if own and one.mean - own.mean > math.hypot(one.standard_error, own.standard_error)]
 
 
 def _said(changes: dict[str, object]) -> str:

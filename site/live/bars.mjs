@@ -1,0 +1,64 @@
+// What several networks say to one picture: ten bars each, and one sentence.
+
+import { best, run, softmax } from "./networks.mjs";
+import { element } from "./picture.mjs";
+
+const percent = (share) => (share > 0.9995 ? "> 99.9 %" : `${(100 * share).toFixed(share > 0.995 ? 1 : 0)} %`);
+
+/** Ten bars, 0 to 9. */
+export function bars(label) {
+  const columns = Array.from({ length: 10 }, (_, digit) => element("span", {}, element("i"), element("b", { textContent: digit })));
+  const figure = element("div", { className: "bars", role: "img", "aria-label": label }, ...columns);
+  return {
+    figure,
+    show(probabilities) {
+      const first = probabilities ? best(probabilities) : -1;
+      columns.forEach((column, digit) => {
+        column.style.setProperty("--share", probabilities ? probabilities[digit] : 0);
+        column.className = digit === first ? "first" : "";
+      });
+      const said = probabilities ? `${first}: ${percent(probabilities[first])}` : "no answer";
+      figure.setAttribute("aria-label", `${label}, ${said}`);
+      return said;
+    },
+  };
+}
+
+/** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. */
+export function panel(place, networks, sentence) {
+  const rows = networks.map((network) => {
+    const chart = bars(network.name);
+    const said = element("output", { textContent: "–" });
+    const facts = `${network.parameters.toLocaleString("en")} parameters, ${network.accuracy.toFixed(2)} % of the test set`;
+    const about = element("a", { href: `../logs/${network.name}/index.html`, textContent: network.name });
+    place.append(element("div", { className: "network" }, element("h3", {}, about), element("p", { textContent: facts }), chart.figure, said));
+    return { network, chart, said };
+  });
+  let asked = 0;
+  return async (image) => {
+    const mine = ++asked;
+    if (!image) {
+      rows.forEach(({ chart, said }) => (chart.show(null), (said.textContent = "–")));
+      sentence.textContent = "Draw a digit.";
+      return [];
+    }
+    const labels = [];
+    for (const { network, chart, said } of rows) {
+      const { logits } = await run(network, image);
+      if (mine !== asked) return labels; // there is something newer on the pad
+      const probabilities = softmax(logits.data);
+      said.textContent = chart.show(probabilities);
+      labels.push(best(probabilities));
+    }
+    sentence.textContent = verdict(labels);
+    return labels;
+  };
+}
+
+const WORDS = ["No", "One", "Both", "All three", "All four", "All five", "All six", "All seven"];
+
+function verdict(labels) {
+  const read = [...new Set(labels)];
+  if (read.length === 1) return `${WORDS[labels.length] ?? "All"} networks read a ${read[0]}.`;
+  return `They disagree: ${read.map((label) => `${labels.filter((other) => other === label).length} × ${label}`).join(", ")}.`;
+}

@@ -1,0 +1,127 @@
+// Block by block through a network: its maps for the picture on the pad, and where one of their pixels comes from.
+
+import { parameters, run } from "./networks.mjs";
+import { element, largest, paint, picture } from "./picture.mjs";
+import { workings } from "./workings.mjs";
+
+const NAMES = { conv: "convolution", relu: "ReLU", norm: "batch norm", pool: "max pool", mean: "average", linear: "linear", flatten: "logits", input: "input" };
+
+/** What a block is called and how large its output is. */
+function title({ kind, shape, kernel_size }) {
+  const size = kind === "conv" || kind === "pool" ? ` ${kernel_size}×${kernel_size}` : "";
+  return [`${NAMES[kind]}${size}`, shape.join("×")];
+}
+
+/** Build the tab; returns show(image or null). */
+export async function inside(place, all) {
+  const networks = all.filter(({ kind }) => kind === "image");
+  const choice = element("select", { id: "inside-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
+  const blocks = element("div", { className: "blocks", role: "group", "aria-label": "Blocks of the network" });
+  const maps = element("div", { className: "maps", role: "group", "aria-label": "Maps of the block" });
+  const large = element("canvas", { id: "map", className: "pixels", tabIndex: 0, role: "application" });
+  const input = element("canvas", { className: "pixels", role: "img", "aria-label": "The input, with the window that the pixel sees" });
+  const sums = element("div", { className: "sums", "aria-live": "polite" });
+  const heading = element("h3", { className: "chosen" });
+  place.append(
+    element("p", {}, element("label", { for: "inside-network", textContent: "Network " }), choice),
+    blocks, heading, maps,
+    element("div", { className: "origin" },
+      element("figure", {}, large, element("figcaption", { className: "quiet", textContent: "Choose a pixel: click, or arrow keys." })),
+      element("figure", {}, input, element("figcaption", { className: "quiet", textContent: "What it sees of the input." })),
+      sums));
+  const at = { block: 1, channel: 0, row: 0, column: 0 };
+  let [network, image, values, read] = [networks[0], null, null, null];
+
+  choice.onchange = () => {
+    network = networks.find(({ name }) => name === choice.value);
+    Object.assign(at, { block: Math.min(at.block, network.blocks.length - 1), channel: 0 });
+    return show(image);
+  };
+
+  async function show(wanted) {
+    image = wanted;
+    const empty = !image;
+    for (const part of [heading, maps, place.querySelector(".origin")]) part.hidden = empty;
+    blocks.replaceChildren(...network.blocks.map((block, i) => {
+      const [name, size] = title(block);
+      const chosen = { type: "button", "aria-pressed": i === at.block, onclick: () => select({ block: i, channel: 0 }) };
+      return element("button", chosen, name, element("small", { textContent: size }));
+    }));
+    if (empty) return;
+    read = await parameters(network);
+    const found = await run(network, image, network.blocks.map(({ output }) => output));
+    values = Object.fromEntries(Object.entries(found).map(([name, { data, dims }]) => [name, { data, shape: dims.slice(1) }]));
+    middle();
+    draw();
+  }
+
+  function select(change) {
+    const other = "block" in change && change.block !== at.block;
+    Object.assign(at, change);
+    blocks.querySelectorAll("button").forEach((button, i) => button.setAttribute("aria-pressed", i === at.block));
+    if (!values) return;
+    if (other) middle();
+    draw();
+  }
+
+  const current = () => network.blocks[at.block];
+  const sizes = () => {
+    const [channels, rows = 1, columns = 1] = values[current().output].shape;
+    return { channels, rows, columns };
+  };
+  /** The pixel that is the brightest of its map: one that has something to say. */
+  function middle() {
+    const { rows, columns } = sizes();
+    const map = values[current().output].data.subarray(at.channel * rows * columns, (at.channel + 1) * rows * columns);
+    const most = map.reduce((best, value, i) => (Math.abs(value) > Math.abs(map[best]) ? i : best), 0);
+    Object.assign(at, { row: Math.floor(most / columns), column: most % columns });
+  }
+
+  function draw() {
+    const { channels, rows, columns } = sizes();
+    const { data } = values[current().output];
+    const most = largest(data);
+    const part = (channel) => data.subarray(channel * rows * columns, (channel + 1) * rows * columns);
+    heading.textContent = `${title(current()).join(", ")}: ${channels === 1 ? "one map" : `${channels} maps`}`;
+    if (maps.children.length !== channels) maps.replaceChildren(...Array.from({ length: channels }, (_, channel) =>
+      element("button", { type: "button", onclick: () => (select({ channel }), middle(), draw()) }, element("canvas", { className: "pixels" }))));
+    [...maps.children].forEach((button, channel) => {
+      paint(button.firstChild, part(channel), columns, most);
+      button.setAttribute("aria-pressed", channel === at.channel);
+      button.setAttribute("aria-label", `Map ${channel}`);
+    });
+    marked(large, part(at.channel), columns, most, at.row, at.column, 1, 1);
+    large.setAttribute("aria-label", `Map ${at.channel} of ${title(current())[0]}, pixel in row ${at.row}, column ${at.column}`);
+    const first = network.blocks[0];
+    const pixels = values[first.output].data;
+    const { size, jump, start } = current().field ?? { size: first.shape[1], jump: 0, start: 0 };
+    marked(input, pixels, first.shape[2], largest(pixels), start + at.row * jump, start + at.column * jump, size, size);
+    sums.replaceChildren(...workings(network, current(), at, values, read));
+  }
+
+  large.addEventListener("click", (event) => {
+    const box = large.getBoundingClientRect();
+    const { rows, columns } = sizes();
+    select({ row: Math.floor(((event.clientY - box.top) / box.height) * rows), column: Math.floor(((event.clientX - box.left) / box.width) * columns) });
+  });
+  large.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const { rows, columns } = sizes();
+    select({ row: (at.row + step[0] + rows) % rows, column: (at.column + step[1] + columns) % columns });
+  });
+  return show;
+}
+
+/** A map, enlarged, with a frame around `high` × `wide` of its pixels. */
+function marked(canvas, values, columns, most, row, column, high, wide) {
+  const small = picture(values, columns, "", most);
+  const scale = Math.max(1, Math.floor(336 / Math.max(columns, small.height)));
+  [canvas.width, canvas.height] = [columns * scale, small.height * scale];
+  const brush = canvas.getContext("2d");
+  brush.imageSmoothingEnabled = false;
+  brush.drawImage(small, 0, 0, canvas.width, canvas.height);
+  Object.assign(brush, { strokeStyle: "#6aa5ff", lineWidth: 4 });
+  brush.strokeRect(column * scale + 1, row * scale + 1, wide * scale - 2, high * scale - 2);
+}

@@ -1,0 +1,134 @@
+// The page: what is on the pad goes to the tab that is open.
+
+import { panel } from "./bars.mjs";
+import { pad, picker } from "./draw.mjs";
+import { catalogue, session, testDigits } from "./networks.mjs";
+import { element, paint } from "./picture.mjs";
+import { fromPicture, fromStrokes, rawFromStrokes } from "./preprocess.mjs";
+
+const $ = (id) => document.getElementById(id);
+const TABS = ["draw", "inside", "turn"];
+const NOTES = {
+  mnist: "Scaled to 20 pixels, averaged down, brightest 255, centre of mass in the middle: as MNIST’s digits were made.",
+  raw: "Only averaged down. Draw small or off the middle: the networks have seen nothing like it.",
+};
+const views = {}; // tab → show(image or null)
+let [image, busy, again, asked] = [null, false, false, 0];
+
+const board = pad($("pad"), () => changed());
+picker($("picker"), $("pad"), testDigits, board);
+$("clear").onclick = board.clear;
+$("undo").onclick = board.undo;
+
+function pictureOf({ strokes, digit }, way) {
+  if (digit) return way === "raw" ? digit.pixels : fromPicture(digit.pixels, 28, 28);
+  return way === "raw" ? rawFromStrokes(strokes) : fromStrokes(strokes);
+}
+
+function changed() {
+  asked = performance.now();
+  const way = document.querySelector("input[name=way]:checked").value;
+  image = pictureOf(board.state, way);
+  paint($("seen"), image ?? new Uint8Array(784), 28, 255);
+  const { digit } = board.state;
+  const what = digit ? `test image ${digit.index}, a ${digit.label}` : "your drawing";
+  $("seen").setAttribute("aria-label", `What the network sees: ${image ? what : "nothing yet"}`);
+  $("way-note").textContent = NOTES[way] + (digit ? ` This is test image ${digit.index}; its label is ${digit.label}.` : "");
+  answer();
+}
+
+/** Ask the open tab; while it works, only the newest picture waits. */
+async function answer() {
+  if (busy) return void (again = true);
+  busy = true;
+  $("answers").ariaBusy = true;
+  do {
+    again = false;
+    await new Promise(requestAnimationFrame);
+    const begun = asked;
+    await attempt(async () => {
+      const show = await view(open());
+      await show(image);
+    });
+    if (image) document.body.dataset.answered = (performance.now() - begun).toFixed(1); // ms, from the last movement
+  } while (again);
+  busy = false;
+  $("answers").ariaBusy = false;
+}
+
+/** Run something that may fail, and say so on the page. */
+async function attempt(work) {
+  try {
+    await work();
+  } catch (error) {
+    $("status").textContent = `That did not work: ${error.message}. Reload the page to try again.`;
+  }
+}
+
+async function view(tab) {
+  const { networks } = await catalogue();
+  if (image && !views.ready) {
+    $("status").textContent = "Loading the networks …";
+    for (const network of networks.filter(({ kind }) => kind === "image")) await session(network);
+    views.ready = true;
+    $("status").textContent = "";
+    files(networks);
+  }
+  views[tab] ??= await {
+    draw: async () => panel($("bars"), networks.filter(({ kind }) => kind === "image"), $("verdict")),
+    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), networks),
+    turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), () => files(networks)),
+  }[tab]();
+  return views[tab];
+}
+
+function files(networks) {
+  const row = ({ name, accuracy, correct, total, onnx, state_dict, checked }) =>
+    element("tr", {},
+      element("th", { scope: "row", textContent: name }),
+      element("td", { textContent: `${accuracy.toFixed(2)} % (${correct.toLocaleString("en")} of ${total.toLocaleString("en")})` }),
+      element("td", {}, element("a", { href: `../saved_dict/${state_dict.file}`, textContent: state_dict.file })),
+      element("td", {}, element("a", { href: `../networks/${onnx.file}`, textContent: onnx.file }), ` ${Math.round(onnx.bytes / 1024)} KB `,
+        element("code", { textContent: onnx.sha256 }), checked ? " ✓ checked here" : ""));
+  $("files").replaceChildren(...networks.map(row));
+}
+
+const open = () => TABS.find((tab) => !$(`view-${tab}`).hidden);
+function choose(tab, focus) {
+  for (const other of TABS) {
+    const button = $(`tab-${other}`);
+    button.setAttribute("aria-selected", other === tab);
+    button.tabIndex = other === tab ? 0 : -1;
+    $(`view-${other}`).hidden = other !== tab;
+  }
+  if (focus) $(`tab-${tab}`).focus();
+  history.replaceState(null, "", tab === "draw" ? location.pathname : `#${tab}`);
+  answer();
+}
+TABS.forEach((tab, i) => {
+  $(`tab-${tab}`).onclick = () => choose(tab);
+  $(`tab-${tab}`).onkeydown = ({ key }) => {
+    const step = { ArrowRight: 1, ArrowLeft: TABS.length - 1 }[key];
+    if (step) choose(TABS[(i + step) % TABS.length], true);
+  };
+});
+
+/** The theme is the one of the other pages: auto, light or dark. */
+function theme(wanted) {
+  document.body.dataset.theme = wanted;
+  $("theme").textContent = `Theme: ${wanted}`;
+  try {
+    localStorage.setItem("theme", wanted);
+  } catch {} // private windows may refuse
+}
+let stored = "auto";
+try {
+  stored = localStorage.getItem("theme") ?? "auto";
+} catch {}
+theme(["auto", "light", "dark"].includes(stored) ? stored : "auto");
+$("theme").onclick = () => theme({ auto: "light", light: "dark", dark: "auto" }[document.body.dataset.theme]);
+
+document.querySelectorAll("input[name=way]").forEach((choice) => (choice.onchange = changed));
+attempt(async () => files((await catalogue()).networks));
+if (TABS.includes(location.hash.slice(1))) choose(location.hash.slice(1));
+changed();

@@ -1,0 +1,136 @@
+// The digit as a body in space: turned by hand, voxelised again at every turn, and read by the voxel networks.
+
+import { bars } from "./bars.mjs";
+import { best, run, session, softmax } from "./networks.mjs";
+import { element, largest, picture } from "./picture.mjs";
+import { stage } from "./stage.mjs";
+import { cloud, rotated, rotation, voxelise } from "./voxels.mjs";
+
+const ANGLES = { turn: "about its vertical axis", tilt: "towards you", roll: "in its own plane" };
+const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "on its head": [0, 0, 180] };
+
+/** Build the tab; returns show(image or null). `loaded` is called when a network's file has been checked. */
+export async function turn(place, networks, loaded) {
+  const choice = element("select", { id: "body-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
+  choice.value = networks.at(-1).name;
+  const canvas = element("canvas", { id: "stage", tabIndex: 0, role: "application", "aria-label": "The digit in space. Arrow keys turn it." });
+  const verdict = element("p", { className: "verdict", "aria-live": "polite" });
+  const why = element("p", { className: "quiet why" });
+  const slices = element("div", { className: "slices" });
+  const chart = bars("Probabilities");
+  const sliders = Object.entries(ANGLES).map(([name, about]) => slider(name, about));
+  const presets = Object.entries(VIEWS).map(([name, angles]) =>
+    element("button", { type: "button", textContent: name, onclick: () => set(angles) }));
+  presets.push(element("button", { type: "button", textContent: "at random", onclick: () => set(sliders.map(() => Math.random() * 360 - 180)) }));
+  place.append(verdict,
+    element("div", { className: "space" },
+      element("div", {}, canvas, element("div", { className: "row presets" }, ...presets), ...sliders.map(({ row }) => row)),
+      element("div", {}, chart.figure,
+        element("p", {}, element("label", { for: "body-network", textContent: "Read by " }), choice),
+        element("h3", { textContent: "Seen along its thinnest axis" }), slices, why)),
+    element("p", { className: "quiet", textContent: "Each turn moves the points of the body and counts them anew in 16 × 16 × 16 voxels. The network finds "
+      + "the direction in which the body is thinnest (the line through it), looks along it, and reads the four slices." }));
+  const scene = stage(canvas);
+  let [points, busy, again] = [null, false, false];
+  canvas.hidden = !scene;
+
+  function slider(name, about) {
+    const input = element("input", { type: "range", min: -180, max: 180, value: 0, id: `angle-${name}`, oninput: () => set() });
+    const output = element("output", { textContent: "0°" });
+    const label = element("label", { for: input.id, textContent: `${name}, ${about}` });
+    return { input, output, row: element("div", { className: "slider" }, label, output, input) };
+  }
+
+  function set(angles = sliders.map(({ input }) => Number(input.value))) {
+    sliders.forEach(({ input, output }, k) => {
+      const angle = Math.round(((((angles[k] + 180) % 360) + 360) % 360) - 180);
+      input.value = angle === -180 && angles[k] > 0 ? 180 : angle;
+      output.textContent = `${input.value}°`.replace("-", "−");
+    });
+    return update();
+  }
+
+  const by = (turned, tilted) => set(sliders.map(({ input }, k) => Number(input.value) + [turned, tilted, 0][k]));
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    by(...step);
+  });
+  canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
+  canvas.addEventListener("pointermove", (event) => {
+    if (canvas.hasPointerCapture(event.pointerId)) by(event.movementX / 2, event.movementY / 2);
+  });
+  choice.onchange = () => update();
+
+  /** One turn after the other; while the network works, only the newest waits. */
+  async function update() {
+    if (busy) return void (again = true);
+    busy = true;
+    try {
+      do {
+        again = false;
+        await new Promise(requestAnimationFrame);
+        await once();
+      } while (again);
+    } finally {
+      busy = false;
+    }
+  }
+
+  async function once() {
+    if (!points) {
+      scene?.show(new Float32Array(4096), null);
+      chart.show(null);
+      slices.replaceChildren();
+      [verdict.textContent, why.textContent] = ["Draw a digit.", ""];
+      return;
+    }
+    const matrix = rotation(...sliders.map(({ input }) => Number(input.value)));
+    const grid = voxelise(sliders.every(({ input }) => input.value === "0") ? points : rotated(points, matrix));
+    scene?.show(grid, null);
+    const network = networks.find(({ name }) => name === choice.value);
+    if (!network.checked) {
+      verdict.textContent = "Loading the network …";
+      await session(network);
+      loaded();
+    }
+    const found = await run(network, grid, ["logits", network.axis, network.blocks[0].output]);
+    const axis = Array.from(found[network.axis].data);
+    scene?.show(grid, axis);
+    const probabilities = softmax(found.logits.data);
+    chart.show(probabilities);
+    verdict.textContent = `Read as a ${best(probabilities)}.`;
+    why.textContent = explained(axis, matrix);
+    drawSlices(found[network.blocks[0].output]);
+    place.dataset.turns = Number(place.dataset.turns ?? 0) + 1;
+  }
+
+  function drawSlices({ data, dims }) {
+    const [, count, rows, columns] = dims;
+    const most = largest(data);
+    slices.replaceChildren(...Array.from({ length: count }, (_, i) =>
+      picture(data.subarray(i * rows * columns, (i + 1) * rows * columns), columns, `Slice ${i + 1} of ${count}`, most)));
+  }
+
+  return (image) => {
+    points = image && cloud(image);
+    return update();
+  };
+}
+
+/** How the digit stands in the view along the axis that the network found: upright, turned in its plane, or from behind. */
+function explained(axis, matrix) {
+  const [x, y, z] = axis;
+  const part = 1 / (1 + x); // the view is turned to the axis on the shortest way: least_turn() in utils/layers.py
+  const [right, up] = [[-y, 1 - y * y * part, -y * z * part], [-z, -y * z * part, 1 - z * z * part]];
+  const dot = (a, b) => a.reduce((sum, value, k) => sum + value * b[k], 0);
+  const depth = dot(axis, matrix[0]);
+  if (Math.abs(depth) < 0.85)
+    return "The thinnest direction is not the digit’s depth: a digit that is itself narrow, as a 1 is, may be seen from its side.";
+  const angle = Math.round((Math.atan2(dot(matrix[2], right), dot(matrix[2], up)) * 180) / Math.PI);
+  const side = depth < 0 ? "from behind, as in a mirror" : "from the front";
+  if (Math.abs(angle) < 20) return `It is seen ${side} and stands upright${depth < 0 ? "" : ": as on paper"}.`;
+  const head = Math.abs(angle) > 140 ? " On its head a 6 is a 9: nothing in the voxels says where up is." : "";
+  return `It is seen ${side}, and stands ${Math.abs(angle)}° off the vertical.${head}`;
+}

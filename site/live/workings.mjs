@@ -1,0 +1,95 @@
+// How one value of a block came about, written out from the network's own numbers: the page computes nothing that the network did not.
+
+import { element, picture, shown } from "./picture.mjs";
+
+/** Elements that explain the value at {channel, row, column} of a block. values: outputs by name; read: weights by place. */
+export function workings(network, block, at, values, read) {
+  const { data, shape } = values[block.output];
+  const [, rows = 1, columns = 1] = shape;
+  const value = data[(at.channel * rows + at.row) * columns + at.column];
+  const before = block.from && values[block.from];
+  const explain = { conv, pool, relu, norm, linear, mean, input, flatten }[block.kind];
+  return [element("p", { className: "value" }, "Value ", element("b", { textContent: shown(value) })), ...explain({ network, block, at, before, read, value })];
+}
+
+const text = (content) => element("p", { textContent: content });
+
+/** The k × k values of a channel around a pixel; zeros outside, as the padding has them. */
+function windowOf({ data, shape }, channel, { row, column }, { kernel_size: k, stride, padding }, outside = 0) {
+  const [, rows, columns] = shape;
+  return Float32Array.from({ length: k * k }, (_, i) => {
+    const [y, x] = [row * stride - padding + Math.floor(i / k), column * stride - padding + (i % k)];
+    return y < 0 || x < 0 || y >= rows || x >= columns ? outside : data[(channel * rows + y) * columns + x];
+  });
+}
+
+const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+
+function conv({ block, at, before, read, value }) {
+  const kernel = read(block.kernel);
+  const [, channels, k] = kernel.shape;
+  const rows = Array.from({ length: channels }, (_, channel) => {
+    const start = (at.channel * channels + channel) * k * k;
+    const seen = windowOf(before, channel, at, block);
+    const weights = kernel.data.subarray(start, start + k * k);
+    return { channel, seen, weights, sum: dot(seen, weights) };
+  });
+  const total = rows.reduce((sum, row) => sum + row.sum, 0);
+  const bias = read(block.bias)?.data[at.channel] ?? 0;
+  const loudest = rows.reduce((most, row) => (Math.abs(row.sum) > Math.abs(most.sum) ? row : most));
+  const list = element("ol", { className: "products" }, ...rows.map(({ channel, seen, weights, sum }) =>
+    element("li", {}, picture(seen, k, `Window in map ${channel}`), " × ", picture(weights, k, `Kernel for map ${channel}`), element("span", { textContent: `= ${shown(sum)}` }))));
+  const products = Array.from(loudest.seen, (seen, i) => `${shown(seen)} × ${shown(loudest.weights[i])}`).join(" + ");
+  return [
+    text(`The window in each of the ${channels} map${channels > 1 ? "s" : ""} below it, times the kernel, summed:`),
+    list,
+    text(`Sum ${shown(total)}${bias ? ` + bias ${shown(bias)} = ${shown(total + bias)}` : ""}; the network says ${shown(value)}.`),
+    element("details", {}, element("summary", { textContent: `The products of map ${loudest.channel}` }), text(`${products} = ${shown(loudest.sum)}`)),
+  ];
+}
+
+function pool({ block, at, before, value }) {
+  const seen = windowOf(before, at.channel, at, block, -Infinity).map((found) => (found === -Infinity ? 0 : found));
+  return [text("The largest of its window:"), element("p", {}, picture(seen, block.kernel_size, "Window")), text(`max(${Array.from(seen, shown).join(", ")}) = ${shown(value)}`)];
+}
+
+function relu({ at, before, value }) {
+  const [, rows = 1, columns = 1] = before.shape;
+  return [text(`max(0, ${shown(before.data[(at.channel * rows + at.row) * columns + at.column])}) = ${shown(value)}`)];
+}
+
+function norm({ block, at, before, read, value }) {
+  const [, rows = 1, columns = 1] = before.shape;
+  const seen = before.data[(at.channel * rows + at.row) * columns + at.column];
+  const [scale, shift] = [block.scale, block.shift].map((place) => read(place).data[at.channel]);
+  return [text(`Each map is scaled and shifted: ${shown(scale)} × ${shown(seen)} + ${shown(shift)} = ${shown(value)}`)];
+}
+
+/** Every input of a linear layer times its weight, as maps of the block below. */
+function linear({ block, at, before, read, value }) {
+  const { data, shape } = read(block.kernel);
+  const weights = data.subarray(at.channel * shape[1], (at.channel + 1) * shape[1]);
+  const products = before.data.map((seen, i) => seen * weights[i]);
+  const [channels, rows = 1, columns = 1] = before.shape;
+  const most = products.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  const bias = read(block.bias)?.data[at.channel] ?? 0;
+  const sum = products.reduce((a, b) => a + b, 0);
+  return [
+    text(`Value times weight for each pixel of the ${channels} maps below: what speaks for a ${at.channel} is white, what speaks against it orange.`),
+    element("div", { className: "products maps" }, ...Array.from({ length: channels }, (_, channel) =>
+      picture(products.subarray(channel * rows * columns, (channel + 1) * rows * columns), columns, `Products of map ${channel}`, most))),
+    text(`Sum ${shown(sum)} + bias ${shown(bias)} = ${shown(sum + bias)}; the network says ${shown(value)}.`),
+  ];
+}
+
+const mean = ({ at, before, value }) => {
+  const [, rows, columns] = before.shape;
+  return [text(`The mean of the ${rows * columns} pixels of map ${at.channel} = ${shown(value)}`)];
+};
+
+const input = ({ network: { normalisation: { mean: middle, std } }, value }) => {
+  const pixel = Math.round((value * std + middle) * 255);
+  return [text(`(${pixel} ÷ 255 − ${shown(middle)}) ÷ ${shown(std)} = ${shown(value)}: the pixel, normalised.`)];
+};
+
+const flatten = ({ at, value }) => [text(`The logit of the digit ${at.channel}: ${shown(value)}. The largest of the ten is the answer.`)];

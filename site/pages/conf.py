@@ -1,0 +1,85 @@
+"""Sphinx's settings. The folder it reads is written by tools/site_pages.py."""
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+project = "Small CNNs for MNIST"
+author = "the authors of this course"
+copyright = "the authors of this course, MIT"
+html_title = project
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["tables"]
+templates_path = ["templates"]
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_render_markdown_format = "gfm"
+myst_enable_extensions = ["substitution", "attrs_block", "attrs_inline", "colon_fence", "html_image"]
+myst_substitutions = json.loads((Path(__file__).parent / "facts.json").read_text(encoding="utf-8"))
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
+
+# what only some commands need may be missing where the pages are built
+autodoc_mock_imports = [name for name in ("dask", "distributed", "optuna", "onnxruntime", "visualtorch") if find_spec(name) is None]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["course.css"]
+html_js_files = [("course.js", {"defer": "defer"})]
+html_favicon = "static/icon.svg"
+html_show_sphinx = False
+html_copy_source = False
+html_show_sourcelink = False
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/course.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+html_theme_options = {
+    "light_css_variables": {
+        "font-stack": FONT,
+        "color-brand-primary": "#2a5db0",
+        "color-brand-content": "#2a5db0",
+        "color-brand-visited": "#2a5db0",
+    },
+    "dark_css_variables": {"color-brand-primary": "#8ab4ff", "color-brand-content": "#8ab4ff", "color-brand-visited": "#8ab4ff"},
+}
+
+
+def as_written(app, what, name, thing, options, lines):
+    """Docstrings are plain text: what is indented is shown as it stands, and no character of the rest means anything but a backtick."""
+    text = "" if lines[:1] and lines[0].startswith("Alias for field number") else "\n".join(lines)
+    shown = []
+    for block in re.split(r"\n\s*\n", text):
+        if re.search(r"^ {4,}", block, re.MULTILINE) or ("→" in block and "\n  " in block):
+            shown.append("::\n\n" + "\n".join(f"   {line}" for line in block.splitlines()))
+        else:
+            parts = re.split(r"(`+)(.+?)\1", " ".join(block.split()))
+            plain = [re.sub(r"([*_|\\])", r"\\\1", parts[0])]
+            for code, after in zip(parts[2::3], parts[3::3], strict=True):
+                plain += [f"``{code}``", re.sub(r"([*_|\\])", r"\\\1", after)]
+            shown.append("\\ ".join(part for part in plain if part))
+    lines[:] = [*"\n\n".join(shown).splitlines(), ""]
+
+
+def for_everybody(app, page, template, context, tree):
+    """What scrolls can be reached by keyboard, and what folds is called by what stands on it."""
+    if "body" in context:
+        body = context["body"].replace("<pre>", '<pre tabindex="0">').replace(' aria-label="Toggle hidden content"', "")
+        context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+
+
+def setup(app):
+    app.connect("html-page-context", for_everybody)
+    app.connect("autodoc-process-docstring", as_written)

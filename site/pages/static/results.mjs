@@ -1,0 +1,245 @@
+// Every chart of the site, drawn by Observable Plot over results.json. A mark is a link to its log; pointing at it or
+// reaching it with the Tab key writes its numbers into the line below the chart.
+
+const root = new URL("..", import.meta.url);
+const address = (path) => new URL(path, root).href;
+
+function script(path) {
+  return new Promise((resolve, reject) => {
+    const element = document.createElement("script");
+    Object.assign(element, { src: address(path), onload: resolve, onerror: () => reject(new Error(`${path} could not be loaded`)) });
+    document.head.append(element);
+  });
+}
+
+const colour = { ours: "var(--course-accent)", soft: "var(--course-soft)", theirs: "var(--course-warm)", quiet: "var(--course-quiet)", line: "var(--course-line)" };
+const number = (value, digits = 2) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const whole = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
+const spread = ({ mean, sd }) => number(mean) + (sd == null ? "" : ` ± ${number(sd)}`);
+const times = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+// Accuracies from 50 to 99.9 fit one axis when the axis is the logarithm of what is wrong. Plot leaves labels out of a
+// logarithmic scale of its own, so the logarithm is taken here.
+const rank = (accuracy) => -Math.log10(Math.max(0.01, 100 - accuracy));
+const ACCURACIES = [0, 20, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95];
+const LOSSES = [-4, -3, -2, -1, 0, 1].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
+
+function axis(values, label, place, named, name) {
+  const [low, high] = d3.extent(values, place);
+  const domain = [low - 0.05, high + 0.05];
+  const ticks = named.filter((value) => place(value) >= domain[0] && place(value) <= domain[1]);
+  return { domain, ticks: ticks.map(place), tickFormat: (at) => name(at), label, grid: true };
+}
+const accuracyAxis = (values, label) => axis(values, label, rank, ACCURACIES, (at) => String(+(100 - 10 ** -at).toFixed(2)));
+const lossAxis = (values, label) => axis(values, label, Math.log10, LOSSES, (at) => String(+(10 ** at).toPrecision(2)));
+
+function shell(figure, width, options) {
+  const narrow = width < 480;
+  const svg = Plot.plot({
+    width,
+    height: Math.round(Math.min(420, width * (narrow ? 0.85 : 0.56))),
+    marginLeft: 44, marginRight: 16, marginBottom: 40, marginTop: 28,
+    style: { fontSize: "12px", color: "var(--course-quiet)", background: "none", overflow: "visible" },
+    ...options,
+  });
+  svg.setAttribute("role", "group");
+  for (const group of svg.querySelectorAll("g[aria-label]")) {
+    group.dataset.mark = group.getAttribute("aria-label"); // what Plot calls it means nothing to a reader
+    group.removeAttribute("aria-label");
+  }
+  for (const link of svg.querySelectorAll("a")) {
+    const mark = link.querySelector("[aria-label]"); // a link is what gets the focus, so a link has the name
+    link.setAttribute("aria-label", mark.getAttribute("aria-label"));
+    mark.removeAttribute("aria-label");
+  }
+  return svg;
+}
+
+function scatter(figure, data, width) {
+  const by = figure.dataset.chart; // parameters or seconds
+  const ours = data.experiments.filter(({ kind }) => kind === figure.dataset.kind);
+  const points = ours.map((one) => ({ ...one, x: by === "parameters" ? one.parameters : one.seconds.mean }));
+  const best = (one) => points.every((other) => other === one || other.x > one.x || other.test.mean <= one.test.mean);
+  const front = d3.sort(points.filter(best), ({ x }) => x);
+  const theirs = by === "parameters" ? points.filter(({ reported }) => reported?.test) : [];
+  const field = by === "parameters" && figure.dataset.kind === "image" ? data.field : [];
+  const says = (one) => `${one.name}: ${spread(one.test)} % (${times(one.test.n, "seed")}), ${whole(one.parameters)} parameters, ${whole(one.seconds.mean)} s a run`;
+  const accuracies = [...points.flatMap(({ test }) => [test.mean - (test.sd ?? 0), test.mean + (test.sd ?? 0)]), ...theirs.map(({ reported }) => reported.test), ...field.map(({ accuracy }) => accuracy)];
+  const label = by === "parameters" ? "parameters" : "seconds of a training run";
+  const svg = shell(figure, width, {
+    ariaLabel: `Test accuracy against ${label}`,
+    x: { type: "log", label: `${label} →`, tickFormat: "~s", ticks: width < 480 ? 4 : 6, inset: width < 480 ? 20 : 44 },
+    y: accuracyAxis(accuracies, "↑ test accuracy, %"),
+    marks: [
+      Plot.line(front, { x: "x", y: (one) => rank(one.test.mean), sort: "x", curve: "step-after", stroke: colour.ours, strokeOpacity: 0.25 }),
+      Plot.link(theirs, { x1: "x", x2: "x", y1: (one) => rank(one.test.mean), y2: ({ reported }) => rank(reported.test), stroke: colour.theirs, strokeOpacity: 0.4 }),
+      Plot.ruleX(points.filter(({ test }) => test.sd), { x: "x", y1: ({ test }) => rank(test.mean - test.sd), y2: ({ test }) => rank(test.mean + test.sd), stroke: colour.ours, strokeOpacity: 0.5 }),
+      Plot.dot(field, { x: "parameters", y: ({ accuracy }) => rank(accuracy), r: 4.5, symbol: "diamond", stroke: colour.quiet, strokeWidth: 1.4, fill: "var(--course-paper)",
+        href: () => "#elsewhere", ariaLabel: ({ name, accuracy, conditions }) => `${name}, elsewhere: ${accuracy} % (${conditions})` }),
+      Plot.dot(theirs, { x: "x", y: ({ reported }) => rank(reported.test), r: 5, stroke: colour.theirs, strokeWidth: 1.6, fill: "var(--course-paper)",
+        href: ({ reported, page }) => reported.address || address(page), ariaLabel: ({ name, reported }) => `${name} as reported by ${reported.name ?? "its reference"}: ${reported.test} %` }),
+      Plot.dot(points, { x: "x", y: ({ test }) => rank(test.mean), r: 5.5, fill: (one) => (best(one) ? colour.ours : colour.soft), stroke: "var(--course-paper)",
+        href: ({ page }) => address(page), ariaLabel: says }),
+      Plot.text(front, { x: "x", y: ({ test }) => rank(test.mean), text: "name", dy: -14, fill: "var(--course-ink)", stroke: "var(--course-paper)", strokeWidth: 4, pointerEvents: "none" }),
+    ],
+  });
+  requestAnimationFrame(() => untangle(svg));
+  return svg;
+}
+
+// A label stands above its dot, else below or beside it, else it is left out: the dot still says its name.
+function untangle(svg) {
+  const boxes = (what) => [...svg.querySelectorAll(what)].map((element) => element.getBoundingClientRect());
+  const inside = svg.getBoundingClientRect();
+  const kept = [...boxes("g[data-mark=dot] :is(circle, path)"), ...boxes("g[data-mark$='tick label'] text")];
+  const clear = (box) => box.left >= inside.left && box.right <= inside.right && kept.every((other) =>
+    box.right < other.left || other.right < box.left || box.bottom - 3 < other.top || other.bottom < box.top + 3);
+  for (const label of svg.querySelectorAll("g[data-mark=text] text")) {
+    const place = label.getAttribute("transform");
+    const aside = label.getBoundingClientRect().width / 2 + 10;
+    const moves = [[0, 0], [0, 30], [aside, 14], [-aside, 14]].map(([x, y]) => `${place} translate(${x} ${y})`);
+    const box = moves.map((move) => (label.setAttribute("transform", move), label.getBoundingClientRect()));
+    const free = box.findIndex(clear);
+    if (free < 0) label.remove();
+    else label.setAttribute("transform", moves[free]), kept.push(box[free]);
+  }
+}
+
+function curves(figure, data, width) {
+  const one = data.experiments.find(({ name }) => name === figure.dataset.experiment);
+  const what = figure.dataset.chart;
+  const small = "small" in figure.dataset;
+  const parts = Object.keys(one.runs[0][what]);
+  const points = one.runs.flatMap((run) => parts.flatMap((part) => run[what][part].map((value, i) => ({ run, part, value, epoch: i + 1 }))));
+  const watched = parts.at(-1);
+  const place = what === "curves" ? rank : Math.log10;
+  const y = ({ value }) => place(value);
+  const last = (run) => run[what][watched].at(-1);
+  const unit = what === "curves" ? " %" : "";
+  const digits = what === "curves" ? 2 : 4;
+  const says = (run) => `${one.name}, seed ${run.seed}: ${watched} ${number(last(run), digits)}${unit} after epoch ${run[what][watched].length}`;
+  const shown = small ? points.filter(({ part }) => part === watched) : points;
+  const mean = d3.rollups(shown, (group) => d3.mean(group, ({ value }) => value), ({ part }) => part, ({ epoch }) => epoch)
+    .flatMap(([part, epochs]) => epochs.map(([epoch, value]) => ({ part, epoch, value })));
+  const stroke = ({ part }) => (part === "train" ? colour.quiet : part === "valid" && watched !== "valid" ? colour.theirs : colour.ours);
+  const ends = parts.map((part) => mean.findLast((point) => point.part === part)).filter(Boolean);
+  const svg = shell(figure, width, {
+    ariaLabel: `${one.name}: ${what === "curves" ? "accuracy" : "loss"} by epoch, every seed`,
+    ...(small && { height: 150, marginLeft: 36, marginBottom: 24, marginTop: 10, marginRight: 6 }),
+    ...(!small && { marginRight: 48 }),
+    x: { label: small ? null : "epoch →", ticks: d3.ticks(1, d3.max(points, ({ epoch }) => epoch), small ? 3 : 8).filter(Number.isInteger), tickFormat: "d" },
+    y: what === "curves" ? accuracyAxis(shown.map(({ value }) => value), small ? null : "↑ accuracy, %") : lossAxis(shown.map(({ value }) => value), "↑ loss"),
+    marks: [
+      Plot.line(shown.filter(({ part }) => part !== watched), { x: "epoch", y, z: ({ run, part }) => `${part} ${run.seed}`, stroke, strokeOpacity: 0.35, strokeWidth: 1 }),
+      Plot.line(shown.filter(({ part, run }) => part === watched && run[what][part].length > 1), { x: "epoch", y, z: ({ run }) => run.seed, stroke, strokeOpacity: 0.45, strokeWidth: 1.2,
+        href: ({ run }) => address(run.log), ariaLabel: ({ run }) => says(run) }),
+      ...(d3.max(points, ({ epoch }) => epoch) > 1 ? [] : [
+        Plot.dot(shown.filter(({ part }) => part === watched), { x: "epoch", y, r: 3, fill: stroke, fillOpacity: 0.5, href: ({ run }) => address(run.log), ariaLabel: ({ run }) => says(run) }),
+      ]),
+      Plot.line(mean, { x: "epoch", y, z: "part", stroke, strokeWidth: 2.2, pointerEvents: "none" }),
+      ...(small ? [] : [
+        Plot.text(ends, { x: "epoch", y, text: "part", textAnchor: "start", dx: 6, fill: stroke }),
+        Plot.dot(shown, Plot.pointer({ x: "epoch", y, r: 4, fill: stroke })),
+      ]),
+    ],
+  });
+  if (!small) svg.addEventListener("input", () => svg.value && tell(figure, `seed ${svg.value.run.seed}, epoch ${svg.value.epoch}: ${svg.value.part} ${number(svg.value.value, digits)}${unit}`));
+  return svg;
+}
+
+function allCurves(figure, data) {
+  const grid = document.createElement("div");
+  grid.className = "small-multiples";
+  for (const one of data.experiments) {
+    const cell = document.createElement("figure");
+    Object.assign(cell.dataset, { chart: "curves", experiment: one.name, small: "" });
+    const title = document.createElement("figcaption");
+    const link = document.createElement("a");
+    Object.assign(link, { href: address(one.page), textContent: one.name });
+    title.append(link, ` ${number(one.test.mean)}`);
+    grid.append(cell);
+    requestAnimationFrame(() => cell.replaceChildren(title, curves(cell, data, cell.clientWidth)));
+  }
+  return grid;
+}
+
+function studies(figure, data, width) {
+  const one = data.studies.find(({ name }) => name === figure.dataset.study);
+  const rows = one.rows.slice(0, 40);
+  const points = rows.flatMap((row) => row.values.map((value) => ({ ...row, value })));
+  return shell(figure, width, {
+    ariaLabel: `${one.name}: accuracy on held-out images of every recipe that was tried`,
+    height: 60 + 22 * rows.length, marginLeft: Math.min(240, width * 0.45),
+    x: { ...accuracyAxis(points.map(({ value }) => value), "held-out images, % →"), nice: false },
+    y: { domain: rows.map(({ what }) => what), label: null },
+    marks: [Plot.dot(points, { x: ({ value }) => rank(value), y: "what", r: 4, fill: colour.ours, fillOpacity: 0.6, href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` })],
+  });
+}
+
+function benchmark(figure, data, width) {
+  const { rows, log } = data.benchmark;
+  const grid = document.createElement("div");
+  for (const [what, sides] of d3.group(rows, ({ what }) => what)) {
+    const title = document.createElement("p");
+    title.className = "chart-title";
+    title.textContent = what;
+    const median = (side) => d3.median(side.seconds);
+    const first = sides[0];
+    const says = (side) => `${what}, ${side.side}: ${number(median(side))} s (median of ${side.seconds.length})`;
+    const against = (side) => (side === first ? "" : ` · ${number(median(side) / median(first), 1)} × as long`);
+    grid.append(title, shell(figure, width, {
+      ariaLabel: `${what}: seconds`,
+      height: 26 * sides.length + 4, marginLeft: 0, marginTop: 0, marginBottom: 4, marginRight: 0,
+      x: { axis: null, domain: [0, d3.max(sides, median)] },
+      y: { axis: null, domain: sides.map(({ side }) => side) },
+      marks: [
+        Plot.barX(sides, { x: median, y: "side", fill: ({ side }) => (side === "course" ? colour.soft : colour.line), rx: 3, insetTop: 2, insetBottom: 2, href: () => address(log), ariaLabel: says }),
+        Plot.text(sides, { x: 0, y: "side", text: (side) => `${side.side} · ${number(median(side))} s${against(side)}`, textAnchor: "start", dx: 8, fill: "var(--course-ink)", pointerEvents: "none" }),
+      ],
+    }));
+  }
+  return grid;
+}
+
+const CHARTS = { parameters: scatter, seconds: scatter, curves, losses: curves, "all-curves": allCurves, study: studies, benchmark };
+
+function tell(figure, text) {
+  const line = figure.querySelector(".readout");
+  if (line) line.textContent = text;
+}
+
+function draw(figure, data) {
+  const width = Math.floor(figure.clientWidth);
+  if (!width || figure.drawn === width) return;
+  figure.drawn = width;
+  const readout = document.createElement("figcaption");
+  readout.className = "readout";
+  readout.textContent = "Point at a mark, or reach it with Tab: its numbers stand here. It links to its log.";
+  figure.replaceChildren(CHARTS[figure.dataset.chart](figure, data, width), readout);
+}
+
+function listen(figure) {
+  const show = ({ target }) => {
+    const label = target.closest?.("svg a")?.getAttribute("aria-label");
+    if (label) tell(figure, label);
+  };
+  figure.addEventListener("pointerover", show);
+  figure.addEventListener("focusin", show);
+  figure.addEventListener("click", ({ target }) => {
+    if (target.closest("a[*|href='#elsewhere']")) document.querySelector("#elsewhere").open = true;
+  });
+}
+
+async function main() {
+  const figures = [...document.querySelectorAll("figure.chart")];
+  const [data] = await Promise.all([fetch(address("results.json")).then((answer) => answer.json()), script("vendor/d3.min.js").then(() => script("vendor/plot.umd.min.js"))]);
+  for (const figure of figures) {
+    listen(figure);
+    new ResizeObserver(() => requestAnimationFrame(() => draw(figure, data))).observe(figure);
+  }
+  document.body.dataset.charts = "drawn";
+}
+
+main().catch((error) => {
+  for (const figure of document.querySelectorAll("figure.chart")) figure.textContent = `The chart could not be drawn (${error.message}); its numbers stand in the table.`;
+});

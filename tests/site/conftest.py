@@ -1,0 +1,80 @@
+"""A server over _site/ below a sub-path, the system's Chromium, and pages that remember what they asked for and what went wrong."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tools import site as pages
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+THEMES, SIZES = ("light", "dark"), {"desk": (1280, 800), "phone": (390, 844)}
+
+
+@contextmanager
+def serving(prefix: str = "/course/") -> Iterator[str]:
+    """The address of _site/ as long as the block lasts."""
+    running = pages.server(0, prefix)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}{prefix}"
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    if not (pages.SITE / "index.html").is_file():
+        pytest.fail("_site/ is not built: make site")
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.fail("no Chromium was found: apt-get install chromium, or install Chrome")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # no sandbox where the tests run as root
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser: Browser, site: str, size: str = "desk", theme: str = "light", **options) -> Iterator[Page]:
+    """A fresh page; when the block ends, it must have asked nobody but the site for anything, and its console must be quiet."""
+    width, height = SIZES[size]
+    is_phone = size == "phone"
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=theme, has_touch=is_phone, is_mobile=is_phone, **options
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.seen = SimpleNamespace(requests=[], errors=[])
+    context.on("request", lambda request: page.seen.requests.append(request.url))
+    page.on("console", lambda message: page.seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.seen.errors.append(str(error)))
+    try:
+        yield page
+        elsewhere = [address for address in page.seen.requests if not address.startswith((site, "data:", "blob:"))]
+        assert not elsewhere, f"asked somebody else: {elsewhere}"
+        assert not page.seen.errors
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: str) -> Iterator[Page]:
+    with opened(browser, site) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(browser: Browser, site: str) -> Iterator[Page]:
+    with opened(browser, site, "phone") as page:
+        yield page

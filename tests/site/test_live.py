@@ -1,0 +1,156 @@
+"""The live page reads what is drawn, by mouse, finger and keyboard, and asks nobody for anything."""
+
+import re
+import statistics
+
+import pytest
+from hands import STROKES, draw, networks, read, settled, start, touch
+
+from conftest import SIZES, THEMES, opened
+from utils import ROOT
+
+AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
+FIRST_VIEW = 300 * 1024  # bytes
+
+
+def test_first_view_is_small_and_loads_no_network(page, site):
+    sizes = []
+    page.on("response", lambda answer: sizes.append(len(answer.body())))
+    start(page, site)
+    assert not [address for address in page.seen.requests if address.endswith((".wasm", ".onnx"))]
+    print(f"first view of the live page: {sum(sizes) / 1024:.0f} KB in {len(sizes)} files")
+    assert 0 < sum(sizes) < FIRST_VIEW
+    assert page.locator("#verdict").inner_text() == "Draw a digit."
+
+
+def test_ten_shapes_are_read_by_pointer_and_nothing_after_clearing(page, site):
+    start(page, site)
+    times = []
+    for digit, strokes in STROKES.items():
+        draw(page, strokes)
+        assert read(page) == digit
+        times.append(float(page.evaluate("document.body.dataset.answered")))
+        page.get_by_role("button", name="Clear").click()
+        settled(page)
+        assert read(page) is None and page.locator("#verdict").inner_text() == "Draw a digit."
+    count = page.locator(".network").count()
+    print(f"last movement to the answers of {count} networks: {statistics.median(times[1:]):.0f} ms (median of {len(times) - 1} digits)")
+
+
+def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
+    start(phone, site)
+    for digit, strokes in STROKES.items():
+        touch(phone, strokes)
+        assert read(phone) == digit
+        assert phone.evaluate("scrollY") == 0, "a stroke must not scroll the page"
+        phone.wait_for_timeout(500)  # sooner, the browser may take stroke and tap together for a gesture, as it does with two quick taps
+        phone.get_by_role("button", name="Clear").tap()
+        phone.wait_for_function("document.getElementById('verdict').textContent === 'Draw a digit.'")
+    assert phone.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]
+
+
+def test_keyboard_takes_test_digits_undoes_and_clears(page, site):
+    start(page, site)
+    page.locator("#pad").focus()
+    for digit in (3, 8):
+        page.keyboard.press(str(digit))
+        page.wait_for_function(f"document.getElementById('way-note').textContent.includes('its label is {digit}')")
+        settled(page)
+        assert read(page, "base") == digit
+    page.keyboard.press("Delete")
+    settled(page)
+    assert read(page) is None
+    page.keyboard.press("r")
+    page.wait_for_function("document.getElementById('way-note').textContent.includes('its label')")
+    draw(page, STROKES[1])
+    page.keyboard.press("Backspace")
+    settled(page)
+    assert read(page) is None, "the drawing took the test digit's place, and its only stroke is undone"
+
+
+def test_mnists_way_reads_small_digits_in_a_corner_where_raw_does_not(page, site):
+    start(page, site)
+    right = {"MNIST’s way": 0, "raw": 0}
+    for digit, strokes in STROKES.items():
+        draw(page, strokes, scale=0.35, left=0.03, top=0.6)
+        for way in right:
+            page.get_by_role("radio", name=way).check()
+            settled(page)
+            right[way] += read(page) == digit
+        page.get_by_role("button", name="Clear").click()
+    print(f"ten small digits in a corner: {right}")
+    assert right["MNIST’s way"] == 10 and right["raw"] <= 5
+
+
+def test_every_value_inside_is_the_sum_that_the_page_writes_out(page, site):
+    start(page, site, "#inside")
+    draw(page, STROKES[2])
+    for name, network in networks().items():
+        if network["kind"] != "image":
+            continue
+        page.get_by_label("Network", exact=True).select_option(name)
+        settled(page)
+        page.wait_for_function(f"document.querySelectorAll('.blocks button').length === {len(network['blocks'])}")
+        page.wait_for_timeout(300)
+        for number, block in enumerate(network["blocks"]):
+            page.locator(".blocks button").nth(number).click()
+            assert page.locator("#view-inside .maps button").count() == block["shape"][0], (name, block["output"])
+            numbers = re.search(r"(\S+); the network says (\S+)\.", page.locator(".sums").inner_text())
+            if block["kind"] in ("conv", "linear"):
+                ours, theirs = (float(number.replace("−", "-")) for number in numbers.groups())
+                assert ours == pytest.approx(theirs, rel=0.02, abs=1e-3), (name, block["output"])
+
+
+def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site):
+    start(page, site, "#turn")
+    draw(page, STROKES[6])
+    verdict = page.locator("#view-turn .verdict")
+    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 6.'")
+    page.get_by_role("button", name="on its head").click()
+    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 9.'")
+    assert "a 6 is a 9" in page.locator("#view-turn .why").inner_text()
+    page.get_by_role("button", name="upright").click()
+    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 6.'")
+    page.locator("#stage").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#angle-turn").input_value() == "10"
+    box = page.locator("#stage").bounding_box()
+    page.mouse.move(box["x"] + 150, box["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 210, box["y"] + 150, steps=6)
+    page.mouse.up()
+    assert int(page.locator("#angle-turn").input_value()) > 20
+    assert page.locator(".slices canvas").count() == 4 and verdict.inner_text().startswith("Read as a")
+    rate = page.evaluate("""async () => {
+        const [tab, slider] = [document.getElementById("view-turn"), document.getElementById("angle-turn")];
+        const [begun, first] = [performance.now(), Number(tab.dataset.turns)];
+        while (performance.now() - begun < 4000) {
+            slider.value = (Number(slider.value) + 187) % 360 - 180;
+            slider.dispatchEvent(new Event("input"));
+            await new Promise((done) => setTimeout(done, 8));
+        }
+        return (Number(tab.dataset.turns) - first) / (performance.now() - begun) * 1000;
+    }""")
+    print(f"turns a second, voxelised, drawn and read: {rate:.1f}")
+    assert rate > 0
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing_serious(browser, site, size, theme):
+    with opened(browser, site, size, theme) as page:
+        for tab in ("", "#inside", "#turn"):
+            start(page, site, tab)
+            page.get_by_role("button", name="Test digit 4").click()
+            settled(page)
+            page.wait_for_timeout(500)
+            page.locator("details.files summary").click()
+            page.evaluate(AXE.read_text(encoding="utf-8"))
+            found = page.evaluate("async () => (await axe.run()).violations")
+            bad = [
+                (one["id"], one["impact"], [node["target"] for node in one["nodes"]])
+                for one in found
+                if one["impact"] in ("serious", "critical")
+            ]
+            assert not bad, (tab, bad)
+            page.goto("about:blank")

@@ -1,0 +1,106 @@
+"""What the live page computes is what Python computes: pictures, bodies, labels."""
+
+import base64
+
+import numpy as np
+import torch
+from hands import STROKES, networks, shapes, start
+from PIL import Image
+
+from utils import photo, pretrained, voxels
+
+
+def sent(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+
+
+BYTES = "const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));"
+MODULE = "const load = (name) => import(new URL(name, location.href).href);"
+
+
+def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist):
+    images = mnist.test.images[:100].view(-1, 28, 28).numpy()
+    golden = np.stack([voxels.voxelise(voxels.cloud(image)).astype(np.float32) for image in images])
+    start(page, site)
+    same = page.evaluate(
+        f"""async ([text, golden]) => {{ {BYTES} {MODULE}
+        const {{ cloud, voxelise }} = await load("voxels.mjs");
+        const expected = new Float32Array(Uint8Array.from(atob(golden), (letter) => letter.charCodeAt(0)).buffer);
+        return Array.from({{ length: bytes.length / 784 }}, (_, n) => voxelise(cloud(bytes.subarray(n * 784, (n + 1) * 784)))
+          .every((value, i) => value === expected[n * 4096 + i])); }}""",
+        [sent(images), sent(golden)],
+    )
+    assert same == [True] * 100
+    moved = images[:, ::-1]
+    assert not all(
+        np.array_equal(voxels.voxelise(voxels.cloud(image)).astype(np.float32), grid) for image, grid in zip(moved, golden, strict=True)
+    )
+
+
+def labels(page, name, inputs):
+    """Labels that the page's runtime gives to (N, …) inputs, asked for in batches."""
+    kind = "Uint8Array" if inputs.dtype == np.uint8 else "Float32Array"
+    script = f"""async ([name, text]) => {{ {BYTES} {MODULE}
+        const {{ best, catalogue, run }} = await load("networks.mjs");
+        const network = (await catalogue()).networks.find((one) => one.name === name);
+        const {{ data }} = (await run(network, new {kind}(bytes.buffer))).logits;
+        return Array.from({{ length: data.length / 10 }}, (_, n) => best(Array.from(data.subarray(n * 10, (n + 1) * 10)))); }}"""
+    return [label for few in np.split(inputs, range(50, len(inputs), 50)) for label in page.evaluate(script, [name, sent(few)])]
+
+
+def pytorch(name, inputs):
+    model, preprocess = pretrained.load_pretrained(name)
+    with torch.inference_mode():
+        return [label for few in torch.from_numpy(inputs).split(100) for label in model(preprocess(few)).argmax(1).tolist()]
+
+
+def test_the_runtime_gives_pytorchs_labels(page, site, mnist):
+    start(page, site)
+    images = mnist.test.images[:1000].numpy()
+    bodies = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])  # upright and turned
+    inputs = {"image": images, "voxels": bodies.reshape(-1, 1, 16, 16, 16)}
+    for name, network in networks().items():
+        chosen = inputs[network["kind"]]
+        same = sum(map(int.__eq__, labels(page, name, chosen), pytorch(name, chosen)))
+        print(f"{name}: onnxruntime-web and PyTorch agree on {same} of {len(chosen)}")
+        assert same == len(chosen)
+
+
+def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, site, mnist):
+    originals, random = mnist.test.images[:1000].view(-1, 28, 28).numpy(), np.random.default_rng(0)
+    canvases = np.zeros((1000, 280, 280), np.uint8)
+    for canvas, original in zip(canvases, originals, strict=True):
+        size = round(112 * random.uniform(0.5, 2))
+        top, left = random.integers(0, 281 - size, 2)
+        canvas[top : top + size, left : left + size] = Image.fromarray(original).resize((size, size), Image.Resampling.BICUBIC)
+    start(page, site)
+    script = f"""async (text) => {{ {BYTES} {MODULE}
+        const {{ fromPicture }} = await load("preprocess.mjs");
+        const [n, size] = [bytes.length / 78400, 78400];
+        return Array.from({{ length: n }}, (_, i) => [...fromPicture(bytes.subarray(i * size, (i + 1) * size), 280, 280)]);
+        }}"""
+    seen = [image for few in np.split(canvases, 50) for image in page.evaluate(script, sent(few))]
+    expected = pytorch("bn_augmentation", originals[:, None])
+    same = sum(map(int.__eq__, pytorch("bn_augmentation", np.array(seen, np.uint8).reshape(-1, 1, 28, 28)), expected))
+    plain = np.stack([np.asarray(Image.fromarray(canvas).resize((28, 28), Image.Resampling.BOX)) for canvas in canvases])
+    control = sum(map(int.__eq__, pytorch("bn_augmentation", plain[:, None]), expected))
+    print(f"of 1,000 test digits, moved and scaled by 0.5 to 2: {same} keep their label MNIST's way, {control} by averaging down")
+    assert same >= 990 > control
+
+
+def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site):
+    start(page, site)
+    script = f"""async (strokes) => {{ {MODULE}
+        const {{ fromStrokes }} = await load("preprocess.mjs");
+        return strokes.map((all) => [...fromStrokes(all.map((stroke) => stroke.map(([x, y]) => ({{ x, y }}))))]); }}"""
+    ours = np.array(page.evaluate(script, list(STROKES.values())), np.uint8).reshape(-1, 28, 28)
+    photographs = []
+    for strokes in STROKES.values():
+        points = np.concatenate([np.array(stroke) for stroke in strokes])
+        pen = 2.3 / 17.7 * np.ptp(points, 0).max()  # the page's, at the size of the drawing
+        photographs.append(photo.read(shapes.drawn(strokes, 600, pen, canvas=(900, 800), place=(150, 100))))
+    apart = np.abs(ours.astype(int) - np.stack(photographs)).mean((1, 2))
+    print(f"mean difference of the page's picture and the photograph's: {apart.mean():.1f} of 255, at most {apart.max():.1f}")
+    assert apart.max() < 5
+    assert pytorch("bn_augmentation", ours[:, None]) == pytorch("bn_augmentation", np.stack(photographs)[:, None]) == list(STROKES)
+    assert np.abs(np.roll(ours, 1, 2).astype(int) - np.stack(photographs)).mean() > 10, "one pixel to the side must show"

@@ -1,0 +1,50 @@
+"""What becomes of a notebook on its way to the site."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import site_pages
+
+BADGE = "[![Open in Colab](https://elsewhere.org/badge.svg)](https://colab.elsewhere.org/notebook)"
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "01_try.ipynb"
+    picture = new_output("display_data", data={"image/png": "iVBORw0KGgo="})
+    cells = [
+        new_markdown_cell(
+            f"{BADGE}\n\n# 01 · Try\n\nSee [its log](../logs/base) and [the loop](../utils/loops.py) and [this](../LICENSE)."
+        ),
+        new_code_cell(f"# Setup: {site_pages.BOOTSTRAP}"),
+        new_markdown_cell("## Results"),
+        new_code_cell("plots.feature_maps(model)", outputs=[picture]),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def staged(path, is_solution=False):
+    return nbformat.reads(site_pages.notebook(path, is_solution), as_version=4).cells
+
+
+def test_pictures_from_elsewhere_become_links(book):
+    text = staged(book)[0].source
+    assert "badge.svg" not in text and "[Open in Colab](https://colab.elsewhere.org/notebook)" in text
+
+
+def test_links_lead_somewhere_on_the_site(book):
+    text = staged(book)[0].source
+    assert '<a href="../logs/base/">its log</a>' in text
+    assert "[the loop](../api/utils.loops.md)" in text
+    assert "this (`LICENSE`)" in text
+
+
+def test_pictures_say_what_they_show(book):
+    assert staged(book)[3].metadata["mystnb"]["image"]["alt"] == "Results: feature maps, drawn by plots.feature_maps"
+
+
+def test_solutions_are_folded_and_the_first_cell_always(book):
+    assert [cell.metadata.get("tags") for cell in staged(book)] == [None, ["hide-input"], None, None]
+    assert [cell.metadata.get("tags") for cell in staged(book, True)] == [None, ["hide-input"], None, ["hide-cell"]]

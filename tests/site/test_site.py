@@ -1,0 +1,219 @@
+"""What the web pages promise, in a real browser. The server lies below a sub-path, as a project page does."""
+
+import gzip
+import json
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from conftest import SIZES, THEMES, opened, serving
+from tools import site as tool
+from tools import site_check, site_results
+from utils import ROOT
+
+AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
+PAGES = (
+    "index.html",
+    "results.html",
+    "live/index.html",
+    "notebooks/index.html",
+    "notebooks/01_base.html",
+    "api/index.html",
+    "logs/base/index.html",
+)
+DRAWN = "body[data-charts=drawn] figure.chart svg"
+
+
+def show(page, address: str):
+    """Open a page and wait until its charts, if it has any, are drawn."""
+    page.goto(address, wait_until="networkidle")
+    if page.query_selector("figure.chart"):
+        page.wait_for_selector(DRAWN)
+    return page
+
+
+@pytest.fixture(scope="session")
+def found() -> dict:
+    """What the charts draw."""
+    return json.loads((tool.SITE / "results.json").read_text(encoding="utf-8"))
+
+
+def marks(page, chart: str) -> int:
+    """Marks of all charts of a kind that link to a log."""
+    return page.locator(f"figure.chart[data-chart={chart}] svg a").count()
+
+
+def test_results_are_what_the_logs_say(found):
+    """Counted here once more, by other means."""
+    for one in found["experiments"]:
+        scores = [json.loads(path.read_text())["test"] for path in (ROOT / "logs" / one["name"]).glob("seed*.json")]
+        if len(scores) == one["test"]["n"]:
+            mean = statistics.mean(100 * score["correct"] / score["total"] for score in scores)
+            assert one["test"]["mean"] == pytest.approx(mean, abs=1e-3), one["name"]
+    assert sum(len(one["runs"]) for one in found["experiments"]) > len(found["experiments"]) > 0
+
+
+def test_charts_hold_as_many_marks_as_logs(page, site, found):
+    show(page, f"{site}results.html")
+    experiments = found["experiments"]
+    reported = [one for one in experiments if one.get("reported", {}).get("test")]
+    runs = sum(len(one["runs"]) for one in experiments)
+    page.wait_for_function(f"document.querySelectorAll('.small-multiples svg a').length >= {runs}")
+    assert marks(page, "parameters") == len(experiments) + len(reported) + len(found["field"])
+    assert marks(page, "seconds") == len([one for one in experiments if one["kind"] == "image"])
+    assert marks(page, "all-curves") == runs
+    assert marks(page, "benchmark") == len(found["benchmark"]["rows"])
+    assert marks(page, "study") == sum(len(row["values"]) for one in found["studies"] for row in one["rows"])
+
+
+def test_every_mark_leads_to_a_log(page, site):
+    show(page, f"{site}results.html")
+    links = page.eval_on_selector_all("figure.chart svg a", "all => all.map(a => a.href.baseVal)")
+    inside = {link.removeprefix(site) for link in links if link.startswith(site)}
+    assert inside
+    assert [link for link in inside if not (tool.SITE / link).exists()] == []
+
+
+def test_pointing_and_tabbing_give_the_numbers(page, site, found):
+    show(page, f"{site}results.html")
+    figure = page.locator("figure.chart[data-chart=parameters][data-kind=image]")
+    mark = figure.locator("svg a").last
+    said = mark.get_attribute("aria-label")
+    one = next(one for one in found["experiments"] if said.startswith(one["name"] + ":"))
+    assert f"{one['test']['mean']:.2f}" in said and f"{one['parameters']:,}" in said
+    mark.focus()
+    assert figure.locator(".readout").inner_text() == said
+    other = figure.locator("svg a").nth(-2)
+    other.hover(force=True)
+    assert figure.locator(".readout").inner_text() != said
+
+
+def test_notebooks_are_shown_with_all_their_outputs(page, site):
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+        pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+        page.goto(f"{site}notebooks/{path.stem}.html")
+        texts = page.eval_on_selector_all(".cell_output img", "all => all.map(image => image.alt)")
+        assert len(texts) == pictures, path.name
+        assert all(len(text) > 8 for text in texts), path.name
+        assert page.evaluate("[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)"), path.name
+
+
+def test_search_finds_a_module(page, site):
+    page.goto(f"{site}search.html?q=dropout")
+    page.wait_for_selector("#search-results li a")
+
+
+def test_theme_can_be_switched(page, site):
+    page.goto(f"{site}index.html")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    button = page.locator("button.theme-toggle:visible").first
+    seen = set()
+    for _ in range(3):
+        button.click()
+        seen.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert before in seen and len(seen) == 2
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_a_phone(phone, site, name):
+    show(phone, site + name)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"][0]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_no_serious_violation(browser, site, name, theme):
+    """axe-core's serious and critical rules, on a phone, where everything is tightest."""
+    with opened(browser, site, "phone", theme, bypass_csp=True) as page:
+        show(page, site + name)
+        page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
+        wrong = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
+        serious = {
+            one["id"]: [node["html"][:120] for node in one["nodes"][:3]] for one in wrong if one["impact"] in ("serious", "critical")
+        }
+        assert not serious
+
+
+def test_first_view_is_small(page, site, capsys):
+    """The landing page loads no network and no chart; the others are printed, not asserted."""
+    for name in ("index.html", "results.html", "live/index.html", "notebooks/01_base.html"):
+        loaded: dict[str, bytes] = {}
+
+        def count(answer, loaded=loaded):
+            loaded[answer.url] = answer.body() if answer.ok else b""
+
+        page.on("response", count)
+        page.goto(site + name, wait_until="networkidle")
+        page.remove_listener("response", count)
+        total, packed = (sum(map(size, loaded.values())) for size in (len, lambda body: len(gzip.compress(body))))
+        with capsys.disabled():
+            print(f"\n  first view of {name}: {total / 1000:.0f} KB, {packed / 1000:.0f} compressed, in {len(loaded)} files", end="")
+        if name == "index.html":
+            assert total < 300_000
+            assert not any(part in address for address in loaded for part in ("vendor/", "networks/"))
+
+
+@pytest.mark.parametrize("name", ["index.html", "results.html", "notebooks/01_base.html"])
+def test_what_was_loaded_once_needs_no_network(browser, name):
+    with serving() as address:
+        context = browser.new_context()
+        page = context.new_page()
+        show(page, address + name)
+        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        kept = "caches.keys().then(names => caches.open(names[0])).then(cache => cache.match(location.href)).then(Boolean)"
+        page.wait_for_function(f"() => {kept}")
+        page.wait_for_timeout(1500)
+    errors = []  # the server is gone now
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    show(page, address + name)
+    assert page.locator("h1").inner_text()
+    assert not errors
+    context.close()
+
+
+def test_types_are_pinned(page, site):
+    for name, wanted in (("_static/results.mjs", "text/javascript"), ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm")):
+        assert page.request.head(site + name).headers["content-type"] == wanted
+
+
+def test_study_counts_each_recipe_once(tmp_path):
+    """Pruned trials are left out, and of a repeated seed the last run counts."""
+
+    def trial(lr: float, seed: int, correct: int, pruned: bool = False) -> str:
+        return json.dumps({"recipe": {"lr": lr, "epochs": 3}, "seed": seed, "valid": {"correct": correct, "total": 100}, "pruned": pruned})
+
+    path = tmp_path / "logs" / "trials" / "base.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join([trial(0.1, 0, 50), trial(0.1, 0, 90), trial(0.1, 1, 92), trial(0.2, 0, 95), trial(0.3, 0, 10, True), ""]))
+    rows = site_results.study(path, tmp_path)["rows"]
+    assert [(row["what"], row["values"]) for row in rows] == [("lr 0.2", [95.0]), ("lr 0.1", [90.0, 92.0])]
+
+
+def whole(folder: Path) -> Path:
+    """The smallest site that has everything."""
+    for name in site_check.PAGES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('<a href="index.html"></a>' if name == "index.html" else "")
+    (folder / "networks").mkdir()
+    network = {
+        key: {"file": "n", "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"} for key in ("onnx", "state_dict")
+    }
+    (folder / "networks" / "networks.json").write_text(json.dumps({"networks": [network]}))
+    (folder / "saved_dict").mkdir()
+    for place in ("networks", "saved_dict"):
+        (folder / place / "n").touch()
+    return folder
+
+
+def test_what_is_missing_is_found(tmp_path):
+    site = whole(tmp_path)
+    assert site_check.problems(site) == []
+    (site / "index.html").write_text(
+        '<a href="gone.html"></a><a href="results.html#gone"></a><script src="https://elsewhere.org/x.js"></script>'
+    )
+    (site / "networks" / "n").write_text("another network")
+    (site / "search.html").unlink()
+    assert len(site_check.problems(site)) == 5

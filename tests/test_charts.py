@@ -1,0 +1,58 @@
+"""Charts of spreads show every value that they were given."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils import charts, plots
+from utils.tables import Point
+
+
+def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported():
+    (axes,) = charts.spread({"a": [99.0, 99.0, 99.3], "b": [98.0]}, "seeds", "%", {"b": 98.5}).axes
+    dots = [(line.get_xdata()[0], line.get_color()) for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [x for x, colour in dots if colour == plots.TEST][:4] == [99.0, 99.0, 99.3, 98.0]
+    heights = [float(line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "o"]
+    assert heights[0] != heights[1], "equal values would hide each other"
+    marks = [line for line in axes.get_lines() if line.get_markeredgecolor() == plots.WRONG]
+    assert [mark.get_xdata()[0] for mark in marks] == [98.5]
+    means = [float(line.get_xdata()[0]) for line in axes.get_lines() if line.get_marker() == "|" and line.get_markersize() == 9]
+    assert means == pytest.approx([99.1, 98.0])
+    assert [text.get_text().strip() for text in axes.texts] == ["a, n = 3", "b, n = 1"]
+
+
+def test_panels_share_one_scale():
+    figure = charts.panels(
+        {"x": ([0, 1], {"one": [1, 2], "two": [3, 4]}), "y": ([0, 1], {"one": [5, 6]}), "z": ([0], {})}, ["a", "b", "c"], "%"
+    )
+    assert [axes.get_title() for axes in figure.axes] == ["x", "y", "z", ""]
+    assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["a", "b", "c"]
+    assert len({axes.get_ylim() for axes in figure.axes[:3]}) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
+
+
+def test_a_gallery_shows_every_picture_and_colours_the_wrong_titles():
+    pictures = [np.arange(12).reshape(3, 4), Image.new("L", (5, 2)), np.zeros((28, 28))]
+    figure = charts.gallery(pictures, ["a", "b", "c"], columns=2, wrong={1})
+    assert [axes.images[0].get_array().shape for axes in figure.axes[:3]] == [(3, 4), (2, 5), (28, 28)] and not figure.axes[3].images
+    assert [axes.title.get_color() for axes in figure.axes[:3]] == ["black", plots.WRONG, "black"]
+
+
+def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
+    ours = [
+        Point("small", 1000, 99.0, 0.1, 50.0),
+        Point("beaten", 2000, 98.9, None, 60.0),
+        Point("large", 9000, 99.5, 0.05, 10.0),
+    ]
+    theirs = [Point("hollow", 700, 99.1, selected_on_test=True), Point("filled", 1900, 99.1)]
+    size, time = plots.frontier(ours, theirs).axes
+    assert [text.get_text() for text in size.texts if text.get_text()] == ["small", "large"]
+    assert [text.get_text() for text in time.texts if text.get_text()] == ["large"]
+    hollow, filled = size.collections[:2]
+    assert hollow.get_facecolor().size == 0 and filled.get_facecolor().size and hollow.get_offsets().tolist() == [[700, 99.1]]
+    boxes = [text.get_window_extent() for text in size.texts if text.get_text()]
+    assert not boxes[0].overlaps(boxes[1])
+
+
+def test_the_frontier_is_drawn_without_any_network_of_ours():
+    assert plots.frontier([], [Point("filled", 1900, 99.1)]).axes

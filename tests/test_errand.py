@@ -1,0 +1,104 @@
+"""A newcomer's errand, as README describes it: a residual network, a field with a new augmentation, a notebook; nothing else is touched."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from utils import ROOT
+
+NETWORK = '''def newcomer(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits: one residual block."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1),  # 8×14×14  RF 3
+        nn.ReLU(inplace=True),
+        Residual(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1)),  # 8×14×14  RF 11
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(8, 10),
+    )
+
+
+'''
+FIELD = "    dim: float = 0.0  # ± fraction of the brightness, uniformly per image\n"
+AUGMENTATION = '''def dim(images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None):
+    """Change the brightness of each image; generator, shard, whole: as of `affine`."""
+    if not strength:
+        return images
+    numbers = torch.rand(whole or len(images), device=images.device, generator=generator)[shard] * 2 - 1
+    return images * (1 + strength * numbers[:, None, None, None])
+
+
+'''
+ENTRY = """NEWCOMER = Experiment(
+    "newcomer",
+    replace(BASE.recipe, model="newcomer", dim=0.5),
+    teaches="brighter and darker copies, and one residual block",
+    notebook="99_newcomer",
+)
+
+"""
+
+
+def insert(path, before, text):
+    """Write `text` in front of the one place where a file says `before`."""
+    content = path.read_text()
+    assert content.count(before) == 1, f"{path.name} says {before!r} {content.count(before)} times"
+    path.write_text(content.replace(before, text + before))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    root = tmp_path_factory.mktemp("errand") / "course"
+    left_out = shutil.ignore_patterns(".git", ".venv*", "data", "runs", "__pycache__", ".*_cache", "*.pth", "_site", "node_modules")
+    shutil.copytree(ROOT, root, ignore=left_out)
+    for path in (ROOT / "saved_dict").glob("*.pth"):
+        os.link(path, root / "saved_dict" / path.name)
+    insert(root / "utils" / "models.py", "def _is_network(", NETWORK)
+    insert(root / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
+    insert(root / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
+    insert(root / "utils" / "augment.py", "@lru_cache\ndef _pixels(", AUGMENTATION)
+    insert(
+        root / "utils" / "augment.py",
+        "        return elastic(",
+        "        images = dim(images, generator, recipe.dim, shard=shard, whole=whole)\n",
+    )
+    notebook = (root / "notebooks" / "01_base.ipynb").read_text()
+    (root / "notebooks" / "99_newcomer.ipynb").write_text(notebook.replace('EXPERIMENTS[\\"base\\"]', 'EXPERIMENTS[\\"newcomer\\"]'))
+    return root
+
+
+def call(root, *words, **environment):
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=root, env=os.environ | {"COURSE_SMOKE": "1"} | environment, capture_output=True, text=True
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_a_new_experiment_trains_and_its_field_is_a_flag(scratch):
+    status, said = call(scratch, "train.py", "newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet")
+    assert status == 0 and "| newcomer " in said, said
+    assert "± fraction of the brightness, uniformly per image" in call(scratch, "train.py", "--help")[1].replace("\n", " ").replace(
+        "  ", " "
+    )
+
+
+def test_what_is_published_is_untouched_by_a_new_experiment(scratch):
+    assert call(scratch, "-m", "tools.report", "--check")[0] == 0
+
+
+def test_the_suite_stays_green_with_a_new_experiment(scratch):
+    tests = ["tests/test_models.py", "tests/test_house.py", "tests/test_published.py::test_log_and_facts_agree"]
+    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, COURSE_DATA="nowhere")
+    assert status == 0, said[-2000:]
+
+
+def test_the_new_notebook_runs(scratch):
+    path = scratch / "notebooks" / "99_newcomer.ipynb"
+    assert "newcomer" in path.read_text() and json.loads(path.read_text())
+    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path), COURSE_DATA="nowhere")
+    assert status == 0, said[-2000:]

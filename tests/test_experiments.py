@@ -1,0 +1,203 @@
+"""A recipe is all that decides the weights, refuses what can't be meant, and new entries are found by themselves."""
+
+import inspect
+from dataclasses import asdict, field, fields, make_dataclass, replace
+from functools import lru_cache
+from itertools import count
+
+import pytest
+import torch
+from tiny import NETWORKS, RECIPE, TINY, dataset
+
+from utils import data, experiments, loops, models, plans, tables, voxels
+from utils.experiments import EXPERIMENTS, Experiment, Recipe
+from utils.loops import Score
+
+SHORT = replace(RECIPE, epochs=1, batch_size=20)
+VOXELS = {"model": "tiny_voxels", "data": "mnist3d", "rotate": 0.0}
+HELD = {"valid": 20, "epochs": 4, "patience": 2}
+# field of Recipe → what else must be set for it to matter, and a value that is not SHORT's
+CASES = {
+    "model": ({}, "other"),
+    "data": ({}, "mnist"),
+    "normalise": ({}, False),
+    "valid": ({}, 20),
+    "epochs": ({}, 2),
+    "patience": (HELD, 3),
+    "keep": (HELD, "loss"),
+    "batch_size": ({}, 30),
+    "optimizer": ({}, "sgd"),
+    "lr": ({}, 0.02),
+    "weight_decay": ({}, 0.1),
+    "decay_vectors": ({"weight_decay": 1.0}, False),
+    "momentum": ({"optimizer": "sgd"}, 0.5),
+    "schedule": ({}, "constant"),
+    "drop_at": ({"schedule": "step", "epochs": 2}, 2),
+    "warmup": ({}, 0.5),
+    "average": ({}, 0.5),
+    "dropout": ({}, 0.3),
+    "label_smoothing": ({}, 0.1),
+    "rotate": ({}, 9.0),
+    "shift": ({}, 1.0),
+    "scale": ({}, 0.3),
+    "shear": ({}, 9.0),
+    "elastic": ({}, 1.0),
+    "fresh": (VOXELS, True),
+}
+
+
+@lru_cache
+def known() -> dict[str, data.Dataset]:
+    """A few images, and bodies made of them, under the names of the real data."""
+    images, other = dataset(train=80), dataset(train=60)
+    train, test = (
+        data.Split(
+            torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16), part.labels.repeat_interleave(2)
+        )
+        for part in (other.train[:20], other.test[:5])
+    )
+    bodies = replace(other, name="mnist3d", kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=other.train.images[:20, 0])
+    return {"digits": replace(images, name="digits"), "mnist": replace(other, name="mnist"), "mnist3d": bodies}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Tiny networks, and few images."""
+    networks = {**NETWORKS, "other": lambda dropout: NETWORKS["tiny"](dropout).append(torch.nn.Linear(10, 10))}
+    monkeypatch.setattr(models, "MODELS", models.MODELS | networks)
+    monkeypatch.setattr(data, "load", lambda name: known()[name])
+    return monkeypatch
+
+
+def weights(recipe: Recipe, monkeypatch) -> dict:
+    """The state dict that a recipe gives, with the scores of HELD's four epochs fed in: 60, 50, 55 and 99 of 100 are right."""
+    scores = zip(count(4, -1), [60, 50, 55, 99], strict=False)
+    monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
+    torch.manual_seed(0)
+    model = models.build(recipe.model, recipe.dropout)
+    loops.fit(model, plans.load(Experiment("t", recipe, "")), recipe, echo=False)
+    return model.state_dict()
+
+
+def differ(one: dict, other: dict) -> bool:
+    return one.keys() != other.keys() or any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
+def test_every_field_of_a_recipe_reaches_the_weights(name, small):
+    assert name in CASES, f"say in CASES how {name} is seen to matter"
+    context, value = CASES[name]
+    before = replace(SHORT, **context)
+    after = replace(before, **{name: value})
+    assert before != after and differ(weights(before, small), weights(after, small))
+
+
+def test_what_does_not_matter_leaves_the_weights_alone(small):
+    """The control: the same recipe gives the same bits, and a field that its schedule does not use changes none of them."""
+    assert not differ(weights(SHORT, small), weights(replace(SHORT, drop_at=5), small))
+
+
+def test_the_kind_of_momentum_reaches_the_weights(small):
+    found = [weights(replace(SHORT, **how), small) for how in ({"optimizer": "sgd"}, {"optimizer": "heavy_ball"})]
+    assert differ(*found)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"patience": 3}, "early stopping needs held-out images, never the test set's"),
+        ({"schedule": "plateau"}, "it goes by the loss of held-out images"),
+        ({"fresh": True}, "data = 'digits' with fresh: expected mnist3d or mnist3d_all"),
+        ({"data": "mnist3d", "fresh": True, "shift": 1.0}, "shift = 1.0 with fresh"),
+        ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
+        ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
+        ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, for only digits that are drawn anew can be deformed"),
+        ({"data": "mnist3d", "rotate": 0.0, "elastic": 1.0}, "elastic = 1.0 with data = 'mnist3d': expected images"),
+        ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
+        ({"scale": 1.0}, "scale = 1.0: expected 0 to 0.99"),
+        ({"shear": 90}, "shear = 90.0: expected 0 to 89"),
+        ({"warmup": 1.0}, "warmup = 1.0: expected 0 to 0.99"),
+        ({"epochs": 0}, "epochs = 0: expected 1 to"),
+        ({"drop_at": 0}, "drop_at = 0: expected 1 to"),
+        ({"lr": 0.0}, "lr = 0.0: expected 1e-12 to"),
+        ({"epochs": 2.0}, "epochs = 2.0: expected int"),
+        ({"normalise": 1}, "normalise = 1: expected bool"),
+        ({"model": None}, "model = None: expected str"),
+        ({"epochs": True}, "epochs = True: expected int"),
+        ({"optimizer": "adan"}, "optimizer = 'adan': expected one of adam, adamw, sgd, heavy_ball"),
+        ({"schedule": "cosine"}, "schedule = 'cosine': expected one of constant, step, one_cycle, plateau"),
+        ({"keep": "best"}, "keep = 'best': expected one of accuracy, loss"),
+    ],
+    ids=str,
+)
+def test_a_recipe_refuses_what_can_not_be_meant(changes, said):
+    with pytest.raises(ValueError, match=said):
+        replace(RECIPE, **changes)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Recipe) if f.type is float])
+@pytest.mark.parametrize("value", [NAN, float("inf"), -1.0])
+def test_no_number_of_a_recipe_is_nan_infinite_or_negative(name, value):
+    with pytest.raises(ValueError, match=f"{name} = {value}: expected"):
+        replace(RECIPE, **{name: value})
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Recipe) if f.type in (int, float)])
+def test_every_number_of_a_recipe_has_a_range(name):
+    assert name in experiments.RANGES
+
+
+def test_a_whole_number_is_the_same_recipe_as_its_float():
+    assert replace(RECIPE, rotate=5).digest() == RECIPE.digest() and replace(RECIPE, rotate=5) == RECIPE
+
+
+def test_a_digest_tells_recipes_apart_and_does_not_change_when_a_field_is_added():
+    changed = {name: replace(RECIPE, **{**context, name: value}).digest() for name, (context, value) in CASES.items() if name != "fresh"}
+    assert len({*changed.values(), RECIPE.digest()}) == len(changed) + 1
+    more = make_dataclass("More", [("blur", float, field(default=0.0))], bases=(Recipe,), frozen=True)
+    for recipe in (RECIPE, *(entry.recipe for entry in EXPERIMENTS.values())):
+        assert more(**asdict(recipe)).digest() == recipe.digest() != more(**asdict(recipe), blur=0.5).digest()
+
+
+def test_changes_name_what_differs():
+    assert replace(RECIPE, lr=0.02, shift=1.0).changes(RECIPE) == {"lr": (0.01, 0.02), "shift": (0.0, 1.0)}
+    assert RECIPE.changes(RECIPE) == {}
+
+
+def test_every_entry_is_found_under_a_name_of_its_own():
+    written = [value for value in vars(experiments).values() if isinstance(value, Experiment)]
+    assert [entry.name for entry in written] == list(EXPERIMENTS) and len(written) > 10
+
+
+def test_every_network_is_found():
+    functions = {name: found for name, found in vars(models).items() if inspect.isfunction(found) and found.__module__ == models.__name__}
+    networks = {name for name, found in functions.items() if "dropout" in list(inspect.signature(found).parameters)[:1]}
+    assert networks == set(models.MODELS) and len(networks) > 10
+
+
+def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
+    base, small_cnn = EXPERIMENTS["base"], EXPERIMENTS["small_cnn"]
+    assert base.registered and not base.but(lr=0.1).registered and not replace(base, name="new").registered
+    assert not base.is_trial and base.but(valid=100).is_trial
+    assert small_cnn.recipe.valid and not small_cnn.is_trial and small_cnn.but(lr=0.1).is_trial
+    assert not TINY.registered
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    assert TINY.registered
+
+
+def test_an_experiment_that_is_made_of_another_inherits_nothing_that_is_said_of_it():
+    mine = Experiment("mine", replace(EXPERIMENTS["dropout"].recipe, lr=0.02), "a new one")
+    assert tables.reported(EXPERIMENTS["dropout"]) and tables.reported(mine) is None and not (mine.notebook or mine.search)
+
+
+@pytest.mark.parametrize("entry", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_an_experiment_can_be_meant(entry):
+    plans.require_fit(entry)
+    assert entry.teaches and "\n" not in entry.teaches and entry.seeds >= 1
+    for name, choices in entry.search.items():
+        assert len(choices) > 1
+        for value in choices:
+            plans.require_fit(entry.but(**{name: value, "valid": 10_000}))

@@ -1,0 +1,236 @@
+"""The loop does what the recipe says: it stops, averages, decays and continues so, and evaluating changes nothing."""
+
+import copy
+from dataclasses import replace
+from itertools import count
+
+import pytest
+import torch
+from tiny import RECIPE, dataset, tiny
+from torch import nn
+from torch.nn import functional as F
+
+from utils import CourseError, loops
+from utils.data import Split
+from utils.experiments import Recipe
+from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept, make_optimizer
+
+PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
+
+
+def begin(recipe: Recipe = PLAIN) -> nn.Module:
+    torch.manual_seed(0)
+    return tiny(recipe.dropout)
+
+
+def trained(recipe: Recipe, valid: int = 0, **options) -> tuple[dict, list]:
+    """State dict and rows after fit()."""
+    model = begin(recipe)
+    history = fit(model, dataset(valid=valid), recipe, echo=False, **options)
+    return model.state_dict(), history
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """told([0.9, …], [50, …]): evaluate() then says these losses and correct answers (of 100), whatever the training does."""
+
+    def tell(losses, correct):
+        scores = zip(losses, correct, strict=False)
+        monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
+
+    return tell
+
+
+STOPPING = replace(PLAIN, valid=20, patience=2)
+
+
+@pytest.mark.parametrize(
+    ("keep", "losses", "correct", "epochs", "best"),
+    [
+        ("accuracy", count(1), [50, 60, 60, 55, 90, 90], 4, 2),  # the first of two that are as good; what came later is never known
+        ("accuracy", count(1), [50, 60, 55, 61, 61, 99], 6, 6),  # each time the patience is all but at an end
+        ("accuracy", count(1), [90, 50, 89, 99, 99, 99], 3, 1),
+        ("loss", [0.9, 0.5, 0.4, 0.6, 0.4, 0.1], [90, 10, 10, 99, 99, 99], 5, 3),
+        ("loss", [6, 5, 4, 3, 2, 1], [99, 1, 1, 1, 1, 1], 6, 6),
+    ],
+)
+def test_early_stopping_keeps_the_weights_of_the_best_epoch(keep, losses, correct, epochs, best, told):
+    recipe, after = replace(STOPPING, keep=keep), []
+    told(losses, correct)
+    weights, history = trained(recipe, 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict())))
+    assert len(history) == epochs == len(after) and kept(history, recipe)["epoch"] == best
+    assert equal(weights, after[best - 1])
+    assert best == epochs or not equal(weights, after[-1])  # the control: epochs do differ
+
+
+def test_without_patience_the_last_epoch_counts_whatever_it_reached(told):
+    after = []
+    told(count(1), [90, 10, 10, 10, 10, 10])
+    weights, history = trained(
+        replace(STOPPING, patience=0), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict()))
+    )
+    assert len(history) == 6 and equal(weights, after[-1]) and not equal(weights, after[0])
+
+
+def test_a_run_whose_patience_is_at_an_end_is_over_also_when_it_is_continued(told):
+    states = []
+    told(count(1), [60, 50, 50])
+    weights, history = trained(STOPPING, 20, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
+    assert is_over(history, STOPPING) and not is_over(history[:2], STOPPING) and not is_over([], STOPPING)
+    again, rows = trained(STOPPING, 20, state=states[-1])  # nothing is evaluated again: there is nothing left to tell
+    assert rows == history and equal(again, weights)
+    forgotten, _ = trained(STOPPING, 20, state={**states[-1], "best": None})
+    assert not equal(forgotten, weights)
+
+
+FULL = replace(RECIPE, average=0.5, batch_size=20, schedule="step", drop_at=2)
+
+
+def whole_and_continued(recipe: Recipe, changes) -> tuple[dict, dict]:
+    """State dicts after three epochs: uninterrupted, and continued after the first from a state that `changes` has changed."""
+    states = []
+    whole, _ = trained(recipe, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
+    torch.manual_seed(99)
+    model = tiny(recipe.dropout)
+    fit(model, dataset(), recipe, state=states[0] | changes(states[0]), echo=False)
+    return whole, model.state_dict()
+
+
+def test_continued_training_is_exact():
+    assert equal(*whole_and_continued(FULL, lambda state: {}))
+
+
+# where the best weights lie matters under early stopping alone (see above), the device's kind below
+@pytest.mark.parametrize("key", [key for key in Training(begin(), FULL, 0, 60).state_dict() if key not in ("best", "device")])
+def test_continuing_without_one_part_of_the_state_is_noticed(key):
+    fresh = Training(begin(FULL), FULL, 0, 60).state_dict()
+    if key == "processes":
+        fresh[key] = [loops.random_state()]
+    assert not equal(*whole_and_continued(FULL, lambda state: {key: copy.deepcopy(fresh[key])}))
+
+
+def test_a_checkpoint_of_another_kind_of_device_continues_with_numbers_of_its_own():
+    """A CUDA generator's state has 16 bytes; a CPU's could not take it."""
+    moved = lambda state: {"device": "cuda", "numbers": torch.zeros(16, dtype=torch.uint8)}  # noqa: E731
+    whole, other = whole_and_continued(FULL, moved)
+    assert not equal(whole, other)
+    undropped = replace(FULL, dropout=0.0)  # the global random state is not carried over either
+    assert equal(whole_and_continued(undropped, moved)[1], whole_and_continued(undropped, moved)[1])
+    still = replace(undropped, rotate=0.0)  # nothing draws from those generators: the order's alone decides, and it is carried over
+    assert equal(*whole_and_continued(still, moved))
+
+
+def test_a_state_on_the_same_kind_of_device_is_not_taken_for_another_s():
+    with pytest.raises((RuntimeError, TypeError)):
+        whole_and_continued(FULL, lambda state: {"numbers": torch.zeros(16, dtype=torch.uint8)})
+
+
+def test_averaged_weights_are_what_is_tested_and_left():
+    recipe = replace(PLAIN, average=0.75, batch_size=60)  # one step an epoch
+    after, tested = [], []
+
+    def look(training):
+        after.append(copy.deepcopy(training.model.state_dict()))
+        tested.append(evaluate(training.tested, dataset().test, 0.3, 0.2))
+
+    weights, history = trained(recipe, after_epoch=look)
+    expected = after[0]["0.weight"]
+    for state in after[1:]:
+        expected = 0.75 * expected + 0.25 * state["0.weight"]
+    torch.testing.assert_close(weights["0.weight"], expected)
+    assert not torch.allclose(expected, after[-1]["0.weight"], atol=1e-3)
+    assert [(row["test_loss"], row["test_correct"]) for row in history] == [(score.loss, score.correct) for score in tested]
+    assert not equal(weights, trained(replace(recipe, average=0.0))[0])
+
+
+def test_early_stopping_keeps_averaged_weights(told):
+    after = []
+    told(count(1), [90, 50, 50])
+    weights, _ = trained(
+        replace(STOPPING, average=0.75), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict()))
+    )
+    assert equal(weights, after[0]) and not equal(weights, after[-1])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "heavy_ball", "adamw"])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says(optimizer, vectors):
+    model = begin()
+    nn.init.ones_(model[0].bias)
+    before = copy.deepcopy(model.state_dict())
+    step = make_optimizer(model, replace(PLAIN, optimizer=optimizer, weight_decay=0.1, decay_vectors=vectors))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    step.step()
+    for name, parameter in model.named_parameters():
+        decayed = not torch.equal(parameter, before[name])
+        assert decayed == (vectors or parameter.ndim > 1) or not before[name].any()
+
+
+def rates(recipe: Recipe, valid: int = 0) -> list[float]:
+    return [row["lr"] for row in trained(recipe, valid)[1]]
+
+
+def test_schedules(told):
+    assert rates(PLAIN) == [0.05] * 6
+    assert rates(replace(PLAIN, schedule="step", drop_at=4)) == pytest.approx([0.05] * 3 + [0.005] * 3)
+    assert rates(replace(PLAIN, schedule="step", drop_at=1))[0] == pytest.approx(0.005)
+    cycle = rates(replace(PLAIN, schedule="one_cycle", warmup=0.5))
+    assert cycle[0] == pytest.approx(0.005) and max(cycle) == cycle[3] > 0.045 and cycle[5] < 0.02
+    told([1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1], count(1))
+    halved = rates(replace(PLAIN, schedule="plateau", valid=20, epochs=7), 20)
+    assert halved == pytest.approx([0.05] * 6 + [0.025])  # four in a row were no better than the second
+
+
+def test_the_logged_training_loss_is_the_plain_cross_entropy_also_of_smoothed_labels():
+    recipe = replace(PLAIN, epochs=1, batch_size=60)
+    plain, smoothed = (trained(replace(recipe, label_smoothing=value))[1][0]["train_loss"] for value in (0.0, 0.3))
+    assert plain == smoothed  # of the one batch before the first step
+    logits, labels = torch.randn(9, 10), torch.arange(9)
+    assert F.cross_entropy(logits, labels) != F.cross_entropy(logits, labels, label_smoothing=0.3)
+    assert not equal(trained(recipe)[0], trained(replace(recipe, label_smoothing=0.3))[0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    with pytest.raises(CourseError, match=r"tiny, seed 0: the training loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
+        trained(replace(PLAIN, lr=1e6, epochs=30, weight_decay=1e6))
+
+
+def test_evaluation_draws_no_random_number_and_keeps_mode_and_weights():
+    model, test = tiny(0.5).train(), dataset().test
+    before, weights = torch.get_rng_state(), copy.deepcopy(model.state_dict())
+    score = evaluate(model, test, 0.3, 0.2)
+    assert torch.equal(before, torch.get_rng_state()) and model.training and equal(weights, model.state_dict())
+    assert score.total == 40 and score.correct == round(score.percent * 0.4)
+
+
+class Constant(nn.Module):
+    """Says 0, whatever it sees."""
+
+    def forward(self, images):
+        return torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)]
+
+
+def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
+    split = Split(torch.zeros(1001, 1, 28, 28, dtype=torch.uint8), torch.tensor([0] * 1000 + [1]))
+    score = evaluate(Constant(), split, 0.0, 1.0)
+    assert (score.correct, score.total) == (1000, 1001)  # a mean of the batches of 1,000 would say 50 %
+
+
+@pytest.mark.parametrize(("correct", "total"), [(-1, 10), (11, 10), (0, 0)])
+def test_a_score_that_no_evaluation_can_give_is_refused(correct, total):
+    with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
+        Score(0.1, correct, total)
+
+
+def test_a_row_is_described_as_the_reference_s_log():
+    row = {"epoch": 3, "lr": 0.0048721, "train_loss": 0.38541, "train_correct": 528, "train_total": 600}
+    held = {"valid_loss": 0.1, "valid_correct": 9, "valid_total": 10}
+    assert describe(row | held) == (
+        "Epoch 3: Train set: Average loss: 0.3854, Accuracy: 528/600 (88.00%)\n"
+        "         Valid set: Average loss: 0.1000, Accuracy: 9/10 (90.00%), LR = [0.004872]"
+    )

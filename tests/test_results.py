@@ -1,0 +1,115 @@
+"""`make results` rebuilds everything from nothing: on a scratch copy without logs, weights and pictures, with recipes of smoke-run size."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tools import verify
+from utils import ROOT, data, files
+from utils.experiments import EXPERIMENTS
+
+STAND_INS = """
+
+# stand-ins for a test: every recipe in one epoch, one seed each
+EXPERIMENTS = {
+    name: replace(entry.but(epochs=1, patience=min(1, entry.recipe.patience), valid=min(64, entry.recipe.valid)), seeds=1)
+    for name, entry in EXPERIMENTS.items()
+}
+"""
+
+
+def few_digits(root) -> None:
+    """MNIST's files below `root`, holding scikit-learn's digits: 384 to train on, 96 to test on."""
+    digits, source = data.load("digits"), data.SOURCES["mnist"].files(root)
+    for split, n, images, labels in ((digits.train, 384, *source[:2]), (digits.test, 96, *source[2:])):
+        files.write_idx(images, split.images[:n].squeeze(1))
+        files.write_idx(labels, split.labels[:n].to(torch.uint8))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """A copy of the repository, committed, of which nothing is published, and its environment."""
+    root = tmp_path_factory.mktemp("scratch")
+    for name in ("utils", "tools"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "logs" / "benchmarks", root / "logs" / "benchmarks")
+    for name in ("train.py", "README.md", "references.json", ".gitignore"):
+        shutil.copy(ROOT / name, root)
+    few_digits(root / "data")
+    with (root / "utils" / "experiments.py").open("a") as module:
+        module.write(STAND_INS)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COURSE_")} | {"COURSE_SMOKE": "0"}
+    command = (
+        "from utils import data; data.voxels.TRAIN, data.voxels.TEST = 96, 32; "
+        "print({name: data.load(name).fingerprint for name in data.PUBLISHABLE})"
+    )
+    ended = subprocess.run([sys.executable, "-c", command], cwd=root, env=environment, capture_output=True, text=True, check=True)
+    with (root / "utils" / "data.py").open("a") as module:
+        module.write(f"\nPUBLISHABLE.update({ended.stdout.strip()})\nvoxels.TRAIN, voxels.TEST = 96, 32\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "scratch"]):
+        subprocess.run([*git, *words], cwd=root, check=True)
+    return root, environment
+
+
+def call(scratch, *words):
+    root, environment = scratch
+    return subprocess.run([sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True)
+
+
+def test_results_are_rebuilt_from_nothing(scratch):
+    root = scratch[0]
+    assert not (root / "saved_dict").exists() and call(scratch, "-m", "tools.verify").returncode == 1
+    trained = call(scratch, "train.py", "all", "--seeds", "0-", "--threads", "1", "--publish", "--quiet", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    drawn = call(scratch, "-m", "tools.report")
+    assert drawn.returncode == 0, drawn.stderr
+    kept = {name for name, experiment in EXPERIMENTS.items() if experiment.weights}
+    assert {path.stem for path in (root / "saved_dict").glob("*.pth")} == kept
+    assert {path.name for path in (root / "logs").iterdir()} >= set(EXPERIMENTS)
+    readme = (root / "README.md").read_text()
+    assert all(f"[{name}](" in readme for name in EXPERIMENTS) and (root / "pngs" / "frontier.png").is_file()
+    verified = call(scratch, "-m", "tools.verify")
+    assert verified.returncode == 0 and verified.stdout.count("agrees") == len(kept), verified.stdout
+    assert call(scratch, "-m", "tools.report", "--check").returncode == 0
+
+
+def test_what_is_published_is_not_trained_again_and_a_changed_source_is_refused(scratch):
+    root = scratch[0]
+    again = call(scratch, "train.py", "base", "--publish", "--quiet", "--device", "cpu", "--threads", "1")
+    assert again.returncode == 0 and "| base " in again.stdout
+    with (root / "utils" / "loops.py").open("a") as module:
+        module.write("\n# a change that is in no commit\n")
+    refused = call(scratch, "train.py", "base", "--publish", "--quiet", "--again", "--device", "cpu")
+    assert refused.returncode == 2 and "can't be published from the commit" in refused.stderr and "+changes" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("forge", "finding"),
+    [
+        (lambda root: (root / "saved_dict" / "base.pth").unlink(), r"saved_dict/base.pth is missing"),
+        (lambda root: (root / "saved_dict" / "strange.pth").write_bytes(b"x"), "saved_dict/strange.pth belongs to no experiment"),
+        (lambda root: (root / "logs" / "base" / "notes.txt").write_text("x"), "logs/base/notes.txt belongs to no experiment"),
+        (
+            lambda root: swap(root / "logs" / "dropout" / "seed0.json", '"correct": ', '"correct": 1'),
+            "is not what logs/dropout/seed0.json says",
+        ),
+        (lambda root: swap(root / "logs" / "sprint" / "seed0.csv", "\n1,", "\n2,"), "logs/sprint/seed0.csv, line 2"),
+    ],
+    ids=["missing", "stray weights", "stray log", "forged", "shuffled"],
+)
+def test_verify_names_what_is_wrong(forge, finding, scratch, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(scratch[0], root, ignore=shutil.ignore_patterns(".git"))
+    assert verify.strays(root) == []
+    forge(root)
+    found = verify.strays(root)
+    assert len(found) == 1 and finding in found[0], found
+
+
+def swap(path, old, new):
+    path.write_text(path.read_text().replace(old, new, 1))

@@ -1,0 +1,224 @@
+"""Tables say what the records say: computed here from synthetic runs whose numbers fit on paper."""
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import TINY
+
+from utils import data, files, models, records, tables
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.facts import Code, environment
+from utils.loops import Score
+from utils.records import DataFacts, Facts, Normalisation, Run
+
+VOXELS = Experiment("tiny_voxels", replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0), "voxels for tests", weights=False)
+
+
+@pytest.fixture(autouse=True)
+def alone(scratch, monkeypatch):
+    """A repository that knows the tiny experiments only."""
+    monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": TINY, "tiny_voxels": VOXELS})
+    monkeypatch.setitem(EXPERIMENTS, "tiny_voxels", VOXELS)
+    figure = tables.Figure("book", "page 7", None, 98.5, "best epoch")
+    found = tables.References({"book": tables.Reference("A book", "https://example.org/book")}, {"tiny": figure}, [])
+    monkeypatch.setattr(tables, "references", lambda: found)
+
+
+def row(epoch, train, held, part="test"):
+    """Of 1,000 images each."""
+    counts = {
+        f"{name}_{what}": value
+        for name, correct in (("train", train), (part, held))
+        for what, value in (("loss", 0.1), ("correct", correct), ("total", 1000))
+    }
+    return {"epoch": epoch, "lr": 0.1, **counts, "seconds": 2.0}
+
+
+def publish(experiment, seed, rows, test=None, root=None, kept_epoch=None, **changes) -> Facts:
+    """Files of a finished run."""
+    run = Run.of(experiment, seed, root)
+    recipe = experiment.recipe
+    last = rows[-1]
+    facts = Facts(
+        name=experiment.name,
+        seed=seed,
+        recipe=recipe,
+        data=DataFacts(recipe.data, recipe.kind, (1, 28, 28), data.PUBLISHABLE[recipe.data], 1000, True),
+        normalisation=Normalisation(0.1, 0.3),
+        environment=environment(torch.device("cpu")),
+        code=Code("a" * 40, "b" * 16),
+        started="2026-01-01",
+        continued=[],
+        parameters=2674,
+        epochs=len(rows),
+        kept_epoch=kept_epoch or len(rows),
+        test=Score(0.1, test if test is not None else last["test_correct"], 1000),
+        sha256=f"{seed}" * 64,
+        bytes=2048,
+        seconds=6.0,
+        finished="2026-01-01",
+    )
+    facts = replace(facts, **changes)
+    records.write_log(run.log, rows)
+    files.write_json(run.facts, facts)
+    if seed == 0 and experiment.weights:
+        files.write(run.weights, b"0" * 2048)
+    return facts
+
+
+def cells(text: str, name: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if re.match(rf"\| \[?{name}\b[\] ]", line)]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def two_seeds():
+    publish(TINY, 0, [row(1, 900, 950), row(2, 990, 985), row(3, 995, 980)])
+    publish(TINY, 1, [row(1, 900, 950), row(2, 990, 970), row(3, 997, 990)])
+
+
+def test_results_are_the_last_epoch_s_mean_and_standard_deviation():
+    two_seeds()
+    found = cells(tables.results(), "tiny")
+    assert found[1:5] == ["**98.50 ± 0.71**", "2", "2,674", "3"] and "saved_dict/tiny.pth" in found[5] and "logs/tiny" in found[5]
+    assert "2 KB" in found[5] and "†" not in tables.results() and "tiny_voxels" not in tables.results()
+    assert "(../saved_dict/tiny.pth)" in tables.results("../")
+
+
+def test_one_more_published_seed_changes_the_table():
+    """The control of all that is compared with what is committed."""
+    two_seeds()
+    before = tables.results()
+    publish(TINY, 2, [row(1, 900, 950), row(2, 990, 970), row(3, 997, 999)])
+    assert tables.results() != before and cells(tables.results(), "tiny")[1:3] == ["**98.97 ± 0.95**", "3"]
+
+
+def test_runs_of_an_earlier_recipe_and_of_other_data_do_not_count():
+    two_seeds()
+    before = tables.results()
+    publish(TINY.but(lr=0.5), 2, [row(1, 1, 1)])
+    publish(TINY, 3, [row(1, 1, 1)], data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1000, True))
+    assert tables.results() == before
+
+
+def test_the_reference_s_figure_stands_beside_the_best_epoch_too():
+    two_seeds()
+    text = tables.against_references()
+    found = cells(text, "tiny")
+    assert found[1:4] == ["98.50*", "**98.50 ± 0.71**", "98.75 (99.00)"] and found[4] == "[book](https://example.org/book), page 7"
+    assert "\\* tiny: best epoch" in text and "A book" in text
+
+
+def test_where_images_are_held_out_the_test_set_is_evaluated_once(monkeypatch):
+    stopping = TINY.but(valid=1000, patience=1)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", stopping)
+    monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": stopping})
+    rows = [row(1, 900, 970, "valid"), row(2, 990, 960, "valid")]
+    publish(stopping, 0, rows, test=955, kept_epoch=1)
+    assert cells(tables.results(), "tiny")[1] == "**95.50**†" and "early stopping" in tables.results()
+    assert cells(tables.against_references(), "tiny")[3] == "not looked at"
+    assert tables.train_percents(records.published(stopping)) == [90.0]
+
+
+def test_voxels_show_upright_and_rotated_rows_apart():
+    parts = {"upright": Score(0.1, 990, 1000), "rotated": Score(0.1, 900, 1000)}
+    publish(VOXELS, 0, [row(1, 999, 945)], parts=parts)
+    found = cells(tables.voxels(), "tiny_voxels")
+    assert found[1:7] == ["**94.50**", "99.00", "90.00", "99.90", "–", "1"] and "saved_dict" not in found[8]
+
+
+def test_compare_takes_one_s_own_runs_too():
+    two_seeds()
+    publish(TINY, 0, [row(1, 960, 940)], root=records.own_root())
+    assert cells(tables.compare([TINY]), "tiny")[1:] == ["2", "99.60 ± 0.14", "98.50 ± 0.71", "1.10 ± 0.57"]
+    assert cells(tables.compare([TINY], records.own), "tiny")[1:] == ["1", "96.00", "94.00", "2.00"]
+
+
+def test_family_says_what_networks_cost_and_see(monkeypatch):
+    two_seeds()
+    found = cells(tables.family([TINY]), "tiny")
+    parameters = models.count_parameters(models.build("tiny"))
+    assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
+
+
+def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():
+    listed = tables.list_experiments()
+    assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
+    assert "tiny" not in tables.results() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
+    assert cells(tables.compare([TINY]), "tiny")[1:] == ["0", "none", "none", "none"]
+    assert cells(tables.family([TINY]), "tiny")[5:] == ["**none** (0 seeds)", "not published"]
+
+
+def result(experiment, seed, rows, test):
+    facts = SimpleNamespace(kept_epoch=len(rows), test=test, seconds=7.0)
+    run = Run.of(experiment, seed, records.own_root())
+    return SimpleNamespace(experiment=experiment, seed=seed, history=rows, facts=facts, weights=run.weights, log=run.log)
+
+
+def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure():
+    held = TINY.but(valid=1000)
+    found = [result(held, seed, [row(1, 900, 940 + 10 * seed, "valid")], None) for seed in (0, 1)]
+    text = tables.summary(found)
+    assert [cells(line, "tiny")[2:5] for line in text.splitlines() if line.startswith("| tiny")] == [
+        ["90.00", "94.00", "closed"],
+        ["90.00", "95.00", "closed"],
+    ]
+    assert text.endswith("tiny, held-out images: 94.50 ± 0.71 % (2 seeds)")
+    text = tables.summary([result(TINY, 0, [row(1, 900, 940)], Score(0.1, 940, 1000))])
+    assert cells(text, "tiny")[2:6] == ["90.00", "–", "94.00", "94.00 in epoch 1"] and "held-out images" not in text
+
+
+def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> Facts:
+    facts = publish(TINY, 9, [row(1, 900, correct)], root=records.own_root())
+    return replace(facts, seed=seed, sha256=sha256, **changes)
+
+
+def test_a_run_is_compared_with_the_published_ones_in_one_line():
+    two_seeds()
+    line = tables.against_published(TINY, yours())
+    assert line == (
+        "tiny, seed 0: yours 98.50 %, published 98.50 ± 0.71 % (2 seeds); the same bits as its seed 0, under the same conditions; "
+        "within the spread."
+    )
+    elsewhere = replace(yours().environment, threads=64, torch="1.0")
+    line = tables.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
+    there = yours().environment
+    assert f"other bits as its seed 0, with other threads 64 (there {there.threads}), torch 1.0 (there {there.torch});" in line
+
+
+@pytest.mark.parametrize(("correct", "within"), [(985, True), (958, True), (956, False), (1000, True)])
+def test_the_spread_is_four_standard_deviations(correct, within):
+    two_seeds()  # 98.5 ± 0.707: 95.67 to 101.3
+    line = tables.against_published(TINY, yours(correct))
+    assert line.endswith("within the spread." if within else "OUTSIDE the spread.")
+
+
+@pytest.mark.parametrize(("correct", "within"), [(968, True), (955, False)])
+def test_of_one_published_seed_the_spread_is_that_of_so_many_images(correct, within):
+    publish(TINY, 0, [row(1, 900, 980)])  # 98 %, of 1,000 images ± 0.443 each: 96.2 to 99.8
+    assert tables.against_published(TINY, yours(correct)).endswith("within the spread." if within else "OUTSIDE the spread.")
+
+
+def test_other_data_other_recipes_and_held_out_images_are_not_compared():
+    two_seeds()
+    other = yours(100, data=DataFacts("fallback", "images", (1, 28, 28), "0" * 64, 1000, True))
+    assert "on other data (fallback)" in tables.against_published(TINY, other)
+    assert "OUTSIDE" not in tables.against_published(TINY, other)
+    assert tables.against_published(TINY.but(lr=0.5), yours()) == "tiny, seed 0: 98.50 %; no published run has this recipe."
+    closed = tables.against_published(TINY.but(valid=10), replace(yours(), test=None))
+    assert "the test set stays closed while images are held out" in closed and "%" not in closed
+
+
+def test_mean_and_standard_deviation():
+    assert [tables.mean_sd(values) for values in ([], [1.0], [1.0, 3.0])] == ["none", "1.00", "2.00 ± 1.41"]
+
+
+def test_a_table_is_aligned_markdown():
+    assert tables.table(["a", "count"], [["long name", 5], ["b", 1000]], right="count").splitlines() == [
+        "| a         | count |",
+        "| --------- | ----: |",
+        "| long name |     5 |",
+        "| b         |  1000 |",
+    ]

@@ -1,0 +1,128 @@
+"""A study tells what was tried: what differs from the kept recipe, how well it did on held-out images, and whether it is better."""
+
+from dataclasses import replace
+
+import pytest
+from tiny import TINY
+
+from utils import data, files, trials
+from utils.experiments import Recipe
+from utils.facts import Code, Environment
+from utils.loops import Score
+from utils.trials import Trial, Tried
+
+KEPT = TINY.recipe
+HELD = replace(KEPT, valid=1000)
+
+
+@pytest.fixture(autouse=True)
+def own(scratch):
+    """Studies of this file lie in a scratch repository."""
+
+
+def add(recipe: Recipe, seed: int, correct: int, publish: bool = True, **changes) -> None:
+    trial = Trial(
+        name="tiny",
+        recipe=recipe,
+        seed=seed,
+        valid=Score(0.1, correct, 1000),
+        epoch=recipe.epochs,
+        pruned=False,
+        seconds=1.0,
+        fingerprint=data.PUBLISHABLE["digits"],
+        code=Code("a" * 40, "b" * 16),
+        environment=Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"),
+        finished="now",
+    )
+    trials.add(replace(trial, **changes), publish)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_study_is_a_table_of_what_differs():
+    for seed, (kept, faster, smoother) in enumerate([(980, 990, 970), (982, 994, 960), (984, 992, 965)]):
+        add(HELD, seed, kept)
+        add(replace(HELD, lr=0.05, rotate=10.0), seed, faster)
+        add(replace(HELD, label_smoothing=0.1), seed, smoother)
+    add(replace(HELD, lr=0.5), 0, 100, pruned=True)
+    header, _, *rows = trials.table(TINY).split("\n\n")[0].splitlines()
+    assert cells(header) == ["what differs", "epochs", "held-out, mean ± sd", "seeds"]
+    assert [cells(row) for row in rows] == [
+        ["**kept**", "3", "98.20 ± 0.20", "3"],
+        ["lr 0.05, rotate 10", "3", "99.20 ± 0.20", "3"],
+        ["label_smoothing 0.1", "3", "96.50 ± 0.50", "3"],
+    ]
+    assert trials.table(TINY).endswith("Accuracy (%) on 1,000 held-out training images; 1 given up early.")
+    assert "1 more, all below these; 1 given up early" in trials.table(TINY, most=2)
+
+
+def test_without_a_study_it_says_how_to_begin_one():
+    assert trials.study(TINY) == [] and trials.better(TINY) == []
+    assert trials.table(TINY).startswith("No study of tiny yet: `python train.py tiny --valid")
+
+
+def test_of_a_repeated_seed_the_last_run_counts():
+    for correct in (900, 950):
+        add(HELD, 0, correct)
+    add(HELD, 1, 960)
+    (tried,) = trials.study(TINY)
+    assert tried.percents == [95.0, 96.0] and tried.changes == {}
+
+
+def test_one_s_own_trials_stand_beside_the_published_ones():
+    add(HELD, 0, 950, publish=True)
+    add(HELD, 1, 960, publish=False)
+    assert [trial.seed for trial in trials.read("tiny")] == [0, 1]
+    assert trials.path("tiny", True) != trials.path("tiny", False) and len(files.read_lines(trials.path("tiny", True), Trial)) == 1
+
+
+def test_trials_on_other_data_do_not_count():
+    add(HELD, 0, 950)
+    add(HELD, 1, 100, fingerprint="0" * 64)
+    (tried,) = trials.study(TINY)
+    assert tried.percents == [95.0]
+
+
+def test_better_is_what_lies_outside_one_standard_error():
+    for seed, noise in enumerate((-2, 0, 2)):  # standard errors of 0.115 %
+        add(HELD, seed, 980 + noise)
+        add(replace(HELD, lr=0.05), seed, 981 + noise)
+        add(replace(HELD, lr=0.06), seed, 985 + noise)
+        add(replace(HELD, lr=0.07), seed, 975 + noise)
+    assert [one.changes for one in trials.better(TINY)] == [{"lr": 0.06}]
+
+
+def test_a_single_seed_is_judged_by_the_number_of_held_out_images():
+    assert Tried(HELD, {}, [98.0]).standard_error == pytest.approx(0.4427, abs=1e-4)  # √(98 · 2 / 1000)
+    assert Tried(HELD, {}, [98.0, 98.2]).standard_error == pytest.approx(0.1)  # spread 0.1414, by √2
+    add(HELD, 0, 980)
+    add(replace(HELD, lr=0.05), 0, 985)  # 0.5 more; standard error of the difference 0.59
+    assert trials.better(TINY) == []
+    add(replace(HELD, lr=0.06), 0, 987)  # 0.7 more; 0.57
+    assert [one.changes for one in trials.better(TINY)] == [{"lr": 0.06}]
+
+
+def test_short_runs_are_compared_with_short_runs():
+    short = replace(HELD, epochs=1)
+    add(HELD, 0, 990)
+    add(short, 0, 900)
+    add(replace(short, lr=0.05), 0, 950)
+    assert [one.recipe for one in trials.better(TINY)] == [replace(short, lr=0.05)]
+    add(replace(HELD, lr=0.05), 0, 991)
+    assert len(trials.better(TINY)) == 1  # what helps in one epoch need not in three
+    assert [one.changes for one in trials.study(TINY)][:2] == [{}, {}]
+
+
+def test_a_kept_recipe_that_was_never_tried_has_nothing_better():
+    add(replace(HELD, lr=0.05), 0, 999)
+    assert trials.better(TINY) == []
+
+
+@pytest.mark.parametrize("path", sorted((files.ROOT / "logs" / "trials").glob("*.jsonl")), ids=lambda path: path.stem)
+def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code(path):
+    for trial in files.read_lines(path, Trial):
+        assert trial.name == path.stem and trial.recipe.valid == trial.valid.total > 0
+        assert trial.fingerprint == data.PUBLISHABLE[trial.recipe.data]
+        assert trial.code.commit != "unknown" and not trial.code.commit.endswith("+changes")

@@ -1,0 +1,48 @@
+"""Networks, data and recipes so small that a training takes a moment: what the tests of loops, runs and tables train."""
+
+import torch
+from torch import nn
+
+from utils.data import Dataset, Split
+from utils.experiments import Experiment, Recipe
+
+
+def tiny(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits; with all that has a state: a batch norm, dropout, vectors and matrices."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+
+
+def tiny_voxels(dropout: float = 0.0) -> nn.Sequential:
+    """(N, 1, 16, 16, 16) → (N, 10) logits."""
+    return nn.Sequential(nn.Conv3d(1, 2, 4, stride=4), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Flatten(), nn.Linear(128, 10))
+
+
+NETWORKS = {"tiny": tiny, "tiny_voxels": tiny_voxels}  # to be added to models.MODELS
+# Every random state matters: order, augmentation (own generators) and dropout (the global one).
+RECIPE = Recipe(
+    "tiny", data="digits", epochs=3, batch_size=256, optimizer="adamw", schedule="one_cycle", weight_decay=0.01, dropout=0.1, rotate=5.0
+)
+TINY = Experiment("tiny", RECIPE, "a network for tests", seeds=2)
+
+
+def dataset(train: int = 60, valid: int = 0) -> Dataset:
+    """Random images, and labels that can be learnt from them: which tenth of the rows is brightest."""
+    generator = torch.Generator().manual_seed(1)
+
+    def split(n: int) -> Split:
+        labels = torch.arange(n) % 10
+        images = torch.randint(0, 128, (n, 1, 28, 28), generator=generator)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            image[0, 2 * label + 4 : 2 * label + 6] += 127
+        return Split(images.to(torch.uint8), labels)
+
+    return Dataset(
+        "random", "images", split(train), split(40), 0.3, 0.2, "0" * 64, tuple("0123456789"), valid=split(valid) if valid else None
+    )

@@ -1,0 +1,194 @@
+"""Published networks as the live page reads them: ONNX whose further outputs are the activations of every block, and what each block does.
+
+networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; of one that looks face-on also "axis", the thinnest direction
+networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
+networks.json         what is said about them, from their sidecars and graphs
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from tools import export, site_results
+from utils import ROOT, export  # the only line that says where the ONNX export lives
+
+NETWORKS = ("base", "bn_augmentation", "mnist_ultrasmall", "mnist_medium", "sprint_994", "voxel_best", "voxel_more_digits")
+KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "ReduceMean": "mean", "Gemm": "linear"}
+ONE = {"size": 1, "jump": 1, "start": 0}  # the field of an input pixel: start + p·jump … + size − 1 for output pixel p
+
+
+class Weights:
+    """Tensors one after the other, each remembered by where it begins and by its shape."""
+
+    def __init__(self):
+        self.values: list[np.ndarray] = []
+        self.length = 0
+
+    def add(self, tensor: np.ndarray) -> dict:
+        place = {"offset": self.length, "shape": list(tensor.shape)}
+        self.values.append(tensor.astype("<f4").ravel())
+        self.length += tensor.size
+        return place
+
+    def bytes(self) -> bytes:
+        return b"".join(value.tobytes() for value in self.values)
+
+
+class Graph:
+    """An exported network, read once: its constants, the shapes of its values, and its nodes from the first convolution on."""
+
+    def __init__(self, model: onnx.ModelProto):
+        graph = model.graph
+        self.model, self.nodes = model, list(graph.node)
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        values = [*graph.input, *graph.value_info, *graph.output]
+        self.shapes = {v.name: [axis.dim_value for axis in v.type.tensor_type.shape.dim][1:] for v in values}
+        self.first = next(i for i, node in enumerate(self.nodes) if node.op_type == "Conv")
+
+    def layers(self) -> Iterator[tuple[str, onnx.NodeProto]]:
+        """(kind, node) of all that has an activation worth showing; a Reshape counts only where it makes the logits."""
+        for node in self.nodes[self.first :]:
+            kind = "flatten" if node.output[0] == "logits" and node.op_type == "Reshape" else KINDS.get(node.op_type)
+            if kind:
+                yield kind, node
+
+    def axis(self) -> str:
+        """The value that FaceOn looks along, where a network does: the last choice between two signs, (N, 3)."""
+        chosen = [node.output[0] for node in self.nodes[: self.first] if node.op_type == "Where"]
+        return next((name for name in reversed(chosen) if self.shapes.get(name) == [3]), "")
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Give values other names everywhere, and make them outputs of the graph."""
+        for node in self.nodes:
+            for ends in (node.input, node.output):
+                ends[:] = [names.get(name, name) for name in ends]
+        for old, new in names.items():
+            self.model.graph.output.append(helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, ["N", *self.shapes[old]]))
+
+
+def settings(node: onnx.NodeProto) -> dict:
+    """Kernel size, stride and padding of a convolution or a pool; the same along every axis in all networks of the course."""
+    found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    names = {"kernel_size": "kernel_shape", "stride": "strides", "padding": "pads"}
+    if any(len(set(found[name])) > 1 for name in names.values()):
+        raise ValueError(f"{node.name}: kernel, stride and padding must be the same along every axis, found {found}")
+    return {ours: found[name][0] for ours, name in names.items()}
+
+
+def widened(field: dict | None, kernel_size: int, stride: int, padding: int) -> dict | None:
+    """The receptive field after a convolution or a pool."""
+    return field and {
+        "size": field["size"] + (kernel_size - 1) * field["jump"],
+        "jump": field["jump"] * stride,
+        "start": field["start"] - padding * field["jump"],
+    }
+
+
+def said(kind: str, node: onnx.NodeProto, graph: Graph, weights: Weights) -> dict:
+    """What a block does, with the places of its weights."""
+    tensors = [graph.constants.get(name) for name in node.input[1:]]
+    if kind == "pool":
+        return settings(node)
+    if kind in ("conv", "linear"):
+        bias = weights.add(tensors[1]) if len(tensors) > 1 else None
+        return {**(settings(node) if kind == "conv" else {}), "kernel": weights.add(tensors[0]), "bias": bias}
+    if kind == "norm":
+        gain, shift, mean, variance = tensors
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        scale = gain / np.sqrt(variance + epsilon)
+        return {"scale": weights.add(scale), "shift": weights.add(shift - mean * scale)}
+    return {}
+
+
+def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
+    """Turn every activation into an output. Returns what each block does, the weights' bytes and the names of all outputs."""
+    graph, weights = Graph(model), Weights()
+    seen = graph.nodes[graph.first].input[0]
+    crop = (28 - graph.shapes[seen][-1]) // 2 if graph.nodes[graph.first - 1].op_type == "Pad" else 0
+    blocks = [{"output": "block_00_input", "kind": "input", "shape": graph.shapes[seen], "crop": crop, "field": ONE}]
+    names, at = {seen: "block_00_input"}, 0
+    for kind, node in graph.layers():
+        old = node.output[0]
+        last = old == "logits"
+        name = old if last else f"block_{len(blocks):02}_{kind}"
+        does = said(kind, node, graph, weights)
+        field = blocks[at]["field"] if kind in ("conv", "pool", "relu", "norm") else None
+        if "kernel_size" in does:
+            field = widened(field, *(does[key] for key in ("kernel_size", "stride", "padding")))
+        blocks.append({"output": name, "kind": kind, "shape": graph.shapes[old], "from": blocks[at]["output"], **does, "field": field})
+        names |= {} if last else {old: name}
+        at = len(blocks) - 1
+    axis = graph.axis()
+    graph.rename(names | ({axis: "axis"} if axis else {}))
+    onnx.checker.check_model(model)
+    return blocks, weights.bytes(), [output.name for output in model.graph.output]
+
+
+def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
+    """The network by the course's own export, which takes seconds: kept until its weights or the code change."""
+    sources = sorted((ROOT / "utils").glob("*.py"))
+    key = hashlib.sha256(b"".join([sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
+    path = cache / f"{name}-{key[:16]}.onnx"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        export.export(name, path)
+    return onnx.load(path)
+
+
+def network(name: str, folder: Path, cache: Path) -> dict:
+    """Write NAME.onnx and NAME.bin to `folder`; returns the entry of networks.json."""
+    facts = json.loads((ROOT / "saved_dict" / f"{name}.json").read_text(encoding="utf-8"))
+    model = exported(name, facts["sha256"], cache)
+    kind = "voxels" if site_results.is_voxels(facts) else "image"
+    shape = [1, 16, 16, 16] if kind == "voxels" else [1, 28, 28]
+    blocks, weights, outputs = opened(model)
+    content = model.SerializeToString()
+    (folder / f"{name}.onnx").write_bytes(content)
+    (folder / f"{name}.bin").write_bytes(weights)
+    return {
+        "name": name,
+        "kind": kind,
+        "input": {"name": "images", "dtype": "float32" if kind == "voxels" else "uint8", "shape": shape},
+        "normalisation": facts["normalisation"],
+        "parameters": facts["parameters"],
+        **facts["test"],
+        "accuracy": 100 * facts["test"]["correct"] / facts["test"]["total"],
+        "parts": site_results.parts_of(facts),
+        "seed": facts["seed"],
+        "epochs": facts["epochs"],
+        "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "state_dict": {"file": f"{name}.pth", "bytes": facts["bytes"], "sha256": facts["sha256"]},
+        "weights": {"file": f"{name}.bin", "bytes": len(weights)},
+        "outputs": outputs,
+        "axis": "axis" if "axis" in outputs else None,
+        "blocks": blocks,
+    }
+
+
+def digits(folder: Path, each: int = 20) -> dict:
+    """Write digits.bin and digits.json: the first `each` test images of every class, or of the digits that stand in for MNIST."""
+    from utils import data
+
+    loaded = data.load("mnist")
+    images, labels = loaded.test.images[:, 0].numpy(), loaded.test.labels.numpy()
+    rows = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:each] for digit in range(10)]))
+    (folder / "digits.bin").write_bytes(images[rows].tobytes())
+    facts = {"count": len(rows), "labels": labels[rows].tolist(), "indices": rows.tolist(), "data": loaded.name}
+    (folder / "digits.json").write_text(json.dumps(facts), encoding="utf-8")
+    return facts
+
+
+def write(folder: Path, cache: Path, commit: str) -> list[dict]:
+    """Everything under networks/. A network that is not published here is left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    published = [name for name in NETWORKS if (ROOT / "saved_dict" / f"{name}.json").is_file()]
+    entries = [network(name, folder, cache) for name in published]
+    digits(folder)
+    table = {"commit": commit, "digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
+    (folder / "networks.json").write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
+    return entries

@@ -1,0 +1,140 @@
+"""What Sphinx reads: the pages of site/pages/, the notebooks with their committed outputs, a page for each module and each experiment."""
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from tools import site_results
+from utils import ROOT
+
+PAGES = ROOT / "site" / "pages"
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
+BOOTSTRAP = "finds the course"  # in the first line of the cell that every notebook shares
+
+
+def write(path: Path, text: str) -> None:
+    """Leave a file alone that holds this text already: Sphinx reads again what is newer than its last visit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def reachable(match: re.Match) -> str:
+    """A notebook's link to a file of the repository, as the site has it: logs and weights as they are, modules as their page."""
+    text, target = match.groups()
+    if target.endswith(".ipynb"):
+        return site_results.link(text, target.removesuffix(".ipynb") + ".html")
+    module = re.fullmatch(r"(?:\.\./)+(utils|tools)/(\w+)\.py", target)
+    if module:
+        return f"[{text}](../api/{module[1]}.{module[2]}.md)"
+    if re.match(r"(\.\./)+(logs|saved_dict)/.", target):
+        is_folder = not Path(target).suffix
+        return site_results.link(text, target.rstrip("/") + "/" * is_folder)
+    return f"{text} (`{re.sub(r'^(../)+', '', target)}`)"
+
+
+def prose(text: str) -> str:
+    """A notebook's Markdown without pictures from elsewhere, and with links that lead somewhere."""
+    return LINK.sub(reachable, BADGE.sub(r"[Open in Colab](\1)", text))
+
+
+def described(cell, heading: str) -> str:
+    """An alternative text for a cell's picture: what its author wrote into the metadata, else what draws it."""
+    call = re.findall(r"\bplots\.(\w+)\(", cell.source)
+    drawn = f"{call[-1].replace('_', ' ')}, drawn by plots.{call[-1]}" if call else "a figure"
+    return cell.metadata.get("alt") or f"{heading}: {drawn}"
+
+
+def notebook(path: Path, is_solution: bool) -> str:
+    """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative text."""
+    book = nbformat.read(path, as_version=4)
+    heading = path.stem
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            cell.source = prose(cell.source)
+            heading = next(iter(re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)), heading)
+            continue
+        is_bootstrap = BOOTSTRAP in cell.source.partition("\n")[0].lower()
+        settings = cell.metadata.setdefault("mystnb", {})
+        settings["image"] = {"alt": described(cell, heading)}
+        fold, prompt = ("hide-input", "The cell that finds the course, the same in every notebook") if is_bootstrap else ("", "")
+        if is_solution and not fold:
+            fold, prompt = "hide-cell", "A part of the solution"
+        if fold:
+            cell.metadata.setdefault("tags", []).append(fold)
+            settings["code_prompt_show"] = settings["code_prompt_hide"] = prompt
+        for output in cell.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = prose(output.data["text/markdown"])
+    return nbformat.writes(book) + "\n"
+
+
+def toctree(names: list[str], caption: str = "") -> str:
+    return "\n".join(["```{toctree}", ":maxdepth: 1", *([f":caption: {caption}"] if caption else []), "", *names, "```"])
+
+
+def notebooks(source: Path) -> int:
+    """Stage all notebooks with a page that lists them. Returns how many there are."""
+    folder = ROOT / "notebooks"
+    paths = sorted(folder.glob("*.ipynb"))
+    solutions = sorted(folder.glob("solutions/*.ipynb"))
+    for path in [*paths, *solutions]:
+        write(source / path.relative_to(ROOT), notebook(path, path in solutions))
+    listed = toctree([path.stem for path in paths])
+    if solutions:
+        listed += "\n\n## Solutions\n\nTry first: the cells are folded.\n\n" + toctree([f"solutions/{path.stem}" for path in solutions])
+    write(source / "notebooks" / "index.md", f"{(PAGES / 'notebooks.md').read_text(encoding='utf-8')}\n{listed}\n")
+    return len(paths)
+
+
+def reference(source: Path) -> None:
+    """One page for each module; its first line is the module's own first sentence."""
+    rows = []
+    for path in sorted([*(ROOT / "utils").glob("[!_]*.py"), *(ROOT / "tools").glob("[!_]*.py")]):
+        name = f"{path.parent.name}.{path.stem}"
+        says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        rows.append((name, says))
+        write(source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n")
+    listed = site_results.table(["module", "subject"], [[f"[{name}]({name}.md)", says.replace("|", "\\|")] for name, says in rows])
+    hidden = toctree([name for name, _ in rows]).replace(":maxdepth: 1", ":hidden:")
+    write(source / "api" / "index.md", f"{(PAGES / 'api.md').read_text(encoding='utf-8')}\n{listed}\n\n{hidden}\n")
+
+
+def stage(source: Path, found: dict) -> None:
+    """Write the whole source of the pages to `source`; what is no longer part of it goes."""
+    shutil.rmtree(source / "logs", ignore_errors=True)
+    shutil.copytree(PAGES, source, dirs_exist_ok=True)
+    for name in ("notebooks", "api"):
+        (source / f"{name}.md").unlink()
+    count = notebooks(source)
+    reference(source)
+    for name, text in site_results.pages(found):
+        write(source / name, text)
+    listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
+    compared = site_results.accuracy_table(found["experiments"], "../")
+    text = "Every experiment with all of its seeds, its recipe and its curves."
+    write(source / "logs" / "index.md", f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{listed}\n")
+    runs = sum(len(one["runs"]) for one in found["experiments"])
+    facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, **headline(found)}
+    write(source / "facts.json", json.dumps(facts))
+
+
+def headline(found: dict) -> dict:
+    """The numbers of the landing page: the smallest network whose mean reaches 99.4 %, and the best voxel network."""
+    flat = [one for one in found["experiments"] if one["kind"] == "image" and one["test"]["mean"] >= 99.4]
+    solid = [one for one in found["experiments"] if one["kind"] == "voxels"]
+    facts = {}
+    for name, one in (
+        ("small", min(flat, key=lambda one: one["parameters"], default=None)),
+        ("voxel", max(solid, key=lambda one: one["test"]["mean"], default=None)),
+    ):
+        if one:
+            facts[f"{name}_name"] = f'<a href="{one["page"]}">{one["name"]}</a>'
+            facts[f"{name}_test"] = f"{one['test']['mean']:.2f}"
+            facts[f"{name}_parameters"] = f"{one['parameters']:,}"
+    return facts

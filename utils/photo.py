@@ -1,0 +1,238 @@
+"""A photograph or drawing of one digit → the 28×28 picture that MNIST would have made of it.
+
+MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their centre of mass lay in
+the middle (LeCun et al. 1998). A network that has seen nothing else reads a photograph only after the same has been done to it:
+
+    from utils import photo
+    model(preprocess(photo.read("five.jpg"))).softmax(1)
+
+`steps` keeps what is in between; `plain` is the resize that people try first.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+
+from utils import CourseError
+
+BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the centre of mass goes
+WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
+SMALLEST, LARGEST = 8, 200_000_000  # pixels: of the shorter side, and of the whole picture
+CONTRAST = 0.04  # of the whole range from black to white: what is nearer to the paper is no ink
+THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, as no digit of MNIST has it, is widened to PEN
+LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
+WIDEST = 1.9  # width over height: of 60,000 training digits one in 10,000 is above 2
+GAP = 0.1  # of the largest part: strokes that are nearer belong together
+FAR = 0.4  # of the digit: how far off a part may be that is too flat to be another digit
+
+
+class Steps(NamedTuple):
+    """What becomes of a picture, in order; heights and widths H and W are those of the photograph, averaged down if it is large."""
+
+    grey: np.ndarray  # (H, W) float32, 0 (black) to 1, upright
+    paper: np.ndarray  # (H, W) float32: the same without what is narrow, the estimated background
+    ink: np.ndarray  # (H, W) float32, 0 to 1: how far a pixel stands out from the paper, the ink's full tone at 1
+    digit: np.ndarray  # (H, W) bool: the ink that is taken to be the digit
+    box: np.ndarray  # (20, 20) float32, 0 to 1: cut out and averaged down, longer side 20
+    image: np.ndarray  # (28, 28) uint8: brightest 255, background 0, centre of mass on pixel 14
+
+
+def read(picture) -> np.ndarray:
+    """A picture of one digit, MNIST's way: (28, 28) uint8, white on black, background exactly 0, brightest 255.
+
+    picture: a path, an open file, or a PIL image of any size and mode; dark on light or light on dark; turned as its EXIF says.
+    Raises CourseError for what is no picture, for one that is too small or too huge, and where there is no ink, more than one
+    digit, or a page of noise.
+    """
+    return steps(picture).image
+
+
+def plain(picture) -> np.ndarray:
+    """What people try first, for comparison: grey, resized to (28, 28) uint8, and nothing else. Raises CourseError like `read`."""
+    image = Image.fromarray((grey(picture) * 255).round().astype(np.uint8))
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def steps(picture) -> Steps:
+    """What `read` does, step by step. Takes and raises the same."""
+    light = grey(picture)
+    paper, ink = _ink(light)
+    digit = _one_digit(ink > 0.5)
+    box = _box(ink, digit)
+    return Steps(light, paper, ink, digit, box, centred(box))
+
+
+def grey(picture) -> np.ndarray:
+    """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING pixels long."""
+    image = _open(picture)
+    image = ImageOps.exif_transpose(image)
+    few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
+    if image.mode[0] in "IF":  # 16 bits, 32 bits or floats: whatever range they use
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        values = (values - values.min()) / max(np.ptp(values), 1e-12)
+        return np.asarray(Image.fromarray(values).reduce(few)) if few > 1 else values
+    if image.has_transparency_data:
+        image = _on_paper(image.convert("RGBA"))
+    elif image.mode not in ("1", "L"):
+        image = image.convert("RGB")
+    image = image.convert("L")
+    return np.asarray(image.reduce(few) if few > 1 else image, np.float32) / 255
+
+
+def _open(picture) -> Image.Image:
+    """A path, file or PIL image → a PIL image with its pixels loaded and of a size that can be worked with."""
+    what = picture if isinstance(picture, str | os.PathLike) else "the picture"
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
+        if image.width * image.height > LARGEST:
+            raise CourseError(f"{what} has {image.width} × {image.height} pixels: expected at most {LARGEST:,}. Make it smaller.")
+        image.load()
+    except FileNotFoundError as error:
+        raise CourseError(f"{what} is missing: expected the path of a picture, from {Path.cwd()}") from error
+    except Image.DecompressionBombError as error:
+        raise CourseError(f"{what} is too huge: expected at most {LARGEST:,} pixels. Make it smaller.") from error
+    except (UnidentifiedImageError, AttributeError, TypeError) as error:
+        found = "" if what is picture else f" ({type(picture).__name__})"
+        raise CourseError(f"{what}{found} is not a picture: expected a file that Pillow reads (PNG, JPEG, …) or a PIL image") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise CourseError(f"{what} can't be read as a picture ({error}): save it anew, as PNG or JPEG") from error
+    if min(image.size) < SMALLEST:
+        raise CourseError(f"{what} has {image.width} × {image.height} pixels, too small: expected at least {SMALLEST} × {SMALLEST}")
+    return image
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """A picture with transparent parts, laid on what it was drawn for: more of its own paper, or else white under dark and black under
+    light ink."""
+    opaque = np.asarray(image.getchannel("A")) > 127
+    tone = np.median(np.asarray(image.convert("L"))[opaque]) if opaque.any() else 0
+    beneath = int(tone) if opaque.mean() > 0.5 else 255 * int(tone < 128)
+    return Image.alpha_composite(Image.new("RGBA", image.size, (beneath,) * 3 + (255,)), image)
+
+
+def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Paper and ink of a grey picture. The paper is the picture without anything narrower than a third of it: a grey closing takes dark
+    ink away, an opening light ink; what remains is more even where it was the right one. Shadows and the edge of the desk stay paper."""
+    size = max(5, min(light.shape) // 3)
+    smooth = ndimage.gaussian_filter(light, max(light.shape) / 400 if max(light.shape) > 100 else 0)
+    closed, opened = (_wide(operation, smooth, size) for operation in ("closing", "opening"))
+    paper = min(closed, opened, key=np.std)
+    above = np.abs(paper - smooth)
+    if above.max() < CONTRAST:
+        raise CourseError("no ink found: the picture is of one tone. Write the digit darker, or photograph it from nearer.")
+    marks = above[above > _otsu(above)]
+    tone = np.percentile(marks, 75)
+    noise = np.median(np.abs(ndimage.laplace(light))) / 3
+    if tone < max(CONTRAST, 2.5 * noise):
+        raise CourseError("no ink found: nothing stands out from the paper. Write the digit darker, or photograph it in better light.")
+    return paper, np.clip(1.5 * above / tone - 0.25, 0, 1)  # a ramp about half the tone, flat where it is paper or full ink
+
+
+def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
+    """A grey closing or opening by a large square, on a picture averaged down to some 200 pixels: paper needs no fine detail."""
+    few = max(1, max(light.shape) // 200)
+    image = Image.fromarray(light).reduce(few) if few > 1 else Image.fromarray(light)
+    filtered = getattr(ndimage, f"grey_{operation}")(np.asarray(image), size=max(3, size // few), mode="nearest")
+    return np.asarray(Image.fromarray(filtered).resize(light.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that parts values into the two groups with the least spread inside (Otsu 1979); values from 0 up."""
+    top = float(values.max())
+    counts = np.bincount((values.ravel() * (255 / top)).astype(np.int64), minlength=256)
+    middles, low = (np.arange(256) + 0.5) * top / 255, np.cumsum(counts)
+    sums = np.cumsum(counts * middles)
+    high = low[-1] - low
+    between = low * high * (sums / np.maximum(low, 1) - (sums[-1] - sums) / np.maximum(high, 1)) ** 2
+    return float(middles[between.argmax()])
+
+
+def _one_digit(ink: np.ndarray) -> np.ndarray:
+    """The part of a (H, W) bool mask that is the digit: strokes that are near each other, without specks and what hangs on the edge."""
+    groups, areas, highs, wides = _groups(ink)
+    edges = [groups[0], groups[-1], groups[:, 0], groups[:, -1]]
+    along = np.max([np.bincount(edge, minlength=len(areas) + 1)[1:] / len(edge) for edge in edges], 0)
+    areas = areas * (along < 0.8)  # a shadow, the rim of the sheet
+    if areas.max() == 0:
+        raise CourseError("no ink found inside the picture, only something along its edge: leave some paper around the digit")
+    if (inside := areas * (along == 0)).max() >= 0.1 * areas.max():
+        areas = inside
+    main = areas.argmax()
+    tall = max(highs[main], wides[main])
+    parts = areas > 0.1 * areas[main]
+    if parts.sum() > 1 and (parts.sum() > 12 or areas[main] < 0.2 * areas.sum()):
+        raise CourseError("a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper")
+    if (several := (parts & (highs > 0.45 * highs[main])).sum()) > 1:
+        raise CourseError(f"more than one digit: {several} separate shapes. Crop the picture to one of them.")
+    beside = ndimage.distance_transform_edt(groups != main + 1)
+    near = [k for k in np.nonzero(parts)[0] if beside[groups == k + 1].min() < FAR * tall]  # the bar of a 5 written in two strokes
+    digit = np.isin(groups, [k + 1 for k in near])
+    rows, columns = np.nonzero(digit)
+    high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
+    if max(high, wide) < SMALLEST:
+        raise CourseError(f"the ink is {wide} × {high} pixels, too small to read: photograph the digit from nearer")
+    if digit.sum() / _width(digit) > LONGEST * max(high, wide):
+        raise CourseError("a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper")
+    if wide > WIDEST * high:
+        raise CourseError(
+            f"more than one digit, or one that lies on its side: the ink is {wide} × {high} pixels. Crop or turn the picture."
+        )
+    return digit
+
+
+def _groups(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Strokes with gaps smaller than GAP taken together: labels 1… where there is ink, (H, W); pixels, height and width of each."""
+    parts, _ = ndimage.label(ink, np.ones((3, 3)))
+    tall = max(max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in ndimage.find_objects(parts))
+    near = ndimage.distance_transform_edt(~ink) <= max(GAP / 2 * tall, 1.5)
+    groups = ndimage.label(near, np.ones((3, 3)))[0] * ink
+    places = ndimage.find_objects(groups)
+    highs, wides = (np.array([place[axis].stop - place[axis].start for place in places]) for axis in range(2))
+    return groups, np.bincount(groups.ravel())[1:], highs, wides
+
+
+def _width(ink: np.ndarray) -> float:
+    """The mean width of a mask's strokes in pixels: in a long bar the mean distance to the edge is a quarter of its width."""
+    inside = np.pad(ink, 1)
+    return 4 * float(ndimage.distance_transform_edt(inside)[inside].mean()) - 1 if ink.any() else 0.0
+
+
+def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
+    """The digit in the middle of a square as large as its longer side, averaged down to (20, 20), 0 to 1."""
+    longer = max(np.ptp(places) + 1 for places in np.nonzero(digit))
+    width = _width(digit) * BOX / longer
+    if width < THIN:  # a ballpoint from afar: averaged down, little of it would be left
+        grow = (PEN - width) / 2 * longer / BOX
+        margin = int(np.ceil(grow)) + 1
+        digit = ndimage.distance_transform_edt(~np.pad(digit, margin)) <= grow
+        tones = digit.astype(np.float32)
+    else:
+        tones = ink * ndimage.binary_dilation(digit, np.ones((3, 3)), iterations=max(1, longer // 100))
+    rows, columns = np.nonzero(digit)
+    (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in (rows, columns))
+    longer = max(bottom - top, right - left)
+    margin, step = longer + 1, longer / BOX  # so that the square lies inside, wherever the digit does
+    # the shorter side starts on a whole pixel of the 20, too: a digit that has this size already stays as it is
+    start = [low + margin - step * ((longer - extent) / 2 // step) for low, extent in ((left, right - left), (top, bottom - top))]
+    square = (*start, start[0] + longer, start[1] + longer)
+    image = Image.fromarray(np.pad(tones, margin).astype(np.float32))
+    how = Image.Resampling.BOX if longer > BOX else Image.Resampling.BILINEAR
+    return np.clip(np.asarray(image.resize((BOX, BOX), how, square)), 0, 1)
+
+
+def centred(box: np.ndarray) -> np.ndarray:
+    """A (20, 20) box of ink, 0 to 1 → (28, 28) uint8: brightest 255, moved by whole pixels until the centre of mass is on pixel 14.
+
+    Of a shape so lopsided that it would leave the picture, the centre comes as near as the edge lets it.
+    """
+    bright = np.floor(box / box.max() * 255 + 0.5).astype(np.uint8)
+    mass = box.sum(dtype=np.float64)
+    centre = [(box.sum(1 - axis, dtype=np.float64) * np.arange(BOX)).sum() / mass for axis in range(2)]
+    top, left = (int(np.clip(np.floor(MIDDLE - place + 0.5), 0, SIDE - BOX)) for place in centre)
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    image[top : top + BOX, left : left + BOX] = bright
+    return image
