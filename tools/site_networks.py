@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tools import export, site_results
-from utils import ROOT, export  # the only line that says where the ONNX export lives
+from tools import export, site_results  # export: the only line that says where the ONNX export lives
+from utils import ROOT
 
 NETWORKS = ("base", "bn_augmentation", "mnist_ultrasmall", "mnist_medium", "sprint_994", "voxel_best", "voxel_more_digits")
 KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "ReduceMean": "mean", "Gemm": "linear"}
