@@ -97,6 +97,10 @@ def mean_sd(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
+def _seeds(found: Sequence) -> str:
+    return f"{len(found)} seed{'s' * (len(found) != 1)}"
+
+
 def test_percents(found: list[Record]) -> list[float]:
     """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once, at the end."""
     return [percent(record.kept, "test") if "test_correct" in record.kept else record.facts.test.percent for record in found]
@@ -198,7 +202,7 @@ def family(experiments: Sequence[Experiment], link: str = "") -> str:
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
-        ours = f"**{mean_sd(test_percents(found))}** ({len(found)} seeds)"
+        ours = f"**{mean_sd(test_percents(found))}** ({_seeds(found)})"
         rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
 
@@ -254,7 +258,7 @@ def summary(results: Sequence) -> str:
         rows.append(
             [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]
         )
-    means = [f"{e.name}, held-out images: {mean_sd(values)} % ({len(values)} seeds)" for e, values in held.items()]
+    means = [f"{e.name}, held-out images: {mean_sd(values)} % ({_seeds(values)})" for e, values in held.items()]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])
 
 
@@ -279,6 +283,6 @@ def against_published(experiment: Experiment, facts: Facts) -> str:
     if facts.data.fingerprint != same.facts.data.fingerprint:
         conditions, within = f"on other data ({facts.data.name})", True
     return (
-        f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({len(found)} seeds); "
+        f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({_seeds(found)}); "
         f"{bits} as its seed {same.facts.seed}, {conditions}; {'within' if within else 'OUTSIDE'} the spread."
     )
