@@ -1,0 +1,65 @@
+"""Every command and every snippet that an exercise or README prints works as printed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from utils import ROOT
+
+PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
+# in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has names of its own
+RUNNER = """
+import contextlib, io, json, runpy, shlex, sys, traceback
+import train
+failed = []
+for kind, text in json.load(sys.stdin):
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            if kind == "python":
+                exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+            elif (words := shlex.split(text, comments=True))[1] == "train.py":
+                train.main(words[2:])
+            else:
+                sys.argv = words[2:]
+                runpy.run_module(words[2], run_name="__main__")
+    except SystemExit as stop:
+        if stop.code:
+            failed.append(f"{text}: exit status {stop.code}")
+    except BaseException:
+        failed.append(f"{text}: {traceback.format_exc(limit=-2)}")
+print(json.dumps(failed))
+"""
+
+
+def snippets(path) -> list[tuple[str, str]]:
+    """The commands and the Python of a page's fences, in order; of README the commands that need nothing but this machine."""
+    if path.suffix == ".ipynb":
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        fences = re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL)
+    else:
+        section = path.read_text().split("\n## Train\n")[1].split("\n### ")[0]
+        fences = [("bash", block) for block in re.findall(r"```\n(.*?)```", section, re.DOTALL)]
+    found = []
+    for kind, block in fences:
+        commands = [line for line in block.splitlines() if line.startswith("python ")]
+        found += [("command", line) for line in commands] if kind == "bash" else [("python", block)]
+    needs_more = re.compile(r"photo\.jpg|tools\.report runs|--search|--final-state")  # files, extras, or a prompt
+    return [(kind, text) for kind, text in found if kind == "python" or not needs_more.search(text)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_what_a_page_prints_to_be_typed_works(path, tmp_path):
+    wanted = snippets(path)
+    assert wanted, f"{path.name} prints nothing to try"
+    environment = os.environ | {"COURSE_SMOKE": "1", "COURSE_RUNS": str(tmp_path), "MPLBACKEND": "Agg", "COURSE_DATA": "nowhere"}
+    ended = subprocess.run(
+        [sys.executable, "-c", RUNNER], cwd=ROOT, env=environment, input=json.dumps(wanted), capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert json.loads(ended.stdout.splitlines()[-1]) == []
