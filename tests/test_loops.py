@@ -10,7 +10,7 @@ from tiny import RECIPE, dataset, tiny
 from torch import nn
 from torch.nn import functional as F
 
-from utils import CourseError, loops
+from utils import CourseError, ddp, loops
 from utils.data import Split
 from utils.experiments import Recipe
 from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept, make_optimizer
@@ -109,7 +109,7 @@ def test_continued_training_is_exact():
 def test_continuing_without_one_part_of_the_state_is_noticed(key):
     fresh = Training(begin(FULL), FULL, 0, 60).state_dict()
     if key == "processes":
-        fresh[key] = [loops.random_state()]
+        fresh[key] = [ddp.random_state()]
     assert not equal(*whole_and_continued(FULL, lambda state: {key: copy.deepcopy(fresh[key])}))
 
 

@@ -14,14 +14,17 @@ from utils import ROOT
 PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
 # in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has names of its own
 RUNNER = """
-import contextlib, io, json, runpy, shlex, sys, traceback
+import contextlib, io, json, pathlib, runpy, shlex, sys, tempfile, traceback
 import train
 failed = []
 for kind, text in json.load(sys.stdin):
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             if kind == "python":
-                exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+                with tempfile.TemporaryDirectory() as folder:
+                    snippet = pathlib.Path(folder, "snippet.py")
+                    snippet.write_text(text, encoding="utf-8")
+                    runpy.run_path(str(snippet))
             elif (words := shlex.split(text, comments=True))[1] == "train.py":
                 train.main(words[2:])
             else:

@@ -169,7 +169,7 @@ def best_usual(sides: dict[str, list[MEASURED]]) -> tuple[str, list[MEASURED]]:
 def more(row: str, usual: list[MEASURED]) -> str:
     """ "> " where the usual way gave up before it reached what the row is about."""
     target = re.search(r"time to ([\d.]+) %", row)
-    return "> " * bool(target and median(usual, "accuracy") < float(target[1]))
+    return "> " if target and median(usual, "accuracy") < float(target[1]) else ""
 
 
 @dataclass(frozen=True)

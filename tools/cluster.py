@@ -147,7 +147,7 @@ def connect(address: str, tasks: int, device: str) -> Iterator[Client]:
 
 
 def local_cluster(tasks: int, device: str) -> SpecCluster:
-    """One worker a GPU, or one a core where there are none; as many as there are tasks at most, with equal shares of the cores.
+    """One worker per GPU, or per core where there are none; as many as there are tasks at most, with equal shares of the cores.
 
     It listens on the loopback address alone.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tools.report import save_picture
-from utils import CourseError, models, photo, plans, plots, records, voxels
+from utils import CourseError, models, photo, plots, records, runs, voxels
 from utils.experiments import Experiment
 from utils.files import shown
 from utils.pretrained import load_pretrained
@@ -15,9 +15,9 @@ from utils.pretrained import load_pretrained
 
 def find(experiment: Experiment, seed: int = 0) -> Path:
     """The state dict of one's own finished run of this recipe, else of the published one. Raises CourseError if there is neither."""
-    own, root = plans.as_run(experiment), records.own_root()
-    if records.finished(own, seed, root):
-        return records.Run.of(own, seed, root).weights
+    mine = runs.own_run(experiment, seed)
+    if mine:
+        return mine.weights
     published = records.Run.of(experiment, seed)
     if seed == 0 and published.weights.is_file() and records.finished(experiment, seed):
         return published.weights
@@ -36,7 +36,8 @@ def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
     images = [_read(path) for path in paths]
     batch = torch.from_numpy(np.stack(images))
     if preprocess.kind == "voxels":  # the body of the digit, upright
-        batch = torch.from_numpy(np.stack([voxels.pair(image, (0,))[0] for image in images])).view(-1, *(voxels.SIDE,) * 3)
+        bodies = np.stack([voxels.voxelise(voxels.cloud(image)) for image in images])
+        batch = torch.from_numpy(bodies.astype(np.float32)).view(-1, *(voxels.SIDE,) * 3)
     with torch.inference_mode():
         outputs = model(preprocess(batch))
     probabilities = outputs if isinstance(models.layers(model)[-1], nn.Softmax) else outputs.softmax(1)

@@ -4,14 +4,17 @@ All processes and machines that see the same folder share one study: it is a jou
 killed loses the trial that it was at. Every trial, given up early or not, is also a line of the study that utils.trials reads.
 """
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-
 from utils import CourseError, ddp, runs, smoke, trials
 from utils.experiments import Experiment
 from utils.loops import Row
 from utils.records import own_root
+
+try:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+except ImportError as error:
+    raise CourseError(f"--search needs Optuna ({error}): python -m pip install -r requirements-extra.txt") from error
 
 HELD_OUT = 10_000  # training images, where the recipe holds out none
 

@@ -169,7 +169,7 @@ def seeds_table(one: dict, up: str = "") -> str:
     header = ["seed", "test, %", *parts, "train, %", "best epoch", "seconds", "log"]
     rows = []
     for seed in one["runs"]:
-        best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + " (held out)" * (seed["best"]["part"] == "valid")
+        best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + (" (held out)" if seed["best"]["part"] == "valid" else "")
         logs = " ".join(link(text, up + seed["log"].replace(".csv", text)) for text in (".csv", ".json"))
         numbers = [f"{seed['test']:.2f}", *(f"{seed['parts'][part]:.2f}" for part in parts), f"{seed['train']:.2f}"]
         rows.append([seed["seed"], *numbers, best, f"{seed['seconds']:,.0f}", logs])

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from utils.plots import GREY, TEST, TRAIN, WRONG, _finish
+from utils.plots import GREY, TEST, TRAIN, WRONG, finish
 
 
 def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[str, float] | None = None) -> Figure:
@@ -29,7 +29,7 @@ def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[
     axes.set(title=title, xlabel=xlabel, yticks=[], ylim=(len(groups) - 0.5, -0.65))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(alpha=0.25, axis="x")
-    return _finish(figure)
+    return finish(figure)
 
 
 def panels(pictures: dict[str, tuple[list[float], dict[str, list[float] | Tensor]]], xlabels: list[str], ylabel: str) -> Figure:
@@ -48,7 +48,7 @@ def panels(pictures: dict[str, tuple[list[float], dict[str, list[float] | Tensor
     for axes in places.flat[len(pictures) :]:
         axes.axis("off")
     figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    return _finish(figure)
+    return finish(figure)
 
 
 def gallery(pictures: list, titles: list[str], columns: int = 5, wrong: frozenset[int] | set[int] = frozenset()) -> Figure:
@@ -63,4 +63,4 @@ def gallery(pictures: list, titles: list[str], columns: int = 5, wrong: frozense
     for number, (place, picture, title) in enumerate(zip(places.flat, pictures, titles, strict=False)):
         place.imshow(picture, cmap="gray")
         place.set_title(title, fontsize=9, color=WRONG if number in wrong else "black")
-    return _finish(figure)
+    return finish(figure)

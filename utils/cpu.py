@@ -40,7 +40,7 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
 class FewChannels(nn.BatchNorm2d):
     """nn.BatchNorm2d: the same parameters, buffers, state dict and results (to rounding), faster for few channels on a CPU.
 
-    In channels-last layout PyTorch's CPU kernel keeps one row of per-channel sums a thread. With fewer than 16 float32
+    In channels-last layout PyTorch's CPU kernel keeps one row of per-channel sums per thread. With fewer than 16 float32
     channels two rows lie in one cache line, the cores take it from each other at every addition, and two threads are
     slower than one. There, in training, the same formula runs as whole-tensor reductions instead; everywhere else this
     *is* nn.BatchNorm2d.

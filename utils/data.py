@@ -69,13 +69,13 @@ class Dataset:
     def hold_out(self, n: int) -> "Dataset":
         """Move `n` training images to `valid`: the last n of a permutation pinned for all time (NumPy's RandomState 0).
 
-        Of voxels the two rows of a digit stay together, and their order stays upright, rotated.
+        The two rows of a digit's voxels stay together, and their order stays upright, rotated.
 
         Raises CourseError if there are not so many.
         """
         group = 2 if self.kind == "voxels" else 1
         if not 0 < n < len(self.train) or n % group:
-            even = "even, " * (group == 2)
+            even = "even, " if group == 2 else ""
             raise CourseError(f"valid = {n}: expected {even}1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images")
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train) // group))
         rows = (order[:, None] * group + torch.arange(group)).flatten()

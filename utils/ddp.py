@@ -147,6 +147,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", here)
 
 
+def random_state() -> dict:
+    """Every global random state of this process that training draws from."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
 def shard(n: int) -> tuple[slice, float]:
     """Which of a batch's n images are this process's, and the factor of its mean loss: averaged over the processes, these make the
     mean over the batch. A process that gets none takes the first image at factor 0, for it must meet the others in backward()."""

@@ -42,7 +42,7 @@ class _Shapes(fx.Interpreter):
 def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
     """The rows of a network's picture, from an input of `shape` (without N). Batch norm, ReLU and the like stand in the row before them."""
     was_training = model.training
-    nodes = [node for node in models._graph(model.eval()) if node.op != "output"]
+    nodes = [node for node in models.graph(model.eval()) if node.op != "output"]
     _Shapes(fx.GraphModule(model, nodes[0].graph)).run(torch.zeros(1, *shape))
     model.train(was_training)
     found, row, seen = [], {}, set()

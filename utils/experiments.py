@@ -43,7 +43,7 @@ class Recipe:
     epochs: int = 15  # passes over the training images
     patience: int = 0  # stop after so many epochs that are no better on the held-out images and keep the best one's weights; 0: the last's
     keep: str = "accuracy"  # by what early stopping calls an epoch better: accuracy or loss
-    batch_size: int = 1024  # images a step
+    batch_size: int = 1024  # images per step
     optimizer: str = "adam"  # adam, adamw, sgd (Nesterov's momentum) or heavy_ball (SGD with classical momentum)
     lr: float = 0.01  # learning rate; the peak, for one_cycle
     weight_decay: float = 0.0  # of the optimizer; also --l2
@@ -52,7 +52,7 @@ class Recipe:
     schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, after three no better epochs)
     drop_at: int = 12  # the epoch from which `step` takes a tenth
     warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
-    average: float = 0.0  # test and keep the weights' running average over the steps, with this decay a step; 0: the last weights
+    average: float = 0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
     dropout: float = 0.0  # fraction of features set to 0 in training
     label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
@@ -373,7 +373,8 @@ VOXEL_MORE_DIGITS = Experiment(
     seeds=2,
 )
 
-# The frontier: the fewest parameters that reach 99, 99.4 and 99.5 %, and the best that 100,000 of them, or one core in an evening, can do.
+# The frontier: the fewest parameters that reach what an experiment is named for, and the best of so many parameters, or of one core in an
+# evening.
 # Networks this small don't overfit: what helps is time, a high rate that falls to nothing, and only as much augmentation as they can bear.
 FRONTIER_99 = Experiment(
     "frontier_99",

@@ -81,7 +81,7 @@ def code() -> Code:
 
     try:
         changed = git("status", "--porcelain", "--", *paths, "utils/experiments.py", "utils/runs.py")
-        return Code(git("rev-parse", "HEAD") + "+changes" * bool(changed), sources)
+        return Code(git("rev-parse", "HEAD") + ("+changes" if changed else ""), sources)
     except (OSError, subprocess.CalledProcessError):
         return Code("unknown", sources)
 

@@ -21,6 +21,10 @@ from utils.experiments import Recipe
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
 
+class Unfit(CourseError):
+    """A state to continue from that does not fit the network and recipe; the message says in what."""
+
+
 @dataclass(frozen=True)
 class Score:
     """loss: mean cross-entropy; correct of total images. Raises ValueError for what no evaluation can give."""
@@ -113,7 +117,7 @@ class Training:
             "order": self.order.get_state(),
             "numbers": self.numbers.get_state(),
             "device": self.numbers.device.type,
-            "processes": ddp.gather(random_state()),
+            "processes": ddp.gather(ddp.random_state()),
             "history": self.history,
             "best": self.best,
         }
@@ -137,20 +141,9 @@ class Training:
         if state["device"] == self.numbers.device.type:
             self.numbers.set_state(state["numbers"])
             if ddp.rank() < len(state["processes"]):  # else there were fewer processes before: this one begins as it was seeded
-                set_random_state(state["processes"][ddp.rank()])
+                ddp.set_random_state(state["processes"][ddp.rank()])
         else:
             self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
-
-
-def random_state() -> dict:
-    """Every global random state of this process that training draws from."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def set_random_state(state: dict) -> None:
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -168,7 +161,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
-    """The recipe's learning rate; `steps`: batches an epoch."""
+    """The recipe's learning rate; `steps`: batches per epoch."""
     if recipe.schedule == "one_cycle":
         return lr_scheduler.OneCycleLR(
             optimizer,
@@ -201,11 +194,14 @@ def fit(
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
     echo: one progress bar per epoch (in a terminal or a notebook) and its log lines.
 
-    Raises CourseError when the loss is no longer finite; what was saved before stays.
+    Raises CourseError when the loss is no longer finite (what was saved before stays), Unfit for a state that does not fit.
     """
     training = Training(model, recipe, seed, len(data.train))
     if state:
-        training.load_state_dict(state)
+        try:
+            training.load_state_dict(state)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # whatever a state may hold
+            raise Unfit(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
@@ -253,7 +249,7 @@ def kept(history: list[Row], recipe: Recipe) -> Row:
 def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     """One pass over the training set in a new random order. Sums stay on the device; nothing waits for it but the bar.
 
-    Of several processes each draws the same order and takes its shard of every batch (see utils.ddp); all return
+    Several processes draw the same order, and each takes its shard of every batch (see utils.ddp); all return
     the score over the whole set: the plain cross-entropy, whether the recipe smooths labels or not.
     """
     model, smoothing = training.wrapped.train(), training.recipe.label_smoothing
@@ -271,7 +267,7 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
             training.step(loss)
             plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach()
             loss_sum += plain * len(rows)
-            correct += (logits.argmax(1) == targets).sum() * bool(factor)
+            correct += (logits.argmax(1) == targets).sum() * (factor > 0)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
                 batches.set_description(f"loss={plain.item():.4f} batch_id={batch_id}", refresh=False)
     ddp.reduce_epoch(training.model, loss_sum, correct)

@@ -244,7 +244,7 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
 def voxel_reference(dropout: float = 0.25, coloured: bool = True) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits in 4,279,082 parameters, coloured first; twice ``dropout`` before the last layer."""
     return nn.Sequential(
-        *[Oranges()] * coloured,  # the reference's input: 3×16×16×16
+        *([Oranges()] if coloured else []),  # the reference's input: 3×16×16×16
         nn.Conv3d(3 if coloured else 1, 8, 3, padding=1),  # 8×16×16×16  RF 3
         nn.Conv3d(8, 16, 3, padding=1),  # 16×16×16×16  RF 5
         nn.ReLU(inplace=True),
@@ -423,7 +423,8 @@ class _Tracer(fx.Tracer):
         return not any(module.children())
 
 
-def _graph(model: nn.Module) -> list[fx.Node]:
+def graph(model: nn.Module) -> list[fx.Node]:
+    """Every step that the data take through a network, in order."""
     return list(_Tracer().trace(model).nodes)
 
 
@@ -432,7 +433,7 @@ SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Conv3d, nn.MaxPool3d)
 
 def layers(model: nn.Module) -> list[nn.Module]:
     """The layers without layers inside, in the order in which an input meets them; one that is used again is there again."""
-    return [model.get_submodule(node.target) for node in _graph(model) if node.op == "call_module"]
+    return [model.get_submodule(node.target) for node in graph(model) if node.op == "call_module"]
 
 
 def input_shape(model: nn.Module) -> tuple[int, ...]:
@@ -451,7 +452,7 @@ def count_folded(model: nn.Module) -> int:
 
     Scales vanish in the convolution's weights and shifts become its bias, unless the convolution is used more than once.
     """
-    nodes = [node for node in _graph(model) if node.op == "call_module"]
+    nodes = [node for node in graph(model) if node.op == "call_module"]
     uses = [node.target for node in nodes]
     shared = {id(layer): sum(model.get_submodule(name) is layer for name in uses) for layer in map(model.get_submodule, uses)}
     saved = 0
@@ -472,7 +473,7 @@ def receptive_field(model: nn.Module) -> int:
     """
     seen: dict[fx.Node, tuple[int, int]] = {}  # field and jump of each value
     widest = 1
-    for node in _graph(model):
+    for node in graph(model):
         inputs = [seen[before] for before in node.all_input_nodes if before in seen]
         field, jump = max(inputs, default=(1, 1))
         layer = model.get_submodule(node.target) if node.op == "call_module" else None

@@ -75,5 +75,6 @@ def costs(*experiments: "Experiment") -> None:
         seconds = sorted(record.facts.seconds for record in found)[len(found) // 2]
         where, threads = found[0].facts.environment.device, found[0].facts.environment.threads
         time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-        lines.append(f"- `{experiment.name}`: {time} for one seed ({where}, {threads} thread{'s' * (threads > 1)}; median of {len(found)})")
+        width = f"{threads} thread" if threads == 1 else f"{threads} threads"
+        lines.append(f"- `{experiment.name}`: {time} for one seed ({where}, {width}; median of {len(found)})")
     markdown("What training takes, from the published logs (other processes ran beside):\n\n" + "\n".join(lines))

@@ -100,7 +100,7 @@ def require_fit(experiment: Experiment) -> None:
 def pick_device(name: str = "auto") -> torch.device:
     """ "auto" → CUDA, then MPS, then CPU; else the device of that name. Raises CourseError if it is not there.
 
-    Of several processes each gets a GPU of its own machine for itself, or all of them the CPU.
+    Where several processes train together, each gets a GPU of its machine for itself, or all of them the CPU.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if ddp.world_size() > 1:

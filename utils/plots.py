@@ -17,7 +17,7 @@ from torch.nn import functional as F
 TRAIN, TEST, GREY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
 
 
-def _finish(figure: Figure) -> Figure:
+def finish(figure: Figure) -> Figure:
     figure.set_facecolor("white")
     plt.close(figure)  # a notebook shows what a cell returns; without this it would show it twice
     return figure
@@ -50,7 +50,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
         axes.grid(alpha=0.25)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="best", frameon=False)
-    return _finish(figure)
+    return finish(figure)
 
 
 def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
@@ -62,7 +62,7 @@ def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
     for place, image, title in zip(axes.flat, images, titles, strict=False):
         place.imshow(image.squeeze(0).cpu().numpy(), cmap="gray_r")
         place.set_title(title, fontsize=9)
-    return _finish(figure)
+    return finish(figure)
 
 
 def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("original", "copy")) -> Figure:
@@ -97,7 +97,7 @@ def steps(names: list[str], seconds: list[float]) -> Figure:
     axes.set(xscale="log", xlabel="seconds to 99 % on the test set (training only)", xlim=(left, max(seconds) * 1.5), yticks=[])
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
-    return _finish(figure)
+    return finish(figure)
 
 
 def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str) -> Figure:
@@ -108,7 +108,7 @@ def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
-    return _finish(figure)
+    return finish(figure)
 
 
 def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name: str = "") -> Figure:
@@ -127,10 +127,10 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
                 dark = wrong[row, column] > 0.6 * wrong.max()
                 axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true")
-    axes.set_title(f"{name}{': ' * bool(name)}{int(wrong.sum())} of {len(labels)} wrong")
+    axes.set_title(f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong")
     axes.set_xticklabels(classes)
     axes.set_yticklabels(classes)
-    return _finish(figure)
+    return finish(figure)
 
 
 def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
@@ -152,7 +152,7 @@ def kernels(weight: Tensor, columns: int = 5) -> Figure:
         shown = place.imshow(kernel[0].numpy(), **_signed(weight))
         place.set_title(f"kernel {number}", fontsize=9)
     figure.colorbar(shown, ax=axes.ravel().tolist(), shrink=0.8)
-    return _finish(figure)
+    return finish(figure)
 
 
 def _signed(values: Tensor) -> dict:
@@ -172,7 +172,7 @@ def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
         place.set_title(f"map {number}", fontsize=9)
     axes[-1, -1].imshow(original[0].cpu().numpy(), cmap="gray_r")
     axes[-1, -1].set_title("original", fontsize=9)
-    return _finish(figure)
+    return finish(figure)
 
 
 def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
@@ -203,7 +203,7 @@ def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
         for row in range(2):
             axes[block + row + 1, column].imshow(answers[row, number].numpy(), **_signed(answers))
     flat = answers.flatten(2)
-    return _finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
+    return finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
 
 
 def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((20, -50), (10, 0))) -> Figure:
@@ -228,7 +228,7 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
             axes.view_init(elevation, azimuth)
             axes.set(xticklabels=[], yticklabels=[], zticklabels=[], title=title if column == 0 else "")
             axes.set_box_aspect([1, 1, 1])
-    return _finish(figure)
+    return finish(figure)
 
 
 def frontier(ours: list, theirs: list) -> Figure:
@@ -240,7 +240,7 @@ def frontier(ours: list, theirs: list) -> Figure:
     figure, (size, time) = plt.subplots(2, 1, figsize=(5.4, 9), layout="constrained")
     for chosen, face in ((True, "none"), (False, GREY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
-        label = "reported by others" + ", chosen on the test set" * chosen
+        label = "reported by others, chosen on the test set" if chosen else "reported by others"
         size.scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GREY, label=label)
     figure.get_layout_engine().set(hspace=0.06)
     names = []
@@ -257,7 +257,7 @@ def frontier(ours: list, theirs: list) -> Figure:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         ends = [(x, y + side * (bar or 0)) for x, y, bar in zip(x, y, bars, strict=True) for side in (-1, 0, 1)]
-        ends += [(p.parameters, p.accuracy) for p in theirs] * (field == "parameters")
+        ends += [(p.parameters, p.accuracy) for p in theirs if field == "parameters"]
         names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends))
     size.set(xlabel="parameters", title="accuracy against size")
     time.set(xlabel="seconds of training, one seed (processors were shared)", title="accuracy against time")
@@ -265,7 +265,7 @@ def frontier(ours: list, theirs: list) -> Figure:
     figure.canvas.draw()  # lays out: only now it is known what lies where
     for axes, wanted, points in names:
         _name(axes, wanted, axes.transData.transform(points) if points else [])
-    return _finish(figure)
+    return finish(figure)
 
 
 def _name(axes: plt.Axes, wanted: list[tuple[str, float, float]], points: list) -> None:

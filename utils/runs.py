@@ -12,7 +12,7 @@ from utils import ROOT, CourseError, cpu, ddp, facts, files, models, records, sm
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
 from utils.files import shown
-from utils.loops import Row, Score, Training, describe, evaluate, fit, kept
+from utils.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
 from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted
 from utils.pretrained import load_model
 from utils.records import Begun, DataFacts, Facts, Normalisation, Record, Run
@@ -160,12 +160,8 @@ def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) 
     except KeyboardInterrupt:
         done = "after its last finished epoch" if plan.own.checkpoint.is_file() else "from the start (no epoch was finished)"
         raise Interrupted(f"{plan.title}: interrupted. The same command continues it {done}.") from None
-    except RuntimeError as error:
-        if decision.state is None or isinstance(error, CourseError):
-            raise
-        raise CourseError(
-            f"{shown(plan.own.checkpoint)} does not fit this run ({' '.join(str(error).split())[:160]}). Delete it to start anew."
-        ) from error
+    except Unfit as error:
+        raise CourseError(f"{shown(plan.own.checkpoint)} does not fit this run ({error}). Delete it to start anew.") from error
     plain = models.build(recipe.model, recipe.dropout)
     plain.load_state_dict(model.to("cpu", memory_format=torch.contiguous_format).state_dict())
     return plain.eval(), history
@@ -246,7 +242,7 @@ def read_published(experiment: Experiment, seed: int, echo: bool = True) -> Resu
         if found is None:
             said = "its recipe was changed" if not experiment.registered else f"seed {seed} is not published by its present recipe"
             raise CourseError(f"{experiment.name}: {said}, so there is no published run to read. Train it (RETRAIN = True).")
-        mine = records.finished(experiment, seed, records.own_root())
+        mine = own_run(experiment, seed)
         if mine and echo:
             print(f"A run of your own lies in {shown(mine.log)}: RETRAIN = True reads it.")
         return show_finished(experiment, found, Run.of(experiment, seed), load(experiment), echo)
@@ -254,12 +250,17 @@ def read_published(experiment: Experiment, seed: int, echo: bool = True) -> Resu
     return ddp.on_rank0(read)
 
 
+def own_run(experiment: Experiment, seed: int) -> Run | None:
+    """A reader's own finished run of this very recipe; None if there is none."""
+    own, root = as_run(experiment), records.own_root()
+    return Run.of(own, seed, root) if records.finished(own, seed, root) else None
+
+
 def read_own_or_published(experiment: Experiment, seed: int, echo: bool = True) -> Result:
     """A reader's own finished run of this very recipe, else the published one. Raises CourseError if there is neither."""
-    own = as_run(experiment)
-    mine = records.finished(own, seed, records.own_root())
+    mine = own_run(experiment, seed)
     if mine:
-        return show_finished(own, mine, Run.of(own, seed, records.own_root()), load(own), echo)
+        return show_finished(as_run(experiment), records.read_record(mine), mine, load(as_run(experiment)), echo)
     return read_published(experiment, seed, echo)
 
 

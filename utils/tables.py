@@ -98,7 +98,7 @@ def mean_sd(values: Sequence[float]) -> str:
 
 
 def _seeds(found: Sequence) -> str:
-    return f"{len(found)} seed{'s' * (len(found) != 1)}"
+    return "1 seed" if len(found) == 1 else f"{len(found)} seeds"
 
 
 def test_percents(found: list[Record]) -> list[float]:
@@ -139,7 +139,7 @@ def results(link: str = "") -> str:
     rows = [
         [
             name(e, link),
-            f"**{mean_sd(test_percents(runs))}**{'†' * bool(e.recipe.patience)}",
+            headline(e, runs),
             len(runs),
             f"{runs[0].facts.parameters:,}",
             e.recipe.epochs,
@@ -148,6 +148,11 @@ def results(link: str = "") -> str:
         for e, runs in found.items()
     ]
     return "\n\n".join([table(header, rows, right="seeds parameters epochs"), *early_stopping(found)])
+
+
+def headline(experiment: Experiment, found: list[Record]) -> str:
+    """Test accuracy over the seeds, with a dagger where early stopping chose the epoch."""
+    return f"**{mean_sd(test_percents(found))}**{'†' if experiment.recipe.patience else ''}"
 
 
 def early_stopping(found: dict[Experiment, list[Record]]) -> list[str]:
@@ -170,14 +175,14 @@ def against_references() -> str:
         rows.append(
             [
                 e.name,
-                f"{figure.test:.2f}{'*' * bool(figure.note)}",
+                f"{figure.test:.2f}{'*' if figure.note else ''}",
                 f"**{mean_sd(test_percents(runs))}**",
                 f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not looked at",
                 f"{source}, {figure.where}",
             ]
         )
         notes += [f"\\* {e.name}: {figure.note}"] if figure.note else []
-    named = [f"{key}: “{one.name}”{', address not known' * (one.address is None)}" for key, one in references().references.items()]
+    named = [f"{key}: “{one.name}”{'' if one.address else ', address not known'}" for key, one in references().references.items()]
     return "\n\n".join([table(header, rows), *notes, "Sources. " + "; ".join(named) + "."])
 
 
@@ -189,9 +194,8 @@ def voxels(link: str = "") -> str:
     for e, runs in found.items():
         apart = [mean_sd([record.facts.parts[part].percent for record in runs]) for part in ("upright", "rotated")]
         valid = f"{statistics.mean(percent(record.kept, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
-        mean = f"**{mean_sd(test_percents(runs))}**{'†' * bool(e.recipe.patience)}"
         train = f"{statistics.mean(train_percents(runs)):.2f}"
-        rows.append([name(e, link), mean, *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
+        rows.append([name(e, link), headline(e, runs), *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
     return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *early_stopping(found)])
 
 

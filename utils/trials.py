@@ -91,10 +91,10 @@ def table(experiment: Experiment, most: int = 12) -> str:
     for row in rows:
         row[0] = row[0] or "**kept**"
     pruned = sum(trial.pruned for trial in read(experiment.name))
-    left = [f"{len(tried) - most} more, all below these" * (len(tried) > most), f"{pruned} given up early" * bool(pruned)]
-    note = "; ".join(filter(None, left))
-    held = f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images{f'; {note}' if note else ''}."
-    return f"{tables.table(['what differs', 'epochs', 'held-out, mean ± sd', 'seeds'], rows, right='epochs seeds')}\n\n{held}"
+    notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
+    notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []
+    notes += [f"{pruned} given up early"] if pruned else []
+    return f"{tables.table(['what differs', 'epochs', 'held-out, mean ± sd', 'seeds'], rows, right='epochs seeds')}\n\n{'; '.join(notes)}."
 
 
 def better(experiment: Experiment) -> list[Tried]:
