@@ -1,0 +1,79 @@
+"""A search adds every recipe that it tried to the study, goes on where it was, and gives up what falls behind."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+from tiny import TINY
+
+from utils import CourseError, runs, trials
+from utils.experiments import EXPERIMENTS
+
+optuna = pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
+
+SPACE = {"lr": (0.001, 0.1), "rotate": (0.0, 5.0, 10.0), "batch_size": (128, 256)}
+
+
+@pytest.fixture
+def searched(scratch, monkeypatch):
+    """The tiny experiment with a search space and images held out, in an empty repository."""
+    experiment = replace(TINY.but(valid=300, epochs=2), search=SPACE)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    return experiment
+
+
+def test_every_recipe_tried_is_a_line_of_the_study_and_drawn_from_the_space(searched):
+    from tools import search
+
+    text = search.run(searched, 3, "cpu", echo=False)
+    found = trials.read("tiny")
+    assert len(found) == 3 and text.count("\n| ") >= 2
+    for trial in found:
+        assert trial.valid.total == 300 and trial.seed == 0 and 0.001 <= trial.recipe.lr <= 0.1
+        assert trial.recipe.rotate in SPACE["rotate"] and trial.recipe.batch_size in SPACE["batch_size"]
+        assert trial.recipe.changes(searched.recipe).keys() <= set(SPACE)
+
+
+def test_a_search_goes_on_with_the_study_that_is_there(searched):
+    from tools import search
+
+    search.run(searched, 1, "cpu", echo=False)
+    search.run(searched, 2, "cpu", echo=False)
+    assert len(search.open_study(searched).trials) == 3 == len(trials.read("tiny"))
+
+
+def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched, scratch, monkeypatch):
+    from tools import search
+
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    search.run(searched, 2, "cpu", echo=False)
+    kept, pruned = trials.read("tiny")
+    assert (kept.pruned, pruned.pruned) == (False, True) and (kept.epoch, pruned.epoch) == (2, 1)
+    assert [trial.state.name for trial in search.open_study(searched).trials] == ["COMPLETE", "PRUNED"]
+    assert not list((scratch / "runs" / "unfinished").glob("*.pt")) and "1 given up early" in trials.table(searched)
+
+
+def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):
+    from tools import search
+
+    def full(*_, **__):
+        raise CourseError("no space left")
+
+    monkeypatch.setattr(runs, "run", full)
+    with pytest.raises(CourseError, match="no space left"):
+        search.run(searched, 1, "cpu", echo=False)
+
+
+@pytest.mark.parametrize(("experiment", "n"), [(TINY, 3), (replace(TINY, search=SPACE), 0)], ids=["no space", "no trial"])
+def test_a_search_that_can_not_be_meant_is_one_line(experiment, n):
+    from tools import search
+
+    with pytest.raises(CourseError, match="tiny: expected a search space beside its recipe"):
+        search.run(experiment, n)
+
+
+def test_without_optuna_one_line_tells_how_to_get_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "tools.search", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(CourseError, match=r"--search needs Optuna .*requirements-extra\.txt"):
+        import tools.search  # noqa: F401
