@@ -312,10 +312,20 @@ def _used_again(times: int, into: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(*(layer for use in uses for layer in use))
 
 
-def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int = 1) -> nn.Sequential:
+def _pooled(width: int, placed: bool) -> nn.Module:
+    """(N, C, 7, 7) → (N, C, 1, 1): the plain average; or `placed`, a weight for each row times one for each column, of every map its own.
+
+    Chen et al. 2018, "MobileFaceNets", weigh all places of a map on their own; two thin kernels do with 14 numbers instead of 49.
+    """
+    if not placed:
+        return nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(nn.Conv2d(width, width, (7, 1), groups=width, bias=False), nn.Conv2d(width, width, (1, 7), groups=width, bias=False))
+
+
+def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int = 1, placed: bool = False) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 3,170 parameters: depthwise-separable blocks, three of them residual.
 
-    times: how often each residual block is used, with the same weights.
+    times: how often each residual block is used, with the same weights. placed: where in a map something was seen counts, too.
     """
     return nn.Sequential(
         nn.Conv2d(1, stem, 3, padding=1, bias=False),  # 8×28×28  RF 3
@@ -327,14 +337,14 @@ def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int =
         _used_again(times, width),  # 24×14×14  RF 16
         nn.MaxPool2d(2),  # 24×7×7  RF 18
         _used_again(times, width),  # 24×7×7  RF 26
-        nn.AdaptiveAvgPool2d(1),
+        _pooled(width, placed),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(width, 10),
     )
 
 
-def recurrent(dropout: float = 0.0, width: int = 16, times: int = 3, kernel: int = 3) -> nn.Sequential:
+def recurrent(dropout: float = 0.0, width: int = 16, times: int = 3, kernel: int = 3, placed: bool = False) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 938 parameters: one separable convolution, used again and again.
 
     times: how often before, and how often after the second pool. The weights are the same, each use has a batch norm of its own.
@@ -348,7 +358,7 @@ def recurrent(dropout: float = 0.0, width: int = 16, times: int = 3, kernel: int
         uses[: 2 * times],  # 16×14×14  RF 16
         nn.MaxPool2d(2),  # 16×7×7  RF 18
         uses[2 * times :],  # 16×7×7  RF 42
-        nn.AdaptiveAvgPool2d(1),
+        _pooled(width, placed),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(width, 10),
