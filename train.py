@@ -13,7 +13,7 @@ import torch
 from utils import CourseError, ddp, plans, runs, tables
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 
-FLAGS = [field for field in fields(Recipe) if field.name != "model"]
+FLAGS = {"model": ["--network"], "weight_decay": ["--weight-decay", "--l2"]}  # --model is one more experiment
 Task = tuple[Experiment, int]  # an experiment and a seed
 
 
@@ -25,7 +25,7 @@ def comments() -> dict[str, str]:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="names from --list, or all")
-    parser.add_argument("--model", action="append", default=[], metavar="EXPERIMENT", help="one more name, as a flag")
+    parser.add_argument("--model", action="append", default=[], dest="more", metavar="EXPERIMENT", help="one more name, as a flag")
     parser.add_argument("--list", action="store_true", help="show all experiments and exit")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=seed_range, dest="seeds", metavar="K", help="train with seed K alone (default: 0)")
@@ -51,11 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     recipe = parser.add_argument_group("recipe", "override a field of the experiments")
     explained = comments()
-    for field in FLAGS:
-        flags = [f"--{field.name.replace('_', '-')}", *(["--l2"] if field.name == "weight_decay" else [])]
+    for field in fields(Recipe):
+        flags = FLAGS.get(field.name, [f"--{field.name.replace('_', '-')}"])
         kind = yes_or_no if field.type is bool else field.type
         text = explained[field.name].replace("%", "%%")
-        recipe.add_argument(*flags, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=text)
+        recipe.add_argument(*flags, type=kind, default=argparse.SUPPRESS, dest=field.name, metavar=kind.__name__.upper(), help=text)
     parser.error = fail
     return parser
 
@@ -116,12 +116,12 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 def chosen(options: argparse.Namespace) -> list[Experiment]:
     """The experiments named, with the overridden fields. Raises CourseError."""
-    names = options.names + options.model
+    names = options.names + options.more
     names = list(EXPERIMENTS) if names == ["all"] else names
     for name in names:
         if name not in EXPERIMENTS:
             raise CourseError(f"no experiment is called {name!r}: {did_you_mean(name, [*EXPERIMENTS, 'all'])}")
-    changes = {field.name: getattr(options, field.name) for field in FLAGS if hasattr(options, field.name)}
+    changes = {field.name: getattr(options, field.name) for field in fields(Recipe) if hasattr(options, field.name)}
     try:
         return [EXPERIMENTS[name].but(**changes) for name in names]
     except ValueError as error:

@@ -319,7 +319,8 @@ def _pooled(width: int, placed: bool) -> nn.Module:
     """
     if not placed:
         return nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(nn.Conv2d(width, width, (7, 1), groups=width, bias=False), nn.Conv2d(width, width, (1, 7), groups=width, bias=False))
+    rows, columns = (nn.Conv2d(width, width, kernel, groups=width, bias=False) for kernel in ((7, 1), (1, 7)))
+    return nn.Sequential(rows, columns)
 
 
 def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int = 1, placed: bool = False) -> nn.Sequential:
