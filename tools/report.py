@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from tools import bench, stale
+from tools import again, bench, stale
 from utils import ROOT, CourseError, data, diagrams, files, models, plots, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
@@ -31,6 +31,7 @@ SECTIONS = {
     "references": tables.against_references,
     "voxels": tables.voxels,
     "family": lambda: tables.family(FAMILY),
+    "machines": again.section,
     "speed": bench.section,
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"

@@ -62,11 +62,11 @@ def environment(device: torch.device, processes: int = 1) -> Environment:
 
 
 def processor() -> str:
-    """The processor's name; the architecture where the system does not tell."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    """The processor's name, with family and model where Linux tells them (rented machines hide much of a name); else the architecture."""
+    with suppress(OSError, KeyError):
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+        return f"{said['model name']} (family {said['cpu family']}, model {said['model']})"
     return platform.processor() or platform.machine()
 
 

@@ -1,0 +1,112 @@
+"""Published runs trained again, here: do the bits come out the same, and if not, how far off are the accuracies?
+
+python -m tools.again sprint --seeds 20              as published, on this machine
+python -m tools.again sprint --seeds 20 --threads 2  and where something else differs
+
+Each run adds a line to logs/again.jsonl, from which README's table of machines is made. Nothing that is published changes.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from utils import ROOT, CourseError, facts, files, records, runs, tables
+from utils.experiments import EXPERIMENTS
+from utils.loops import Score
+from utils.records import Record
+
+PATH = ROOT / "logs" / "again.jsonl"
+
+
+@dataclass(frozen=True)
+class Again:
+    """One published run, trained again. sha256: of the state dict that came out."""
+
+    name: str
+    seed: int
+    environment: facts.Environment
+    code: facts.Code
+    test: Score
+    sha256: str
+    finished: str
+
+    @property
+    def title(self) -> tuple[str, str, int, str]:
+        """Experiment, device, threads, torch: what a row of the table is about."""
+        return self.name, self.environment.device, self.environment.threads, self.environment.torch.split("+")[0]
+
+
+def train(published: Record) -> Again:
+    """Train a published run once more, in a folder that is thrown away."""
+    then = published.facts
+    with tempfile.TemporaryDirectory() as folder:
+        now = runs.run(EXPERIMENTS[then.name], then.seed, device="cpu", publish=False, again=True, root=Path(folder), echo=False).facts
+    return Again(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished)
+
+
+def recorded() -> list[Again]:
+    """All lines so far. Raises CourseError for one that can't be read."""
+    return files.read_lines(PATH, Again)
+
+
+def rows() -> list[list[object]]:
+    """One row for each experiment and each kind of conditions in which it was trained again."""
+    groups: dict[tuple, list[Again]] = {}
+    for line in recorded():
+        groups.setdefault(line.title, []).append(line)
+    table = []
+    for title, lines in sorted(groups.items()):
+        then = {record.facts.seed: record.facts for record in records.published(EXPERIMENTS[title[0]])}
+        latest = {line.seed: line for line in lines if line.seed in then}  # who trains twice corrects himself
+        if latest:
+            pairs = [(line, then[seed]) for seed, line in sorted(latest.items())]
+            same = sum(line.sha256 == fact.sha256 for line, fact in pairs)
+            now, before = ([one.test.percent for one in side] for side in zip(*pairs, strict=True))
+            apart = max(abs(line.test.correct - fact.test.correct) for line, fact in pairs)
+            table.append([*title, f"{same} of {len(pairs)}", tables.mean_sd(now), tables.mean_sd(before), apart])
+    return table
+
+
+def section() -> str:
+    """README's table of what another machine, another number of threads or another version changes."""
+    found = rows()
+    if not found:
+        return "No published run has been trained again yet: `python -m tools.again NAME`."
+    header = ["experiment", "device", "threads", "torch", "same bits", "here %", "published %", "most images apart"]
+    return tables.table(header, found, right="threads")
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.again", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one")
+    options = parser.parse_args(words)
+    torch.set_num_threads(options.threads)
+    for name in options.names:
+        if name not in EXPERIMENTS:
+            raise CourseError(f"no experiment is called {name!r}: expected one that `python train.py --list` shows")
+        published = records.published(EXPERIMENTS[name])
+        if not published:
+            raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
+        for record in published[: options.seeds]:
+            again = train(record)
+            files.append_line(PATH, again)
+            verdict = "the same bits" if again.sha256 == record.facts.sha256 else "other bits"
+            print(
+                f"{name}, seed {again.seed}: {again.test.percent:.2f} %, published {record.facts.test.percent:.2f} %: {verdict}", flush=True
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CourseError as error:
+        sys.exit(f"again: {error}")
