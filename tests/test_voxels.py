@@ -249,11 +249,11 @@ def test_fresh_recipes_draw_every_grid_anew(fresh):
     assert (seen[0].sum((1, 2, 3, 4)).sort().values == seen[1].sum((1, 2, 3, 4)).sort().values).all() != fresh
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes):
+@pytest.mark.parametrize("processes, bent", [(2, 0.0), (3, 0.0), (2, 0.7)])
+def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, bent):
     """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
     images, rows = torch.from_numpy(FALLBACK).repeat(3, 1, 1)[:, None], torch.arange(36) // 2 + torch.arange(36) % 3
-    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0)
+    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=bent)
 
     def drawn(shard):
         return augment.augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
@@ -266,6 +266,18 @@ def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes):
     # the control: a shard that draws for itself alone gets other angles
     alone = augment.augmentation(recipe, torch.Generator().manual_seed(0))(images[::processes], rows[::processes])
     assert not torch.equal(alone, whole[::processes])
+
+
+def test_digits_are_bent_before_they_are_drawn_as_bodies():
+    images, rows = torch.from_numpy(FALLBACK)[:, None], torch.zeros(len(FALLBACK), dtype=torch.long)  # upright ones alone
+
+    def drawn(strength):
+        recipe = Recipe("voxel_best", data="mnist3d", fresh=True, elastic=strength)
+        return augment.augmentation(recipe, torch.Generator().manual_seed(0))(images, rows)
+
+    still = torch.from_numpy(voxels.pairs(FALLBACK, (0,))[::2]).view(-1, 1, 16, 16, 16)
+    apart = [(drawn(strength) - still).abs().mean() for strength in (0.0, 0.5, 1.0)]
+    assert apart[0] < 0.01 < apart[1] < apart[2]  # 0: but for points on a boundary of two voxels
 
 
 def test_all_of_mnist_is_there_to_be_drawn_from(mnist):

@@ -28,8 +28,14 @@ def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
     drawn from `generator`, on the images' device, for the whole batch, whatever the shard: several processes deform as one does.
     """
     deform = {"rotate": recipe.rotate, "scale": recipe.scale, "shear": recipe.shear}
-    if recipe.fresh:  # rows 2i are upright, rows 2i + 1 rotated
-        return lambda images, rows, shard=WHOLE: fresh_grids(images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard)
+
+    def draw(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
+        if recipe.elastic:
+            images = elastic(scaled(images), generator, recipe.elastic).mul(255).round().to(torch.uint8)
+        return fresh_grids(images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard)  # rows 2i are upright, rows 2i + 1 rotated
+
+    if recipe.fresh:
+        return draw
 
     def augment(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
         images, whole = scaled(images[shard]), len(rows)

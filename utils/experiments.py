@@ -83,7 +83,7 @@ class Recipe:
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """Which combinations of fields can't be meant, and what to say of them."""
-        deformed = self.rotate or self.scale or self.shear
+        deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
             (
                 self.patience and not self.valid,
@@ -105,9 +105,8 @@ class Recipe:
             ),
             (
                 self.kind == "voxels" and not self.fresh and deformed,
-                f"data = {self.data!r} with rotate, scale or shear: expected fresh, for only digits that are drawn anew can be deformed",
+                f"data = {self.data!r} with rotate, scale, shear or elastic: expected fresh, for only digits drawn anew can be deformed",
             ),
-            (self.kind == "voxels" and self.elastic, f"elastic = {self.elastic} with data = {self.data!r}: expected images"),
             (
                 self.kind == "voxels" and self.valid % 2,
                 f"valid = {self.valid} with data = {self.data!r}: expected an even number, for both grids of a digit stay together",

@@ -269,30 +269,41 @@ def voxel_density(dropout: float = 0.25) -> nn.Sequential:
     return voxel_reference(dropout, coloured=False)
 
 
+def _pooled(width: int, placed: bool, side: int = 7) -> nn.Module:
+    """(N, C, side, side) → (N, C, 1, 1): the plain average; or `placed`, of every map its own weight for each row and for each column.
+
+    Chen et al. 2018, "MobileFaceNets", weigh each place of each map; two thin kernels take twice the side instead of its square.
+    """
+    if not placed:
+        return nn.AdaptiveAvgPool2d(1)
+    rows, columns = (nn.Conv2d(width, width, kernel, groups=width, bias=False) for kernel in ((side, 1), (1, side)))
+    return nn.Sequential(rows, columns)
+
+
 def _views(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """What voxel_best is made of: convolution, batch norm, ReLU."""
     return [nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
-def voxel_best(dropout: float = 0.0) -> nn.Sequential:
+def voxel_best(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits: each body turned face-on first, so two dimensions are enough.
 
-    The receptive field is counted in pixels of that view.
+    The receptive field is counted in pixels of that view. placed: where in the view something was seen counts, too.
     """
     return nn.Sequential(
         FaceOn(),  # 4×24×24
-        *_views(4, 32),  # 32×24×24  RF 3
-        *_views(32, 32),  # 32×24×24  RF 5
+        *_views(4, width),  # 32×24×24  RF 3
+        *_views(width, width),  # 32×24×24  RF 5
         nn.MaxPool2d(2),  # 32×12×12  RF 6
-        *_views(32, 64),  # 64×12×12  RF 10
-        *_views(64, 64),  # 64×12×12  RF 14
+        *_views(width, 2 * width),  # 64×12×12  RF 10
+        *_views(2 * width, 2 * width),  # 64×12×12  RF 14
         nn.MaxPool2d(2),  # 64×6×6  RF 16
-        *_views(64, 128),  # 128×6×6  RF 24
-        *_views(128, 128),  # 128×6×6  RF 32
-        nn.AdaptiveAvgPool2d(1),
+        *_views(2 * width, 4 * width),  # 128×6×6  RF 24
+        *_views(4 * width, 4 * width),  # 128×6×6  RF 32
+        _pooled(4 * width, placed, side=6),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(128, 10),
+        nn.Linear(4 * width, 10),
     )
 
 
@@ -310,17 +321,6 @@ def _used_again(times: int, into: int, kernel: int = 3) -> nn.Sequential:
     shared = nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False), nn.Conv2d(into, into, 1, bias=False)
     uses = [(Residual(*shared, nn.BatchNorm2d(into)), nn.ReLU(inplace=True)) for _ in range(times)]
     return nn.Sequential(*(layer for use in uses for layer in use))
-
-
-def _pooled(width: int, placed: bool) -> nn.Module:
-    """(N, C, 7, 7) → (N, C, 1, 1): the plain average; or `placed`, a weight for each row times one for each column, of every map its own.
-
-    Chen et al. 2018, "MobileFaceNets", weigh all places of a map on their own; two thin kernels do with 14 numbers instead of 49.
-    """
-    if not placed:
-        return nn.AdaptiveAvgPool2d(1)
-    rows, columns = (nn.Conv2d(width, width, kernel, groups=width, bias=False) for kernel in ((7, 1), (1, 7)))
-    return nn.Sequential(rows, columns)
 
 
 def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int = 1, placed: bool = False) -> nn.Sequential:
@@ -371,8 +371,11 @@ def _plain(into: int, out: int) -> list[nn.Module]:
     return [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
-def residual(dropout: float = 0.0, width: int = 32) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and the maximum of each map decides."""
+def residual(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and the maximum of each map decides.
+
+    placed: instead of the maximum a weight for each row and one for each column of a map.
+    """
 
     def block(into: int, out: int) -> list[nn.Module]:
         shortcut = None if into == out else nn.Conv2d(into, out, 1, bias=False)
@@ -385,7 +388,7 @@ def residual(dropout: float = 0.0, width: int = 32) -> nn.Sequential:
         nn.Sequential(*block(width, width), *block(width, width)),  # 32×14×14  RF 21
         nn.MaxPool2d(2),  # 32×7×7  RF 23
         nn.Sequential(*block(width, 2 * width), *block(2 * width, 2 * width)),  # 64×7×7  RF 55
-        nn.AdaptiveMaxPool2d(1),
+        _pooled(2 * width, placed) if placed else nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(2 * width, 10),
