@@ -12,7 +12,7 @@ import nbformat
 from utils import ROOT
 
 TAG = "published"
-SHOWS = ("tables.", "trials.", "records.", "bench.", "notebook.costs", "runs.run(")  # what marks such a cell
+SHOWS = ("tables.", "trials.", "records.", "bench.", "notebook.costs", "runs.run(")  # a cell with one of these has the tag, or says why not
 
 
 def paths() -> list[Path]:
@@ -24,14 +24,11 @@ def notebooks() -> list[Path]:
     return [path for path in paths() if differences(path)]
 
 
-def tag(notebook: nbformat.NotebookNode) -> None:
-    """Tag the cells that show what is published, in place. A cell may say `# not recomputed` where it needs what was trained before it."""
-    for cell in notebook.cells[3:]:
-        if cell.cell_type == "code":
-            tags = set(cell.metadata.get("tags", [])) - {TAG}
-            if any(word in cell.source for word in SHOWS) and "# not recomputed" not in cell.source:
-                tags |= {TAG, "nbval-ignore-output"}
-            cell.metadata["tags"] = sorted(tags)
+def untagged(path: Path) -> list[str]:
+    """The cells that show what is published and have no tag; a cell that needs what was trained before it says `# not recomputed`."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells[3:] if cell.cell_type == "code"]
+    free = [cell for cell in cells if TAG not in cell.metadata.get("tags", []) and "# not recomputed" not in cell.source]
+    return [cell.source for cell in free if any(word in cell.source for word in SHOWS)]
 
 
 def differences(path: Path) -> list[str]:

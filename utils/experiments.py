@@ -49,7 +49,7 @@ class Recipe:
     weight_decay: float = 0.0  # of the optimizer; also --l2
     decay_vectors: bool = True  # whether weight decay also pulls at biases and batch norm's factors
     momentum: float = 0.9  # of sgd and heavy_ball; 0 is plain SGD
-    schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, after three no better epochs)
+    schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, at the fourth epoch no better)
     drop_at: int = 12  # the epoch from which `step` takes a tenth
     warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
     average: float = 0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights

@@ -195,13 +195,13 @@ def file(plan: Plan, begun: Begun, data: Dataset, model: nn.Module, history: lis
             files.write_json(plan.run.weights.with_suffix(".json"), done)
         files.write_json(plan.run.facts, done)  # last: its presence says that all the rest is there
         if recipe.valid:
-            trials.add(trial(done, history), plan.publish)
+            trials.add(trial(done, history), plan.publish, plan.own.root)
         plan.own.checkpoint.unlink(missing_ok=True)
         if plan.run != plan.own:
             plan.own.log.unlink(missing_ok=True)
 
     ddp.on_rank0(write)
-    if plan.echo and ddp.rank() == 0 and not smoke():
+    if plan.echo and ddp.rank() == 0 and plan.run == plan.own and not smoke():
         print(tables.against_published(experiment, done))
     return Result(experiment, plan.seed, model, data, history, done, plan.run.weights, plan.run.log)
 

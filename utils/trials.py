@@ -50,13 +50,14 @@ class Tried:
         return spread / math.sqrt(len(self.percents))
 
 
-def path(name: str, publish: bool) -> Path:
-    return (ROOT / "logs" if publish else own_root()) / "trials" / f"{name}.jsonl"
+def path(name: str, publish: bool, own: Path | None = None) -> Path:
+    """own: a reader's folder, if it is not the usual one."""
+    return (ROOT / "logs" if publish else own or own_root()) / "trials" / f"{name}.jsonl"
 
 
-def add(trial: Trial, publish: bool) -> None:
+def add(trial: Trial, publish: bool, own: Path | None = None) -> None:
     """Add one line to the study of the trial's experiment. Raises CourseError where it can't be written."""
-    files.append_line(path(trial.name, publish), trial)
+    files.append_line(path(trial.name, publish, own), trial)
 
 
 def read(name: str) -> list[Trial]:
