@@ -12,12 +12,12 @@ from utils.loops import Score
 PUBLISHED = records.published(EXPERIMENTS["sprint"])
 
 
-def line(record, images=0, bits=False, device="CPU, another"):
-    """A published run as trained again elsewhere: `images` more right, and the same bits or not."""
+def line(record, images=0, off=1e-15, device="CPU, another"):
+    """A published run as trained again elsewhere: `images` more right, and a loss that is `off` higher."""
     then = record.facts
-    test = Score(then.test.loss, then.test.correct + images, then.test.total)
+    test = Score(then.test.loss + off, then.test.correct + images, then.test.total)
     environment = replace(then.environment, device=device)
-    return again.Again(then.name, then.seed, environment, then.code, test, then.sha256 if bits else "0" * 64, then.finished)
+    return again.Again(then.name, then.seed, environment, then.code, test, "0" * 64, then.finished)
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_nothing_trained_again_is_said_in_a_sentence(recorded):
     assert recorded() == [] and "python -m tools.again NAME" in again.section()
 
 
-def test_a_row_counts_the_same_bits_and_the_images_between(recorded):
+def test_a_row_counts_what_is_the_same_to_the_last_digit_and_the_images_between(recorded):
     first, second = PUBLISHED[:2]
-    (row,) = recorded(line(first, bits=True), line(second, images=-3))
+    (row,) = recorded(line(first, off=0), line(second, images=-3))
     assert row[0] == "sprint" and row[1] == "CPU, another" and "1 of 2" in row and row[-1] == 3
 
 
 def test_each_kind_of_conditions_has_a_row_of_its_own_and_the_latest_line_counts(recorded):
-    rows = recorded(line(PUBLISHED[0]), line(PUBLISHED[0], bits=True), line(PUBLISHED[0], images=1, device="CPU, a third"))
+    rows = recorded(line(PUBLISHED[0]), line(PUBLISHED[0], off=0), line(PUBLISHED[0], images=1, device="CPU, a third"))
     assert [(row[1], row[4], row[-1]) for row in rows] == [("CPU, a third", "0 of 1", 1), ("CPU, another", "1 of 1", 0)]
 
 

@@ -282,7 +282,8 @@ def against_published(experiment: Experiment, facts: Facts) -> str:
     differs = [
         f"{key} {getattr(here, key)} (there {getattr(there, key)})" for key in vars(here) if getattr(here, key) != getattr(there, key)
     ]
-    bits = "the same bits" if facts.sha256 == same.facts.sha256 else "other bits"
+    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"  # torch's versions write other files
+    bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
     conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
     if facts.data.fingerprint != same.facts.data.fingerprint:
         conditions, within = f"on other data ({facts.data.name})", True
