@@ -12,7 +12,16 @@ import nbformat
 from utils import ROOT
 
 TAG = "published"
-SHOWS = ("tables.", "trials.", "records.", "bench.", "notebook.costs", "runs.run(")  # a cell with one of these has the tag, or says why not
+# a cell with one of these has the tag, or says why not
+SHOWS = (
+    "tables.",
+    "trials.",
+    "records.",
+    "bench.",
+    "again.",
+    "notebook.costs",
+    "runs.run(",
+)  # a cell with one of these has the tag, or says why not
 
 
 def paths() -> list[Path]:
