@@ -10,7 +10,7 @@ import pytest
 import train
 from utils import ROOT, models, records
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.loops import make_optimizer
+from utils.steps import make_optimizer
 
 
 def refused(words, capsys) -> str:
@@ -52,7 +52,7 @@ def refused(words, capsys) -> str:
         (["--model", "smal_cnn"], "no experiment is called 'smal_cnn': did you mean small_cnn"),
         (["base", "--fresh", "yes"], "data = 'mnist' with fresh: expected mnist3d"),
         (["base", "--data", "mnist3d_all"], "data = 'mnist3d_all' without fresh"),
-        (["voxel_reference", "--rotate", "5"], "expected fresh, for only digits that are drawn anew can be deformed"),
+        (["voxel_reference", "--rotate", "5"], "expected fresh, for only digits drawn anew can be deformed"),
         (["voxel_reference", "--fresh", "yes", "--shift", "1"], "shift = 1.0 with fresh"),
         (["small_cnn", "--valid", "0"], "early stopping needs held-out images"),
         (["small_cnn", "--final-state", "--publish"], "--final-state trains nothing: leave out"),

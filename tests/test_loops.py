@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from utils import CourseError, ddp, loops
 from utils.data import Split
 from utils.experiments import Recipe
-from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept, make_optimizer
+from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept
+from utils.steps import make_optimizer
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
 

@@ -19,6 +19,11 @@ EXPERIMENTS = {
     name: replace(entry.but(epochs=1, patience=min(1, entry.recipe.patience), valid=min(64, entry.recipe.valid)), seeds=1)
     for name, entry in EXPERIMENTS.items()
 }
+EXPERIMENTS |= {
+    name: entry.but(teacher=EXPERIMENTS[entry.recipe.teacher.rpartition("-")[0]].key, teachers=1)
+    for name, entry in EXPERIMENTS.items()
+    if entry.recipe.teacher
+}
 """
 
 

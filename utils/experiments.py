@@ -17,6 +17,8 @@ RANGES = {  # field → lowest and highest value that a run could use
     "weight_decay": (0, 1e6),
     "lr": (1e-12, 1e6),
     "label_smoothing": (0, 1),
+    "teachers": (0, 100),
+    "distil": (0, 1),
     "warmup": (0, 0.99),
     "momentum": (0, 0.9999),
     "dropout": (0, 0.99),
@@ -55,6 +57,9 @@ class Recipe:
     average: float = 0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
     dropout: float = 0.0  # fraction of features set to 0 in training
     label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
+    teacher: str = ""  # NAME-DIGEST of an experiment: networks of its recipe are trained first, and what they answer is learned too
+    teachers: int = 0  # how many of them answer together
+    distil: float = 0.0  # the weight of their answers in the loss; the labels have the rest
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
     shift: float = 0.0  # ± pixels, each axis on its own
     scale: float = 0.0  # ± fraction of the size; of voxels along each axis on its own
@@ -83,11 +88,16 @@ class Recipe:
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """Which combinations of fields can't be meant, and what to say of them."""
+        taught = bool(self.teacher), bool(self.teachers), bool(self.distil)
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
             (
                 self.patience and not self.valid,
                 f"patience = {self.patience} with valid = 0: early stopping needs held-out images, never the test set's",
+            ),
+            (
+                any(taught) and not all(taught),
+                f"teacher = {self.teacher!r}, teachers = {self.teachers}, distil = {self.distil:g}: expected all three, or none",
             ),
             (
                 self.schedule == "plateau" and not self.valid,
@@ -143,6 +153,11 @@ class Experiment:
     def but(self, **changes) -> "Experiment":
         """The same experiment with another recipe. Raises ValueError for a value that no run could use."""
         return replace(self, recipe=replace(self.recipe, **changes))
+
+    @property
+    def key(self) -> str:
+        """NAME-DIGEST: this very recipe."""
+        return f"{self.name}-{self.recipe.digest()}"
 
     @property
     def registered(self) -> bool:
@@ -372,6 +387,13 @@ VOXEL_MORE_DIGITS = Experiment(
     seeds=2,
 )
 
+# Who teaches the smallest ones: the sprint's network, with hard labels, for smoothed ones hide what else a digit looks like.
+TEACHER = Experiment(
+    "teacher",
+    replace(SPRINT_994.recipe, epochs=12, label_smoothing=0.0),
+    teaches="the same in twelve epochs, with hard labels: the small networks of the frontier learn from four of these",
+    notebook="11_frontier",
+)
 # The frontier: the fewest parameters that reach what an experiment is named for, and the best of so many parameters, or of one core in an
 # evening.
 # Networks this small don't overfit: what helps is time, a high rate that falls to nothing, and only as much augmentation as they can bear.

@@ -17,6 +17,7 @@ from utils import CourseError, ddp
 from utils.augment import augmentation, scaled
 from utils.data import Dataset, Split
 from utils.experiments import Recipe
+from utils.steps import make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -86,6 +87,8 @@ class Training:
         self.numbers = torch.Generator(device).manual_seed(seed)
         self.augment = augmentation(recipe, self.numbers)
         self.history: list[Row] = []
+        self.teacher: nn.Module | None = None  # a utils.distil.Committee, whose answers are learned too
+        self.teaching = 0.0  # seconds that it took and no row has told yet
         self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
     @property
@@ -146,38 +149,6 @@ class Training:
             self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
-    parameters = list(model.parameters())
-    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
-    if not recipe.decay_vectors:
-        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-        parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    if recipe.optimizer in ("sgd", "heavy_ball"):
-        nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
-        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
-
-
-def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
-    """The recipe's learning rate; `steps`: batches per epoch."""
-    if recipe.schedule == "one_cycle":
-        return lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=recipe.lr,
-            total_steps=steps * recipe.epochs,
-            pct_start=recipe.warmup,
-            cycle_momentum=False,
-            div_factor=10,
-            final_div_factor=100,
-        )
-    if recipe.schedule == "plateau":
-        return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
-    drops = [(recipe.drop_at - 1) * steps] if recipe.schedule == "step" else []
-    return lr_scheduler.MultiStepLR(optimizer, drops)
-
-
 def fit(
     model: nn.Module,
     data: Dataset,
@@ -186,13 +157,15 @@ def fit(
     state: dict | None = None,
     after_epoch: Callable[[Training], None] = lambda training: None,
     echo: bool = True,
+    teach: Callable[[], nn.Module] | None = None,
 ) -> list[Row]:
     """Train `model` in place for recipe.epochs and return one row per epoch; with recipe.patience, stop early and
     leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged weights.
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
-    echo: one progress bar per epoch (in a terminal or a notebook) and its log lines.
+    echo: one progress bar per epoch (in a terminal or a notebook) and its log lines. teach: trains the committee that the recipe learns
+    from, again where a run is continued; its seconds are those of the next epoch.
 
     Raises CourseError when the loss is no longer finite (what was saved before stays), Unfit for a state that does not fit.
     """
@@ -202,6 +175,9 @@ def fit(
             training.load_state_dict(state)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # whatever a state may hold
             raise Unfit(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
+    start = time.perf_counter()
+    training.teacher = teach() if teach else None
+    training.teaching = time.perf_counter() - start
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
@@ -236,7 +212,8 @@ def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> 
     row = {"epoch": epoch, "lr": lr}
     row |= {f"train_{key}": value for key, value in asdict(train).items()}
     row |= {f"{part}_{key}": value for key, value in asdict(score).items()}
-    return row | {"seconds": time.perf_counter() - start}
+    teaching, training.teaching = training.teaching, 0.0
+    return row | {"seconds": teaching + time.perf_counter() - start}
 
 
 def kept(history: list[Row], recipe: Recipe) -> Row:
@@ -262,10 +239,13 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
             shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
             batch = training.augment(images.index_select(0, rows), rows, shard)
             targets = labels[rows[shard]]
-            logits = model(normalise(batch, data.mean, data.std))
-            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing) * factor
-            training.step(loss)
-            plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach()
+            seen = normalise(batch, data.mean, data.std)
+            logits = model(seen)
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach() * factor
+            if training.teacher:
+                loss = loss.lerp(training.teacher.loss(seen, logits), training.recipe.distil)
+            training.step(loss * factor)
             loss_sum += plain * len(rows)
             correct += (logits.argmax(1) == targets).sum() * (factor > 0)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):

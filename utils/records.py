@@ -100,7 +100,7 @@ class Run:
     @classmethod
     def of(cls, experiment: Experiment, seed: int, root: Path | None = None) -> "Run":
         """root: of a reader's own files; None: of published ones."""
-        return cls(ROOT, experiment.name, seed) if root is None else cls(root, f"{experiment.name}-{experiment.recipe.digest()}", seed)
+        return cls(ROOT, experiment.name, seed) if root is None else cls(root, experiment.key, seed)
 
     @property
     def weights(self) -> Path:

@@ -3,17 +3,18 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from utils import ROOT, CourseError, cpu, ddp, facts, files, models, records, smoke, tables, trials
+from utils import ROOT, CourseError, cpu, ddp, distil, facts, files, models, records, smoke, tables, trials
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
 from utils.files import shown
 from utils.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
-from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted
+from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, teacher_of
 from utils.pretrained import load_model
 from utils.records import Begun, DataFacts, Facts, Normalisation, Record, Run
 
@@ -155,8 +156,10 @@ def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) 
         ddp.on_rank0(write)
         after_epoch(training.history)
 
+    data, teacher = data.to(plan.device), teacher_of(plan.experiment)
+    teach = partial(distil.train, recipe, teacher, data, plan.seed) if teacher else None
     try:
-        history = fit(model, data.to(plan.device), recipe, plan.seed, decision.state, save, plan.echo)
+        history = fit(model, data, recipe, plan.seed, decision.state, save, plan.echo, teach)
     except KeyboardInterrupt:
         done = "after its last finished epoch" if plan.own.checkpoint.is_file() else "from the start (no epoch was finished)"
         raise Interrupted(f"{plan.title}: interrupted. The same command continues it {done}.") from None
