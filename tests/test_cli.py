@@ -10,7 +10,7 @@ import pytest
 import train
 from utils import ROOT, models, records
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.loops import make_optimizer
+from utils.steps import make_optimizer
 
 
 def refused(words, capsys) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler, swa_utils
 from tqdm import tqdm
 
-from utils import CourseError, ddp
+from utils import CourseError, ddp, graphs
 from utils.augment import augmentation, scaled
 from utils.data import Dataset, Split
 from utils.experiments import Recipe
+from utils.steps import cross_entropies, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -85,6 +87,10 @@ class Training:
         self.order = torch.Generator().manual_seed(seed)
         self.numbers = torch.Generator(device).manual_seed(seed)
         self.augment = augmentation(recipe, self.numbers)
+        self.loss_sum = torch.zeros((), device=device)  # over an epoch's images
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        self.by_graph = graphs.apply(recipe, device)
+        self.graphed: tuple[Dataset, graphs.Graphed] | None = None  # what trains on that data
         self.history: list[Row] = []
         self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
@@ -93,11 +99,17 @@ class Training:
         """The network whose accuracy counts: with the weights' running average where the recipe asks for it."""
         return self.average.module if self.average else self.model
 
-    def step(self, loss: Tensor) -> None:
-        """One step of the optimizer, the schedule and the average."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+    def step_on(self, data: Dataset) -> Callable[[Tensor], Tensor]:
+        """What trains on the rows that it is given of data.train: train_batch, on CUDA as a graph where it can be one."""
+        step = partial(train_batch, self, data)
+        if not self.by_graph:
+            return step
+        if self.graphed is None or self.graphed[0] is not data:
+            self.graphed = data, graphs.Graphed(step, self.optimizer, [self.numbers])
+        return self.graphed[1]
+
+    def after_step(self) -> None:
+        """One step of the schedule and the average."""
         self.step_schedule()
         if self.average:
             self.average.update_parameters(self.model)
@@ -144,38 +156,6 @@ class Training:
                 ddp.set_random_state(state["processes"][ddp.rank()])
         else:
             self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
-    parameters = list(model.parameters())
-    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
-    if not recipe.decay_vectors:
-        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-        parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    if recipe.optimizer in ("sgd", "heavy_ball"):
-        nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
-        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
-
-
-def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
-    """The recipe's learning rate; `steps`: batches per epoch."""
-    if recipe.schedule == "one_cycle":
-        return lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=recipe.lr,
-            total_steps=steps * recipe.epochs,
-            pct_start=recipe.warmup,
-            cycle_momentum=False,
-            div_factor=10,
-            final_div_factor=100,
-        )
-    if recipe.schedule == "plateau":
-        return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
-    drops = [(recipe.drop_at - 1) * steps] if recipe.schedule == "step" else []
-    return lr_scheduler.MultiStepLR(optimizer, drops)
 
 
 def fit(
@@ -252,28 +232,42 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     Several processes draw the same order, and each takes its shard of every batch (see utils.ddp); all return
     the score over the whole set: the plain cross-entropy, whether the recipe smooths labels or not.
     """
-    model, smoothing = training.wrapped.train(), training.recipe.label_smoothing
-    images, labels = data.train
+    labels = data.train.labels
     order = torch.randperm(len(labels), generator=training.order).to(labels.device)
-    loss_sum = torch.zeros((), device=labels.device)
-    correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+    training.wrapped.train()
+    training.loss_sum.zero_()
+    training.correct.zero_()
+    step = training.step_on(data)
     with progress(order.split(training.recipe.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
-            shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
-            batch = training.augment(images.index_select(0, rows), rows, shard)
-            targets = labels[rows[shard]]
-            logits = model(normalise(batch, data.mean, data.std))
-            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing) * factor
-            training.step(loss)
-            plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach()
-            loss_sum += plain * len(rows)
-            correct += (logits.argmax(1) == targets).sum() * (factor > 0)
+            loss = step(rows)
+            training.after_step()
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
-                batches.set_description(f"loss={plain.item():.4f} batch_id={batch_id}", refresh=False)
-    ddp.reduce_epoch(training.model, loss_sum, correct)
+                batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
+    ddp.reduce_epoch(training.model, training.loss_sum, training.correct)
     if training.average:
         ddp.reduce_epoch(training.tested)
-    return Score(loss_sum.item() / ddp.world_size() / len(labels), int(correct), len(labels))
+    return Score(training.loss_sum.item() / ddp.world_size() / len(labels), int(training.correct), len(labels))
+
+
+def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
+    """One step of the optimizer on these rows of the training set, and its part of the sums; returns the batch's plain cross-entropy.
+
+    All of it is work for the device that waits for no number, so a CUDA graph can hold it.
+    """
+    shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
+    batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
+    targets = data.train.labels[rows[shard]]
+    logits = training.wrapped(normalise(batch, data.mean, data.std))
+    plain, loss = cross_entropies(logits, targets, training.recipe.label_smoothing)
+    training.optimizer.zero_grad()
+    (loss * factor).backward()
+    training.optimizer.step()
+    with torch.no_grad():
+        training.loss_sum += plain * factor * len(rows)
+        if factor:
+            training.correct += (logits.argmax(1) == targets).sum()
+    return plain.detach()
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""What a training step is made of, as the recipe says: the loss, the optimizer and the schedule."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import lr_scheduler
+
+from utils.experiments import Recipe
+
+
+def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy, plain and of smoothed labels: F.cross_entropy's two results to the last bit, from one log_softmax."""
+    log_p = F.log_softmax(logits, 1)
+    plain = F.nll_loss(log_p, targets)
+    return plain, (1 - smoothing) * plain - log_p.sum(1).mean() * (smoothing / logits.shape[1]) if smoothing else plain
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
+    parameters = list(model.parameters())
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
+    if not recipe.decay_vectors:
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+        parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    if recipe.optimizer in ("sgd", "heavy_ball"):
+        nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
+    """The recipe's learning rate; `steps`: batches per epoch."""
+    if recipe.schedule == "one_cycle":
+        return lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=recipe.lr,
+            total_steps=steps * recipe.epochs,
+            pct_start=recipe.warmup,
+            cycle_momentum=False,
+            div_factor=10,
+            final_div_factor=100,
+        )
+    if recipe.schedule == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+    drops = [(recipe.drop_at - 1) * steps] if recipe.schedule == "step" else []
+    return lr_scheduler.MultiStepLR(optimizer, drops)
