@@ -14,7 +14,7 @@ from utils import CourseError, ddp, loops
 from utils.data import Split
 from utils.experiments import Recipe
 from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept
-from utils.steps import make_optimizer
+from utils.steps import cross_entropies, make_optimizer
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
 
@@ -194,6 +194,18 @@ def test_the_logged_training_loss_is_the_plain_cross_entropy_also_of_smoothed_la
     logits, labels = torch.randn(9, 10), torch.arange(9)
     assert F.cross_entropy(logits, labels) != F.cross_entropy(logits, labels, label_smoothing=0.3)
     assert not equal(trained(recipe)[0], trained(replace(recipe, label_smoothing=0.3))[0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit(smoothing):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(33, 10) * 3, torch.randint(10, (33,))
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    plain, loss = cross_entropies(ours, labels, smoothing)
+    expected = F.cross_entropy(theirs, labels, label_smoothing=smoothing)
+    loss.backward()
+    expected.backward()
+    assert torch.equal(plain, F.cross_entropy(logits, labels)) and torch.equal(loss, expected) and torch.equal(ours.grad, theirs.grad)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():

@@ -287,6 +287,25 @@ def test_batch_norms_of_few_channels_are_faster_ones_on_a_cpu_only():
     assert kinds("meta") == [plain] * 6
 
 
+def test_the_last_relu_is_pytorch_s_own_to_the_last_bit():
+    """The same gradients, but the one that comes back flattened is brought into the layout of what it belongs to."""
+    found = []
+    for prepare in (False, True):
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(1, 16, 3, bias=False), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Flatten(), nn.Linear(576, 10))
+        model = cpu.prepare(layers, torch.device("cpu")) if prepare else layers.to(memory_format=torch.channels_last)
+        last = []
+
+        def watch(_layer, _given, output, last=last):
+            output.register_hook(lambda gradient: last.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+
+        model[1].register_forward_hook(watch)
+        model(torch.randn(16, 1, 8, 8)).square().sum().backward()
+        assert last == [prepare]
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("entry", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_every_experiment_s_network_takes_its_data(entry):
     model = models.build(entry.recipe.model, entry.recipe.dropout).eval()

@@ -91,7 +91,7 @@ def elastic(images: Tensor, generator: torch.Generator, strength: float, shard: 
     numbers = torch.randn(whole or n, *knots, device=images.device, generator=generator)[shard] * strength
     field = F.interpolate(numbers, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     still = _pixels(height, width, images.device)[:2].T.view(1, height, width, 2)
-    return F.grid_sample(images, still + field * torch.tensor([2 / width, 2 / height], device=images.device), align_corners=False)
+    return F.grid_sample(images, still + field * _pixel(height, width, images.device), align_corners=False)
 
 
 @lru_cache
@@ -100,6 +100,12 @@ def _pixels(height: int, width: int, device: torch.device) -> Tensor:
     x, y = ((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns.flatten(), rows.flatten(), torch.ones_like(rows).flatten()])
+
+
+@lru_cache
+def _pixel(height: int, width: int, device: torch.device) -> Tensor:
+    """(2,): a pixel's width and height in units of half the image."""
+    return torch.tensor([2 / width, 2 / height], device=device)
 
 
 def fresh_grids(

@@ -29,11 +29,15 @@ def layout(model: nn.Module) -> torch.memory_format:
 
 
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network on `device` in its fastest layout; on a CPU its batch norms of few channels become FewChannels. In place."""
+    """The network on `device` in its fastest layout; on a CPU its batch norms of few channels become FewChannels, and a ReLU in front
+    of nn.Flatten a LastReLU. In place."""
     if device.type == "cpu":
-        for layer in model.modules():
+        layers = [layer for layer in model.modules() if not isinstance(layer, (nn.Dropout, nn.Sequential))]
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if type(layer) is nn.BatchNorm2d and layer.num_features * 4 < CACHE_LINE:
                 layer.__class__ = FewChannels
+            elif type(layer) is nn.ReLU and type(following) is nn.Flatten:
+                layer.__class__ = LastReLU
     return model.to(device, memory_format=layout(model))
 
 
@@ -59,6 +63,18 @@ class FewChannels(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
         return normalised
+
+
+class LastReLU(nn.ReLU):
+    """nn.ReLU, to the last bit, for a place where the gradient comes back flattened, and so in another memory layout than the features:
+    PyTorch's CPU kernels go through two tensors of different layouts one number at a time."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        positive = super().forward(features)
+        if positive.requires_grad and positive.is_contiguous(memory_format=torch.channels_last):
+            positive.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return positive
 
 
 class _FewChannels(torch.autograd.Function):

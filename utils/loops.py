@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler, swa_utils
 from tqdm import tqdm
 
-from utils import CourseError, ddp
+from utils import CourseError, ddp, graphs
 from utils.augment import augmentation, scaled
 from utils.data import Dataset, Split
 from utils.experiments import Recipe
-from utils.steps import make_optimizer, make_scheduler
+from utils.steps import cross_entropies, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -86,6 +87,10 @@ class Training:
         self.order = torch.Generator().manual_seed(seed)
         self.numbers = torch.Generator(device).manual_seed(seed)
         self.augment = augmentation(recipe, self.numbers)
+        self.loss_sum = torch.zeros((), device=device)  # over an epoch's images
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        self.by_graph = graphs.apply(recipe, device)
+        self.graphed: tuple[Dataset, graphs.Graphed] | None = None  # what trains on that data
         self.history: list[Row] = []
         self.teacher: nn.Module | None = None  # a utils.distil.Committee, whose answers are learned too
         self.teaching = 0.0  # seconds that it took and no row has told yet
@@ -96,11 +101,17 @@ class Training:
         """The network whose accuracy counts: with the weights' running average where the recipe asks for it."""
         return self.average.module if self.average else self.model
 
-    def step(self, loss: Tensor) -> None:
-        """One step of the optimizer, the schedule and the average."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+    def step_on(self, data: Dataset) -> Callable[[Tensor], Tensor]:
+        """What trains on the rows that it is given of data.train: train_batch, on CUDA as a graph where it can be one."""
+        step = partial(train_batch, self, data)
+        if not self.by_graph:
+            return step
+        if self.graphed is None or self.graphed[0] is not data:
+            self.graphed = data, graphs.Graphed(step, self.optimizer, [self.numbers])
+        return self.graphed[1]
+
+    def after_step(self) -> None:
+        """One step of the schedule and the average."""
         self.step_schedule()
         if self.average:
             self.average.update_parameters(self.model)
@@ -229,31 +240,43 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     Several processes draw the same order, and each takes its shard of every batch (see utils.ddp); all return
     the score over the whole set: the plain cross-entropy, whether the recipe smooths labels or not.
     """
-    model, smoothing = training.wrapped.train(), training.recipe.label_smoothing
-    images, labels = data.train
+    labels = data.train.labels
     order = torch.randperm(len(labels), generator=training.order).to(labels.device)
-    loss_sum = torch.zeros((), device=labels.device)
-    correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+    training.wrapped.train()
+    training.loss_sum.zero_()
+    training.correct.zero_()
+    step = training.step_on(data)
     with progress(order.split(training.recipe.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
-            shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
-            batch = training.augment(images.index_select(0, rows), rows, shard)
-            targets = labels[rows[shard]]
-            seen = normalise(batch, data.mean, data.std)
-            logits = model(seen)
-            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-            plain = F.cross_entropy(logits.detach(), targets) * factor if smoothing else loss.detach() * factor
-            if training.teacher:
-                loss = loss.lerp(training.teacher.loss(seen, logits), training.recipe.distil)
-            training.step(loss * factor)
-            loss_sum += plain * len(rows)
-            correct += (logits.argmax(1) == targets).sum() * (factor > 0)
+            loss = step(rows)
+            training.after_step()
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
-                batches.set_description(f"loss={plain.item():.4f} batch_id={batch_id}", refresh=False)
-    ddp.reduce_epoch(training.model, loss_sum, correct)
+                batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
+    ddp.reduce_epoch(training.model, training.loss_sum, training.correct)
     if training.average:
         ddp.reduce_epoch(training.tested)
-    return Score(loss_sum.item() / ddp.world_size() / len(labels), int(correct), len(labels))
+    return Score(training.loss_sum.item() / ddp.world_size() / len(labels), int(training.correct), len(labels))
+
+
+def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
+    """One step of the optimizer on these rows of the training set, and its part of the sums; returns the batch's plain cross-entropy.
+    All of it is work for the device that waits for no number, so a CUDA graph can hold it."""
+    shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
+    batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
+    targets = data.train.labels[rows[shard]]
+    seen = normalise(batch, data.mean, data.std)
+    logits = training.wrapped(seen)
+    plain, loss = cross_entropies(logits, targets, training.recipe.label_smoothing)
+    if training.teacher:
+        loss = loss.lerp(training.teacher.loss(seen, logits), training.recipe.distil)
+    training.optimizer.zero_grad()
+    (loss * factor).backward()
+    training.optimizer.step()
+    with torch.no_grad():
+        training.loss_sum += plain * factor * len(rows)
+        if factor:
+            training.correct += (logits.argmax(1) == targets).sum()
+    return plain.detach()
 
 
 @contextmanager

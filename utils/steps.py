@@ -1,10 +1,18 @@
-"""What a training step is made of, as the recipe says: the optimizer and the schedule."""
+"""What a training step is made of, as the recipe says: the loss, the optimizer and the schedule."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from utils.experiments import Recipe
+
+
+def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy, plain and of smoothed labels: F.cross_entropy's two results to the last bit, from one log_softmax."""
+    log_p = F.log_softmax(logits, 1)
+    plain = F.nll_loss(log_p, targets)
+    return plain, (1 - smoothing) * plain - log_p.sum(1).mean() * (smoothing / logits.shape[1]) if smoothing else plain
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
