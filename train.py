@@ -1,5 +1,7 @@
 """Train experiments of the course: `python train.py base dropout --seeds 5`. `--list` shows them all."""
 
+from tools import command  # isort: skip
+
 import argparse
 import inspect
 import os
@@ -10,7 +12,7 @@ from difflib import get_close_matches
 
 import torch
 
-from utils import CourseError, ddp, plans, runs, tables
+from utils import CourseError, Interrupted, ddp, plans, runs, tables
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 
 FLAGS = {"model": ["--network"], "weight_decay": ["--weight-decay", "--l2"]}  # --model is one more experiment
@@ -200,7 +202,7 @@ def run_in_turn(tasks: list[Task], options: argparse.Namespace) -> list[runs.Res
         try:
             results.append(runs.run(experiment, seed, **how))
         except CourseError as error:
-            if len(tasks) == 1 or isinstance(error, runs.Interrupted):
+            if len(tasks) == 1 or isinstance(error, Interrupted):
                 raise
             failures.append(f"{experiment.name}, seed {seed}, failed: {error}")
     tell(results, failures, len(tasks))
@@ -257,10 +259,6 @@ def run_on_cluster(tasks: list[Task], options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     with ddp.joined():
-        refusal = None
-        try:
-            main(sys.argv[1:])
-        except CourseError as error:
-            refusal = str(error)  # the error itself would keep all that was trained alive (see ddp.leave)
-        if refusal:
-            fail(refusal)
+        status = command.run("train.py", main, sys.argv[1:], speaks=lambda: ddp.rank() == 0)
+        if status:
+            sys.exit(status)

@@ -10,7 +10,8 @@ medians, the spread and the ratio. What a side times is its work alone. Loading 
 steps of a network that is thrown away, for on its first step a process compiles its kernels.
 """
 
-import argparse
+from tools import command  # isort: skip
+
 import hashlib
 import json
 import os
@@ -88,9 +89,9 @@ def once(row: str, side: str, seed: int) -> MEASURED:
 
 def in_fresh_process(*words: str, **environment: str) -> MEASURED:
     """What `python -m tools.bench *words` prints as JSON on its last line."""
-    command = [sys.executable, "-m", "tools.bench", *words]
+    python = [sys.executable, "-m", "tools.bench", *words]
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
+    ended = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
     if ended.returncode:
         raise CourseError(f"{' '.join(words)} failed: {ended.stderr.strip()[-400:]}")
     return json.loads(ended.stdout.splitlines()[-1])
@@ -266,13 +267,12 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool) ->
 
 
 def main(words: list[str]) -> None:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__, formatter_class=layout)
+    parser = command.Parser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", metavar="WORD", help="only the rows whose names hold WORD; nothing is kept")
     parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--once", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--size", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--once", nargs="+", help=command.HIDDEN)
+    parser.add_argument("--size", action="store_true", help=command.HIDDEN)
     options = parser.parse_args(words)
     if options.size:
         print(json.dumps(costs.epoch_of_all()))
@@ -289,7 +289,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except CourseError as error:
-        sys.exit(f"bench: {error}")
+    command.main("bench", main)

@@ -6,7 +6,8 @@ python -m tools.report --stale    list the notebooks that show something else th
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
 
-import argparse
+from tools import command  # isort: skip
+
 import difflib
 import io
 import sys
@@ -136,8 +137,7 @@ def own_report(root: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.report", description=__doc__, formatter_class=layout)
+    parser = command.Parser(prog="python -m tools.report", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true")
@@ -160,7 +160,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CourseError as error:
-        sys.exit(f"report: {error}")
+    command.main("report", main)

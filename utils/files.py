@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{path.name}.{host}.*"):
-            if not _is_running(left.suffix[1:]):
+            if not is_running(left.suffix[1:]):
                 left.unlink(missing_ok=True)  # of a process that was killed
         yield beside
         with beside.open("rb+") as file:
@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def _is_running(pid: str) -> bool:
+def is_running(pid: str) -> bool:
     """Whether a process of this machine has that number."""
     if os.name != "posix" or not pid.isdigit():
         return True  # can't be told without doing harm
