@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from tools import bench, stale
+from tools import bench, stale, stress
 from utils import ROOT, CourseError, data, diagrams, files, models, plots, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
@@ -33,6 +33,7 @@ SECTIONS = {
     "voxels": tables.voxels,
     "family": lambda: tables.family(FAMILY),
     "speed": bench.section,
+    "stress": stress.section,
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"
 

@@ -201,9 +201,9 @@ def file(plan: Plan, begun: Begun, data: Dataset, model: nn.Module, history: lis
         if plan.run == plan.own or (plan.seed == 0 and experiment.weights):
             files.write(plan.run.weights, content)
             files.write_json(plan.run.weights.with_suffix(".json"), done)
-        files.write_json(plan.run.facts, done)  # last: its presence says that all the rest is there
         if recipe.valid:
             trials.add(trial(done, history), plan.publish)
+        files.write_json(plan.run.facts, done)  # last: its presence says that all the rest is there
         plan.own.checkpoint.unlink(missing_ok=True)
         if plan.run != plan.own:
             plan.own.log.unlink(missing_ok=True)
