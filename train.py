@@ -87,8 +87,8 @@ def fail(message: object) -> None:
 
 def seed_range(text: str) -> tuple[int, int]:
     """--seed: "3" → 3, 3."""
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected a number from 0 to {2**63 - 1}")
+    if not re.fullmatch(r"\d{1,19}", text) or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no seed: expected a number from 0 to {2**63 - 1}")
     return int(text), int(text)
 
 
@@ -96,7 +96,7 @@ def seed_ranges(text: str) -> tuple[int, int | None]:
     """--seeds, first and last: "5" → 0, 4; "2-4" → 2, 4; "1-" → 1 and None, for the last seed that an experiment publishes."""
     found = re.fullmatch(r"(\d{1,18})|(\d{1,18})-(\d{1,18})?", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no seeds: expected N, A-B or A-")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} names no seeds: expected N, A-B or A-")
     count, first, last = found.groups()
     chosen = (0, int(count) - 1) if count else (int(first), int(last) if last else None)
     if chosen[1] is not None and not 0 <= chosen[1] - chosen[0] < 10_000:

@@ -278,9 +278,13 @@ def main(words: list[str]) -> None:
         print(json.dumps(costs.epoch_of_all()))
         return
     if options.once:
-        row, side, seed = (*options.once, "0")[:3]
+        row, side, seed = [*options.once, "", "0"][:3] if len(options.once) == 1 else [*options.once, "0"][:3]
+        if row not in ROWS or side not in ROWS[row].sides or not seed.isdecimal():
+            raise CourseError(f"--once {' '.join(options.once)}: expected a row, one of its sides, and a seed")
         print(json.dumps(once(row, side, int(seed))))
         return
+    if options.repetitions < 1:
+        raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
     rows = [row for row in ROWS if not options.only or options.only in row]
     if not rows:
         raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(ROWS)}")

@@ -121,8 +121,14 @@ def first_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torc
 
 def own_report(root: Path) -> str:
     """Tables and curves of the finished runs below a reader's folder. Raises CourseError if there are none."""
+    if root == ROOT:
+        raise CourseError(f"{root} holds what is published: leave the folder out to draw that")
     found: dict[str, list[records.Record]] = {}
-    for path in sorted(root.glob("logs/*/seed*.json")):
+    strays = []
+    for path in sorted(root.glob("logs/*/*.json")):
+        if path.stem[:4] != "seed" or not path.stem[4:].isdecimal():
+            strays.append(shown(path))
+            continue
         run = records.Run(root, path.parent.name, int(path.stem[4:]))
         found.setdefault(run.key, []).append(records.read_record(run))
     if not found:
@@ -134,7 +140,8 @@ def own_report(root: Path) -> str:
         percents = [tables.percent(record.kept, part) for record in runs]
         rows.append([key, part, tables.mean_sd(percents), len(runs), f"{runs[0].facts.parameters:,}", runs[0].facts.epochs])
     header = ["run", "images", "accuracy %", "seeds", "parameters", "epochs"]
-    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {shown(root / 'pngs')}/"
+    ignored = f"\nNo runs, and ignored: {', '.join(strays)}" if strays else ""
+    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {shown(root / 'pngs')}/{ignored}"
 
 
 def main(words: list[str]) -> int:

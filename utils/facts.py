@@ -30,6 +30,10 @@ class Environment:
     torch: str
     numpy: str
 
+    def __post_init__(self):
+        if min(self.threads, self.processes) < 1:
+            raise ValueError(f"threads = {self.threads}, processes = {self.processes}: expected 1 or more")
+
 
 @dataclass(frozen=True)
 class Code:
@@ -46,6 +50,10 @@ class Continued:
     after_epoch: int
     code: Code | None
     environment: Environment | None
+
+    def __post_init__(self):
+        if self.after_epoch < 1:
+            raise ValueError(f"after_epoch = {self.after_epoch}: expected 1 or more")
 
 
 def environment(device: torch.device, processes: int = 1) -> Environment:
@@ -64,7 +72,7 @@ def environment(device: torch.device, processes: int = 1) -> Environment:
 def processor() -> str:
     """The processor's name; the architecture where the system does not tell."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import platform
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,8 +84,19 @@ def require_writable(*folders: Path) -> None:
         (folder / ".writable").unlink(missing_ok=True)
 
 
+def refuse_special(path: Path, todo: str) -> None:
+    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # what is wrong is told by whoever reads
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise CourseError(f"{shown(path)} is a pipe, a device or a socket: expected a file. {todo}")
+
+
 def read(path: Path, todo: str = "Check out the file again.") -> bytes:
     """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, or only a Git LFS pointer."""
+    refuse_special(path, todo)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -185,6 +197,7 @@ def read_idx(path: Path) -> Tensor:
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     """
+    refuse_special(path, ANEW)
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -34,8 +34,8 @@ class Score:
     total: int
 
     def __post_init__(self):
-        if not (0 <= self.correct <= self.total and self.total):
-            raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total")
+        if self.loss < 0 or not (0 <= self.correct <= self.total and self.total):
+            raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total; loss = {self.loss}")
 
     @property
     def percent(self) -> float:
@@ -127,6 +127,7 @@ class Training:
 
         On another kind the generators there know nothing of this one's states, so they begin anew, from the epoch's number.
         """
+        self.model.load_state_dict(state["best"] or state["model"])  # whether they fit shows now
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -163,11 +164,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
     """The recipe's learning rate; `steps`: batches per epoch."""
     if recipe.schedule == "one_cycle":
+        total, warmup = steps * recipe.epochs, recipe.warmup
+        if warmup * total == 1:  # the climb would be over with the first step, and be divided by its length of 0
+            warmup *= 1 - 1e-12
         return lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=recipe.lr,
-            total_steps=steps * recipe.epochs,
-            pct_start=recipe.warmup,
+            total_steps=total,
+            pct_start=warmup,
             cycle_momentum=False,
             div_factor=10,
             final_div_factor=100,

@@ -40,9 +40,16 @@ def make_plan(experiment: Experiment, seed: int, device: str, publish: bool | No
     where = ddp.together(lambda: pick_device(device))
     own = Run.of(experiment, seed, root or records.own_root())
     run = Run.of(experiment, seed) if publish and not closed else own
-    ddp.on_rank0(lambda: files.require_writable(run.log.parent, run.weights.parent, own.checkpoint.parent))
     lock = locks.Lock(own.checkpoint.with_suffix(".lock"), f"{experiment.name}, seed {seed},")
     return Plan(experiment, seed, where, publish, closed, again, echo, run, own, lock)
+
+
+def require_writable(run: Run, own: Run) -> None:
+    """Raise CourseError now, not after the training, if a run's files can't be written; it says where else they may go."""
+    try:
+        files.require_writable(run.log.parent, run.weights.parent, own.checkpoint.parent)
+    except CourseError as error:
+        raise CourseError(f"{error} Your own runs go elsewhere if COURSE_RUNS names another folder.") from error
 
 
 def as_run(experiment: Experiment) -> Experiment:

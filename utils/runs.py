@@ -13,7 +13,7 @@ from utils.data import Dataset, Split
 from utils.experiments import Experiment
 from utils.files import shown
 from utils.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
-from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted
+from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable
 from utils.pretrained import load_model
 from utils.records import Begun, DataFacts, Facts, Normalisation, Record, Run
 
@@ -101,10 +101,11 @@ def decide(plan: Plan, data: Dataset) -> Decision:
 
         found = finished()
         if not found:
+            if plan.publish:
+                refuse_uncommitted(plan.experiment)
+            require_writable(plan.run, plan.own)
             plan.lock.acquire()
             found = finished()  # perhaps by the process that just released it
-        if plan.publish and not found:
-            refuse_uncommitted(plan.experiment)
         saved = None if found else records.read_checkpoint(plan.own.checkpoint)
         if not saved or saved[0].data != begun.data:
             return Decision(found, begun, None)
