@@ -1,4 +1,5 @@
 PYTHON ?= python3
+MINUTES ?= 10
 BIN := .venv/bin
 EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
 COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace
@@ -11,6 +12,8 @@ help:
 	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README'
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
+	@echo 'make stress       kill -9 at a hundred random moments: is anything lost?'
+	@echo 'make fuzz MINUTES=10   inputs made up at random; make coverage: which lines the tests run'
 	@echo 'make site         build the web pages into _site/; make serve shows them, make test-site tries them in a browser'
 	@echo 'make colab REPO=owner/name   stamp the address of the repository into notebooks and README (REPO= removes it)'
 
@@ -62,10 +65,24 @@ verify: install
 bench: install
 	$(BIN)/python -m tools.bench
 
+stress: install
+	$(BIN)/python -m tools.stress
+
+fuzz: export FUZZ_MINUTES = $(MINUTES)
+fuzz: install
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
+	$(BIN)/python -m pytest -q tests/test_fuzz.py
+
+coverage: install
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
+	$(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 colab: install
 	$(BIN)/python -m tools.colab "$(REPO)"
 
-.PHONY: help install train test test-offline test-oldest lint results verify bench colab
+.PHONY: help install train test test-offline test-oldest lint results verify bench stress fuzz coverage colab
 
 # The web pages, for which neither train nor test needs anything
 $(BIN)/.installed-site: requirements-site.txt requirements-extra.txt $(BIN)/.installed

@@ -37,6 +37,18 @@ def mnist3d_all(mnist3d):
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
+    """An empty repository (see empty_repository) of this test's own."""
+    return empty_repository(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def scratch_of_module(tmp_path_factory):
+    """An empty repository (see empty_repository) of this file's own, for tests that leave it as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield empty_repository(tmp_path_factory.mktemp("scratch"), patch)
+
+
+def empty_repository(tmp_path, monkeypatch):
     """An empty repository, as far as reading and writing results goes, in which the tiny experiment is a registered one.
 
     The fallback digits count as real data and the code as committed, so that it can be published there.

@@ -1,5 +1,7 @@
 """Train experiments of the course: `python train.py base dropout --seeds 5`. `--list` shows them all."""
 
+from tools import command  # isort: skip
+
 import argparse
 import inspect
 import os
@@ -10,7 +12,7 @@ from difflib import get_close_matches
 
 import torch
 
-from utils import CourseError, ddp, plans, runs, tables
+from utils import CourseError, Interrupted, ddp, plans, runs, tables
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 
 FLAGS = {"model": ["--network"], "weight_decay": ["--weight-decay", "--l2"]}  # --model is one more experiment
@@ -85,8 +87,8 @@ def fail(message: object) -> None:
 
 def seed_range(text: str) -> tuple[int, int]:
     """--seed: "3" → 3, 3."""
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected a number from 0 to {2**63 - 1}")
+    if not re.fullmatch(r"\d{1,19}", text) or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no seed: expected a number from 0 to {2**63 - 1}")
     return int(text), int(text)
 
 
@@ -94,7 +96,7 @@ def seed_ranges(text: str) -> tuple[int, int | None]:
     """--seeds, first and last: "5" → 0, 4; "2-4" → 2, 4; "1-" → 1 and None, for the last seed that an experiment publishes."""
     found = re.fullmatch(r"(\d{1,18})|(\d{1,18})-(\d{1,18})?", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no seeds: expected N, A-B or A-")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} names no seeds: expected N, A-B or A-")
     count, first, last = found.groups()
     chosen = (0, int(count) - 1) if count else (int(first), int(last) if last else None)
     if chosen[1] is not None and not 0 <= chosen[1] - chosen[0] < 10_000:
@@ -200,7 +202,7 @@ def run_in_turn(tasks: list[Task], options: argparse.Namespace) -> list[runs.Res
         try:
             results.append(runs.run(experiment, seed, **how))
         except CourseError as error:
-            if len(tasks) == 1 or isinstance(error, runs.Interrupted):
+            if len(tasks) == 1 or isinstance(error, Interrupted):
                 raise
             failures.append(f"{experiment.name}, seed {seed}, failed: {error}")
     tell(results, failures, len(tasks))
@@ -257,10 +259,6 @@ def run_on_cluster(tasks: list[Task], options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     with ddp.joined():
-        refusal = None
-        try:
-            main(sys.argv[1:])
-        except CourseError as error:
-            refusal = str(error)  # the error itself would keep all that was trained alive (see ddp.leave)
-        if refusal:
-            fail(refusal)
+        status = command.run("train.py", main, sys.argv[1:], speaks=lambda: ddp.rank() == 0)
+        if status:
+            sys.exit(status)

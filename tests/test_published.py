@@ -344,11 +344,11 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(tmp_path, monk
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "README.md", tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    colab.main("someone/course")
+    colab.main(["someone/course"])
     stamped = (tmp_path / "notebooks" / "01_base.ipynb").read_text()
     assert "colab-badge.svg" in stamped and "https://github.com/someone/course" in stamped
     assert "git clone https://github.com/someone/course" in (tmp_path / "README.md").read_text()
-    colab.main("")
+    colab.main([])
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 

@@ -6,8 +6,8 @@ python -m tools.again sprint --seeds 20 --threads 2  and where something else di
 Each run adds a line to logs/again.jsonl, from which README's table of machines is made. Nothing that is published changes.
 """
 
-import argparse
-import sys
+from tools import command  # isort: skip
+
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +81,7 @@ def section() -> str:
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.again", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(prog="python -m tools.again", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one")
@@ -106,7 +104,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CourseError as error:
-        sys.exit(f"again: {error}")
+    command.main("again", main)

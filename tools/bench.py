@@ -10,7 +10,8 @@ medians, the spread and the ratio. What a side times is its work alone. Loading 
 steps of a network that is thrown away, for on its first step a process compiles its kernels.
 """
 
-import argparse
+from tools import command  # isort: skip
+
 import hashlib
 import json
 import os
@@ -88,9 +89,9 @@ def once(row: str, side: str, seed: int) -> MEASURED:
 
 def in_fresh_process(*words: str, **environment: str) -> MEASURED:
     """What `python -m tools.bench *words` prints as JSON on its last line."""
-    command = [sys.executable, "-m", "tools.bench", *words]
+    python = [sys.executable, "-m", "tools.bench", *words]
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
+    ended = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
     if ended.returncode:
         raise CourseError(f"{' '.join(words)} failed: {ended.stderr.strip()[-400:]}")
     return json.loads(ended.stdout.splitlines()[-1])
@@ -266,21 +267,24 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool) ->
 
 
 def main(words: list[str]) -> None:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__, formatter_class=layout)
+    parser = command.Parser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", metavar="WORD", help="only the rows whose names hold WORD; nothing is kept")
     parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--once", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--size", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--once", nargs="+", help=command.HIDDEN)
+    parser.add_argument("--size", action="store_true", help=command.HIDDEN)
     options = parser.parse_args(words)
     if options.size:
         print(json.dumps(costs.epoch_of_all()))
         return
     if options.once:
-        row, side, seed = (*options.once, "0")[:3]
+        row, side, seed = [*options.once, "", "0"][:3] if len(options.once) == 1 else [*options.once, "0"][:3]
+        if row not in ROWS or side not in ROWS[row].sides or not seed.isdecimal():
+            raise CourseError(f"--once {' '.join(options.once)}: expected a row, one of its sides, and a seed")
         print(json.dumps(once(row, side, int(seed))))
         return
+    if options.repetitions < 1:
+        raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
     rows = [row for row in ROWS if not options.only or options.only in row]
     if not rows:
         raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(ROWS)}")
@@ -289,7 +293,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except CourseError as error:
-        sys.exit(f"bench: {error}")
+    command.main("bench", main)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from utils import ROOT, CourseError, files, plans, records, runs
+from utils import ROOT, CourseError, Interrupted, files, plans, records, runs
 from utils import data as datasets
 from utils.experiments import EXPERIMENTS, Experiment
 
@@ -87,7 +87,7 @@ def run_all(tasks: list[Task], address: str = "", words: list[str] = (), echo: b
                     results[number] = runs.read_own_or_published(*tasks[number], echo=False)
                 tell(number, "failed" if failure else "done", last=True)
     except KeyboardInterrupt:
-        raise runs.Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
+        raise Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
     finally:
         mark.unlink(missing_ok=True)
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

@@ -4,8 +4,9 @@ python -m tools.colab owner/name    stamp the address and the badges
 python -m tools.colab ""            remove them
 """
 
+from tools import command  # isort: skip
+
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -69,7 +70,12 @@ def listing(repo: str) -> str:
     return "\n".join(lines)
 
 
-def main(repo: str) -> None:
+def main(words: list[str]) -> None:
+    parser = command.Parser(prog="python -m tools.colab", description=__doc__)
+    parser.add_argument("repo", nargs="?", default="", metavar="owner/name")
+    repo = parser.parse_args(words).repo
+    if re.search(r"[\s\"'\\]", repo):  # it is written into the notebooks' code
+        raise CourseError(f"{repo!r} is no address: expected owner/name, a URL or a path without blanks and quotes")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     if text.count(START) != 1 or text.count(END) != 1:
@@ -81,7 +87,4 @@ def main(repo: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:2] or [""])
-    except CourseError as error:
-        sys.exit(f"colab: {error}")
+    command.main("colab", main)

@@ -8,8 +8,8 @@ Input "images": (N, 1, 28, 28) uint8, 0…255, of a voxel network (N, 1, 16, 16,
 normalisation is part of the graph. Needs the packages of requirements-extra.txt.
 """
 
-import argparse
-import sys
+from tools import command  # isort: skip
+
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +72,7 @@ def compare(name: str, path: Path) -> tuple[int, int]:
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(prog="python -m tools.export", description=__doc__)
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
     options = parser.parse_args(words)
@@ -86,7 +84,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CourseError as error:
-        sys.exit(f"export: {error}")
+    command.main("export", main)

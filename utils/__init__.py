@@ -12,6 +12,14 @@ class CourseError(RuntimeError):
     """Something the reader can fix; the message says what was found, what was expected and what to do."""
 
 
+class Interrupted(CourseError):
+    """Ctrl-C or SIGTERM: no further run is to be begun. history: the rows of the epochs that are safe on disk."""
+
+    def __init__(self, message: str, history: Iterable[dict[str, float]] = ()):
+        super().__init__(message)
+        self.history = list(history)
+
+
 def smoke() -> bool:
     """Whether COURSE_SMOKE asks for a smoke run: a few hundred images, one epoch, results to a temporary folder."""
     return os.environ.get("COURSE_SMOKE", "0") not in ("", "0")

@@ -30,6 +30,10 @@ class Environment:
     torch: str
     numpy: str
 
+    def __post_init__(self):
+        if min(self.threads, self.processes) < 1:
+            raise ValueError(f"threads = {self.threads}, processes = {self.processes}: expected 1 or more")
+
 
 @dataclass(frozen=True)
 class Code:
@@ -46,6 +50,10 @@ class Continued:
     after_epoch: int
     code: Code | None
     environment: Environment | None
+
+    def __post_init__(self):
+        if self.after_epoch < 1:
+            raise ValueError(f"after_epoch = {self.after_epoch}: expected 1 or more")
 
 
 def environment(device: torch.device, processes: int = 1) -> Environment:
@@ -64,7 +72,7 @@ def environment(device: torch.device, processes: int = 1) -> Environment:
 def processor() -> str:
     """The processor's name, with family and model where Linux tells them (rented machines hide much of a name); else the architecture."""
     with suppress(OSError, KeyError):
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
         said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
         return f"{said['model name']} (family {said['cpu family']}, model {said['model']})"
     return platform.processor() or platform.machine()

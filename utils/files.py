@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import platform
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{path.name}.{host}.*"):
-            if not _is_running(left.suffix[1:]):
+            if not is_running(left.suffix[1:]):
                 left.unlink(missing_ok=True)  # of a process that was killed
         yield beside
         with beside.open("rb+") as file:
@@ -57,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def _is_running(pid: str) -> bool:
+def is_running(pid: str) -> bool:
     """Whether a process of this machine has that number."""
     if os.name != "posix" or not pid.isdigit():
         return True  # can't be told without doing harm
@@ -83,8 +84,19 @@ def require_writable(*folders: Path) -> None:
         (folder / ".writable").unlink(missing_ok=True)
 
 
+def refuse_special(path: Path, todo: str) -> None:
+    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # what is wrong is told by whoever reads
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise CourseError(f"{shown(path)} is a pipe, a device or a socket: expected a file. {todo}")
+
+
 def read(path: Path, todo: str = "Check out the file again.") -> bytes:
     """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, or only a Git LFS pointer."""
+    refuse_special(path, todo)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -185,6 +197,7 @@ def read_idx(path: Path) -> Tensor:
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     """
+    refuse_special(path, ANEW)
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -36,8 +36,8 @@ class Score:
     total: int
 
     def __post_init__(self):
-        if not (0 <= self.correct <= self.total and self.total):
-            raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total")
+        if self.loss < 0 or not (0 <= self.correct <= self.total and self.total):
+            raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total; loss = {self.loss}")
 
     @property
     def percent(self) -> float:
@@ -141,6 +141,7 @@ class Training:
 
         On another kind the generators there know nothing of this one's states, so they begin anew, from the epoch's number.
         """
+        self.model.load_state_dict(state["best"] or state["model"])  # whether they fit shows now
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])

@@ -416,7 +416,7 @@ def parse(model: str) -> tuple[str, dict]:
     if name not in MODELS:
         raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
     known = [word for word in inspect.signature(MODELS[name]).parameters if word != "dropout"]
-    if positional or not set(arguments) <= set(known):
+    if positional or len(arguments) < len(getattr(call, "keywords", [])) or not set(arguments) <= set(known):
         raise CourseError(f"model = {model!r}: {name} takes {', '.join(f'{word}=…' for word in known) or 'no arguments'}")
     return name, arguments
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from utils import CourseError
+from utils.files import refuse_special
 
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the centre of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
@@ -86,6 +87,8 @@ def grey(picture) -> np.ndarray:
 def _open(picture) -> Image.Image:
     """A path, file or PIL image → a PIL image with its pixels loaded and of a size that can be worked with."""
     what = picture if isinstance(picture, str | os.PathLike) else "the picture"
+    if what is picture:
+        refuse_special(Path(picture), "Save the picture as PNG or JPEG.")
     try:
         image = picture if isinstance(picture, Image.Image) else Image.open(picture)
         if image.width * image.height > LARGEST:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from utils import CourseError, ddp, facts, files, models, records, smoke
+from utils import CourseError, ddp, facts, files, locks, models, records, smoke
 from utils import data as datasets
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
@@ -26,6 +26,7 @@ class Plan:
     echo: bool
     run: Run  # where the results go
     own: Run  # where the checkpoint, and the log of a run that is not finished, wait
+    lock: locks.Lock  # held by the one process that trains it and writes its files
 
     @property
     def title(self) -> str:
@@ -39,8 +40,16 @@ def make_plan(experiment: Experiment, seed: int, device: str, publish: bool | No
     where = ddp.together(lambda: pick_device(device))
     own = Run.of(experiment, seed, root or records.own_root())
     run = Run.of(experiment, seed) if publish and not closed else own
-    ddp.on_rank0(lambda: files.require_writable(run.log.parent, run.weights.parent, own.checkpoint.parent))
-    return Plan(experiment, seed, where, publish, closed, again, echo, run, own)
+    lock = locks.Lock(own.checkpoint.with_suffix(".lock"), f"{experiment.name}, seed {seed},")
+    return Plan(experiment, seed, where, publish, closed, again, echo, run, own, lock)
+
+
+def require_writable(run: Run, own: Run) -> None:
+    """Raise CourseError now, not after the training, if a run's files can't be written; it says where else they may go."""
+    try:
+        files.require_writable(run.log.parent, run.weights.parent, own.checkpoint.parent)
+    except CourseError as error:
+        raise CourseError(f"{error} Your own runs go elsewhere if COURSE_RUNS names another folder.") from error
 
 
 def as_run(experiment: Experiment) -> Experiment:

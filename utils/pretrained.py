@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,10 +86,11 @@ def find_weights(name: str | Path) -> Path:
     """The state dict of a published network, or of a run of one's own: by name, or by path. Raises CourseError if there is none."""
     folders = (ROOT / "saved_dict", own_root() / "saved_dict")
     for path in (Path(name), *(folder / f"{name}.pth" for folder in folders)):
-        if path.suffix == ".pth" and path.is_file():
-            return path
+        with suppress(OSError, ValueError):  # of a name that no file can have
+            if path.suffix == ".pth" and path.is_file():
+                return path
     known = [path.stem for folder in folders for path in folder.glob("*.pth")]
-    raise CourseError(f"no published network or run of your own is called {str(name)!r}: expected {closest(str(name), known)}")
+    raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name), known)}")
 
 
 def load_pretrained(name: str | Path) -> tuple[nn.Module, Preprocess]:

@@ -29,6 +29,10 @@ from utils.loops import Row, Score
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
 COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
+FORMS = [[column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")]  # a log has one of these headers
+# what a checkpoint holds of a training (see loops.Training)
+STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor, "numbers": torch.Tensor}
+STATE |= {"device": str, "processes": list, "history": list, "best": dict | None}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class DataFacts:
     images: int
     whole: bool
 
+    def __post_init__(self):
+        if self.images < 1:
+            raise ValueError(f"images = {self.images}: expected 1 or more")
+
     @classmethod
     def of(cls, data: Dataset) -> "DataFacts":
         return cls(data.name, data.kind, data.input_shape, data.fingerprint, len(data.train), data.whole)
@@ -51,6 +59,10 @@ class DataFacts:
 class Normalisation:
     mean: float
     std: float
+
+    def __post_init__(self):
+        if not self.std > 0:
+            raise ValueError(f"std = {self.std}: expected more than 0")
 
 
 @dataclass
@@ -66,6 +78,10 @@ class Begun:
     code: Code
     started: str
     continued: list[Continued]
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed}: expected 0 or more")
 
 
 @dataclass
@@ -83,10 +99,11 @@ class Facts(Begun):
     parts: dict[str, Score] = field(default_factory=dict)
 
     def __post_init__(self):
+        super().__post_init__()
         if not 1 <= self.kept_epoch <= self.epochs:
             raise ValueError(f"kept_epoch = {self.kept_epoch} of {self.epochs} epochs")
-        if min(self.seed, self.parameters, self.bytes, self.seconds) < 0:
-            raise ValueError("a seed, a count or a time is negative")
+        if min(self.parameters, self.bytes, self.seconds) < 0:
+            raise ValueError("a count or a time is negative")
 
 
 @dataclass(frozen=True)
@@ -228,15 +245,25 @@ def read_log(path: Path) -> list[Row]:
             rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
         except (KeyError, ValueError, TypeError):
             refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
-        last = rows[-1]
-        parts = [part for part in ("train", "valid", "test") if f"{part}_total" in last]
-        if last.get("epoch") != len(rows) or not all(map(math.isfinite, last.values())):
-            refuse(line, f"epoch {last.get('epoch')}", f"epoch {len(rows)}, and finite numbers")
-        if len(parts) != 2 or not all(0 <= last.get(f"{part}_correct", -1) <= last[f"{part}_total"] for part in parts):
-            refuse(line, dict(row), "correct between 0 and total, in training and of held-out or test images")
+        expected = what_a_row_lacks(rows[-1], len(rows))
+        if expected:
+            refuse(line, dict(row), expected)
     if not rows:
         refuse(1, "no row", "one row per epoch")
     return rows
+
+
+def what_a_row_lacks(row: Row, epoch: int) -> str:
+    """What is expected of a row that stands `epoch`th in a history, if it is not so; else ""."""
+    if not any(set(row) == set(form) for form in FORMS):
+        return f"the columns {', '.join(FORMS[0])}, or of held-out images valid instead of test"
+    if row["epoch"] != epoch:
+        return f"epoch {epoch}"
+    if not all(math.isfinite(value) and value >= 0 for value in row.values()):
+        return "finite numbers from 0"
+    if not all(row[f"{part}_correct"] <= row[f"{part}_total"] for part in ("train", "valid", "test") if f"{part}_total" in row):
+        return "correct between 0 and total, in training and of held-out or test images"
+    return ""
 
 
 def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
@@ -247,7 +274,32 @@ def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
     content = load_safely(path, files.read(path, todo), todo)
     if not isinstance(content, dict) or set(content) != {"begun", "training"}:
         raise CourseError(f"{shown(path)} is no checkpoint of this course's present form. {todo}")
-    return files.decode(content["begun"].encode(), Begun, shown(path), todo), content["training"]
+    begun, training = files.decode(str(content["begun"]).encode(), Begun, shown(path), todo), content["training"]
+    wrong = _what_a_state_lacks(training, begun.recipe.epochs)
+    if wrong:
+        raise CourseError(f"{shown(path)} can't be continued: {wrong}. {todo}")
+    return begun, training
+
+
+def _what_a_state_lacks(training: object, epochs: int) -> str:
+    """What is wrong with a checkpoint's training state, as far as that shows before it meets a network; "" if nothing is."""
+    if not isinstance(training, dict) or training.keys() != STATE.keys():
+        return f"expected the parts {', '.join(STATE)}"
+    for name, kind in STATE.items():
+        part = training[name]
+        if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
+            return f"its part {name} is {type(part).__name__ if part else 'empty'}, expected {getattr(kind, '__name__', kind)}"
+    if training["device"] not in ("cpu", "cuda", "mps"):
+        return f"it was saved on the device {training['device']!r}, expected cpu, cuda or mps"
+    if len(training["history"]) > epochs:
+        return f"its history has {len(training['history'])} rows, expected at most {epochs}"
+    for epoch, row in enumerate(training["history"], 1):
+        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+            return f"row {epoch} of its history holds {row!r}"[:200]
+        expected = what_a_row_lacks(row, epoch)
+        if expected:
+            return f"row {epoch} of its history: expected {expected}"
+    return ""
 
 
 def write_checkpoint(path: Path, begun: Begun, training: dict) -> None:

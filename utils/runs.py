@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils import ROOT, CourseError, cpu, ddp, distil, facts, files, models, records, smoke, tables, trials
+from utils import ROOT, CourseError, Interrupted, cpu, ddp, distil, facts, files, models, records, smoke, tables, trials
 from utils.data import Dataset, Split
 from utils.experiments import Experiment
 from utils.files import shown
 from utils.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
-from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, teacher_of
+from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable, teacher_of
 from utils.pretrained import load_model
 from utils.records import Begun, DataFacts, Facts, Normalisation, Record, Run
 
@@ -31,10 +31,6 @@ class Result:
     facts: Facts
     weights: Path
     log: Path
-
-
-class Interrupted(CourseError):
-    """Ctrl-C: no further run is to be begun."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,8 @@ def run(
     after_epoch: called with the rows so far, once they are safe on disk.
 
     Raises CourseError for a folder that can't be written (before training), a loss that is not finite, processes that
-    hold different recipes or data, or a publication of anything but a full run of an unchanged recipe on the real data.
+    hold different recipes or data, or a publication of anything but a full run of an unchanged recipe on the real data; locks.Held
+    while another process is at the same run; Interrupted, which holds the rows so far, at Ctrl-C.
     """
     if not retrain:
         return read_published(experiment, seed, echo)
@@ -73,12 +70,13 @@ def run(
     data = ddp.in_turns(lambda: load(plan.experiment))
     if plan.publish:
         ddp.together(lambda: refuse_other_data(plan.experiment, data))
-    decision = decide(plan, data)
-    if decision.finished:
-        return show_finished(plan.experiment, decision.finished, plan.run, data, echo)
-    if plan.echo and decision.state:
-        tell_continued(plan, decision)
-    return file(plan, decision.begun, data, *train(plan, decision, data, after_epoch))
+    with plan.lock:
+        decision = decide(plan, data)
+        if decision.finished:
+            return show_finished(plan.experiment, decision.finished, plan.run, data, echo)
+        if plan.echo and decision.state:
+            tell_continued(plan, decision)
+        return file(plan, decision.begun, data, *train(plan, decision, data, after_epoch))
 
 
 def decide(plan: Plan, data: Dataset) -> Decision:
@@ -98,9 +96,17 @@ def decide(plan: Plan, data: Dataset) -> Decision:
 
     def look() -> Decision:
         root = None if plan.run.root == ROOT else plan.own.root
-        found = None if plan.again else records.finished(plan.experiment, plan.seed, root, begun.data)
-        if plan.publish and not found:
-            refuse_uncommitted(plan.experiment)
+
+        def finished() -> Record | None:
+            return None if plan.again else records.finished(plan.experiment, plan.seed, root, begun.data)
+
+        found = finished()
+        if not found:
+            if plan.publish:
+                refuse_uncommitted(plan.experiment)
+            require_writable(plan.run, plan.own)
+            plan.lock.acquire()
+            found = finished()  # perhaps by the process that just released it
         saved = None if found else records.read_checkpoint(plan.own.checkpoint)
         if not saved or saved[0].data != begun.data:
             return Decision(found, begun, None)
@@ -136,8 +142,8 @@ def tell_continued(plan: Plan, decision: Decision) -> None:
 
 
 def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) -> tuple[nn.Module, list[Row]]:
-    """The trained network, plain and on the CPU, and its rows. Raises CourseError when interrupted; what was saved stays."""
-    recipe = plan.experiment.recipe
+    """The trained network, plain and on the CPU, and its rows. Raises Interrupted when it is; what was saved stays."""
+    recipe, safe = plan.experiment.recipe, list(decision.state["history"]) if decision.state else []
     if plan.device.type == "cpu":
         cpu.keep_memory()
     torch.backends.cudnn.deterministic = True  # same seed, same bits on CUDA too
@@ -150,10 +156,12 @@ def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) 
         state = training.state_dict()  # every process's, not only the one's that writes
 
         def write() -> None:
+            plan.lock.require()
             records.write_checkpoint(plan.own.checkpoint, decision.begun, state)
             records.write_log(plan.own.log, training.history)
 
         ddp.on_rank0(write)
+        safe[:] = training.history
         after_epoch(training.history)
 
     data, teacher = data.to(plan.device), teacher_of(plan.experiment)
@@ -161,8 +169,8 @@ def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) 
     try:
         history = fit(model, data, recipe, plan.seed, decision.state, save, plan.echo, teach)
     except KeyboardInterrupt:
-        done = "after its last finished epoch" if plan.own.checkpoint.is_file() else "from the start (no epoch was finished)"
-        raise Interrupted(f"{plan.title}: interrupted. The same command continues it {done}.") from None
+        done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
+        raise Interrupted(f"{plan.title}: interrupted. The same command continues it {done}.", safe) from None
     except Unfit as error:
         raise CourseError(f"{shown(plan.own.checkpoint)} does not fit this run ({error}). Delete it to start anew.") from error
     plain = models.build(recipe.model, recipe.dropout)
@@ -192,13 +200,14 @@ def file(plan: Plan, begun: Begun, data: Dataset, model: nn.Module, history: lis
     )
 
     def write() -> None:
+        plan.lock.require()
         records.write_log(plan.run.log, history)
         if plan.run == plan.own or (plan.seed == 0 and experiment.weights):
             files.write(plan.run.weights, content)
             files.write_json(plan.run.weights.with_suffix(".json"), done)
-        files.write_json(plan.run.facts, done)  # last: its presence says that all the rest is there
         if recipe.valid:
             trials.add(trial(done, history), plan.publish, plan.own.root)
+        files.write_json(plan.run.facts, done)  # last: its presence says that all the rest is there
         plan.own.checkpoint.unlink(missing_ok=True)
         if plan.run != plan.own:
             plan.own.log.unlink(missing_ok=True)

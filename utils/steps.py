@@ -32,11 +32,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
     """The recipe's learning rate; `steps`: batches per epoch."""
     if recipe.schedule == "one_cycle":
+        total, warmup = steps * recipe.epochs, recipe.warmup
+        if warmup * total == 1:  # the climb would be over with the first step, and be divided by its length of 0
+            warmup *= 1 - 1e-12
         return lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=recipe.lr,
-            total_steps=steps * recipe.epochs,
-            pct_start=recipe.warmup,
+            total_steps=total,
+            pct_start=warmup,
             cycle_momentum=False,
             div_factor=10,
             final_div_factor=100,

@@ -29,6 +29,10 @@ class Trial:
     environment: Environment
     finished: str
 
+    def __post_init__(self):
+        if self.epoch < 1 or min(self.seed, self.seconds) < 0:
+            raise ValueError("an epoch, a seed or a time is negative")
+
 
 @dataclass(frozen=True)
 class Tried:

@@ -169,6 +169,7 @@ def read(path: Path) -> tuple[Rows, dict]:
     """
     import h5py
 
+    files.refuse_special(path, "Delete it and run again.")
     try:
         with h5py.File(path, "r") as file:
             facts = dict(file.attrs)

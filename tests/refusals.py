@@ -1,0 +1,51 @@
+"""What a refusal is: one line, exit status 2 or the exception that is documented, and not a file changed."""
+
+import hashlib
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from tools import command
+from utils import CourseError
+
+
+def digests(*folders: Path) -> dict[str, str]:
+    """Every file, folder and link below the folders, with a digest of its content."""
+    found = {}
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
+        content = path.read_bytes() if path.is_file() else str(path.readlink() if path.is_symlink() else "").encode()
+        found[str(path)] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def refused(action, *folders: Path, kind: type[Exception] = CourseError) -> str:
+    """The one line with which action() is refused, while nothing below the folders changes."""
+    before = digests(*folders)
+    with pytest.raises(kind) as refusal:
+        action()
+    said = str(refusal.value)
+    assert said and "\n" not in said and len(said) < 1500
+    assert digests(*folders) == before
+    return said
+
+
+def refused_command(name: str, action, words: list[str], *folders: Path) -> str:
+    """The one line on standard error with which a command ends, with exit status 2, while nothing below the folders changes."""
+    before, said = digests(*folders), io.StringIO()
+    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+        try:
+            status = command.run(name, action, words)
+        except SystemExit as stop:  # of the parser
+            status = stop.code
+    line = said.getvalue()
+    assert status == 2 and line.startswith(f"{name}: ") and line.endswith("\n") and line.count("\n") == 1, line
+    assert len(line) < 1500 and "Traceback" not in line
+    assert digests(*folders) == before
+    return line
+
+
+def ids(cases) -> list[str]:
+    """A name for each case, from what is wrong in it."""
+    return [f"{number} {str(case)[:60]}".encode("ascii", "replace").decode() for number, case in enumerate(cases)]

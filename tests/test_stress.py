@@ -1,0 +1,107 @@
+"""A few kills of `make stress`; and what it counts would be noticed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from tools import bench, stress
+from tools.stress import Stress, Stressed
+from utils import ROOT, CourseError, files, runs
+from utils.experiments import EXPERIMENTS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes can't be forked here once torch is imported")
+
+
+def test_killed_commands_lose_nothing(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_RUNS": str(tmp_path)}
+    words = [sys.executable, "-m", "tools.stress", "--kills", str(len(stress.KINDS))]
+    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = files.read_json(stress.path(tmp_path), Stress)
+    assert found.passed and found.total.kills == len(stress.KINDS) and all(one.kills for one in found.kinds.values())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with one finished run that held images out."""
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_RUNS", str(root))
+        patch.setenv("COURSE_SMOKE", "0")
+        runs.run(EXPERIMENTS["base"].but(data="digits", valid=600, epochs=2, batch_size=256), device="cpu", root=root, echo=False)
+    return root
+
+
+@pytest.fixture
+def root(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".csv", ".json", ".jsonl"])
+def test_a_damaged_file_is_noticed(suffix, root):
+    assert stress.damaged(root) == []
+    path = next(root.rglob(f"*{suffix}"))
+    path.write_bytes(path.read_bytes()[:-40] + b"\n")
+    assert path in stress.damaged(root)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".csv", ".jsonl"])
+def test_another_outcome_is_noticed(suffix, root):
+    before = stress.outcome(root)
+    path = next(root.rglob(f"*{suffix}"))
+    if suffix == ".pth":
+        path.write_bytes(path.read_bytes() + b"\0")
+    else:
+        path.write_bytes(path.read_bytes().replace(b"600", b"601"))
+    assert before != stress.outcome(root)
+    path.unlink()
+    assert before.keys() != stress.outcome(root).keys()
+
+
+def test_times_and_a_run_counted_twice_are_no_other_outcome(root):
+    before = stress.outcome(root)
+    log, study = next(root.rglob("*.csv")), next(root.rglob("*.jsonl"))
+    log.write_text(
+        "\n".join(
+            line[: line.rindex(",")] + (",9.99" if number else ",seconds") for number, line in enumerate(log.read_text().splitlines())
+        )
+    )
+    study.write_bytes(study.read_bytes() * 2)
+    assert stress.outcome(root) == before
+
+
+def test_a_run_that_was_done_again_and_epochs_that_were_are_noticed(root):
+    before = stress.left(root)
+    assert stress.lost(before) == (0, 0)
+    facts, log = next(root.glob("logs/*/*.json")), next(root.glob("logs/*/*.csv"))
+    facts.write_bytes(facts.read_bytes() + b"\n")
+    assert stress.lost(before) == (1, 0)
+    unfinished = ({}, {log: 2})  # two epochs were there, and the run says that nothing was continued
+    assert stress.lost(unfinished) == (0, 2)
+    plain = json.loads(facts.read_text())
+    facts.write_text(json.dumps(plain | {"continued": [{"after_epoch": 1, "code": None, "environment": None}]}))
+    assert stress.lost(unfinished) == (0, 1)
+
+
+def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_path):
+    machine = bench.read().environment
+    good = Stressed(kills=5, same=5)
+    assert Stress({"plain": good}, machine).passed
+    for change in ({"same": 4}, {"damaged": 1}, {"lost_runs": 1}, {"lost_epochs": 1}):
+        assert not Stress({"plain": good, "voxels": Stressed(**asdict(good) | change)}, machine).passed
+    monkeypatch.setattr(stress, "path", lambda root=tmp_path: tmp_path / "stress.json")
+    assert "Not measured yet" in stress.section()
+    files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
+    said = stress.section()
+    assert "8 times" in said and "(plain 5, voxels 3): 1 damaged files, 0 lost runs, 2 lost epochs; 7 of 8 ended" in said
+
+
+@pytest.mark.parametrize("words", [["--kills", "0"], ["--kills", "many"], ["now"]])
+def test_a_mistake_is_one_line(words):
+    with pytest.raises(CourseError):
+        stress.main(words)
