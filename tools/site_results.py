@@ -222,11 +222,11 @@ def experiment_page(one: dict) -> str:
     return "\n".join(lines)
 
 
-def studies(found: dict, up: str = "") -> str:
+def studies(found: dict, up: str = "", heading: str = "###") -> str:
     """Every study: its chart, its table, its file."""
     chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
     parts = [
-        f"### {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
+        f"{heading} {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
         for one in found["studies"]
     ]
     return "\n\n".join(parts) or "No study is published yet."
@@ -246,6 +246,6 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
     measured = benchmark_table(speed) if speed else "No benchmark is published yet."
     yield "tables/benchmark.md", measured
     front = "---\nhide-toc: true\norphan: true\n---\n"
-    yield "logs/trials/index.md", f"{front}# Studies\n\n{studies(found, '../../')}\n"
+    yield "logs/trials/index.md", f"{front}# Studies\n\n{studies(found, '../../', '##')}\n"
     files = f'<figure class="chart" data-chart="benchmark"></figure>\n\n{link(speed["log"], "../../" + speed["log"])}\n\n' if speed else ""
     yield "logs/benchmarks/index.md", f"{front}# Benchmarks\n\n{files}{measured}\n"
