@@ -12,7 +12,7 @@ help:
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
 	@echo 'make site         build the web pages into _site/; make serve shows them, make test-site tries them in a browser'
-	@echo 'make colab REPO=owner/name   stamp the address of the repository into notebooks and README (REPO= removes it)'
+	@echo 'make colab        stamp the address of the repository into notebooks and README: REPO=owner/name, else the git remote; REPO= removes it'
 
 $(BIN)/.installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -63,7 +63,7 @@ bench: install
 	$(BIN)/python -m tools.bench
 
 colab: install
-	$(BIN)/python -m tools.colab "$(REPO)"
+	$(BIN)/python -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
 
 .PHONY: help install train test test-offline test-oldest lint results verify bench colab
 
