@@ -91,8 +91,9 @@ def badges(repo: str) -> str:
     """README's line of badges: whether the workflows are green, and where the web pages are. Nothing until stamped."""
     if not is_on_github(repo):
         return ""
-    owner, name = repo.lower().split("/")
-    pages = f"https://{owner}.github.io/" + f"{repo.split('/')[1]}/" * (name != f"{owner}.github.io")
+    owner, name = repo.split("/")
+    home = f"{owner.lower()}.github.io"
+    pages = f"https://{home}/" if name.lower() == home else f"https://{home}/{name}/"
     workflows = [f"{address(repo)}/actions/workflows/{name}.yml" for name in ("tests", "pages")]
     shields = [f"[![{Path(one).stem}]({one}/badge.svg?branch=main)]({one})" for one in workflows]
     return " ".join([*shields, f"**[Draw a digit, explore the results, read the course]({pages})**"])

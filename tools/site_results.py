@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
+SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
 
 
 def read(path: Path, otherwise=None):
@@ -90,19 +91,32 @@ def experiment(folder: Path, root: Path, figures: dict, references: dict) -> dic
     return found
 
 
+def said(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def study(path: Path, root: Path) -> dict:
-    """A study: each recipe that was tried to its end, by what differs within the study, with its seeds' accuracies on held-out images."""
+    """A study: each recipe that was tried to its end, by what differs within the study, with its seeds' accuracies on held-out images.
+
+    `kept` is the recipe that was published for the experiment, in as many epochs as were tried.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     trials = [trial for trial in map(json.loads, filter(str.strip, lines)) if not trial.get("pruned")]
     recipes = [trial["recipe"] for trial in trials]
     varied = [key for key in recipes[0] if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1] if recipes else []
+    published = read(root / "logs" / path.stem / "seed0.json", {}).get("recipe")
     tried: dict[str, dict[int, float]] = {}
-    for trial in trials:
-        what = ", ".join(f"{key} {trial['recipe'].get(key)}" for key in varied) or "the recipe as it is"
-        tried.setdefault(what, {})[trial["seed"]] = percent(trial["valid"])  # of a repeated seed the last run counts
-    rows = [{"what": what, **spread(list(seeds.values())), "values": list(seeds.values())} for what, seeds in tried.items()]
+    for trial in trials:  # of a repeated seed the last run counts
+        tried.setdefault(json.dumps([trial["recipe"].get(key) for key in varied]), {})[trial["seed"]] = percent(trial["valid"])
+    rows = []
+    for values, seeds in tried.items():
+        recipe = dict(zip(varied, json.loads(values), strict=True))
+        what = ", ".join(f"{key} {said(value)}" for key, value in recipe.items()) or "the recipe as it is"
+        kept = bool(published) and all(published.get(key) == value for key, value in recipe.items() if key not in SHORTENED)
+        rows.append({"what": what, "kept": kept, **spread(list(seeds.values())), "values": list(seeds.values())})
     rows.sort(key=lambda row: -row["mean"])
-    return {"name": path.stem, "log": path.relative_to(root).as_posix(), "rows": rows}
+    held, epochs = ([recipe[key] for recipe in recipes] for key in ("valid", "epochs"))
+    return {"name": path.stem, "log": path.relative_to(root).as_posix(), "held": max(held), "epochs": max(epochs), "rows": rows}
 
 
 def benchmark(root: Path) -> dict | None:
@@ -184,7 +198,7 @@ def field_table(field: list[dict]) -> str:
 
 
 def study_table(one: dict) -> str:
-    rows = [[row["what"], shown(row), row["n"]] for row in one["rows"]]
+    rows = [[f"**kept:** {row['what']}" if row["kept"] else row["what"], shown(row), row["n"]] for row in one["rows"]]
     return table(["recipe", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
 
 
@@ -226,7 +240,7 @@ def studies(found: dict, up: str = "", heading: str = "###") -> str:
     """Every study: its chart, its table, its file."""
     chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
     parts = [
-        f"{heading} {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
+        f"{heading} {one['name']}\n\nOn {one['held']:,} held-out images, after at most {one['epochs']} epochs.\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
         for one in found["studies"]
     ]
     return "\n\n".join(parts) or "No study is published yet."

@@ -172,7 +172,8 @@ function studies(figure, data, width) {
     height: 60 + 22 * rows.length, marginLeft: Math.min(240, width * 0.45),
     x: { ...accuracyAxis(points.map(({ value }) => value), "held-out images, % →"), nice: false },
     y: { domain: rows.map(({ what }) => what), label: null },
-    marks: [Plot.dot(points, { x: ({ value }) => rank(value), y: "what", r: 4, fill: colour.ours, fillOpacity: 0.6, href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` })],
+    marks: [Plot.dot(points, { x: ({ value }) => rank(value), y: "what", r: 4, fill: ({ kept }) => (kept ? colour.theirs : colour.ours), fillOpacity: 0.6, href: () => address(one.log),
+      ariaLabel: ({ what, kept, value }) => `${kept ? "kept: " : ""}${what}: ${number(value)} %` })],
   });
 }
 
