@@ -240,10 +240,16 @@ def studies(found: dict, up: str = "", heading: str = "###") -> str:
     """Every study: its chart, its table, its file."""
     chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
     parts = [
-        f"{heading} {one['name']}\n\nOn {one['held']:,} held-out images, after at most {one['epochs']} epochs.\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
+        [
+            f"{heading} {one['name']}",
+            f"On {one['held']:,} held-out images, after at most {one['epochs']} epochs.",
+            chart.format(one["name"]),
+            study_table(one),
+            link("all trials", up + one["log"]),
+        ]
         for one in found["studies"]
     ]
-    return "\n\n".join(parts) or "No study is published yet."
+    return "\n\n".join(part for one in parts for part in one) or "No study is published yet."
 
 
 def pages(found: dict) -> Iterator[tuple[str, str]]:
