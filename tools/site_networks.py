@@ -20,7 +20,7 @@ from utils import ROOT
 NETWORKS = ("base", "bn_augmentation", "frontier_99", "mnist_medium", "sprint_994", "ensemble", "voxel_best", "voxel_more_digits")
 KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
-SILENT = {"Reshape", "Flatten", "Identity"}  # change no value
+SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has
 ONE = {"size": [1, 1], "jump": 1, "start": [0, 0]}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
 
 

@@ -48,7 +48,7 @@ def run(facts: dict, log: Path, root: Path) -> dict:
     return {
         "seed": facts["seed"],
         "log": log.relative_to(root).as_posix(),
-        "test": percent(facts["test"]),
+        "test": percent(kept, "test") if "test_correct" in kept else percent(facts["test"]),  # as utils/tables.py takes it
         "train": percent(kept, "train"),
         "best": {"part": watched, "percent": percent(best, watched), "epoch": int(best["epoch"])},
         "kept": int(kept["epoch"]),
@@ -91,14 +91,13 @@ def experiment(folder: Path, root: Path, figures: dict, references: dict) -> dic
     return found
 
 
-def said(value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def said(fields: dict) -> str:
+    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
 
 
 def study(path: Path, root: Path) -> dict:
-    """A study: each recipe that was tried to its end, by what differs within the study, with its seeds' accuracies on held-out images.
-
-    `kept` is the recipe that was published for the experiment, in as many epochs as were tried.
+    """A study: each recipe that was tried to its end, with its seeds' accuracies on held-out images. The one that was published for the
+    experiment (in as many epochs as were tried) or else the best is given by all that varies, the others by what differs from it.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     trials = [trial for trial in map(json.loads, filter(str.strip, lines)) if not trial.get("pruned")]
@@ -107,14 +106,17 @@ def study(path: Path, root: Path) -> dict:
     published = read(root / "logs" / path.stem / "seed0.json", {}).get("recipe")
     tried: dict[str, dict[int, float]] = {}
     for trial in trials:  # of a repeated seed the last run counts
-        tried.setdefault(json.dumps([trial["recipe"].get(key) for key in varied]), {})[trial["seed"]] = percent(trial["valid"])
-    rows = []
-    for values, seeds in tried.items():
-        recipe = dict(zip(varied, json.loads(values), strict=True))
-        what = ", ".join(f"{key} {said(value)}" for key, value in recipe.items()) or "the recipe as it is"
-        kept = bool(published) and all(published.get(key) == value for key, value in recipe.items() if key not in SHORTENED)
-        rows.append({"what": what, "kept": kept, **spread(list(seeds.values())), "values": list(seeds.values())})
+        tried.setdefault(json.dumps({key: trial["recipe"].get(key) for key in varied}), {})[trial["seed"]] = percent(trial["valid"])
+    rows = [
+        {"recipe": json.loads(recipe), **spread(list(seeds.values())), "values": list(seeds.values())} for recipe, seeds in tried.items()
+    ]
     rows.sort(key=lambda row: -row["mean"])
+    for row in rows:
+        row["kept"] = bool(published) and all(published.get(key) == value for key, value in row["recipe"].items() if key not in SHORTENED)
+    middle = next((row for row in rows if row["kept"]), rows[0] if rows else None)
+    for row in rows:
+        differs = {key: value for key, value in row["recipe"].items() if value != middle["recipe"][key]}
+        row["what"] = said(differs) if differs else f"{'kept' if row['kept'] else 'best'}: {said(row['recipe']) or 'the recipe as it is'}"
     held, epochs = ([recipe[key] for recipe in recipes] for key in ("valid", "epochs"))
     return {"name": path.stem, "log": path.relative_to(root).as_posix(), "held": max(held), "epochs": max(epochs), "rows": rows}
 
@@ -198,8 +200,8 @@ def field_table(field: list[dict]) -> str:
 
 
 def study_table(one: dict) -> str:
-    rows = [[f"**kept:** {row['what']}" if row["kept"] else row["what"], shown(row), row["n"]] for row in one["rows"]]
-    return table(["recipe", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
+    rows = [[row["what"], shown(row), row["n"]] for row in one["rows"]]
+    return table(["recipe, or what differs from it", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
 
 
 def benchmark_table(found: dict) -> str:

@@ -10,7 +10,8 @@ import pytest
 from conftest import SIZES, THEMES, opened, serving
 from tools import site as tool
 from tools import site_check, site_results
-from utils import ROOT
+from utils import ROOT, records, tables
+from utils.experiments import EXPERIMENTS
 
 FIRST_VIEW = 300_000  # bytes
 AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
@@ -45,13 +46,11 @@ def marks(page, chart: str) -> int:
     return page.locator(f"figure.chart[data-chart={chart}] svg a").count()
 
 
-def test_results_are_what_the_logs_say(found):
-    """Counted here once more, by other means."""
+def test_results_are_what_readme_says(found):
+    """README's tables read the logs by other means."""
     for one in found["experiments"]:
-        scores = [json.loads(path.read_text())["test"] for path in (ROOT / "logs" / one["name"]).glob("seed*.json")]
-        if len(scores) == one["test"]["n"]:
-            mean = statistics.mean(100 * score["correct"] / score["total"] for score in scores)
-            assert one["test"]["mean"] == pytest.approx(mean, abs=1e-3), one["name"]
+        percents = tables.test_percents(records.published(EXPERIMENTS[one["name"]]))
+        assert len(percents) == one["test"]["n"] and one["test"]["mean"] == pytest.approx(statistics.mean(percents), abs=1e-3), one["name"]
     assert sum(len(one["runs"]) for one in found["experiments"]) > len(found["experiments"]) > 0
 
 
@@ -190,7 +189,9 @@ def test_study_counts_each_recipe_once(tmp_path):
     published.parent.mkdir()
     published.write_text(json.dumps({"recipe": {"lr": 0.1, "epochs": 15}}))
     rows = site_results.study(path, tmp_path)["rows"]
-    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("lr 0.1", True, [90.0, 92.0])]
+    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.1", True, [90.0, 92.0])]
+    published.unlink()
+    assert [row["what"] for row in site_results.study(path, tmp_path)["rows"]] == ["best: lr 0.2", "lr 0.1"]
 
 
 def whole(folder: Path) -> Path:

@@ -27,7 +27,8 @@ const LOSSES = [-4, -3, -2, -1, 0, 1].flatMap((power) => [1, 2, 5].map((digit) =
 function axis(values, label, place, named, name) {
   const [low, high] = d3.extent(values, place);
   const domain = [low - 0.05, high + 0.05];
-  const ticks = named.filter((value) => place(value) >= domain[0] && place(value) <= domain[1]);
+  const inside = (all) => all.filter((value) => place(value) >= domain[0] && place(value) <= domain[1]);
+  const ticks = inside(named).length > 2 ? inside(named) : inside(d3.ticks(...d3.extent(values), 4));
   return { domain, ticks: ticks.map(place), tickFormat: (at) => name(at), label, grid: true };
 }
 const accuracyAxis = (values, label) => axis(values, label, rank, ACCURACIES, (at) => String(+(100 - 10 ** -at).toFixed(2)));
@@ -169,11 +170,15 @@ function studies(figure, data, width) {
   const points = rows.flatMap((row) => row.values.map((value) => ({ ...row, value })));
   return shell(figure, width, {
     ariaLabel: `${one.name}: accuracy on held-out images of every recipe that was tried`,
-    height: 60 + 22 * rows.length, marginLeft: Math.min(240, width * 0.45),
+    height: 60 + 40 * rows.length, marginLeft: 8,
     x: { ...accuracyAxis(points.map(({ value }) => value), "held-out images, % →"), nice: false },
-    y: { domain: rows.map(({ what }) => what), label: null },
-    marks: [Plot.dot(points, { x: ({ value }) => rank(value), y: "what", r: 4, fill: ({ kept }) => (kept ? colour.theirs : colour.ours), fillOpacity: 0.6, href: () => address(one.log),
-      ariaLabel: ({ what, kept, value }) => `${kept ? "kept: " : ""}${what}: ${number(value)} %` })],
+    y: { domain: rows.map(({ what }) => what), axis: null },
+    marks: [
+      Plot.ruleY(rows, { y: "what", stroke: colour.line, dy: 8 }),
+      Plot.text(rows, { y: "what", frameAnchor: "left", textAnchor: "start", dy: -8, text: "what", lineWidth: width / 12, textOverflow: "ellipsis", fill: "var(--course-ink)", pointerEvents: "none" }),
+      Plot.dot(points, { x: ({ value }) => rank(value), y: "what", dy: 8, r: 4, fill: ({ kept }) => (kept ? colour.theirs : colour.ours), fillOpacity: 0.6,
+        href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` }),
+    ],
   });
 }
 
