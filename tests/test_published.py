@@ -355,6 +355,8 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
     colab.main("someone/course")
     stamped = (unstamped / "notebooks" / "01_base.ipynb").read_text()
     assert "colab-badge.svg" in stamped and "https://github.com/someone/course" in stamped
+    solution = (unstamped / "notebooks" / "solutions" / "01_base.ipynb").read_text()
+    assert "blob/main/notebooks/solutions/01_base.ipynb" in solution and "https://github.com/someone/course" in solution
     readme = (unstamped / "README.md").read_text()
     for said in (
         "git clone https://github.com/someone/course",

@@ -71,7 +71,8 @@ def stamp(path: Path, repo: str) -> bytes:
     """The notebook at `path` with the address in its bootstrap cell and the badge on top of its first cell."""
     notebook = nbformat.read(path, as_version=4)
     title, cell = notebook.cells[:2]
-    badge = BADGE.format(repo=repo, name=path.name) + "\n\n" if is_on_github(repo) else ""
+    name = path.relative_to(ROOT / "notebooks").as_posix()
+    badge = BADGE.format(repo=repo, name=name) + "\n\n" if is_on_github(repo) else ""
     title.source = badge + ANY_BADGE.sub("", title.source)
     cell.source = bootstrap(repo)
     return (nbformat.writes(notebook) + "\n").encode()
@@ -114,7 +115,7 @@ def main(repo: str | None = None) -> None:
     text = readme.read_text(encoding="utf-8")
     for name, section in (("badges", badges(repo)), ("notebooks", listing(repo))):
         text = between(text, *(marker.format(name) for marker in WRITTEN), section)
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("solutions/*.ipynb")]:
         files.write(path, stamp(path, repo))
     files.write(readme, text.encode())
 

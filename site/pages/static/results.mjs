@@ -123,7 +123,7 @@ function curves(figure, data, width) {
   const mean = d3.rollups(shown, (group) => d3.mean(group, ({ value }) => value), ({ part }) => part, ({ epoch }) => epoch)
     .flatMap(([part, epochs]) => epochs.map(([epoch, value]) => ({ part, epoch, value })));
   const stroke = ({ part }) => (part === "train" ? colour.quiet : part === "valid" && watched !== "valid" ? colour.theirs : colour.ours);
-  const ends = parts.map((part) => mean.findLast((point) => point.part === part)).filter(Boolean);
+  const ends = d3.sort(parts.map((part) => mean.findLast((point) => point.part === part)).filter(Boolean), ({ value }) => -value);
   const svg = shell(figure, width, {
     ariaLabel: `${one.name}: ${what === "curves" ? "accuracy" : "loss"} by epoch, every seed`,
     ...(small && { height: 150, marginLeft: 36, marginBottom: 24, marginTop: 10, marginRight: 6 }),
@@ -139,7 +139,7 @@ function curves(figure, data, width) {
       ]),
       Plot.line(mean, { x: "epoch", y, z: "part", stroke, strokeWidth: 2.2, pointerEvents: "none" }),
       ...(small ? [] : [
-        Plot.text(ends, { x: "epoch", y, text: "part", textAnchor: "start", dx: 6, fill: stroke }),
+        ...ends.map((end, i) => Plot.text([end], { x: "epoch", y, text: "part", textAnchor: "start", dx: 6, dy: 12 * i - 6 * (ends.length - 1), fill: stroke })),
         Plot.dot(shown, Plot.pointer({ x: "epoch", y, r: 4, fill: stroke })),
       ]),
     ],
@@ -200,7 +200,7 @@ function benchmark(figure, data, width) {
       y: { axis: null, domain: sides.map(({ side }) => side) },
       marks: [
         Plot.barX(sides, { x: median, y: "side", fill: ({ side }) => (side === "course" ? colour.soft : colour.line), rx: 3, insetTop: 2, insetBottom: 2, href: () => address(log), ariaLabel: says }),
-        Plot.text(sides, { x: 0, y: "side", text: (side) => `${side.side} · ${number(median(side))} s${against(side)}`, textAnchor: "start", dx: 8, fill: "var(--course-ink)", pointerEvents: "none" }),
+        Plot.text(sides, { x: 0, y: "side", text: (side) => `${number(median(side))} s${against(side)} · ${side.side}`, lineWidth: width / 12 - 2, textOverflow: "ellipsis", textAnchor: "start", dx: 8, fill: "var(--course-ink)", pointerEvents: "none" }),
       ],
     }));
   }
