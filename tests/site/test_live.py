@@ -7,7 +7,7 @@ import statistics
 import pytest
 from hands import STROKES, draw, networks, read, settled, start, touch
 
-from conftest import SIZES, THEMES, opened
+from conftest import SIZES, THEMES, opened, serving
 from tools import site as tool
 from utils import ROOT
 
@@ -160,6 +160,26 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
     }""")
     figure("turns a second: voxelised, drawn and read", f"{turns / seconds:.1f} (of {turns})")
     assert turns > 0
+
+
+KEPT = """async () => {  // the page, and the largest of what it needs to answer
+    const found = await Promise.all([location.href, "../vendor/ort/ort-wasm-simd-threaded.wasm"].map((address) => caches.match(address)));
+    return found.every(Boolean);
+}"""
+
+
+def test_what_has_answered_once_answers_without_a_network(browser):
+    with serving() as address:
+        context = browser.new_context()
+        page = start(context.new_page(), address)
+        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        draw(page, STROKES[3])
+        assert read(page) == 3
+        page.wait_for_function(KEPT)
+    page.reload()  # the server is gone now
+    draw(page, STROKES[7])
+    assert read(page) == 7
+    context.close()
 
 
 @pytest.mark.parametrize("theme", THEMES)
