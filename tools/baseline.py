@@ -50,18 +50,19 @@ def loader(data: Dataset, recipe: Recipe, workers: int) -> DataLoader:
 
 
 def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader) -> None:
-    """One training epoch."""
+    """One training epoch, on the network's device."""
+    device = next(model.parameters()).device
     model.train()
     for images, labels in batches:
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), labels)
+        loss = F.cross_entropy(model(images.to(device)), labels.to(device))
         loss.backward()
         optimizer.step()
 
 
-def recipe_epoch(data: Dataset, recipe: Recipe, workers: int) -> None:
+def recipe_epoch(data: Dataset, recipe: Recipe, workers: int, device: str = "cpu") -> None:
     """One training epoch of one of the course's recipes."""
-    model = models.build(recipe.model, recipe.dropout)
+    model = models.build(recipe.model, recipe.dropout).to(device)
     epoch(model, torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True), loader(data, recipe, workers))
 
 
@@ -91,13 +92,13 @@ def example_epoch(data: Dataset) -> None:
     epoch(model, torch.optim.Adadelta(model.parameters(), lr=1.0), loader(data, EXAMPLE, 0))
 
 
-def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int = 0) -> list[float]:
+def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int = 0, device: str = "cpu") -> list[float]:
     """Train the example (Adadelta 1.0, a factor of 0.7 per epoch, batch 64) until its test accuracy (%) reaches target.
 
     Returns the test accuracy after each epoch; at most `most_epochs` of them, the example's own number.
     """
     torch.manual_seed(seed)
-    model = example_network()
+    model = example_network().to(device)
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((data.mean,), (data.std,))])
@@ -108,7 +109,7 @@ def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int
         schedule.step()
         model.eval()
         with torch.no_grad():
-            correct = sum((model(images).argmax(1) == labels).sum().item() for images, labels in test)
+            correct = sum((model(images.to(device)).argmax(1).cpu() == labels).sum().item() for images, labels in test)
         accuracies.append(100 * correct / len(data.test))
     return accuracies
 
@@ -154,10 +155,10 @@ def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
     return [count / most for count in counts]
 
 
-def voxel_epoch(data: Dataset, recipe: Recipe) -> None:
+def voxel_epoch(data: Dataset, recipe: Recipe, device: str = "cpu") -> None:
     """One training epoch of voxel_reference as its authors do it: RGB float arrays, one sample at a time through a DataLoader."""
     grids = data.train.images.flatten(1).numpy()
     coloured = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64
     samples = torch.utils.data.TensorDataset(torch.from_numpy(coloured).float(), data.train.labels)
-    model = models.build(recipe.model, recipe.dropout)[1:]  # its input is coloured already
+    model = models.build(recipe.model, recipe.dropout)[1:].to(device)  # its input is coloured already
     epoch(model, torch.optim.Adam(model.parameters(), recipe.lr), DataLoader(samples, recipe.batch_size, shuffle=True))

@@ -3,6 +3,7 @@
 python -m tools.bench                measure everything, print the table, keep the measurements below runs/
 python -m tools.bench --publish      the same, kept in logs/benchmarks/ (real MNIST only): README and notebook 10 show them
 python -m tools.bench --only epoch   measure the rows whose name holds a word, print only
+python -m tools.bench --device cuda  the rows of a GPU, kept apart; where there is none, says so
 python -m tools.bench --once ROW SIDE [SEED]   one measurement in this process, as JSON
 
 Every measurement runs in a fresh process, the sides in turn, each repetition with a seed of its own, which is recorded; a table gives
@@ -17,26 +18,21 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
-from tools import costs
+from tools import costs, daily, gpu
+from tools.measure import ROWS, measure, once, sizes
 from tools.tried import TRIED
-from tools.work import BN, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, STEPS
-from utils import ROOT, CourseError, cpu, facts, files, records
+from tools.work import BN, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, SPRINT
+from utils import ROOT, CourseError, facts, files, records
 from utils import data as datasets
 from utils.facts import Environment
 from utils.tables import table
 
-ROWS = COMPARED | STEPS | TRIED
-TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `make train` sets, and the usual way does not
 KINDS = ("cpu", "cuda")  # of devices that a benchmark may be published for
 
 
@@ -59,6 +55,7 @@ class Benchmark:
     floor: dict[str, float]
     profile: dict[str, float]
     environment: Machine
+    sprint_floor: dict[str, float] = field(default_factory=dict)  # as floor, of sprint instead of bn_augmentation
 
 
 def path(kind: str = "cpu", root: Path = ROOT) -> Path:
@@ -69,63 +66,6 @@ def path(kind: str = "cpu", root: Path = ROOT) -> Path:
 def read(kind: str = "cpu") -> Benchmark:
     """The published measurements. Raises CourseError if there are none, or they are damaged."""
     return files.read_json(path(kind), Benchmark, "`python -m tools.bench --publish` measures them.")
-
-
-def once(row: str, side: str, seed: int) -> MEASURED:
-    """One measurement in this process: seconds of work and of loading, peak memory, the seed, and what the work returned."""
-    work = ROWS[row].sides[side]
-    start = time.perf_counter()
-    data = datasets.load(ROWS[row].data)
-    if work.tuned:
-        cpu.keep_memory()
-    torch.manual_seed(seed)
-    work.warm_up()
-    torch.manual_seed(seed)
-    ready = time.perf_counter()
-    found = work.work(data, seed) or {}
-    measured = {"seconds": time.perf_counter() - ready, "loading": ready - start, "peak_mib": costs.peak_mib(), "seed": seed}
-    return measured | found  # a work that warms up first says its own seconds
-
-
-def in_fresh_process(*words: str, **environment: str) -> MEASURED:
-    """What `python -m tools.bench *words` prints as JSON on its last line."""
-    python = [sys.executable, "-m", "tools.bench", *words]
-    variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
-    ended = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
-    if ended.returncode:
-        raise CourseError(f"{' '.join(words)} failed: {ended.stderr.strip()[-400:]}")
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
-def measure(rows: list[str], repetitions: int, unfinished: Path) -> dict[str, dict[str, list[MEASURED]]]:
-    """row → side → the measurements of all repetitions, the sides of a row in turn. What is in `unfinished`, where every
-    measurement is written at once, is not measured again."""
-    found = files.read_json(unfinished, dict) if unfinished.is_file() else {}
-    for row in rows:
-        sides = found.setdefault(row, {side: [] for side in ROWS[row].sides})
-        for seed in range(repetitions):
-            for side, work in ROWS[row].sides.items():
-                if len(sides[side]) > seed:
-                    continue
-                one = in_fresh_process("--once", row, side, str(seed), **(TUNED if work.tuned else dict.fromkeys(TUNED, "")))
-                sides[side].append(one)
-                files.write_json(unfinished, found)
-                print(f"{row}: {side}, {seed + 1}: {one}", file=sys.stderr, flush=True)
-    return {row: found[row] for row in rows}
-
-
-def sizes(repetitions: int) -> dict[str, list[MEASURED]]:
-    """Seconds and peak memory of one training epoch of `sprint` on 1, 2, 4 and 8 times the images; the largest also mapped."""
-    mnist = datasets.load("mnist")
-    found: dict = {}
-    for times in (1, 2, 4, 8):
-        with tempfile.TemporaryDirectory() as folder:
-            costs.write_repeated(mnist, times, Path(folder))
-            for kind, bound in (("read", "inf"), *([("mapped", "0.01")] if times == 8 else [])):
-                found[f"{times} × {kind}"] = [
-                    in_fresh_process("--size", COURSE_DATA=folder, COURSE_MEMORY_GB=bound, **TUNED) for _ in range(repetitions)
-                ]
-    return found
 
 
 def median(measurements: list[MEASURED], key: str) -> float:
@@ -215,7 +155,8 @@ def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str]
     for row in filter(rows.__contains__, which):
         first = next(iter(rows[row].values()))
         for side, times in rows[row].items():
-            lines.append([row, side, spread(times), f"{median(first, 'seconds') / median(times, 'seconds'):.2f} ×", len(times)])
+            reached = f", {median(times, 'accuracy'):.2f} %" if "accuracy" in times[0] else ""
+            lines.append([row, side, spread(times) + reached, f"{median(first, 'seconds') / median(times, 'seconds'):.2f} ×", len(times)])
     return table(["work", "how", "seconds", "as fast as the first", "n"], lines, right="n")
 
 
@@ -246,22 +187,32 @@ def section() -> str:
             f"threads, torch {where.torch}, {where.time[:10]}."
         )
         parts += [speed_table(found.rows), note, memory_table(found.rows)]
+        if found.rows.keys() & daily.ROWS.keys():
+            parts.append(tried_table(found.rows, daily.ROWS))
+        if found.sprint_floor:
+            parts.append(f"An epoch of sprint can't take less than {found.sprint_floor['floor_seconds']:.2f} s here.")
     return "\n\n".join(parts)
 
 
-def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool) -> dict[str, dict[str, list[MEASURED]]]:
+def whole(found: dict, repetitions: int, data: datasets.Dataset, machine: Machine, kind: str) -> Benchmark:
+    """What is kept: the rows, and of the CPU what an epoch costs on more images, at least, and by kind of operator."""
+    if kind != "cpu":
+        return Benchmark(found, {}, {}, {}, machine)
+    return Benchmark(found, sizes(repetitions), costs.floor(BN), costs.profile(data, BN), machine, costs.floor(SPRINT))
+
+
+def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
     """Measure, and unless `only` some rows were asked for write the whole benchmark. Raises CourseError for what can't be published."""
     data = datasets.load("mnist")
     if publish and (only or datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
         raise CourseError("only a whole benchmark on the real MNIST can be published: leave out --only, set COURSE_DATA and COURSE_SMOKE=0")
-    environment, code = asdict(facts.environment(CPU)), facts.code()
+    environment, code = asdict(facts.environment(CPU if kind == "cpu" else torch.device(kind))), facts.code()
     conditions = json.dumps([environment, asdict(code), data.fingerprint, rows, repetitions, publish])
     unfinished = records.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
-    found = measure(rows, repetitions, unfinished)
+    found = measure(rows, repetitions, unfinished, kind)
     if not only:
         machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
-        whole = Benchmark(found, sizes(repetitions), costs.floor(BN), costs.profile(data, BN), machine)
-        files.write_json(path(root=ROOT if publish else records.own_root()), whole)
+        files.write_json(path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind))
     unfinished.unlink(missing_ok=True)
     return found
 
@@ -270,6 +221,7 @@ def main(words: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", metavar="WORD", help="only the rows whose names hold WORD; nothing is kept")
+    parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs="+", help=command.HIDDEN)
     parser.add_argument("--size", action="store_true", help=command.HIDDEN)
@@ -277,18 +229,22 @@ def main(words: list[str]) -> None:
     if options.size:
         print(json.dumps(costs.epoch_of_all()))
         return
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(f"Not measured: {', '.join(gpu.ROWS)}. PyTorch {torch.__version__} finds no CUDA GPU here.")
+        return
     if options.once:
         row, side, seed = [*options.once, "", "0"][:3] if len(options.once) == 1 else [*options.once, "0"][:3]
-        if row not in ROWS or side not in ROWS[row].sides or not seed.isdecimal():
+        known = ROWS[options.device]
+        if row not in known or side not in known[row].sides or not seed.isdecimal():
             raise CourseError(f"--once {' '.join(options.once)}: expected a row, one of its sides, and a seed")
-        print(json.dumps(once(row, side, int(seed))))
+        print(json.dumps(once(row, side, int(seed), options.device)))
         return
     if options.repetitions < 1:
         raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
-    rows = [row for row in ROWS if not options.only or options.only in row]
+    rows = [row for row in ROWS[options.device] if not options.only or options.only in row]
     if not rows:
-        raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(ROWS)}")
-    found = measure_all(rows, options.repetitions, options.publish, bool(options.only))
+        raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(ROWS[options.device])}")
+    found = measure_all(rows, options.repetitions, options.publish, bool(options.only), options.device)
     print(tried_table(found, found) if options.only else speed_table(found))
 
 

@@ -1,6 +1,10 @@
 """What the benchmark times: each row's work, once by the course and once the usual way."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tools import baseline
-from utils import cpu, models, voxels
+from utils import ROOT, CourseError, cpu, models, voxels
 from utils.augment import augmentation
 from utils.data import Dataset
 from utils.experiments import EXPERIMENTS, Recipe
@@ -19,6 +23,8 @@ from utils.loops import Training, evaluate, fit, normalise, train_epoch
 
 CPU = torch.device("cpu")
 BN, SPRINT, SPRINT_994, VOXELS = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "voxel_reference"))
+TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `make train` sets, and the usual way does not
+USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # OpenMP's own defaults, which utils may change
 MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work says of itself: epochs, accuracy, rows
 
 
@@ -27,12 +33,14 @@ class Side:
     """One way to do a row's work: work(data, seed).
 
     tuned: as the course trains, with freed memory kept, threads that stay on their cores and large pages (see Makefile).
+    untouched: by the settings that a reader's own command finds; else by those that OpenMP brings, which the course changes.
     warm_up: what is done before the clock starts, since a process compiles its kernels on its first step.
     """
 
     work: Callable[[Dataset, int], MEASURED | None]
     tuned: bool = False
     warm_up: Callable[[], None] = lambda: None
+    untouched: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,19 @@ class Row:
     data: str = "mnist"
 
 
-def network(recipe: Recipe) -> nn.Module:
+def in_fresh_process(*words: str, **environment: str) -> MEASURED:
+    """What `python -m tools.bench *words` prints as JSON on its last line."""
+    command = [sys.executable, "-m", "tools.bench", *words]
+    variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
+    if ended.returncode:
+        raise CourseError(f"{' '.join(words)} failed: {ended.stderr.strip()[-400:]}")
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def network(recipe: Recipe, device: torch.device = CPU) -> nn.Module:
     """A recipe's network as the course trains it."""
-    return cpu.prepare(models.build(recipe.model, recipe.dropout), CPU)
+    return cpu.prepare(models.build(recipe.model, recipe.dropout), device)
 
 
 def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None]:
@@ -60,9 +78,10 @@ def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None
 
 
 def batches(data: Dataset, seed: int) -> None:
-    """Every batch of an epoch of bn_augmentation, ready for the network."""
-    augment = augmentation(BN, torch.Generator().manual_seed(seed))
-    for rows in torch.randperm(len(data.train)).split(BN.batch_size):
+    """Every batch of an epoch of bn_augmentation, ready for the network, where the data lie."""
+    device = data.train.labels.device
+    augment = augmentation(BN, torch.Generator(device).manual_seed(seed))
+    for rows in torch.randperm(len(data.train)).to(device).split(BN.batch_size):
         normalise(augment(data.train.images.index_select(0, rows), rows), data.mean, data.std)
 
 
@@ -78,7 +97,7 @@ def epoch(recipe: Recipe) -> Callable[[Dataset, int], None]:
     """One training epoch of a recipe."""
 
     def work(data: Dataset, seed: int) -> None:
-        train_epoch(Training(network(recipe), recipe, seed, len(data.train)), data)
+        train_epoch(Training(network(recipe, data.train.labels.device), recipe, seed, len(data.train)), data)
 
     return work
 
@@ -87,7 +106,7 @@ def train(recipe: Recipe) -> Callable[[Dataset, int], MEASURED]:
     """A whole published recipe, its test after each epoch included."""
 
     def work(data: Dataset, seed: int) -> MEASURED:
-        model = network(recipe)
+        model = network(recipe, data.train.labels.device)
         history = fit(model, data, recipe, seed, echo=False)
         return {"epochs": len(history), "accuracy": evaluate(model, data.test, data.mean, data.std).percent}
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -137,70 +138,82 @@ def fresh_grids(
 
 def _fresh(images: Tensor, noisy: bool, generator: torch.Generator, deform: tuple[float, float, float], mine: Tensor) -> Tensor:
     """(n, 4096) grids of those of a chunk's images that are `mine`; all numbers are drawn, those of the others go unused."""
-    device, lengths = images.device, _lengths(images)
-    most = int(lengths.max())
+    device, ink = images.device, _ink(images)
+    most = int(ink.lengths.max())
     plane = _in_plane(len(images), generator, *deform)[mine] if any(deform) else None
     angles = torch.randn(len(images), 3, device=device, generator=generator)[mine]
     noise = torch.rand(len(images), 3, most, device=device, generator=generator)[mine] if noisy else None
-    images, lengths = images[mine], lengths[mine]
-    if not len(images):
+    if not mine.all():
+        ink = _ink(images[mine])
+    if not len(ink.lengths):
         return torch.empty(0, SIDE**3, device=device)
-    place = torch.arange(most, device=device)
-    real = place < lengths[:, None]  # (n, P): clouds are of different lengths; what is not real repeats the last point
-    index = lengths.cumsum(0)[:, None] - lengths[:, None] + torch.minimum(place, lengths[:, None] - 1)
-    points = _clouds(images).index_select(1, index.flatten()).view(3, len(images), -1).transpose(0, 1)  # (n, 3, P)
+    points = _clouds(ink, most)
     if plane is not None:
         points = plane @ points
-    points = points / (points.amax(2) - points.amin(2)).amax(1)[:, None, None]
-    count = lengths[:, None, None]
-    points -= (points * real[:, None]).sum(2, keepdim=True) / count
+    points = points.div_((points.amax(2) - points.amin(2)).amax(1)[:, None, None])
+    count = ink.lengths[:, None, None]
+    real = torch.arange(most, device=device) < count  # (n, 1, P): clouds are of different lengths
+    counted = real.float()
+    points -= (points * counted).sum(2, keepdim=True) / count
     angles = angles * torch.tensor([90.0, 90.0, 180.0], device=device).deg2rad() * float(noisy)
     points = _upright_then(angles).transpose(1, 2) @ points
     if noisy:
-        spread = ((points.square() * real[:, None]).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
+        spread = (points.square().mul_(counted).sum(2, keepdim=True) / count).sqrt()  # their mean is 0
         points += noise.sub_(0.5).mul_(0.5 * spread)
-        points = torch.where(real[:, None], points, points[..., :1])
+        points = torch.where(real, points, points[..., :1])
     low, high = points.amin(2, keepdim=True) - 0.001, points.amax(2, keepdim=True) + 0.001
     side = (high - low).amax(1, keepdim=True)
-    cells = points.sub_((low + high) / 2).div_(side / SIDE).add_(SIDE / 2).long().clamp_(0, SIDE - 1)
-    flat = cells[:, 0] + SIDE * (cells[:, 1] + SIDE * cells[:, 2])
-    grids = torch.zeros(len(images), SIDE**3, device=device).scatter_add_(1, flat, real.float())
+    x, y, z = points.sub_((low + high) / 2).div_(side / SIDE).add_(SIDE / 2).clamp_(0, SIDE - 1).floor_().unbind(1)
+    flat = z.mul_(SIDE).add_(y).mul_(SIDE).add_(x).long()  # whole numbers: exact in float32, and quicker than in int64
+    grids = torch.zeros(len(points), SIDE**3, device=device).scatter_add_(1, flat, counted.squeeze(1))
     return grids / grids.amax(1, keepdim=True)
 
 
-def _ink(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Digit, row and column (of the image with a margin of one pixel) and pattern of open sides of every pixel with ink."""
+class _Ink(NamedTuple):
+    """Every pixel with ink of (N, 28, 28) images, all int64. lengths: (N,), how many points the cloud of each image has; its last pixel
+    is at `last`."""
+
+    rows: Tensor  # of the image with a margin of one pixel
+    columns: Tensor
+    pattern: Tensor  # of open sides, as in voxels.BOXES
+    count: Tensor  # points of its box
+    last: Tensor
+    lengths: Tensor
+
+
+def _ink(images: Tensor) -> _Ink:
     ink = F.pad(images > 0, (1, 1, 1, 1))
-    digit, rows, columns = ink.nonzero(as_tuple=True)
-    pattern = sum((~ink[digit, rows + down, columns + right]).long() << k for k, (down, right) in enumerate(NEIGHBOURS))
-    return digit, rows, columns, pattern
+    is_open, patterns = (~ink).long(), torch.zeros(images.shape, dtype=torch.int64, device=images.device)
+    height, width = images.shape[1:]
+    for k, (down, right) in enumerate(NEIGHBOURS):
+        patterns += is_open[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width] << k
+    digit, rows, columns = (images > 0).nonzero(as_tuple=True)
+    pattern = patterns[digit, rows, columns]
+    count = _boxes(images.device)[2][pattern]
+    lengths, pixels = torch.zeros(2, len(images), dtype=torch.int64, device=images.device)
+    lengths.index_add_(0, digit, count)
+    pixels.index_add_(0, digit, torch.ones_like(digit))
+    return _Ink(rows + 1, columns + 1, pattern, count, pixels.cumsum(0) - 1, lengths)
 
 
-def _lengths(images: Tensor) -> Tensor:
-    """How many points the cloud of each of (N, 28, 28) images has: (N,) int64."""
-    digit, _, _, pattern = _ink(images)
-    count = torch.as_tensor(POINTS, device=images.device)[pattern]
-    return torch.zeros(len(images), dtype=torch.int64, device=images.device).index_add_(0, digit, count)
-
-
-def _clouds(images: Tensor) -> Tensor:
-    """Points of (N, 28, 28) images as rows, columns and depths in pixels, one cloud behind the other: (3, all points) float32."""
-    _, rows, columns, pattern = _ink(images)
-    boxes, most = _boxes(images.device)
-    count = torch.as_tensor(POINTS, device=images.device)[pattern]
-    before = count.cumsum(0) - count
-    index = torch.repeat_interleave(pattern * most - before, count)
-    points = boxes.index_select(1, index.add_(torch.arange(len(index), device=images.device)))
-    points[:2] += torch.repeat_interleave(torch.stack([rows, columns]).float(), count, dim=1)
-    return points
+def _clouds(ink: _Ink, most: int) -> Tensor:
+    """(N, 3, most) float32: the points of each digit as rows, columns and depths in pixels; its last one is repeated to the end."""
+    boxes, room, _ = _boxes(ink.rows.device)
+    repeats = ink.count.index_add(0, ink.last, most - ink.lengths)
+    pixel = torch.repeat_interleave(repeats)
+    first = ink.pattern * room
+    place = torch.arange(len(pixel), device=pixel.device).add_((first - repeats.cumsum(0) + repeats).index_select(0, pixel))
+    points = boxes.index_select(1, torch.minimum(place, (first + ink.count - 1).index_select(0, pixel)))
+    points[:2] += torch.stack([ink.rows, ink.columns]).float().index_select(1, pixel)
+    return points.view(3, -1, most).transpose(0, 1)
 
 
 @lru_cache
-def _boxes(device: torch.device) -> tuple[Tensor, int]:
-    """All BOXES in a row as (3, 16 · most) float32, each with room for `most` points."""
+def _boxes(device: torch.device) -> tuple[Tensor, int, Tensor]:
+    """All BOXES in a row as (3, 16 · most) float32, each with room for `most` points; `most`; and how many points each has."""
     most = int(POINTS.max())
     padded = [np.pad(box, ((0, most - len(box)), (0, 0))) for box in BOXES]
-    return torch.from_numpy(np.concatenate(padded).T.astype(np.float32)).to(device), most
+    return torch.from_numpy(np.concatenate(padded).T.astype(np.float32)).to(device), most, torch.as_tensor(POINTS, device=device)
 
 
 def _in_plane(n: int, generator: torch.Generator, rotate: float, scale: float, shear: float) -> Tensor:
