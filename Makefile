@@ -15,7 +15,7 @@ help:
 	@echo 'make stress       kill -9 at a hundred random moments: is anything lost?'
 	@echo 'make fuzz MINUTES=10   inputs made up at random; make coverage: which lines the tests run'
 	@echo 'make site         build the web pages into _site/; make serve shows them, make test-site tries them in a browser'
-	@echo 'make colab REPO=owner/name   stamp the address of the repository into notebooks and README (REPO= removes it)'
+	@echo 'make colab        stamp the address of the repository into notebooks and README: REPO=owner/name, else the git remote; REPO= removes it'
 
 $(BIN)/.installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -80,7 +80,7 @@ coverage: install
 	$(BIN)/python -m coverage report
 
 colab: install
-	$(BIN)/python -m tools.colab "$(REPO)"
+	$(BIN)/python -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
 
 .PHONY: help install train test test-offline test-oldest lint results verify bench stress fuzz coverage colab
 

@@ -338,18 +338,57 @@ def test_notebook_is_complete(path):
     assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == ["Target", "Data", "Model", "Train", "Results", "Analysis", "Next"]
 
 
-def test_stamping_an_address_and_removing_it_changes_nothing_else(tmp_path, monkeypatch):
+@pytest.fixture
+def unstamped(tmp_path, monkeypatch):
+    """A git checkout that holds README and notebooks, as the tool sees them."""
     for folder in (colab, files):
         monkeypatch.setattr(folder, "ROOT", tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    return tmp_path
+
+
+def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
+    written = [unstamped / "README.md", *unstamped.glob("notebooks/**/*.*")]
+    before = [path.read_bytes() for path in written]
     colab.main(["someone/course"])
-    stamped = (tmp_path / "notebooks" / "01_base.ipynb").read_text()
+    stamped = (unstamped / "notebooks" / "01_base.ipynb").read_text()
     assert "colab-badge.svg" in stamped and "https://github.com/someone/course" in stamped
-    assert "git clone https://github.com/someone/course" in (tmp_path / "README.md").read_text()
+    solution = (unstamped / "notebooks" / "solutions" / "01_base.ipynb").read_text()
+    assert "blob/main/notebooks/solutions/01_base.ipynb" in solution and "https://github.com/someone/course" in solution
+    readme = (unstamped / "README.md").read_text()
+    for said in (
+        "git clone https://github.com/someone/course",
+        "https://github.com/someone/course/actions/workflows/tests.yml/badge.svg",
+        "https://github.com/someone/course/actions/workflows/pages.yml/badge.svg",
+        "(https://someone.github.io/course/)",
+    ):
+        assert said in readme
+    colab.main([""])
+    assert [path.read_bytes() for path in written] == before
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://github.com/Someone/course.git", "git@github.com:Someone/course.git", "https://me:secret@github.com/Someone/course"],
+)
+def test_an_address_that_is_not_given_is_that_of_the_remote(unstamped, address):
+    subprocess.run(["git", "-C", unstamped, "remote", "add", "origin", address], check=True)
     colab.main([])
-    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    readme = (unstamped / "README.md").read_text()
+    assert "git clone https://github.com/Someone/course\n" in readme and "https://someone.github.io/course/" in readme
+    assert "secret" not in readme
+
+
+@pytest.mark.parametrize("address", [None, "/home/someone/course", "https://elsewhere.org/someone/course.git"])
+def test_a_remote_that_is_not_on_github_is_no_address(unstamped, address):
+    if address:
+        subprocess.run(["git", "-C", unstamped, "remote", "add", "origin", address], check=True)
+    before = (unstamped / "README.md").read_bytes()
+    with pytest.raises(CourseError, match="REPO=owner/name"):
+        colab.main([])
+    assert (unstamped / "README.md").read_bytes() == before
 
 
 def test_notebook_01_runs_in_colab(tmp_path):

@@ -1,12 +1,14 @@
 """The bootstrap cell that every notebook shares, and the repository's address stamped into notebooks and README.
 
-python -m tools.colab owner/name    stamp the address and the badges
+python -m tools.colab               stamp the address of this checkout's remote, and the badges
+python -m tools.colab owner/name    stamp this address
 python -m tools.colab ""            remove them
 """
 
 from tools import command  # isort: skip
 
 import re
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -31,12 +33,28 @@ notebook.setup()"""
 LINE = 'REPO = ""'
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{repo}/blob/main/notebooks/{name})"
 ANY_BADGE = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\s*")
-START, END = "<!-- notebooks: written by `make colab`, do not edit -->", "<!-- end of notebooks -->"
+WRITTEN = "<!-- {}: written by `make colab`, do not edit -->", "<!-- end of {} -->"
+GITHUB = re.compile(r"(?:https://|ssh://|git://)?(?:[^@/]+@)?github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+
+
+def is_on_github(repo: str) -> bool:
+    """Whether it is owner/name; a path or URL is not."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", repo))
 
 
 def address(repo: str) -> str:
     """owner/name → its GitHub address; a path or URL stays what it is."""
-    return f"https://github.com/{repo}" if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) else repo
+    return f"https://github.com/{repo}" if is_on_github(repo) else repo
+
+
+def remote() -> str:
+    """owner/name of this checkout's remote `origin`. Raises CourseError where there is none, or it is not on GitHub."""
+    found = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    match = GITHUB.fullmatch(found)
+    if not match:
+        said = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
+        raise CourseError(f"the address of this checkout is not known: expected one on GitHub, {said}. Say it: make colab REPO=owner/name")
+    return match[1]
 
 
 def bootstrap(repo: str = "") -> str:
@@ -54,7 +72,8 @@ def stamp(path: Path, repo: str) -> bytes:
     """The notebook at `path` with the address in its bootstrap cell and the badge on top of its first cell."""
     notebook = nbformat.read(path, as_version=4)
     title, cell = notebook.cells[:2]
-    badge = BADGE.format(repo=repo, name=path.name) + "\n\n" if address(repo) != repo else ""
+    name = path.relative_to(ROOT / "notebooks").as_posix()
+    badge = BADGE.format(repo=repo, name=name) + "\n\n" if is_on_github(repo) else ""
     title.source = badge + ANY_BADGE.sub("", title.source)
     cell.source = bootstrap(repo)
     return (nbformat.writes(notebook) + "\n").encode()
@@ -65,25 +84,45 @@ def listing(repo: str) -> str:
     lines = [f"```\ngit clone {address(repo)}\n```\n"] if repo else []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         title = ANY_BADGE.sub("", nbformat.read(path, as_version=4).cells[0].source).splitlines()[0].lstrip("# ")
-        badge = " " + BADGE.format(repo=repo, name=path.name) if address(repo) != repo else ""
+        badge = " " + BADGE.format(repo=repo, name=path.name) if is_on_github(repo) else ""
         lines.append(f"- [{title}](notebooks/{path.name}){badge}")
     return "\n".join(lines)
 
 
+def badges(repo: str) -> str:
+    """README's line of badges: whether the workflows are green, and where the web pages are. Nothing until stamped."""
+    if not is_on_github(repo):
+        return ""
+    owner, name = repo.split("/")
+    home = f"{owner.lower()}.github.io"
+    pages = f"https://{home}/" if name.lower() == home else f"https://{home}/{name}/"
+    workflows = [f"{address(repo)}/actions/workflows/{name}.yml" for name in ("tests", "pages")]
+    shields = [f"[![{Path(one).stem}]({one}/badge.svg?branch=main)]({one})" for one in workflows]
+    return " ".join([*shields, f"**[Draw a digit, explore the results, read the course]({pages})**"])
+
+
+def between(text: str, start: str, end: str, section: str) -> str:
+    """README's text with a section between two lines that stand in it once each. Raises CourseError where they don't."""
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(end) < text.index(start):
+        raise CourseError(f"README.md must hold the two lines {start!r} and {end!r} once each, in this order")
+    before, rest = text.split(start)
+    return "\n\n".join(filter(None, [f"{before}{start}", section, f"{end}{rest.split(end)[1]}"]))
+
+
 def main(words: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.colab", description=__doc__)
-    parser.add_argument("repo", nargs="?", default="", metavar="owner/name")
-    repo = parser.parse_args(words).repo
+    parser.add_argument("repo", nargs="?", metavar="owner/name")
+    given = parser.parse_args(words).repo
+    repo = remote() if given is None else given
     if re.search(r"[\s\"'\\]", repo):  # it is written into the notebooks' code
         raise CourseError(f"{repo!r} is no address: expected owner/name, a URL or a path without blanks and quotes")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1:
-        raise CourseError(f"README.md must hold the two lines {START!r} and {END!r} once each")
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for name, section in (("badges", badges(repo)), ("notebooks", listing(repo))):
+        text = between(text, *(marker.format(name) for marker in WRITTEN), section)
+    for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("solutions/*.ipynb")]:
         files.write(path, stamp(path, repo))
-    before, rest = text.split(START)
-    files.write(readme, f"{before}{START}\n\n{listing(repo)}\n\n{END}{rest.split(END)[1]}".encode())
+    files.write(readme, text.encode())
 
 
 if __name__ == "__main__":

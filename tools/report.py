@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from tools import again, bench, stale, stress
+from tools.colab import between
 from utils import ROOT, CourseError, data, diagrams, files, models, plots, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
@@ -43,10 +44,7 @@ def readme(text: str) -> str:
     """README's text with its sections between the markers replaced by what the logs say. Raises CourseError without markers."""
     for name, section in SECTIONS.items():
         start, end = (marker.format(name) for marker in WRITTEN)
-        if text.count(start) != 1 or text.count(end) != 1 or text.index(end) < text.index(start):
-            raise CourseError(f"{README.name} must hold the two lines {start!r} and {end!r} once each, in this order")
-        before, rest = text.split(start)
-        text = f"{before}{start}\n\n{section()}\n\n{end}{rest.split(end)[1]}"
+        text = between(text, start, end, section())
     return text
 
 
