@@ -9,7 +9,9 @@ Needs requirements-site.txt, requirements-extra.txt (ONNX) and npm: from the sys
 from tools import command  # isort: skip
 
 import functools
+import gzip
 import http.server
+import io
 import json
 import os
 import re
@@ -35,6 +37,7 @@ VENDOR = {
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
 TYPES |= {".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".bin": "application/octet-stream"}
 TYPES |= {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/plain; charset=utf-8", ".pth": "application/octet-stream"}
+PACKED = {".html", ".css", ".js", ".mjs", ".json", ".svg", ".csv"}
 
 
 def program(name: str) -> list[str]:
@@ -108,8 +111,14 @@ def build() -> None:
     print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(networks)} networks, {size:.0f} MiB; every link leads somewhere")
 
 
+@functools.lru_cache(maxsize=256)
+def packed(path: str, _changed: int) -> bytes:
+    return gzip.compress(Path(path).read_bytes(), 6)
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files with the types that browsers insist on, whatever this machine's registry says; below `prefix`, as a project page is."""
+    """Files as a project page sends them: below `prefix`, texts packed, with the types that browsers insist on, whatever this machine's
+    registry says."""
 
     extensions_map = TYPES
     prefix = "/"
@@ -117,6 +126,18 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         inside = "/" + path[len(self.prefix) :] if path.startswith(self.prefix) else "/nothing-here"
         return super().translate_path(inside)
+
+    def send_head(self):
+        path = Path(self.translate_path(self.path))
+        path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
+        if not path.is_file() or path.suffix not in PACKED or "gzip" not in self.headers.get("Accept-Encoding", ""):
+            return super().send_head()
+        content = packed(str(path), path.stat().st_mtime_ns)
+        self.send_response(200)
+        for header in (("Content-Type", TYPES[path.suffix]), ("Content-Encoding", "gzip"), ("Content-Length", str(len(content)))):
+            self.send_header(*header)
+        self.end_headers()
+        return io.BytesIO(content)
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")  # ask again each time: a page just built is the page shown

@@ -17,9 +17,21 @@ from onnx import helper, numpy_helper
 from tools import export, site_results  # export: the only line that says where the ONNX export lives
 from utils import ROOT
 
-NETWORKS = ("base", "bn_augmentation", "mnist_ultrasmall", "mnist_medium", "sprint_994", "voxel_best", "voxel_more_digits")
-KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "ReduceMean": "mean", "Gemm": "linear"}
-ONE = {"size": 1, "jump": 1, "start": 0}  # the field of an input pixel: start + p·jump … + size − 1 for output pixel p
+NETWORKS = (
+    "base",
+    "bn_augmentation",
+    "frontier_99",
+    "frontier_99_4",
+    "mnist_medium",
+    "sprint_994",
+    "ensemble",
+    "voxel_best",
+    "voxel_more_digits",
+)
+KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
+KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
+SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has
+ONE = {"size": [1, 1], "jump": 1, "start": [0, 0]}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
 
 
 class Weights:
@@ -28,12 +40,16 @@ class Weights:
     def __init__(self):
         self.values: list[np.ndarray] = []
         self.length = 0
+        self.places: dict[str, dict] = {}
 
-    def add(self, tensor: np.ndarray) -> dict:
+    def add(self, tensor: np.ndarray, name: str = "") -> dict:
+        """name: of a tensor that several layers may share; it is kept once."""
+        if name in self.places:
+            return self.places[name]
         place = {"offset": self.length, "shape": list(tensor.shape)}
         self.values.append(tensor.astype("<f4").ravel())
         self.length += tensor.size
-        return place
+        return self.places.setdefault(name, place) if name else place
 
     def bytes(self) -> bytes:
         return b"".join(value.tobytes() for value in self.values)
@@ -51,11 +67,10 @@ class Graph:
         self.first = next(i for i, node in enumerate(self.nodes) if node.op_type == "Conv")
 
     def layers(self) -> Iterator[tuple[str, onnx.NodeProto]]:
-        """(kind, node) of all that has an activation worth showing; a Reshape counts only where it makes the logits."""
+        """(kind, node) from the first convolution on; "" where no value changes, unless that makes the logits; None of what is unknown."""
         for node in self.nodes[self.first :]:
-            kind = "flatten" if node.output[0] == "logits" and node.op_type == "Reshape" else KINDS.get(node.op_type)
-            if kind:
-                yield kind, node
+            silent = "flatten" if node.output[0] == "logits" else ""
+            yield silent if node.op_type in SILENT else KINDS.get(node.op_type), node
 
     def axis(self) -> str:
         """The value that FaceOn looks along, where a network does: the last choice between two signs, (N, 3)."""
@@ -72,31 +87,42 @@ class Graph:
 
 
 def settings(node: onnx.NodeProto) -> dict:
-    """Kernel size, stride and padding of a convolution or a pool; the same along every axis in all networks of the course."""
+    """Kernel size and padding of a convolution or a pool, down and across, its stride (the same both ways) and its groups."""
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    names = {"kernel_size": "kernel_shape", "stride": "strides", "padding": "pads"}
-    if any(len(set(found[name])) > 1 for name in names.values()):
-        raise ValueError(f"{node.name}: kernel, stride and padding must be the same along every axis, found {found}")
-    return {ours: found[name][0] for ours, name in names.items()}
+    high, wide = found["kernel_shape"]
+    top, left, bottom, right = found["pads"]
+    if found["strides"][0] != found["strides"][1] or (top, left) != (bottom, right):
+        raise ValueError(f"{node.name}: strides must be equal both ways and padding on opposite sides, found {found}")
+    return {"kernel_size": [high, wide], "stride": found["strides"][0], "padding": [top, left], "groups": found.get("group", 1)}
 
 
-def widened(field: dict | None, kernel_size: int, stride: int, padding: int) -> dict | None:
+def widened(field: dict | None, does: dict) -> dict | None:
     """The receptive field after a convolution or a pool."""
     return field and {
-        "size": field["size"] + (kernel_size - 1) * field["jump"],
-        "jump": field["jump"] * stride,
-        "start": field["start"] - padding * field["jump"],
+        "size": [size + (k - 1) * field["jump"] for size, k in zip(field["size"], does["kernel_size"], strict=True)],
+        "jump": field["jump"] * does["stride"],
+        "start": [start - padding * field["jump"] for start, padding in zip(field["start"], does["padding"], strict=True)],
     }
+
+
+def united(one: dict | None, other: dict | None) -> dict | None:
+    """The smallest receptive field that holds both of a sum's."""
+    if not one or not other:
+        return None
+    start = list(map(min, one["start"], other["start"]))
+    ends = [max(a["start"][k] + a["size"][k] for a in (one, other)) for k in range(2)]
+    return {"size": [end - low for end, low in zip(ends, start, strict=True)], "jump": one["jump"], "start": start}
 
 
 def said(kind: str, node: onnx.NodeProto, graph: Graph, weights: Weights) -> dict:
     """What a block does, with the places of its weights."""
-    tensors = [graph.constants.get(name) for name in node.input[1:]]
+    names = list(node.input[1:])
+    tensors = [graph.constants.get(name) for name in names]
     if kind == "pool":
         return settings(node)
     if kind in ("conv", "linear"):
-        bias = weights.add(tensors[1]) if len(tensors) > 1 else None
-        return {**(settings(node) if kind == "conv" else {}), "kernel": weights.add(tensors[0]), "bias": bias}
+        kernel, bias = ([weights.add(*both) for both in zip(tensors, names, strict=True)] + [None])[:2]
+        return {**(settings(node) if kind == "conv" else {}), "kernel": kernel, "bias": bias}
     if kind == "norm":
         gain, shift, mean, variance = tensors
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
@@ -106,23 +132,34 @@ def said(kind: str, node: onnx.NodeProto, graph: Graph, weights: Weights) -> dic
 
 
 def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
-    """Turn every activation into an output. Returns what each block does, the weights' bytes and the names of all outputs."""
+    """Turn every activation into an output. Returns what each block does, the weights' bytes and the names of all outputs.
+
+    A network with an operation that the page can't explain has no blocks: it is asked, but not looked into.
+    """
     graph, weights = Graph(model), Weights()
     seen = graph.nodes[graph.first].input[0]
     crop = (28 - graph.shapes[seen][-1]) // 2 if graph.nodes[graph.first - 1].op_type == "Pad" else 0
     blocks = [{"output": "block_00_input", "kind": "input", "shape": graph.shapes[seen], "crop": crop, "field": ONE}]
-    names, at = {seen: "block_00_input"}, 0
+    names, made = {seen: "block_00_input"}, {seen: blocks[0]}  # made: the block that a value comes from
     for kind, node in graph.layers():
-        old = node.output[0]
-        last = old == "logits"
-        name = old if last else f"block_{len(blocks):02}_{kind}"
+        old, sources = node.output[0], [made[name] for name in node.input if name in made]
+        if not sources:  # nothing that the images pass through
+            continue
+        if kind is None:
+            return [], b"", [output.name for output in model.graph.output]
+        if not kind:
+            made[old] = sources[0]
+            continue
+        name = old if old == "logits" else f"block_{len(blocks):02}_{kind}"
         does = said(kind, node, graph, weights)
-        field = blocks[at]["field"] if kind in ("conv", "pool", "relu", "norm") else None
+        field = sources[0]["field"] if kind in ("conv", "pool", "relu", "norm", "add") else None
         if "kernel_size" in does:
-            field = widened(field, *(does[key] for key in ("kernel_size", "stride", "padding")))
-        blocks.append({"output": name, "kind": kind, "shape": graph.shapes[old], "from": blocks[at]["output"], **does, "field": field})
-        names |= {} if last else {old: name}
-        at = len(blocks) - 1
+            field = widened(field, does)
+        if kind == "add":
+            does, field = {"and": sources[1]["output"]}, united(field, sources[1]["field"])
+        blocks.append({"output": name, "kind": kind, "shape": graph.shapes[old], "from": sources[0]["output"], **does, "field": field})
+        names |= {} if old == "logits" else {old: name}
+        made[old] = blocks[-1]
     axis = graph.axis()
     graph.rename(names | ({axis: "axis"} if axis else {}))
     onnx.checker.check_model(model)
@@ -189,6 +226,8 @@ def write(folder: Path, cache: Path, commit: str) -> list[dict]:
     published = [name for name in NETWORKS if (ROOT / "saved_dict" / f"{name}.json").is_file()]
     entries = [network(name, folder, cache) for name in published]
     digits(folder)
+    doubt = ROOT / "logs" / "benchmarks" / "no_digit.json"
     table = {"commit": commit, "digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
+    table["no_digit"] = {**site_results.read(doubt), "log": doubt.relative_to(ROOT).as_posix()} if doubt.is_file() else None
     (folder / "networks.json").write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
     return entries

@@ -14,6 +14,7 @@ from utils import ROOT
 PAGES = ROOT / "site" / "pages"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
+BESIDE = " ¶ "  # MyST-NB knows one text for all pictures of a cell; conf.py parts them again
 BOOTSTRAP = "finds the course"  # in the first line of the cell that every notebook shares
 
 
@@ -44,10 +45,9 @@ def prose(text: str) -> str:
 
 
 def described(cell, heading: str) -> str:
-    """An alternative text for a cell's picture: what its author wrote into the metadata, else what draws it."""
-    call = re.findall(r"\bplots\.(\w+)\(", cell.source)
-    drawn = f"{call[-1].replace('_', ' ')}, drawn by plots.{call[-1]}" if call else "a figure"
-    return cell.metadata.get("alt") or f"{heading}: {drawn}"
+    """Alternative texts for a cell's pictures, between them `BESIDE`: what the notebook says of each, else the heading above it."""
+    pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    return BESIDE.join(output.metadata.get("image/png", {}).get("alt") or f"{heading}: a figure" for output in pictures)
 
 
 def notebook(path: Path, is_solution: bool) -> str:

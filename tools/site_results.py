@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
+SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
 
 
 def read(path: Path, otherwise=None):
@@ -47,7 +48,7 @@ def run(facts: dict, log: Path, root: Path) -> dict:
     return {
         "seed": facts["seed"],
         "log": log.relative_to(root).as_posix(),
-        "test": percent(facts["test"]),
+        "test": percent(kept, "test") if "test_correct" in kept else percent(facts["test"]),  # as utils/tables.py takes it
         "train": percent(kept, "train"),
         "best": {"part": watched, "percent": percent(best, watched), "epoch": int(best["epoch"])},
         "kept": int(kept["epoch"]),
@@ -90,19 +91,34 @@ def experiment(folder: Path, root: Path, figures: dict, references: dict) -> dic
     return found
 
 
+def said(fields: dict) -> str:
+    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
+
+
 def study(path: Path, root: Path) -> dict:
-    """A study: each recipe that was tried to its end, by what differs within the study, with its seeds' accuracies on held-out images."""
+    """A study: each recipe that was tried to its end, with its seeds' accuracies on held-out images. The one that was published for the
+    experiment (in as many epochs as were tried) or else the best is given by all that varies, the others by what differs from it.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     trials = [trial for trial in map(json.loads, filter(str.strip, lines)) if not trial.get("pruned")]
     recipes = [trial["recipe"] for trial in trials]
     varied = [key for key in recipes[0] if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1] if recipes else []
+    published = read(root / "logs" / path.stem / "seed0.json", {}).get("recipe")
     tried: dict[str, dict[int, float]] = {}
-    for trial in trials:
-        what = ", ".join(f"{key} {trial['recipe'].get(key)}" for key in varied) or "the recipe as it is"
-        tried.setdefault(what, {})[trial["seed"]] = percent(trial["valid"])  # of a repeated seed the last run counts
-    rows = [{"what": what, **spread(list(seeds.values())), "values": list(seeds.values())} for what, seeds in tried.items()]
+    for trial in trials:  # of a repeated seed the last run counts
+        tried.setdefault(json.dumps({key: trial["recipe"].get(key) for key in varied}), {})[trial["seed"]] = percent(trial["valid"])
+    rows = [
+        {"recipe": json.loads(recipe), **spread(list(seeds.values())), "values": list(seeds.values())} for recipe, seeds in tried.items()
+    ]
     rows.sort(key=lambda row: -row["mean"])
-    return {"name": path.stem, "log": path.relative_to(root).as_posix(), "rows": rows}
+    for row in rows:
+        row["kept"] = bool(published) and all(published.get(key) == value for key, value in row["recipe"].items() if key not in SHORTENED)
+    middle = next((row for row in rows if row["kept"]), rows[0] if rows else None)
+    for row in rows:
+        differs = {key: value for key, value in row["recipe"].items() if value != middle["recipe"][key]}
+        row["what"] = said(differs) if differs else f"{'kept' if row['kept'] else 'best'}: {said(row['recipe']) or 'the recipe as it is'}"
+    held, epochs = ([recipe[key] for recipe in recipes] for key in ("valid", "epochs"))
+    return {"name": path.stem, "log": path.relative_to(root).as_posix(), "held": max(held), "epochs": max(epochs), "rows": rows}
 
 
 def benchmark(root: Path) -> dict | None:
@@ -185,7 +201,7 @@ def field_table(field: list[dict]) -> str:
 
 def study_table(one: dict) -> str:
     rows = [[row["what"], shown(row), row["n"]] for row in one["rows"]]
-    return table(["recipe", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
+    return table(["recipe, or what differs from it", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
 
 
 def benchmark_table(found: dict) -> str:
@@ -222,14 +238,20 @@ def experiment_page(one: dict) -> str:
     return "\n".join(lines)
 
 
-def studies(found: dict, up: str = "") -> str:
+def studies(found: dict, up: str = "", heading: str = "###") -> str:
     """Every study: its chart, its table, its file."""
     chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
     parts = [
-        f"### {one['name']}\n\n{chart.format(one['name'])}\n\n{study_table(one)}\n\n{link('all trials', up + one['log'])}"
+        [
+            f"{heading} {one['name']}",
+            f"Held-out images: {one['held']:,}; epochs: {one['epochs']}.",
+            chart.format(one["name"]),
+            study_table(one),
+            link("all trials", up + one["log"]),
+        ]
         for one in found["studies"]
     ]
-    return "\n\n".join(parts) or "No study is published yet."
+    return "\n\n".join(part for one in parts for part in one) or "No study is published yet."
 
 
 def pages(found: dict) -> Iterator[tuple[str, str]]:
@@ -246,6 +268,6 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
     measured = benchmark_table(speed) if speed else "No benchmark is published yet."
     yield "tables/benchmark.md", measured
     front = "---\nhide-toc: true\norphan: true\n---\n"
-    yield "logs/trials/index.md", f"{front}# Studies\n\n{studies(found, '../../')}\n"
+    yield "logs/trials/index.md", f"{front}# Studies\n\n{studies(found, '../../', '##')}\n"
     files = f'<figure class="chart" data-chart="benchmark"></figure>\n\n{link(speed["log"], "../../" + speed["log"])}\n\n' if speed else ""
     yield "logs/benchmarks/index.md", f"{front}# Benchmarks\n\n{files}{measured}\n"

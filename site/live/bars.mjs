@@ -24,8 +24,9 @@ export function bars(label) {
   };
 }
 
-/** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. */
-export function panel(place, networks, sentence) {
+/** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. doubt: where the note
+ * stands that a picture looks like no digit; bound: what networks.json says of when it does, or nothing. */
+export function panel(place, networks, sentence, doubt, bound) {
   const rows = networks.map((network) => {
     const chart = bars(network.name);
     const said = element("output", { textContent: "–" });
@@ -40,19 +41,30 @@ export function panel(place, networks, sentence) {
     if (!image) {
       rows.forEach(({ chart, said }) => (chart.show(null), (said.textContent = "–")));
       sentence.textContent = "Draw a digit.";
+      doubt.hidden = true;
       return [];
     }
     const labels = [];
+    let sure = Infinity;
     for (const { network, chart, said } of rows) {
       const { logits } = await run(network, image);
       if (mine !== asked) return labels; // there is something newer on the pad
       const probabilities = softmax(logits.data);
       said.textContent = chart.show(probabilities);
       labels.push(best(probabilities));
+      if (network.name === bound?.network) sure = Math.max(...probabilities);
     }
+    doubt.hidden = !(sure < bound?.least);
+    if (!doubt.hidden) doubt.replaceChildren(...doubted(bound, sure));
     sentence.textContent = verdict(labels);
     return labels;
   };
+}
+
+function doubted({ network, least, share, held_out, letters, doubted: found, log }, sure) {
+  const said = `It looks like no digit: ${network} gives none of the ten more than ${percent(sure)}. Below ${percent(least)} lie ${percent(share)} of `
+    + `${held_out.toLocaleString("en")} digits that the same recipe was trained without, which chose this bound, and ${percent(found / letters)} of printed letters (`;
+  return [said, element("a", { href: `../${log}`, textContent: "how" }), ")."];
 }
 
 const WORDS = ["No", "One", "Both", "All three", "All four", "All five", "All six", "All seven"];

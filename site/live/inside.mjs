@@ -4,17 +4,18 @@ import { parameters, run } from "./networks.mjs";
 import { element, largest, paint, picture } from "./picture.mjs";
 import { workings } from "./workings.mjs";
 
-const NAMES = { conv: "convolution", relu: "ReLU", norm: "batch norm", pool: "max pool", mean: "average", linear: "linear", flatten: "logits", input: "input" };
+const NAMES = { conv: "convolution", relu: "ReLU", norm: "batch norm", pool: "max pool", add: "sum", mean: "average", max: "maximum",
+  linear: "linear", flatten: "logits", input: "input" };
 
 /** What a block is called and how large its output is. */
 function title({ kind, shape, kernel_size }) {
-  const size = kind === "conv" || kind === "pool" ? ` ${kernel_size}×${kernel_size}` : "";
+  const size = kernel_size ? ` ${kernel_size.join("×")}` : "";
   return [`${NAMES[kind]}${size}`, shape.join("×")];
 }
 
 /** Build the tab; returns show(image or null). */
 export async function inside(place, all) {
-  const networks = all.filter(({ kind }) => kind === "image");
+  const networks = all.filter(({ kind, blocks }) => kind === "image" && blocks.length);
   const choice = element("select", { id: "inside-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   const blocks = element("div", { className: "blocks", role: "group", "aria-label": "Blocks of the network" });
   const maps = element("div", { className: "maps", role: "group", "aria-label": "Maps of the block" });
@@ -94,8 +95,8 @@ export async function inside(place, all) {
     large.setAttribute("aria-label", `Map ${at.channel} of ${title(current())[0]}, pixel in row ${at.row}, column ${at.column}`);
     const first = network.blocks[0];
     const pixels = values[first.output].data;
-    const { size, jump, start } = current().field ?? { size: first.shape[1], jump: 0, start: 0 };
-    marked(input, pixels, first.shape[2], largest(pixels), start + at.row * jump, start + at.column * jump, size, size);
+    const { size: [high, wide], jump, start: [top, left] } = current().field ?? { size: first.shape.slice(1), jump: 0, start: [0, 0] };
+    marked(input, pixels, first.shape[2], largest(pixels), top + at.row * jump, left + at.column * jump, high, wide);
     sums.replaceChildren(...workings(network, current(), at, values, read));
   }
 

@@ -66,7 +66,7 @@ async function attempt(work) {
 }
 
 async function view(tab) {
-  const { networks } = await catalogue();
+  const { networks, no_digit } = await catalogue();
   if (image && !views.ready) {
     $("status").textContent = "Loading the networks …";
     for (const network of networks.filter(({ kind }) => kind === "image")) await session(network);
@@ -75,7 +75,7 @@ async function view(tab) {
     files(networks);
   }
   views[tab] ??= await {
-    draw: async () => panel($("bars"), networks.filter(({ kind }) => kind === "image"), $("verdict")),
+    draw: async () => panel($("bars"), networks.filter(({ kind }) => kind === "image"), $("verdict"), $("doubt"), no_digit),
     inside: async () => (await import("./inside.mjs")).inside($("view-inside"), networks),
     turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), () => files(networks)),
   }[tab]();

@@ -32,12 +32,17 @@ export function stage(canvas) {
   const [place, tone, pale, deep] = [new three.Matrix4(), new three.Color(), new three.Color(), new three.Color()];
   let shown = [new Float32Array(SIDE ** 3), null];
 
+  /** A colour of the style sheet as the theme has it now; the canvas itself shows none. */
+  function colour(name) {
+    canvas.style.color = `var(${name})`;
+    return getComputedStyle(canvas).color;
+  }
+
   function show(grid, axis) {
     shown = [grid, axis];
-    const style = getComputedStyle(document.body);
-    pale.set(style.getPropertyValue("--course-line").trim() || "#ddd");
-    deep.set(style.getPropertyValue("--course-accent").trim() || "#2a5db0");
-    line.material.color.set(style.getPropertyValue("--course-warm").trim() || "#b4541a");
+    pale.set(colour("--course-line"));
+    deep.set(colour("--course-accent"));
+    line.material.color.set(colour("--course-warm"));
     let count = 0;
     grid.forEach((density, i) => {
       if (!density) return;
@@ -63,5 +68,6 @@ export function stage(canvas) {
     show(...shown);
   }).observe(canvas);
   new MutationObserver(() => show(...shown)).observe(document.body, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(...shown));
   return { show };
 }

@@ -31,6 +31,7 @@ export async function turn(place, networks, loaded) {
     element("p", { className: "quiet", textContent: "Each turn moves the points of the body and counts them anew in 16 × 16 × 16 voxels. The network finds "
       + "the direction in which the body is thinnest (the line through it), looks along it, and reads the four slices." }));
   const scene = stage(canvas);
+  const asked = new Set();
   let [points, busy, again] = [null, false, false];
   canvas.hidden = !scene;
 
@@ -88,11 +89,12 @@ export async function turn(place, networks, loaded) {
     }
     const matrix = rotation(...sliders.map(({ input }) => Number(input.value)));
     const grid = voxelise(sliders.every(({ input }) => input.value === "0") ? points : rotated(points, matrix));
-    scene?.show(grid, null);
     const network = networks.find(({ name }) => name === choice.value);
-    if (!network.checked) {
+    if (!asked.has(network)) {
+      scene?.show(grid, null); // else it is drawn once, together with the answer: drawing takes as long as reading where there is no GPU
       verdict.textContent = "Loading the network …";
       await session(network);
+      asked.add(network);
       loaded();
     }
     const found = await run(network, grid, ["logits", network.axis, network.blocks[0].output]);

@@ -8,17 +8,18 @@ export function workings(network, block, at, values, read) {
   const [, rows = 1, columns = 1] = shape;
   const value = data[(at.channel * rows + at.row) * columns + at.column];
   const before = block.from && values[block.from];
-  const explain = { conv, pool, relu, norm, linear, mean, input, flatten }[block.kind];
-  return [element("p", { className: "value" }, "Value ", element("b", { textContent: shown(value) })), ...explain({ network, block, at, before, read, value })];
+  const beside = block.and && values[block.and];
+  const explain = { conv, pool, relu, norm, add, linear, mean, max, input, flatten }[block.kind];
+  return [element("p", { className: "value" }, "Value ", element("b", { textContent: shown(value) })), ...explain({ network, block, at, before, beside, read, value })];
 }
 
 const text = (content) => element("p", { textContent: content });
 
-/** The k × k values of a channel around a pixel; zeros outside, as the padding has them. */
-function windowOf({ data, shape }, channel, { row, column }, { kernel_size: k, stride, padding }, outside = 0) {
+/** The values of a channel around a pixel that a kernel covers; zeros outside, as the padding has them. */
+function windowOf({ data, shape }, channel, { row, column }, { kernel_size: [high, wide], stride, padding: [top, left] }, outside = 0) {
   const [, rows, columns] = shape;
-  return Float32Array.from({ length: k * k }, (_, i) => {
-    const [y, x] = [row * stride - padding + Math.floor(i / k), column * stride - padding + (i % k)];
+  return Float32Array.from({ length: high * wide }, (_, i) => {
+    const [y, x] = [row * stride - top + Math.floor(i / wide), column * stride - left + (i % wide)];
     return y < 0 || x < 0 || y >= rows || x >= columns ? outside : data[(channel * rows + y) * columns + x];
   });
 }
@@ -27,21 +28,22 @@ const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
 
 function conv({ block, at, before, read, value }) {
   const kernel = read(block.kernel);
-  const [, channels, k] = kernel.shape;
-  const rows = Array.from({ length: channels }, (_, channel) => {
-    const start = (at.channel * channels + channel) * k * k;
-    const seen = windowOf(before, channel, at, block);
-    const weights = kernel.data.subarray(start, start + k * k);
-    return { channel, seen, weights, sum: dot(seen, weights) };
+  const [outputs, channels, high, wide] = kernel.shape;
+  const first = channels * Math.floor((at.channel * block.groups) / outputs); // of the maps below, those of its own group
+  const rows = Array.from({ length: channels }, (_, i) => {
+    const start = (at.channel * channels + i) * high * wide;
+    const seen = windowOf(before, first + i, at, block);
+    const weights = kernel.data.subarray(start, start + high * wide);
+    return { channel: first + i, seen, weights, sum: dot(seen, weights) };
   });
   const total = rows.reduce((sum, row) => sum + row.sum, 0);
   const bias = read(block.bias)?.data[at.channel] ?? 0;
   const loudest = rows.reduce((most, row) => (Math.abs(row.sum) > Math.abs(most.sum) ? row : most));
   const list = element("ol", { className: "products" }, ...rows.map(({ channel, seen, weights, sum }) =>
-    element("li", {}, picture(seen, k, `Window in map ${channel}`), " × ", picture(weights, k, `Kernel for map ${channel}`), element("span", { textContent: `= ${shown(sum)}` }))));
+    element("li", {}, picture(seen, wide, `Window in map ${channel}`), " × ", picture(weights, wide, `Kernel for map ${channel}`), element("span", { textContent: `= ${shown(sum)}` }))));
   const products = Array.from(loudest.seen, (seen, i) => `${shown(seen)} × ${shown(loudest.weights[i])}`).join(" + ");
   return [
-    text(`The window in each of the ${channels} map${channels > 1 ? "s" : ""} below it, times the kernel, summed:`),
+    text(`The window in ${channels > 1 ? `each of the ${channels} maps` : `map ${first}`} below it, times the kernel, summed:`),
     list,
     text(`Sum ${shown(total)}${bias ? ` + bias ${shown(bias)} = ${shown(total + bias)}` : ""}; the network says ${shown(value)}.`),
     element("details", {}, element("summary", { textContent: `The products of map ${loudest.channel}` }), text(`${products} = ${shown(loudest.sum)}`)),
@@ -50,7 +52,7 @@ function conv({ block, at, before, read, value }) {
 
 function pool({ block, at, before, value }) {
   const seen = windowOf(before, at.channel, at, block, -Infinity).map((found) => (found === -Infinity ? 0 : found));
-  return [text("The largest of its window:"), element("p", {}, picture(seen, block.kernel_size, "Window")), text(`max(${Array.from(seen, shown).join(", ")}) = ${shown(value)}`)];
+  return [text("The largest of its window:"), element("p", {}, picture(seen, block.kernel_size[1], "Window")), text(`max(${Array.from(seen, shown).join(", ")}) = ${shown(value)}`)];
 }
 
 function relu({ at, before, value }) {
@@ -63,6 +65,12 @@ function norm({ block, at, before, read, value }) {
   const seen = before.data[(at.channel * rows + at.row) * columns + at.column];
   const [scale, shift] = [block.scale, block.shift].map((place) => read(place).data[at.channel]);
   return [text(`Each map is scaled and shifted: ${shown(scale)} × ${shown(seen)} + ${shown(shift)} = ${shown(value)}`)];
+}
+
+function add({ at, before, beside, value }) {
+  const [, rows = 1, columns = 1] = before.shape;
+  const [one, other] = [before, beside].map(({ data }) => data[(at.channel * rows + at.row) * columns + at.column]);
+  return [text(`What came before, and what the layers since then add to it: ${shown(one)} + ${shown(other)} = ${shown(value)}`)];
 }
 
 /** Every input of a linear layer times its weight, as maps of the block below. */
@@ -85,6 +93,11 @@ function linear({ block, at, before, read, value }) {
 const mean = ({ at, before, value }) => {
   const [, rows, columns] = before.shape;
   return [text(`The mean of the ${rows * columns} pixels of map ${at.channel} = ${shown(value)}`)];
+};
+
+const max = ({ at, before, value }) => {
+  const [, rows, columns] = before.shape;
+  return [text(`The largest of the ${rows * columns} pixels of map ${at.channel} = ${shown(value)}`)];
 };
 
 const input = ({ network: { normalisation: { mean: middle, std } }, value }) => {

@@ -5,6 +5,10 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils import nodes
+
+from tools.site_pages import BESIDE
+
 project = "Small CNNs for MNIST"
 author = "the authors of this course"
 copyright = "the authors of this course, MIT"
@@ -80,6 +84,15 @@ def for_everybody(app, page, template, context, tree):
         context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
 
 
+def each_its_own_text(app, doctree):
+    """MyST-NB gives all pictures of a cell one alternative text; tools/site_pages.py has put those of all into it."""
+    for cell in doctree.findall(lambda node: "cell_output" in getattr(node, "attributes", {}).get("classes", ())):
+        pictures = list(cell.findall(nodes.image))
+        for picture, text in zip(pictures, pictures[0]["alt"].split(BESIDE) if pictures else (), strict=True):
+            picture["alt"] = text
+
+
 def setup(app):
+    app.connect("doctree-read", each_its_own_text)
     app.connect("html-page-context", for_everybody)
     app.connect("autodoc-process-docstring", as_written)

@@ -11,8 +11,28 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tools import site as pages
 
+FIGURES = pytest.StashKey[list[str]]()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 THEMES, SIZES = ("light", "dark"), {"desk": (1280, 800), "phone": (390, 844)}
+
+
+def pytest_configure(config):
+    config.stash[FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """What was measured on the way, as a table: it is printed, not asserted, for it depends on the machine."""
+    rows = config.stash[FIGURES]
+    if rows:
+        terminalreporter.section("measured")
+        for row in rows:
+            terminalreporter.write_line(row)
+
+
+@pytest.fixture
+def figure(pytestconfig):
+    """Called with what was measured, and what came out, for the table at the end."""
+    return lambda what, found: pytestconfig.stash[FIGURES].append(f"{what:<72} {found}")
 
 
 @contextmanager

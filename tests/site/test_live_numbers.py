@@ -18,7 +18,7 @@ BYTES = "const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt
 MODULE = "const load = (name) => import(new URL(name, location.href).href);"
 
 
-def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist):
+def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist, figure):
     images = mnist.test.images[:100].view(-1, 28, 28).numpy()
     golden = np.stack([voxels.voxelise(voxels.cloud(image)).astype(np.float32) for image in images])
     start(page, site)
@@ -30,6 +30,7 @@ def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist):
           .every((value, i) => value === expected[n * 4096 + i])); }}""",
         [sent(images), sent(golden)],
     )
+    figure("upright bodies of test digits that equal Python's to the last bit", f"{sum(same)} of {len(same)}")
     assert same == [True] * 100
     moved = images[:, ::-1]
     assert not all(
@@ -54,7 +55,7 @@ def pytorch(name, inputs):
         return [label for few in torch.from_numpy(inputs).split(100) for label in model(preprocess(few)).argmax(1).tolist()]
 
 
-def test_the_runtime_gives_pytorchs_labels(page, site, mnist):
+def test_the_runtime_gives_pytorchs_labels(page, site, mnist, figure):
     start(page, site)
     images = mnist.test.images[:1000].numpy()
     bodies = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])  # upright and turned
@@ -62,11 +63,11 @@ def test_the_runtime_gives_pytorchs_labels(page, site, mnist):
     for name, network in networks().items():
         chosen = inputs[network["kind"]]
         same = sum(map(int.__eq__, labels(page, name, chosen), pytorch(name, chosen)))
-        print(f"{name}: onnxruntime-web and PyTorch agree on {same} of {len(chosen)}")
+        figure(f"labels of onnxruntime-web that equal PyTorch's, {name}", f"{same} of {len(chosen)}")
         assert same == len(chosen)
 
 
-def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, site, mnist):
+def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, site, mnist, figure):
     originals, random = mnist.test.images[:1000].view(-1, 28, 28).numpy(), np.random.default_rng(0)
     canvases = np.zeros((1000, 280, 280), np.uint8)
     for canvas, original in zip(canvases, originals, strict=True):
@@ -84,11 +85,11 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     same = sum(map(int.__eq__, pytorch("bn_augmentation", np.array(seen, np.uint8).reshape(-1, 1, 28, 28)), expected))
     plain = np.stack([np.asarray(Image.fromarray(canvas).resize((28, 28), Image.Resampling.BOX)) for canvas in canvases])
     control = sum(map(int.__eq__, pytorch("bn_augmentation", plain[:, None]), expected))
-    print(f"of 1,000 test digits, moved and scaled by 0.5 to 2: {same} keep their label MNIST's way, {control} by averaging down")
+    figure("of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label", f"{same} MNIST's way, {control} averaged down")
     assert same >= 990 > control
 
 
-def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site):
+def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site, figure):
     start(page, site)
     script = f"""async (strokes) => {{ {MODULE}
         const {{ fromStrokes }} = await load("preprocess.mjs");
@@ -100,7 +101,9 @@ def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site):
         pen = 2.3 / 17.7 * np.ptp(points, 0).max()  # the page's, at the size of the drawing
         photographs.append(photo.read(shapes.drawn(strokes, 600, pen, canvas=(900, 800), place=(150, 100))))
     apart = np.abs(ours.astype(int) - np.stack(photographs)).mean((1, 2))
-    print(f"mean difference of the page's picture and the photograph's: {apart.mean():.1f} of 255, at most {apart.max():.1f}")
+    figure(
+        "the page's picture and a photograph's, mean difference of 255", f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})"
+    )
     assert apart.max() < 5
     assert pytorch("bn_augmentation", ours[:, None]) == pytorch("bn_augmentation", np.stack(photographs)[:, None]) == list(STROKES)
     assert np.abs(np.roll(ours, 1, 2).astype(int) - np.stack(photographs)).mean() > 10, "one pixel to the side must show"

@@ -26,8 +26,10 @@ const LOSSES = [-4, -3, -2, -1, 0, 1].flatMap((power) => [1, 2, 5].map((digit) =
 
 function axis(values, label, place, named, name) {
   const [low, high] = d3.extent(values, place);
-  const domain = [low - 0.05, high + 0.05];
-  const ticks = named.filter((value) => place(value) >= domain[0] && place(value) <= domain[1]);
+  const margin = Math.min(0.05, (high - low) / 4) || 0.05;
+  const domain = [low - margin, high + margin];
+  const inside = (all) => all.filter((value) => place(value) >= domain[0] && place(value) <= domain[1]);
+  const ticks = inside(named).length > 2 ? inside(named) : inside(d3.ticks(...d3.extent(values), 3));
   return { domain, ticks: ticks.map(place), tickFormat: (at) => name(at), label, grid: true };
 }
 const accuracyAxis = (values, label) => axis(values, label, rank, ACCURACIES, (at) => String(+(100 - 10 ** -at).toFixed(2)));
@@ -122,7 +124,7 @@ function curves(figure, data, width) {
   const mean = d3.rollups(shown, (group) => d3.mean(group, ({ value }) => value), ({ part }) => part, ({ epoch }) => epoch)
     .flatMap(([part, epochs]) => epochs.map(([epoch, value]) => ({ part, epoch, value })));
   const stroke = ({ part }) => (part === "train" ? colour.quiet : part === "valid" && watched !== "valid" ? colour.theirs : colour.ours);
-  const ends = parts.map((part) => mean.findLast((point) => point.part === part)).filter(Boolean);
+  const ends = d3.sort(parts.map((part) => mean.findLast((point) => point.part === part)).filter(Boolean), ({ value }) => -value);
   const svg = shell(figure, width, {
     ariaLabel: `${one.name}: ${what === "curves" ? "accuracy" : "loss"} by epoch, every seed`,
     ...(small && { height: 150, marginLeft: 36, marginBottom: 24, marginTop: 10, marginRight: 6 }),
@@ -138,7 +140,7 @@ function curves(figure, data, width) {
       ]),
       Plot.line(mean, { x: "epoch", y, z: "part", stroke, strokeWidth: 2.2, pointerEvents: "none" }),
       ...(small ? [] : [
-        Plot.text(ends, { x: "epoch", y, text: "part", textAnchor: "start", dx: 6, fill: stroke }),
+        ...ends.map((end, i) => Plot.text([end], { x: "epoch", y, text: "part", textAnchor: "start", dx: 6, dy: 12 * i - 6 * (ends.length - 1), fill: stroke })),
         Plot.dot(shown, Plot.pointer({ x: "epoch", y, r: 4, fill: stroke })),
       ]),
     ],
@@ -169,10 +171,15 @@ function studies(figure, data, width) {
   const points = rows.flatMap((row) => row.values.map((value) => ({ ...row, value })));
   return shell(figure, width, {
     ariaLabel: `${one.name}: accuracy on held-out images of every recipe that was tried`,
-    height: 60 + 22 * rows.length, marginLeft: Math.min(240, width * 0.45),
+    height: 60 + 40 * rows.length, marginLeft: 8,
     x: { ...accuracyAxis(points.map(({ value }) => value), "held-out images, % →"), nice: false },
-    y: { domain: rows.map(({ what }) => what), label: null },
-    marks: [Plot.dot(points, { x: ({ value }) => rank(value), y: "what", r: 4, fill: colour.ours, fillOpacity: 0.6, href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` })],
+    y: { domain: rows.map(({ what }) => what), axis: null },
+    marks: [
+      Plot.ruleY(rows, { y: "what", stroke: colour.line, dy: 8 }),
+      Plot.text(rows, { y: "what", frameAnchor: "left", textAnchor: "start", dy: -8, text: "what", lineWidth: width / 15, textOverflow: "ellipsis", fill: "var(--course-ink)", pointerEvents: "none" }),
+      Plot.dot(points, { x: ({ value }) => rank(value), y: "what", dy: 8, r: 4, fill: ({ kept }) => (kept ? colour.theirs : colour.ours), fillOpacity: 0.6,
+        href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` }),
+    ],
   });
 }
 
@@ -194,7 +201,7 @@ function benchmark(figure, data, width) {
       y: { axis: null, domain: sides.map(({ side }) => side) },
       marks: [
         Plot.barX(sides, { x: median, y: "side", fill: ({ side }) => (side === "course" ? colour.soft : colour.line), rx: 3, insetTop: 2, insetBottom: 2, href: () => address(log), ariaLabel: says }),
-        Plot.text(sides, { x: 0, y: "side", text: (side) => `${side.side} · ${number(median(side))} s${against(side)}`, textAnchor: "start", dx: 8, fill: "var(--course-ink)", pointerEvents: "none" }),
+        Plot.text(sides, { x: 0, y: "side", text: (side) => `${number(median(side))} s${against(side)} · ${side.side}`, lineWidth: width / 12 - 2, textOverflow: "ellipsis", textAnchor: "start", dx: 8, fill: "var(--course-ink)", pointerEvents: "none" }),
       ],
     }));
   }
