@@ -111,9 +111,9 @@ def between(text: str, start: str, end: str, section: str) -> str:
 
 def main(words: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.colab", description=__doc__)
-    parser.add_argument("repo", nargs="?", metavar="owner/name", help="default: the remote's; an empty one removes what was stamped")
-    repo = parser.parse_args(words).repo
-    repo = remote() if repo is None else repo
+    parser.add_argument("repo", nargs="?", metavar="owner/name")
+    given = parser.parse_args(words).repo
+    repo = remote() if given is None else given
     if re.search(r"[\s\"'\\]", repo):  # it is written into the notebooks' code
         raise CourseError(f"{repo!r} is no address: expected owner/name, a URL or a path without blanks and quotes")
     readme = ROOT / "README.md"

@@ -17,7 +17,17 @@ from onnx import helper, numpy_helper
 from tools import export, site_results  # export: the only line that says where the ONNX export lives
 from utils import ROOT
 
-NETWORKS = ("base", "bn_augmentation", "frontier_99", "mnist_medium", "sprint_994", "ensemble", "voxel_best", "voxel_more_digits")
+NETWORKS = (
+    "base",
+    "bn_augmentation",
+    "frontier_99",
+    "frontier_99_4",
+    "mnist_medium",
+    "sprint_994",
+    "ensemble",
+    "voxel_best",
+    "voxel_more_digits",
+)
 KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
 SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has

@@ -244,7 +244,7 @@ def studies(found: dict, up: str = "", heading: str = "###") -> str:
     parts = [
         [
             f"{heading} {one['name']}",
-            f"On {one['held']:,} held-out images, after at most {one['epochs']} epochs.",
+            f"Held-out images: {one['held']:,}; epochs: {one['epochs']}.",
             chart.format(one["name"]),
             study_table(one),
             link("all trials", up + one["log"]),

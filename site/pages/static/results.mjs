@@ -26,9 +26,10 @@ const LOSSES = [-4, -3, -2, -1, 0, 1].flatMap((power) => [1, 2, 5].map((digit) =
 
 function axis(values, label, place, named, name) {
   const [low, high] = d3.extent(values, place);
-  const domain = [low - 0.05, high + 0.05];
+  const margin = Math.min(0.05, (high - low) / 4) || 0.05;
+  const domain = [low - margin, high + margin];
   const inside = (all) => all.filter((value) => place(value) >= domain[0] && place(value) <= domain[1]);
-  const ticks = inside(named).length > 2 ? inside(named) : inside(d3.ticks(...d3.extent(values), 4));
+  const ticks = inside(named).length > 2 ? inside(named) : inside(d3.ticks(...d3.extent(values), 3));
   return { domain, ticks: ticks.map(place), tickFormat: (at) => name(at), label, grid: true };
 }
 const accuracyAxis = (values, label) => axis(values, label, rank, ACCURACIES, (at) => String(+(100 - 10 ** -at).toFixed(2)));
@@ -175,7 +176,7 @@ function studies(figure, data, width) {
     y: { domain: rows.map(({ what }) => what), axis: null },
     marks: [
       Plot.ruleY(rows, { y: "what", stroke: colour.line, dy: 8 }),
-      Plot.text(rows, { y: "what", frameAnchor: "left", textAnchor: "start", dy: -8, text: "what", lineWidth: width / 12, textOverflow: "ellipsis", fill: "var(--course-ink)", pointerEvents: "none" }),
+      Plot.text(rows, { y: "what", frameAnchor: "left", textAnchor: "start", dy: -8, text: "what", lineWidth: width / 15, textOverflow: "ellipsis", fill: "var(--course-ink)", pointerEvents: "none" }),
       Plot.dot(points, { x: ({ value }) => rank(value), y: "what", dy: 8, r: 4, fill: ({ kept }) => (kept ? colour.theirs : colour.ours), fillOpacity: 0.6,
         href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` }),
     ],
