@@ -30,7 +30,7 @@ def holds(*strategies):
 
     def make(check):
         how = settings(max_examples=60, deadline=None, database=None, derandomize=not MINUTES, suppress_health_check=list(HealthCheck))
-        once = how(given(*strategies)(lambda *values, folder: check(folder, *values)))
+        once = how(given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values)))
 
         def test(folder):
             end = time.monotonic() + 60 * MINUTES / len(PROPERTIES)
