@@ -1,0 +1,225 @@
+"""Signals, full disks, folders that can't be written, poor terminals: a command ends in one line, and nothing that was done is lost."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import TINY
+
+from tools import command
+from utils import ROOT, CourseError, Interrupted, data, files, records, runs, voxels
+
+BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1"]
+
+
+def start(root: Path, words: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "COURSE_RUNS": str(root), "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, **pipes)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_several_runs_in_one_line_with_the_state_saved(number, status, tmp_path):
+    with start(tmp_path, [*BASE, "--seeds", "2", "--epochs", "2000"]) as process:
+        for line in process.stdout:
+            if line.startswith("Epoch 3:"):
+                break
+        process.send_signal(number)
+        said = process.communicate()
+    assert process.returncode == status and "seed 1:" not in said[0]
+    assert said[1] == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
+    [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
+    assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 2  # an epoch is printed before it is kept
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "tools.verify"], ["-m", "tools.report", "--check"], [*BASE, "--list"]], ids=lambda words: words[-1]
+)
+def test_a_signal_while_a_command_still_imports_is_one_line(words, tmp_path):
+    with start(tmp_path, ["-X", "importtime", *words]) as process:  # which tells on standard error what has been imported
+        for line in process.stderr:
+            if "tools.command" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
+    assert process.wait() == 130 and len(said) == 1 and said[0].endswith("interrupted")
+
+
+def test_a_cluster_s_command_ends_in_one_line(tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not there: pip install -r requirements-extra.txt")
+    with start(tmp_path, [*BASE, "--epochs", "2000", "--cluster"]) as process:
+        for line in process.stdout:
+            if "epoch 3," in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said == "train.py: interrupted. The same command continues every run after its last finished epoch.\n"
+    for _ in range(600):  # the worker's process ends with the worker
+        if all(not files.is_running(path.suffix[1:]) for path in tmp_path.glob("unfinished/.*")):
+            break
+        time.sleep(0.1)
+    [checkpoint] = tmp_path.glob("unfinished/*.pt")
+    assert records.read_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (CourseError("no space"), 2, "tool: no space\n"),
+        (Interrupted("stopped"), 130, "tool: stopped\n"),
+        (KeyboardInterrupt(), 130, "tool: interrupted\n"),
+    ],
+    ids=["mistake", "interrupted run", "interrupted"],
+)
+def test_how_a_command_ends(error, status, said, capsys):
+    def action(words):
+        raise error
+
+    assert command.run("tool", action, []) == status and capsys.readouterr().err == said
+    assert command.run("tool", action, [], speaks=lambda: False) == status and capsys.readouterr().err == ""
+    assert command.run("tool", lambda words: len(words), ["a"] * 1) == 1 and command.run("tool", lambda words: None, []) == 0
+    with pytest.raises(ZeroDivisionError):  # a mistake of the course's own is shown whole
+        command.run("tool", lambda words: 1 // 0, [])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    with start(ROOT, ["train.py", "--list"]) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == command.BROKEN_PIPE
+
+
+# ---- disks
+
+
+def interrupted_at_write(monkeypatch, number: int) -> list[int]:
+    """Let the disk be full from the write of that number on; returns a list that counts the writes."""
+    writes, real = [], os.fsync
+
+    def fsync(descriptor):
+        writes.append(descriptor)
+        if len(writes) >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return writes
+
+
+@pytest.mark.parametrize("publish", [False, True])
+def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkeypatch):
+    experiment = TINY if publish else TINY.but(valid=200)
+    whole = runs.run(experiment, device="cpu", publish=publish, echo=False)
+    expected, writes = whole.weights.read_bytes(), 0
+    for number in range(1, 100):
+        for folder in ("runs", "logs", "saved_dict"):
+            shutil.rmtree(scratch / folder, ignore_errors=True)
+        with monkeypatch.context() as full:
+            interrupted_at_write(full, number)
+            try:
+                runs.run(experiment, device="cpu", publish=publish, echo=False)
+                break
+            except CourseError as error:
+                assert "No space left on device" in str(error) and "\n" not in str(error)
+                writes += 1
+        again = runs.run(experiment, device="cpu", publish=publish, echo=False)
+        assert again.weights.read_bytes() == expected and not list(scratch.rglob(".*.pth.*"))
+    assert writes > 8  # checkpoint and log of three epochs, weights, sidecar, facts
+
+
+@pytest.fixture
+def real_digits(tmp_path, monkeypatch):
+    """A few of scikit-learn's digits in MNIST's place, in a repository without a data folder that could be written."""
+    digits = data.load("digits")
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "given"))
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(voxels, "TRAIN", 60)
+    monkeypatch.setattr(voxels, "TEST", 20)
+    paths = data.SOURCES["mnist"].files(tmp_path / "given")
+    for split, n, images, labels in ((digits.train, 60, *paths[:2]), (digits.test, 20, *paths[2:])):
+        files.write_idx(images, split.images[:n].squeeze(1))
+        files.write_idx(labels, split.labels[:n].byte())
+    return tmp_path
+
+
+def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypatch, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # no file may grow further: as a full disk, but real
+        cubes = data.load("mnist3d")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = [line for line in capsys.readouterr().err.splitlines() if "clouds" not in line and line.strip()]
+    assert len(cubes.train) == 120 and len(said) == 1 and said[0].endswith("Going on without it.") and "File too large" in said[0]
+    assert not list(real_digits.rglob("*.h5*"))
+    shutil.rmtree(real_digits / "data")
+    (real_digits / "data").write_text("in the place of a folder")
+    assert data.load("mnist3d").fingerprint == cubes.fingerprint and "Going on without it." in capsys.readouterr().err
+    (real_digits / "data").unlink()
+    data.load("mnist3d")
+    assert (real_digits / "data" / voxels.REBUILT).is_file()
+    monkeypatch.setattr(voxels, "build", lambda *_, **__: pytest.fail("built again"))
+    assert data.load("mnist3d").fingerprint == cubes.fingerprint
+
+
+def test_two_builds_at_once_leave_one_whole_file(real_digits):
+    script = (
+        "import sys; from pathlib import Path; from utils import data, voxels; data.ROOT = Path(sys.argv[1]); "
+        "voxels.TRAIN, voxels.TEST = 60, 20; print(data.load('mnist3d').fingerprint)"
+    )
+    both = [start(real_digits, ["-c", script, str(real_digits)]) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert said[0] == said[1] == data.load("mnist3d").fingerprint + "\n" and [process.returncode for process in both] == [0, 0]
+    assert [path.name for path in (real_digits / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is what even root can't write to")
+def test_a_repository_that_can_not_be_written_says_where_else_results_may_go(scratch, monkeypatch):
+    monkeypatch.setenv("COURSE_RUNS", "/proc/runs")
+    with pytest.raises(CourseError, match=r"/proc/runs/.* could not be written .*COURSE_RUNS names another folder") as error:
+        runs.run(TINY, device="cpu", echo=False)
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("COURSE_RUNS", str(scratch / "elsewhere"))
+    assert runs.run(TINY, device="cpu", echo=False).weights.is_file()
+
+
+# ---- terminals and names
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """The course in a folder whose name has blanks and umlauts, and is no git repository."""
+    root = tmp_path_factory.mktemp("Übung mit Leerzeichen") / "Kürs 1"
+    for name in ("utils", "tools"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "references.json"):
+        shutil.copy(ROOT / name, root)
+    return root
+
+
+POOR = {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("optimised", [[], ["-O"]], ids=["plain", "-O"])
+def test_a_poor_terminal_no_home_and_another_folder_change_nothing(optimised, elsewhere, tmp_path):
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "SYSTEMROOT", "OMP_NUM_THREADS")}
+    environment = {**kept, **POOR, "PYTHONPATH": str(elsewhere), "COURSE_RUNS": str(tmp_path / "Läufe")}
+
+    def call(*words):
+        return subprocess.run([sys.executable, *optimised, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    trained = call(str(elsewhere / "train.py"), *BASE[1:], "--epochs", "1", "--quiet")
+    assert trained.returncode == 0 and trained.stderr == "", trained.stderr
+    assert "L\\" in trained.stdout and len(list((tmp_path / "Läufe" / "saved_dict").glob("*.pth"))) == 1
+    drawn = call("-m", "tools.report", str(tmp_path / "Läufe"))
+    assert drawn.returncode == 0 and "Traceback" not in drawn.stderr and list((tmp_path / "Läufe" / "pngs").glob("*.png")), drawn.stderr
+    refused = call(str(elsewhere / "train.py"), "bäse")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "b\\" in refused.stderr

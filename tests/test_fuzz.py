@@ -1,0 +1,233 @@
+"""Inputs made up at random are read, or refused in one line; `make fuzz MINUTES=10` goes on for so long."""
+
+import contextlib
+import io
+import math
+import os
+import time
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+
+pytest.importorskip("hypothesis", reason="hypothesis is not there: pip install -r requirements-extra.txt")
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_bad_input_files import FACTS, HDF5, ROW, TRIAL, plain, put
+
+import train
+from utils import CourseError, files, models, records, voxels
+from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
+from utils.records import Begun, Facts
+from utils.trials import Trial
+
+MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
+PROPERTIES = []
+
+
+def holds(*strategies):
+    """Make a test of a property of made-up inputs and a folder: always the same few, or for its share of FUZZ_MINUTES ever new ones."""
+
+    def make(check):
+        how = settings(max_examples=60, deadline=None, database=None, derandomize=not MINUTES, suppress_health_check=list(HealthCheck))
+        once = how(given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values)))
+
+        def test(folder):
+            end = time.monotonic() + 60 * MINUTES / len(PROPERTIES)
+            once(folder=folder)
+            while time.monotonic() < end:
+                once(folder=folder)
+
+        PROPERTIES.append(check)
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def read_or_refused(action):
+    """What action() returns, or None where it raises a CourseError of one line; anything else fails."""
+    try:
+        return action()
+    except CourseError as error:
+        assert "\n" not in str(error) and 0 < len(str(error)) < 1500
+        return None
+
+
+def damaged(content: bytes):
+    """The content with some bytes changed, cut out or put in, or cut off."""
+    places = st.integers(0, len(content) - 1)
+    changes = st.lists(st.tuples(places, st.integers(0, 3), st.binary(max_size=4)), max_size=4)
+
+    def apply(changes, end):
+        changed = content
+        for at, width, new in changes:
+            changed = changed[:at] + new + changed[at + width :]
+        return changed[: len(changed) - end]
+
+    return st.builds(apply, changes, st.just(0) | st.integers(0, len(content)))
+
+
+def encoded(value) -> bytes:
+    return files.msgspec.json.encode(value)
+
+
+IDX = b"\0\0\x08\x03" + b"\0\0\0\x02\0\0\0\x03\0\0\0\x04" + bytes(range(24))
+
+
+@holds(damaged(IDX) | st.binary(max_size=40))
+def test_bytes_are_an_idx_file_or_refused(folder, content):
+    path = folder / "idx"
+    path.write_bytes(content)
+    values = read_or_refused(lambda: files.read_idx(path))
+    if values is not None:
+        assert len(content) == 4 + 4 * values.ndim + values.numel() * values.element_size() and values.numel()
+        files.write_idx(path, values)
+        assert torch.equal(files.read_idx(path), values)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*vars(FACTS), "x"]) | st.text(max_size=5), inner, max_size=8)
+    ),
+    max_leaves=12,
+)
+EXCHANGED = st.builds(lambda name, value: plain(FACTS) | {name: value}, st.sampled_from([*vars(FACTS), "x"]), JSON)
+
+
+@holds(damaged(encoded(FACTS)) | st.builds(encoded, EXCHANGED | JSON) | st.binary(max_size=60))
+def test_bytes_are_facts_or_refused(folder, content):
+    path = folder / "facts.json"
+    path.write_bytes(content)
+    facts = read_or_refused(lambda: records.read_facts(path))
+    if facts is not None:
+        files.write_json(path, facts)
+        assert records.read_facts(path) == facts and 1 <= facts.kept_epoch <= facts.epochs and math.isfinite(facts.seconds)
+    read_or_refused(lambda: files.decode(content, Begun, "begun"))
+
+
+@holds(st.lists(st.just(encoded(TRIAL)) | damaged(encoded(TRIAL)), max_size=4), st.booleans())
+def test_lines_are_a_study_or_refused(folder, lines, whole):
+    path = folder / "trials.jsonl"
+    path.write_bytes(b"\n".join(lines) + b"\n" * whole)
+    found = read_or_refused(lambda: files.read_lines(path, Trial))
+    if found is not None:
+        files.append_line(path, TRIAL)  # a line that was cut off makes room for it
+        assert files.read_lines(path, Trial) == [*found, TRIAL]
+
+
+CELLS = st.sampled_from([*ROW.values(), "2", "", "x", "nan", "-1", "1e999", '"', "1,2", "\n", "０"]) | st.text(max_size=4)
+TABLE = st.builds(
+    lambda header, rows: "\n".join(",".join(row) for row in [header, *rows]) + "\n",
+    st.just(list(ROW)) | st.lists(st.sampled_from([*ROW, "valid_loss", "x"]), max_size=10),
+    st.lists(st.just(list(ROW.values())) | st.lists(CELLS, min_size=7, max_size=10), max_size=3),
+)
+
+
+@holds(TABLE | st.text(max_size=40))
+def test_text_is_a_log_or_refused(folder, text):
+    path = folder / "log.csv"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    rows = read_or_refused(lambda: records.read_log(path))
+    if rows is not None:
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1)) and rows
+        assert all(0 <= row["train_correct"] <= row["train_total"] and math.isfinite(row["train_loss"]) for row in rows)
+        records.write_log(path, rows)
+        assert len(records.read_log(path)) == len(rows)
+
+
+@holds(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=3), st.sampled_from([*HDF5, ""]))
+def test_flipped_bytes_are_voxels_or_refused(folder, flips, case):
+    """Within the headers, which come first; what the grids hold is checked by its range."""
+    path = folder / "rows.h5"
+    HDF5.get(case, put())(path)
+    content = bytearray(path.read_bytes())
+    for at, value in flips:
+        content[at % len(content)] = value
+    path.write_bytes(content)
+    found = read_or_refused(lambda: voxels.read(path))
+    if found is not None:
+        rows, _ = found
+        assert (
+            rows.X_train.shape[1] == 4096 and len(rows.X_train) == len(rows.y_train) and 0 <= rows.X_train.min() <= rows.X_train.max() <= 1
+        )
+
+
+FLAGS = [flag for action in train.make_parser()._actions for flag in action.option_strings if flag not in ("-h", "--help")]
+WORDS = st.sampled_from(
+    ["base", "dropout", "voxel_best", "all", "3", "0", "-1", "nan", "1e9", "", "yes", "2-4", "1-", "mnist3d", *FLAGS]
+) | st.text(max_size=6)
+
+
+@holds(st.lists(WORDS, max_size=6))
+def test_words_are_a_command_or_refused(folder, words):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            options = train.parse(words)
+        except SystemExit as stop:
+            assert stop.code == 2 and said.getvalue().count("\n") == 1
+            return
+    experiments = read_or_refused(lambda: train.chosen(options))
+    tasks = read_or_refused(lambda: train.tasks_of(experiments, options)) if experiments else None
+    if tasks is not None:
+        assert tasks and len(tasks) == len(set(tasks)) and all(0 <= seed < 2**63 for _, seed in tasks)
+
+
+@holds(
+    st.builds(
+        "{}({}={})".format, st.sampled_from(["separable", "base", "x"]), st.sampled_from(["width", "dropout", "x"]), st.text(max_size=8)
+    )
+    | st.text()
+)
+def test_text_is_a_network_or_refused(folder, text):
+    found = read_or_refused(lambda: models.parse(text))
+    assert found is None or found[0] in models.MODELS
+
+
+def numbers(name: str, kind: type):
+    low, high = RANGES[name]
+    return st.integers(low, high) if kind is int else st.floats(low, high)
+
+
+RECIPES = st.fixed_dictionaries(
+    {
+        field.name: numbers(field.name, field.type) if field.name in RANGES else st.booleans()
+        for field in fields(Recipe)
+        if field.type is not str
+    }
+    | {
+        "model": st.sampled_from(["base", "voxel_best"]),
+        "data": st.sampled_from(["mnist", *KINDS]),
+        "keep": st.sampled_from(["accuracy", "loss"]),
+    }
+    | {"optimizer": st.sampled_from(OPTIMIZERS), "schedule": st.sampled_from(SCHEDULES)}
+)
+
+
+@holds(RECIPES)
+def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_or_refused(folder, values):
+    try:
+        recipe = Recipe(**values)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        return
+    assert files.decode(encoded(recipe), Recipe, "recipe") == recipe
+    said = {name: ("no", "yes")[value] if type(value) is bool else str(value) for name, value in asdict(recipe).items()}
+    words = [word for name, value in said.items() for word in (flag(name), value)]
+    [experiment] = train.chosen(train.parse(["base", *words]))
+    assert experiment.recipe == recipe and recipe.digest() == experiment.recipe.digest()
+
+
+def flag(name: str) -> str:
+    return train.FLAGS.get(name, [f"--{name.replace('_', '-')}"])[0]
+
+
+def test_facts_that_are_whole_are_read():
+    assert files.decode(encoded(FACTS), Facts, "facts") == FACTS and len(PROPERTIES) == 8
