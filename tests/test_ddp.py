@@ -14,7 +14,7 @@ import torch
 import two_processes
 
 import train
-from utils import ROOT, CourseError, ddp, records
+from utils import ROOT, CourseError, ddp, files, records
 from utils.records import Run
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -75,7 +75,7 @@ def test_batch_norm_sees_its_own_shard_only_and_all_end_with_the_statistics_of_o
 def test_continued_training_of_two_processes_is_exact(kind, two):
     found, weights = two
     assert all("interrupted. The same command continues it after its last finished epoch" in said for said in found[f"{kind} continued"])
-    assert records.to_bytes(weights[f"{kind} continued"]) == records.to_bytes(weights[f"{kind} uninterrupted"])
+    assert files.to_bytes(weights[f"{kind} continued"]) == files.to_bytes(weights[f"{kind} uninterrupted"])
     # the control: without process 1's random state it draws other dropout
     assert difference(weights[f"{kind} forgotten"], weights[f"{kind} uninterrupted"]) > 1e-5
 

@@ -150,7 +150,7 @@ class Code:
 def untrained(path):
     """A network that was never trained, in a file whose hash is right."""
     said = records.read_facts(path.with_suffix(".json"))
-    content = records.to_bytes(models.build(said.recipe.model, said.recipe.dropout).state_dict())
+    content = files.to_bytes(models.build(said.recipe.model, said.recipe.dropout).state_dict())
     return content, replace(said, sha256=hashlib.sha256(content).hexdigest()), "DISAGREES"
 
 
@@ -168,7 +168,7 @@ def code(path):
 
 def another_network(path):
     said = records.read_facts(path.with_suffix(".json"))
-    content = records.to_bytes({"0.weight": torch.zeros(1)})
+    content = files.to_bytes({"0.weight": torch.zeros(1)})
     return content, replace(said, sha256=hashlib.sha256(content).hexdigest()), "REFUSED.*does not fit the network"
 
 

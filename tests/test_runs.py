@@ -225,9 +225,9 @@ def test_an_interrupted_run_on_other_data_is_not_continued(monkeypatch):
     [
         (lambda content: content[: len(content) // 2], "is refused by the safe loader"),
         (lambda content: b"", "is refused by the safe loader"),
-        (lambda content: records.to_bytes([1, 2]), "is no checkpoint of this course's present form"),
-        (lambda content: records.to_bytes({"begun": "{}", "training": {}}), "missing required field `name`"),
-        (lambda content: records.to_bytes({"begun": "no JSON", "training": {}}), "JSON is malformed"),
+        (lambda content: files.to_bytes([1, 2]), "is no checkpoint of this course's present form"),
+        (lambda content: files.to_bytes({"begun": "{}", "training": {}}), "missing required field `name`"),
+        (lambda content: files.to_bytes({"begun": "no JSON", "training": {}}), "JSON is malformed"),
     ],
     ids=["truncated", "empty", "other form", "other facts", "no JSON"],
 )
@@ -268,7 +268,7 @@ def test_a_finished_run_is_not_trained_again_unless_asked(counted, capsys):
     assert (
         len(counted) == 1 and again.facts == first.facts and "not trained again (again=True, or --again, does)" in capsys.readouterr().out
     )
-    assert records.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(first.log)
+    assert files.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(first.log)
     anew = train(again=True)
     assert len(counted) == 2 and anew.facts.sha256 == first.facts.sha256
 

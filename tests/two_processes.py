@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
     first, found, weights = ddp.rank() == 0, {}, {}
     for name, experiment in CASES.items():
         weights[name] = train(experiment, folder / name, name.endswith("float64"))
-    states = [records.to_bytes(state) for state in ddp.gather(weights["batch_norm"])]
+    states = [files.to_bytes(state) for state in ddp.gather(weights["batch_norm"])]
     found["all hold the same statistics"] = states[0] == states[1]
 
     ddp.shard = lambda n: (real_shard(n)[0], 1.0)  # the mean of the means, as if all shards were equal

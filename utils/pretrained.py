@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from utils import ROOT, CourseError, closest, files, models
 from utils.files import shown
 from utils.loops import normalise
-from utils.records import Facts, load_safely, own_root, read_facts
+from utils.records import Facts, own_root, read_facts
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
@@ -28,7 +28,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
             f"{shown(path)} has the SHA-256 {found[:12]}…, but its sidecar says {facts.sha256[:12]}…: "
             "it is not the file that was tested. Check it out again."
         )
-    return load_safely(path, content, "Check it out again."), facts
+    return files.load_safely(path, content, "Check it out again."), facts
 
 
 def load_model(path: Path) -> tuple[nn.Module, Facts]:

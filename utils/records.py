@@ -203,21 +203,6 @@ def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[Record]:
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
 
 
-def load_safely(path: Path, content: bytes, todo: str) -> dict:
-    """torch.load that builds nothing but tensors and plain containers."""
-    try:
-        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged pickle raises whatever its bytes make it raise
-        raise CourseError(f"{shown(path)} is refused by the safe loader ({' '.join(str(error).split())[:160]}). {todo}") from error
-
-
-def to_bytes(content: object) -> bytes:
-    """torch.save into memory: equal tensors give equal bytes, whatever the file is called."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
 def write_log(path: Path, history: list[Row]) -> None:
     """One row per epoch, in the order of COLUMNS; only the columns that the rows have."""
     table = io.StringIO()
@@ -271,7 +256,7 @@ def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
     if not path.exists():
         return None
     todo = f"Delete {shown(path)} to start this run anew."
-    content = load_safely(path, files.read(path, todo), todo)
+    content = files.load_safely(path, files.read(path, todo), todo)
     if not isinstance(content, dict) or set(content) != {"begun", "training"}:
         raise CourseError(f"{shown(path)} is no checkpoint of this course's present form. {todo}")
     begun, training = files.decode(str(content["begun"]).encode(), Begun, shown(path), todo), content["training"]
@@ -303,4 +288,4 @@ def _what_a_state_lacks(training: object, epochs: int) -> str:
 
 
 def write_checkpoint(path: Path, begun: Begun, training: dict) -> None:
-    files.write(path, to_bytes({"begun": msgspec.json.encode(begun).decode(), "training": training}))
+    files.write(path, files.to_bytes({"begun": msgspec.json.encode(begun).decode(), "training": training}))

@@ -180,7 +180,7 @@ def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) 
 
 def file(plan: Plan, begun: Begun, data: Dataset, model: nn.Module, history: list[Row]) -> Result:
     """Score a trained network, write log, state dict and facts, and add its trial to the study. Raises CourseError where that fails."""
-    experiment, recipe, content = plan.experiment, plan.experiment.recipe, records.to_bytes(model.state_dict())
+    experiment, recipe, content = plan.experiment, plan.experiment.recipe, files.to_bytes(model.state_dict())
 
     def score(split: Split) -> Score:
         return evaluate(model, split, data.mean, data.std)
