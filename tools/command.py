@@ -83,5 +83,6 @@ def _begin() -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve().parent in (ROOT, ROOT / "tools"):
+started = getattr(sys.modules["__main__"], "__file__", None)  # a notebook or an interpreter has none
+if started and Path(started).resolve().parent in (ROOT, ROOT / "tools"):
     _begin()
