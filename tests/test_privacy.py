@@ -54,7 +54,8 @@ def reaches(source: str) -> set[str]:
         ):
             found.add("clone")  # in the cell that tools.colab writes
         found |= {module for module in MODULES for name in names if name == module or name.startswith(f"{module}.")}
-    return found
+    downloads = any(word.arg == "download" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) for word in node.keywords)
+    return found if downloads else found - {"torchvision.datasets"}  # which otherwise only reads what is there
 
 
 def declared() -> set[str]:
@@ -73,7 +74,7 @@ def test_only_who_is_named_reaches_the_network():
     [
         ("import urllib.request", {"urllib.request"}),
         ("def f():\n    from requests import post", {"requests"}),
-        ("from torchvision import datasets", {"torchvision.datasets"}),
+        ("from torchvision import datasets\ndatasets.MNIST(root, download=True)", {"torchvision.datasets"}),
         ("run(['curl', '-T', name, there])", {"curl"}),
         ("import html\nfrom torch import nn\nprint('fetch it yourself')", set()),
     ],
@@ -102,7 +103,7 @@ def test_no_other_address_stands_in_the_code():
     shown = {"127.0.0.1", "colab.research.google.com", "github.com", "git-lfs.github.com", "git-lfs"}
     for path in CODE:
         hosts = {urlparse(address).hostname for address in re.findall(r"https?://[^\s\"'`)}\]]+", path.read_text(encoding="utf-8"))}
-        assert hosts - {None} <= shown, path
+        assert {host for host in hosts if host and re.fullmatch(r"[\w.-]+", host)} <= shown, path
 
 
 def test_what_listens_listens_on_this_machine_alone():

@@ -178,6 +178,21 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     return [decode(line, kind, f"{shown(path)}, line {number}") for number, line in enumerate(lines[:-1], 1) if line.strip()]
 
 
+def load_safely(path: Path, content: bytes, todo: str) -> dict:
+    """torch.load that builds nothing but tensors and plain containers."""
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle raises whatever its bytes make it raise
+        raise CourseError(f"{shown(path)} is refused by the safe loader ({' '.join(str(error).split())[:160]}). {todo}") from error
+
+
+def to_bytes(content: object) -> bytes:
+    """torch.save into memory: equal tensors give equal bytes, whatever the file is called."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
 IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 ANEW = "Delete both files and run again to have them downloaded anew."
 

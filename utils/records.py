@@ -23,7 +23,7 @@ from utils import ROOT, CourseError, files, smoke
 from utils.data import PUBLISHABLE, Dataset
 from utils.experiments import Experiment, Recipe
 from utils.facts import Code, Continued, Environment
-from utils.files import shown
+from utils.files import load_safely, shown, to_bytes
 from utils.loops import Row, Score
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
@@ -232,7 +232,7 @@ def read_log(path: Path) -> list[Row]:
             refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
         expected = what_a_row_lacks(rows[-1], len(rows))
         if expected:
-            refuse(line, dict(row), expected)
+            refuse(line, f"epoch {row['epoch']}" if expected.startswith("epoch") else dict(row), expected)
     if not rows:
         refuse(1, "no row", "one row per epoch")
     return rows
