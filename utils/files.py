@@ -247,18 +247,3 @@ def write_idx(path: Path, values: Tensor) -> None:
     kind = {torch.uint8: 0x08, torch.int32: 0x0C}[values.dtype]
     head = struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape)
     write(path, head + values.contiguous().numpy().astype(IDX_TYPES[kind]).tobytes())
-
-
-def load_safely(path: Path, content: bytes, todo: str) -> dict:
-    """torch.load that builds nothing but tensors and plain containers."""
-    try:
-        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged pickle raises whatever its bytes make it raise
-        raise CourseError(f"{shown(path)} is refused by the safe loader ({' '.join(str(error).split())[:160]}). {todo}") from error
-
-
-def to_bytes(content: object) -> bytes:
-    """torch.save into memory: equal tensors give equal bytes, whatever the file is called."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()

@@ -23,7 +23,7 @@ from utils import ROOT, CourseError, files, smoke
 from utils.data import PUBLISHABLE, Dataset
 from utils.experiments import Experiment, Recipe
 from utils.facts import Code, Continued, Environment
-from utils.files import load_safely, shown, to_bytes
+from utils.files import shown
 from utils.loops import Row, Score
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
