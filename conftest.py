@@ -1,8 +1,12 @@
 """Plain pytest is the smoke run: notebooks' kernels inherit the variable. COURSE_SMOKE=0 runs everything in full."""
 
 import os
+import signal
 
 import pytest
+
+# in the background of a shell Ctrl-C is ignored, by all that is started from there too, and tests of it would wait for ever
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("COURSE_SMOKE", "1")
 
