@@ -133,7 +133,10 @@ def test_a_step_that_can_not_be_captured_goes_on_as_usual_and_says_so(replayed, 
     assert equal(usual.state_dict(), replaced.state_dict()) and len(said) == 1
 
 
-def test_graphs_are_for_cuda_and_for_what_waits_for_nothing():
+def test_graphs_are_for_who_asks_for_cuda_and_for_what_waits_for_nothing(monkeypatch):
+    monkeypatch.delenv("COURSE_GRAPHS", raising=False)
+    assert not graphs.apply(EXPERIMENTS["sprint"].recipe, CUDA)
+    monkeypatch.setenv("COURSE_GRAPHS", "1")
     sprint, drawn = EXPERIMENTS["sprint"].recipe, EXPERIMENTS["voxel_best"].recipe
     assert [graphs.apply(recipe, device) for recipe in (sprint, drawn) for device in (CUDA, torch.device("cpu"))] == [True] + [False] * 3
 

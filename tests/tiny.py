@@ -5,6 +5,10 @@ from torch import nn
 
 from utils.data import Dataset, Split
 from utils.experiments import Experiment, Recipe
+from utils.facts import Code, Environment
+from utils.loops import Score
+from utils.records import Begun, Continued, DataFacts, Facts, Normalisation
+from utils.trials import Trial
 
 
 def tiny(dropout: float = 0.0) -> nn.Sequential:
@@ -46,3 +50,31 @@ def dataset(train: int = 60, valid: int = 0) -> Dataset:
     return Dataset(
         "random", "images", split(train), split(40), 0.3, 0.2, "0" * 64, tuple("0123456789"), valid=split(valid) if valid else None
     )
+
+
+# what such a run says of itself
+RAN, CODE = Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"), Code("a" * 40, "b" * 16)
+BEGUN = Begun(
+    name="tiny",
+    seed=0,
+    recipe=Recipe("base"),
+    data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1437, True),
+    normalisation=Normalisation(0.1, 0.3),
+    environment=RAN,
+    code=CODE,
+    started="then",
+    continued=[Continued(1, CODE, RAN)],
+)
+FACTS = Facts(
+    **vars(BEGUN),
+    parameters=10,
+    epochs=3,
+    kept_epoch=3,
+    test=Score(0.1, 350, 360),
+    sha256="c" * 64,
+    bytes=100,
+    seconds=1.5,
+    finished="now",
+    parts={"upright": Score(0.1, 9, 10)},
+)
+TRIAL = Trial("tiny", Recipe("base", valid=100), 0, Score(0.2, 90, 100), 3, False, 1.5, "0" * 64, CODE, RAN, "now")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from utils import ROOT, CourseError, facts, files, records, runs, tables
+from utils import ROOT, CourseError, closest, facts, files, records, runs, tables
 from utils.experiments import EXPERIMENTS
 from utils.loops import Score
-from utils.records import Record
+from utils.records import Facts
 
 PATH = ROOT / "logs" / "again.jsonl"
 
@@ -38,14 +38,6 @@ class Again:
     def title(self) -> tuple[str, str, int, str]:
         """Experiment, device, threads, torch: what a row of the table is about."""
         return self.name, self.environment.device, self.environment.threads, self.environment.torch.split("+")[0]
-
-
-def train(published: Record) -> Again:
-    """Train a published run once more, in a folder that is thrown away."""
-    then = published.facts
-    with tempfile.TemporaryDirectory() as folder:
-        now = runs.run(EXPERIMENTS[then.name], then.seed, device="cpu", publish=False, again=True, root=Path(folder), echo=False).facts
-    return Again(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished)
 
 
 def recorded() -> list[Again]:
@@ -80,26 +72,32 @@ def section() -> str:
     return tables.table(header, found, right="threads")
 
 
+def train(published: Facts) -> Facts:
+    """What comes out if a published run is trained once more, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = {"device": "cpu", "publish": False, "again": True, "root": Path(folder), "echo": False}
+        return runs.run(EXPERIMENTS[published.name], published.seed, **where).facts
+
+
 def main(words: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.again", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one")
     options = parser.parse_args(words)
+    if min(options.seeds, options.threads) < 1:
+        raise CourseError(f"--seeds {options.seeds} --threads {options.threads}: expected 1 or more")
     torch.set_num_threads(options.threads)
     for name in options.names:
         if name not in EXPERIMENTS:
-            raise CourseError(f"no experiment is called {name!r}: expected one that `python train.py --list` shows")
+            raise CourseError(f"no experiment is called {name!r}: expected {closest(name, EXPERIMENTS)}")
         published = records.published(EXPERIMENTS[name])
         if not published:
             raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
         for record in published[: options.seeds]:
-            again = train(record)
-            files.append_line(PATH, again)
-            verdict = "the same bits" if again.sha256 == record.facts.sha256 else "other bits"
-            print(
-                f"{name}, seed {again.seed}: {again.test.percent:.2f} %, published {record.facts.test.percent:.2f} %: {verdict}", flush=True
-            )
+            now = train(record.facts)
+            files.append_line(PATH, Again(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished))
+            print(tables.against_published(EXPERIMENTS[name], now), flush=True)
     return 0
 
 

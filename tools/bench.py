@@ -4,7 +4,7 @@ python -m tools.bench                measure everything, print the table, keep t
 python -m tools.bench --publish      the same, kept in logs/benchmarks/ (real MNIST only): README and notebook 10 show them
 python -m tools.bench --only epoch   measure the rows whose name holds a word, print only
 python -m tools.bench --device cuda  the rows of a GPU, kept apart; where there is none, says so
-python -m tools.bench --once ROW SIDE [SEED]   one measurement in this process, as JSON
+python -m tools.bench --once ROW SIDE SEED   one measurement in this process, as JSON
 
 Every measurement runs in a fresh process, the sides in turn, each repetition with a seed of its own, which is recorded; a table gives
 medians, the spread and the ratio. What a side times is its work alone. Loading is given beside it: the data and, before a training, two
@@ -223,7 +223,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--only", metavar="WORD", help="only the rows whose names hold WORD; nothing is kept")
     parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--once", nargs="+", help=command.HIDDEN)
+    parser.add_argument("--once", nargs=3, help=command.HIDDEN)
     parser.add_argument("--size", action="store_true", help=command.HIDDEN)
     options = parser.parse_args(words)
     if options.size:
@@ -233,7 +233,7 @@ def main(words: list[str]) -> None:
         print(f"Not measured: {', '.join(gpu.ROWS)}. PyTorch {torch.__version__} finds no CUDA GPU here.")
         return
     if options.once:
-        row, side, seed = [*options.once, "", "0"][:3] if len(options.once) == 1 else [*options.once, "0"][:3]
+        row, side, seed = options.once
         known = ROWS[options.device]
         if row not in known or side not in known[row].sides or not seed.isdecimal():
             raise CourseError(f"--once {' '.join(options.once)}: expected a row, one of its sides, and a seed")

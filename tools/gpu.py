@@ -49,7 +49,7 @@ def steps(recipe: Recipe, by_graph: bool) -> Work:
 
     def run(data: Dataset, seed: int) -> None:
         training = Training(work.network(recipe, data.train.labels.device), recipe, seed, len(data.train))
-        training.by_graph = training.by_graph and by_graph
+        training.by_graph = by_graph
         train_epoch(training, data)
 
     return run

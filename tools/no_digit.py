@@ -81,19 +81,21 @@ def main(words: list[str]) -> None:
     digits = confidence(done.data.valid.images)
     printed = confidence(torch.from_numpy(letters())[:, None])
     least = bound(digits)
-    counts = (len(digits), len(printed), int((printed < least).sum()))
     found = NoDigit(
-        NETWORK,
-        least,
-        float((digits < least).double().mean()),
-        *counts,
-        done.facts.data.fingerprint,
-        facts.code(),
-        done.facts.environment,
-        facts.now(),
+        network=NETWORK,
+        least=least,
+        share=float((digits < least).double().mean()),
+        held_out=len(digits),
+        letters=len(printed),
+        doubted=int((printed < least).sum()),
+        fingerprint=done.facts.data.fingerprint,
+        code=facts.code(),
+        environment=done.facts.environment,
+        finished=facts.now(),
     )
     files.write_json(PATH, found)
-    print(f"{files.shown(PATH)}: below {least:.1%} for {found.share:.2%} of {counts[0]:,} digits and {counts[2]} of {counts[1]} letters")
+    seldom = f"{found.share:.2%} of {found.held_out:,} digits and {found.doubted} of {found.letters} letters"
+    print(f"{files.shown(PATH)}: below {least:.1%} for {seldom}")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,7 @@ from utils import ROOT
 
 TAG = "published"
 # a cell with one of these has the tag, or says why not
-SHOWS = (
-    "tables.",
-    "trials.",
-    "records.",
-    "bench.",
-    "again.",
-    "notebook.costs",
-    "runs.run(",
-)  # a cell with one of these has the tag, or says why not
+SHOWS = ("tables.", "trials.", "records.", "bench.", "again.", "notebook.costs", "runs.run(")
 
 
 def paths() -> list[Path]:

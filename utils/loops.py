@@ -102,7 +102,7 @@ class Training:
         return self.average.module if self.average else self.model
 
     def step_on(self, data: Dataset) -> Callable[[Tensor], Tensor]:
-        """What trains on the rows that it is given of data.train: train_batch, on CUDA as a graph where it can be one."""
+        """What trains on the rows that it is given of data.train: train_batch, or a graph of it (see graphs.apply)."""
         step = partial(train_batch, self, data)
         if not self.by_graph:
             return step

@@ -232,7 +232,7 @@ def read_log(path: Path) -> list[Row]:
             refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
         expected = what_a_row_lacks(rows[-1], len(rows))
         if expected:
-            refuse(line, f"epoch {row['epoch']}" if expected.startswith("epoch") else dict(row), expected)
+            refuse(line, dict(row), expected)
     if not rows:
         refuse(1, "no row", "one row per epoch")
     return rows
