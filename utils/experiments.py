@@ -387,11 +387,11 @@ VOXEL_MORE_DIGITS = Experiment(
     seeds=2,
 )
 
-# Who teaches the smallest ones: the sprint's network, with hard labels, for smoothed ones hide what else a digit looks like.
+# Who can teach smaller ones: the sprint's network, with hard labels, for smoothed ones hide what else a digit looks like.
 TEACHER = Experiment(
     "teacher",
     replace(SPRINT_994.recipe, epochs=12, label_smoothing=0.0),
-    teaches="the same in twelve epochs, with hard labels: the small networks of the frontier learn from four of these",
+    teaches="the same in twelve epochs, with hard labels: several of these can teach a smaller network (--teacher)",
     notebook="11_frontier",
 )
 # The frontier: the fewest parameters that reach what an experiment is named for, and the best of so many parameters, or of one core in an
