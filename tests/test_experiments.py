@@ -32,6 +32,7 @@ CASES = {
     "weight_decay": ({}, 0.1),
     "decay_vectors": ({"weight_decay": 1.0}, False),
     "momentum": ({"optimizer": "sgd"}, 0.5),
+    "images": ({}, 40),
     "schedule": ({}, "constant"),
     "drop_at": ({"schedule": "step", "epochs": 2}, 2),
     "warmup": ({}, 0.5),

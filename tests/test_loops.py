@@ -106,6 +106,20 @@ def test_continued_training_is_exact():
 
 
 # where the best weights lie matters under early stopping alone (see above), the device's kind below
+@pytest.mark.parametrize(("images", "batch_size", "batches"), [(40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])])
+def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(images, batch_size, batches, monkeypatch):
+    step, drawn = loops.train_batch, []
+    monkeypatch.setattr(loops, "train_batch", lambda training, data, rows: (drawn.append(rows), step(training, data, rows))[1])
+    recipe, data = replace(PLAIN, images=images, batch_size=batch_size, schedule="one_cycle"), dataset(train=60)
+    training = Training(begin(), recipe, 0, len(data.train))
+    for _ in range(2):
+        assert loops.train_epoch(training, data).total == sum(batches)
+    assert [len(rows) for rows in drawn] == 2 * batches
+    assert training.scheduler.total_steps == len(batches) * PLAIN.epochs
+    first, second = torch.cat(drawn).chunk(2)
+    assert len(first.unique()) == sum(batches) and not torch.equal(first, second)
+
+
 @pytest.mark.parametrize("key", [key for key in Training(begin(), FULL, 0, 60).state_dict() if key not in ("best", "device")])
 def test_continuing_without_one_part_of_the_state_is_noticed(key):
     fresh = Training(begin(FULL), FULL, 0, 60).state_dict()

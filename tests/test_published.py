@@ -56,7 +56,7 @@ def test_log_and_facts_agree(path):
     assert said.epochs == recipe.epochs or said.epochs == said.kept_epoch + recipe.patience
     assert said.data.fingerprint == data.PUBLISHABLE[said.data.name] and said.data.whole
     train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[said.data.name]
-    totals = (train - recipe.valid, recipe.valid or test)
+    totals = (recipe.drawn(train - recipe.valid), recipe.valid or test)
     assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and said.test.total == test
     if part == "test":
         assert abs(history[-1]["test_correct"] - said.test.correct) <= 1

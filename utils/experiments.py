@@ -10,6 +10,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
 SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 RANGES = {  # field → lowest and highest value that a run could use
     "epochs": (1, 100_000),
+    "images": (0, 100_000_000),
     "batch_size": (1, 1_000_000),
     "valid": (0, 1_000_000),
     "patience": (0, 100_000),
@@ -43,6 +44,7 @@ class Recipe:
     normalise: bool = True  # to mean 0 and standard deviation 1; otherwise the network sees 0…1
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15  # passes over the training images
+    images: int = 0  # how many training images an epoch draws, others in each; 0: all
     patience: int = 0  # stop after so many epochs that are no better on the held-out images and keep the best one's weights; 0: the last's
     keep: str = "accuracy"  # by what early stopping calls an epoch better: accuracy or loss
     batch_size: int = 1024  # images per step
@@ -127,6 +129,10 @@ class Recipe:
     def kind(self) -> str:
         """What the network sees: "images" or "voxels"."""
         return KINDS.get(self.data, "images")
+
+    def drawn(self, images: int) -> int:
+        """How many of so many training images an epoch sees."""
+        return min(self.images or images, images)
 
     def changes(self, before: "Recipe") -> dict[str, tuple]:
         """What differs from another recipe: field → (its value there, its value here)."""

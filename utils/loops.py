@@ -73,13 +73,13 @@ class Training:
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, images: int):
-        """images: how many an epoch has."""
+        """images: how many there are to train on."""
         device = next(model.parameters()).device
         self.model = model
         self.recipe = recipe
         self.wrapped = ddp.wrap(model)  # the same network, to call in training
         self.optimizer = make_optimizer(model, recipe)
-        self.scheduler = make_scheduler(self.optimizer, recipe, math.ceil(images / recipe.batch_size))
+        self.scheduler = make_scheduler(self.optimizer, recipe, math.ceil(recipe.drawn(images) / recipe.batch_size))
         self.average = None
         if recipe.average:
             self.average = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(recipe.average), use_buffers=True)
@@ -236,13 +236,13 @@ def kept(history: list[Row], recipe: Recipe) -> Row:
 
 
 def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
-    """One pass over the training set in a new random order. Sums stay on the device; nothing waits for it but the bar.
+    """One pass over as much of the training set as the recipe says, in a new random order. Only the bar waits for the device.
 
-    Several processes draw the same order, and each takes its shard of every batch (see utils.ddp); all return
-    the score over the whole set: the plain cross-entropy, whether the recipe smooths labels or not.
+    Several processes draw the same order, and each takes its shard of every batch (see utils.ddp); all return the score
+    over all of it: the plain cross-entropy, whether the recipe smooths labels or not.
     """
     labels = data.train.labels
-    order = torch.randperm(len(labels), generator=training.order).to(labels.device)
+    order = torch.randperm(len(labels), generator=training.order)[: training.recipe.drawn(len(labels))].to(labels.device)
     training.wrapped.train()
     training.loss_sum.zero_()
     training.correct.zero_()
@@ -256,7 +256,7 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     ddp.reduce_epoch(training.model, training.loss_sum, training.correct)
     if training.average:
         ddp.reduce_epoch(training.tested)
-    return Score(training.loss_sum.item() / ddp.world_size() / len(labels), int(training.correct), len(labels))
+    return Score(training.loss_sum.item() / ddp.world_size() / len(order), int(training.correct), len(order))
 
 
 def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:

@@ -148,6 +148,8 @@ def load(experiment: Experiment) -> Dataset:
     few = data.name != recipe.data or not data.whole  # fallback digits, or a smoke run's
     valid = min(recipe.valid, len(data.train) // 8 * 2) if few else recipe.valid
     data = data.hold_out(valid) if valid else data
+    if recipe.images > len(data.train) and not few:
+        raise CourseError(f"{experiment.name}: images = {recipe.images}: expected at most the {len(data.train)} that there are to train on")
     data = data.undrawn() if recipe.fresh else data
     return data if recipe.normalise else replace(data, mean=0.0, std=1.0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from utils import ROOT, files, models, records
-from utils.experiments import EXPERIMENTS, Experiment
+from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.files import shown
 from utils.loops import Row
 from utils.records import Facts, Record, Run
@@ -132,6 +132,11 @@ def name(experiment: Experiment, link: str) -> str:
     return f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name
 
 
+def epochs(recipe: Recipe) -> str:
+    """How long a recipe trains."""
+    return f"{recipe.epochs} of {recipe.images:,} images" if recipe.images else str(recipe.epochs)
+
+
 def results(link: str = "") -> str:
     """Every published network on images: what matters first. link: what leads from the reader to the repository's root."""
     header = ["network", "test %, mean ± sd", "seeds", "parameters", "epochs", "weights, log"]
@@ -142,7 +147,7 @@ def results(link: str = "") -> str:
             headline(e, runs),
             len(runs),
             f"{runs[0].facts.parameters:,}",
-            e.recipe.epochs,
+            epochs(e.recipe),
             links(e, link),
         ]
         for e, runs in found.items()
@@ -242,7 +247,7 @@ def list_experiments() -> str:
     rows = []
     for e in EXPERIMENTS.values():
         parameters = f"{models.count_parameters(models.build(e.recipe.model, e.recipe.dropout)):,}"
-        rows.append([e.name, parameters, e.recipe.epochs, e.recipe.data, len(records.published(e)), e.teaches])
+        rows.append([e.name, parameters, epochs(e.recipe), e.recipe.data, len(records.published(e)), e.teaches])
     return table(header, rows, right="parameters epochs published seeds")
 
 
