@@ -42,7 +42,7 @@ def floor(recipe: Recipe, images: int = 60_000) -> dict[str, float]:
     for layer in models.layers(model):
         layer.register_forward_hook(count)
     model(batch)
-    scale = images / recipe.batch_size
+    scale = recipe.drawn(images) / recipe.batch_size
     left, right, big = torch.randn(2048, 2048), torch.randn(2048, 2048), torch.empty(64 * 2**20)
     copy = torch.empty_like(big)
     flops_rate = 2 * 2048**3 / fastest(lambda: left @ right)
@@ -101,10 +101,10 @@ def write_repeated(data: Dataset, times: int, folder: Path) -> None:
 
 
 def epoch_of_all() -> MEASURED:
-    """One epoch of sprint on whatever COURSE_DATA holds."""
+    """An epoch of sprint's network on all that COURSE_DATA holds."""
     data = datasets.load("mnist")
     cpu.keep_memory()
-    work = epoch(SPRINT)
+    work = epoch(replace(SPRINT, images=0))
     work(data, 0)  # the first epoch also pages the images in
     start = time.perf_counter()
     work(data, 0)

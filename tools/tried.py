@@ -109,8 +109,11 @@ TRIED = {
             name: Side(lambda data, seed, changes=changes: held_out(data, seed, **changes))
             for name, changes in {
                 "as it is": {},
+                "all images": {"images": 0},
+                "all images, batches of 192, lr 0.4": {"images": 0, "batch_size": 192, "lr": 0.4},
+                "24,000 images": {"images": 24_000},
+                "batches of 64, lr 0.2": {"batch_size": 64, "lr": 0.2},
                 "batches of 256, lr 0.5": {"batch_size": 256, "lr": 0.5},
-                "batches of 384, lr 0.7": {"batch_size": 384, "lr": 0.7},
             }.items()
         }
     ),

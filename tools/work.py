@@ -175,14 +175,16 @@ def machine_steps() -> dict[str, Side]:
 def recipe_steps() -> dict[str, Side]:
     """What changes what is learned, from PyTorch's example to sprint: one change at a time, each trained to 99 %."""
     batch = baseline.EXAMPLE.batch_size
-    small = replace(SPRINT, batch_size=batch, lr=SPRINT.lr * batch / SPRINT.batch_size)
+    large = replace(SPRINT, images=0)
+    small = replace(large, batch_size=batch, lr=SPRINT.lr * batch / SPRINT.batch_size)
     bare = replace(small, weight_decay=0.0, label_smoothing=0.0)
     return {
         "the network of sprint": to_99(bare, as_example),
         "Nesterov's momentum and one cycle": to_99(bare),
         "weight decay": to_99(replace(small, label_smoothing=0.0)),
         "smoothed labels": to_99(small),
-        "larger batches at a higher rate: sprint": to_99(SPRINT),
+        "larger batches at a higher rate": to_99(large),
+        f"epochs of {SPRINT.images:,} images: sprint": to_99(SPRINT),
     }
 
 
