@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tiny import dataset
 
 import utils
 from tools import bench, daily, gpu, measure, tried
-from utils import ROOT, CourseError, data, models, records
+from utils import ROOT, CourseError, data, files, models, records
 
 
 def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
@@ -20,7 +21,7 @@ def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "finds no CUDA GPU here" in said and all(row in said for row in gpu.ROWS)
     assert not bench.path("cuda", records.own_root()).exists()
-    with pytest.raises(CourseError, match="no row holds 'nothing'"):
+    with pytest.raises(CourseError, match="no row holds nothing"):
         bench.main(["--only", "nothing"])
 
 
@@ -47,6 +48,41 @@ def test_a_measurement_says_what_it_did(row, side, said, monkeypatch):
 def test_an_accuracy_stands_beside_its_seconds():
     times = [{"seconds": 2.0, "accuracy": 99.25}]
     assert "2.00, 99.25 %" in bench.tried_table({next(iter(tried.TRIED)): {"one": times}})
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
+    times, machine = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], bench.read().environment
+    rows = {row: dict.fromkeys(measure.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", bench.MACHINE_STEPS, "make verify")}
+    monkeypatch.setattr(bench, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
+    monkeypatch.setattr(data, "load", lambda name: dataset(train=60))
+    monkeypatch.setitem(data.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
+    anew = [times[0] | {"seconds": 1.0}]
+    monkeypatch.setattr(bench, "measure", lambda rows, *_: {row: dict.fromkeys(measure.ROWS["cpu"][row].sides, anew) for row in rows})
+    before = bench.Benchmark(rows, {}, {}, {}, replace(machine, device="CPU, older"))
+    files.write_json(tmp_path / "cpu.json", before)
+    return before
+
+
+def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machine(measured, capsys):
+    bench.main(["--publish", "--only", "time to 99 %", "verify"])
+    after = bench.read()
+    assert after.rows.keys() == measured.rows.keys() and after.environment == measured.environment
+    assert after.rows[bench.MACHINE_STEPS] == measured.rows[bench.MACHINE_STEPS]
+    assert bench.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
+    assert after.later.keys() == {"time to 99 %", "make verify"} and after.machine(bench.MACHINE_STEPS).device == "CPU, older"
+    said = bench.note(after, after.rows)
+    assert "CPU, older" in said and "(time to 99 %; make verify)" in said
+
+
+def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
+    assert bench.ladder(bench.read())
+    bench.main(["--publish", "--only", "time to 99 %"])
+    with pytest.raises(CourseError, match="measured on different machines"):
+        bench.ladder(bench.read())
+    bench.main(["--publish", "--only", "time to 99 %", bench.MACHINE_STEPS])
+    assert bench.ladder(bench.read())
 
 
 def test_busy_processes_end_with_their_block(monkeypatch):

@@ -300,7 +300,7 @@ def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch):
     bench.main([])
     assert bench.path().read_bytes() == before
     assert bench.path(root=records.own_root()).is_file()  # a temporary folder in a smoke run
-    with pytest.raises(CourseError, match="only a whole benchmark on the real MNIST can be published"):
+    with pytest.raises(CourseError, match="only a benchmark on the whole real MNIST can be published"):
         bench.main(["--publish"])
     assert bench.path().read_bytes() == before
 

@@ -2,7 +2,7 @@
 
 python -m tools.bench                measure everything, print the table, keep the measurements below runs/
 python -m tools.bench --publish      the same, kept in logs/benchmarks/ (real MNIST only): README and notebook 10 show them
-python -m tools.bench --only epoch   measure the rows whose name holds a word, print only
+python -m tools.bench --only epoch   measure the rows whose name holds a word, print only; with --publish those rows alone are replaced
 python -m tools.bench --device cuda  the rows of a GPU, kept apart; where there is none, says so
 python -m tools.bench --once ROW SIDE SEED   one measurement in this process, as JSON
 
@@ -19,7 +19,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -48,7 +48,8 @@ class Machine(Environment):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All measurements of one machine. rows: by row, then by side; sizes: of an epoch on more images; floor, profile: see tools.costs."""
+    """The measurements of one kind of device. rows: by row, then by side; sizes: of an epoch on more images; floor, profile: see
+    tools.costs. environment: where all was measured but `later`, rows that were measured anew by themselves."""
 
     rows: dict[str, dict[str, list[MEASURED]]]
     sizes: dict[str, list[MEASURED]]
@@ -56,6 +57,11 @@ class Benchmark:
     profile: dict[str, float]
     environment: Machine
     sprint_floor: dict[str, float] = field(default_factory=dict)  # as floor, of sprint instead of bn_augmentation
+    later: dict[str, Machine] = field(default_factory=dict)
+
+    def machine(self, row: str) -> Machine:
+        """Where and when a row was measured."""
+        return self.later.get(row, self.environment)
 
 
 def path(kind: str = "cpu", root: Path = ROOT) -> Path:
@@ -126,8 +132,16 @@ class Step:
         return self.epoch * self.epochs
 
 
-def ladder(rows: dict[str, dict[str, list[MEASURED]]]) -> list[Step]:
-    """From PyTorch's example to sprint. What changes nothing that is learned takes as many epochs as the example; the rest says its own."""
+def ladder(found: Benchmark) -> list[Step]:
+    """From PyTorch's example to sprint. What changes nothing that is learned takes as many epochs as the example; the rest says its own.
+
+    Raises CourseError where its rows come from different machines.
+    """
+    rows, parts = found.rows, ("time to 99 %", MACHINE_STEPS, RECIPE_STEPS)
+    if len({replace(found.machine(row), commit="", time="") for row in parts if row in rows}) > 1:
+        raise CourseError(
+            f"{', '.join(parts)}: measured on different machines. Measure them together: python -m tools.bench --publish --only …"
+        )
     to_99 = rows["time to 99 %"]
     epochs = median(to_99["PyTorch's example"], "epochs")
     steps = [Step(name, median(times, "seconds"), epochs) for name, times in rows[MACHINE_STEPS].items()]
@@ -171,6 +185,19 @@ def sizes_table(found: dict[str, list[MEASURED]]) -> str:
     return table(["images", "count", "seconds", "time per image against 1 ×", "peak MiB"], lines, right="count seconds peak MiB")
 
 
+def note(found: Benchmark, which: Iterable[str]) -> str:
+    """How rows were measured, and on what machines."""
+    rows = [row for row in which if row in found.rows]
+    counts = sorted({len(times) for row in rows for times in found.rows[row].values()})
+    several = f"{counts[0]} to {counts[-1]}" if counts[-1] > counts[0] else str(counts[0])
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        one = found.machine(row)
+        places.setdefault(f"{one.device}, {one.threads} threads, torch {one.torch}, {one.time[:10]}", []).append(row)
+    where = places if len(places) == 1 else [f"{place} ({'; '.join(some)})" for place, some in places.items()]
+    return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {' and on '.join(where)}."
+
+
 def section() -> str:
     """README's tables of every benchmark that is published, each with its machine in a line below, and what is not measured."""
     parts = []
@@ -179,16 +206,9 @@ def section() -> str:
             parts.append(f"Not measured yet: {kind.upper()}, for there is no `{files.shown(path(kind))}`.")
             continue
         found = read(kind)
-        where = found.environment
-        counts = sorted({len(times) for row in COMPARED if row in found.rows for times in found.rows[row].values()})
-        several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-        note = (
-            f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {where.device}, {where.threads} "
-            f"threads, torch {where.torch}, {where.time[:10]}."
-        )
-        parts += [speed_table(found.rows), note, memory_table(found.rows)]
+        parts += [speed_table(found.rows), note(found, COMPARED), memory_table(found.rows)]
         if found.rows.keys() & daily.ROWS.keys():
-            parts.append(tried_table(found.rows, daily.ROWS))
+            parts += [tried_table(found.rows, daily.ROWS), note(found, daily.ROWS)]
         if found.sprint_floor:
             parts.append(f"An epoch of sprint can't take less than {found.sprint_floor['floor_seconds']:.2f} s here.")
     return "\n\n".join(parts)
@@ -202,16 +222,21 @@ def whole(found: dict, repetitions: int, data: datasets.Dataset, machine: Machin
 
 
 def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
-    """Measure, and unless `only` some rows were asked for write the whole benchmark. Raises CourseError for what can't be published."""
+    """Measure and write: the whole benchmark, or where `only` some rows were asked for, and to be published, those rows among the
+    published ones. Raises CourseError for what can't be published."""
     data = datasets.load("mnist")
-    if publish and (only or datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
-        raise CourseError("only a whole benchmark on the real MNIST can be published: leave out --only, set COURSE_DATA and COURSE_SMOKE=0")
+    if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
+        raise CourseError("only a benchmark on the whole real MNIST can be published: set COURSE_DATA and COURSE_SMOKE=0")
+    before = read(kind) if publish and only else None
     environment, code = asdict(facts.environment(CPU if kind == "cpu" else torch.device(kind))), facts.code()
     conditions = json.dumps([environment, asdict(code), data.fingerprint, rows, repetitions, publish])
     unfinished = records.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
     found = measure(rows, repetitions, unfinished, kind)
-    if not only:
-        machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
+    machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
+    if before:
+        among = replace(before, rows=before.rows | found, later=before.later | dict.fromkeys(found, machine))
+        files.write_json(path(kind), among)
+    elif not only:
         files.write_json(path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind))
     unfinished.unlink(missing_ok=True)
     return found
@@ -220,7 +245,9 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, ki
 def main(words: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--only", metavar="WORD", help="only the rows whose names hold WORD; nothing is kept")
+    parser.add_argument(
+        "--only", metavar="WORD", nargs="+", help="only the rows whose names hold one of these; nothing is kept unless published"
+    )
     parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs=3, help=command.HIDDEN)
@@ -241,9 +268,9 @@ def main(words: list[str]) -> None:
         return
     if options.repetitions < 1:
         raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
-    rows = [row for row in ROWS[options.device] if not options.only or options.only in row]
+    rows = [row for row in ROWS[options.device] if not options.only or any(word in row for word in options.only)]
     if not rows:
-        raise CourseError(f"no row holds {options.only!r}: expected a word of {', '.join(ROWS[options.device])}")
+        raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS[options.device])}")
     found = measure_all(rows, options.repetitions, options.publish, bool(options.only), options.device)
     print(tried_table(found, found) if options.only else speed_table(found))
 
