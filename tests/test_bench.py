@@ -76,6 +76,15 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
     assert "CPU, older" in said and "(time to 99 %; make verify)" in said
 
 
+def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
+    for part in ("floor", "profile"):
+        monkeypatch.setattr(bench.costs, part, lambda *_: {"here": 1.0})
+    bench.main(["--publish", "--only", "make verify"])
+    assert bench.read().floor == {}
+    bench.main(["--publish", "--only", bench.BN_EPOCH])
+    assert bench.read().floor == bench.read().profile == bench.read().sprint_floor == {"here": 1.0}
+
+
 def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
     assert bench.ladder(bench.read())
     bench.main(["--publish", "--only", "time to 99 %"])

@@ -33,6 +33,7 @@ from utils import data as datasets
 from utils.facts import Environment
 from utils.tables import table
 
+BN_EPOCH = "training epoch of bn_augmentation"
 KINDS = ("cpu", "cuda")  # of devices that a benchmark may be published for
 
 
@@ -218,7 +219,12 @@ def whole(found: dict, repetitions: int, data: datasets.Dataset, machine: Machin
     """What is kept: the rows, and of the CPU what an epoch costs on more images, at least, and by kind of operator."""
     if kind != "cpu":
         return Benchmark(found, {}, {}, {}, machine)
-    return Benchmark(found, sizes(repetitions), costs.floor(BN), costs.profile(data, BN), machine, costs.floor(SPRINT))
+    return Benchmark(found, sizes(repetitions), environment=machine, **floors(data))
+
+
+def floors(data: datasets.Dataset) -> dict[str, dict[str, float]]:
+    """What stands beside the epoch of bn_augmentation and is measured where that is: its floor and its profile; and sprint's floor."""
+    return {"floor": costs.floor(BN), "profile": costs.profile(data, BN), "sprint_floor": costs.floor(SPRINT)}
 
 
 def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
@@ -234,7 +240,8 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, ki
     found = measure(rows, repetitions, unfinished, kind)
     machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
     if before:
-        among = replace(before, rows=before.rows | found, later=before.later | dict.fromkeys(found, machine))
+        limits = floors(data) if BN_EPOCH in found and kind == "cpu" else {}
+        among = replace(before, rows=before.rows | found, later=before.later | dict.fromkeys(found, machine), **limits)
         files.write_json(path(kind), among)
     elif not only:
         files.write_json(path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind))

@@ -133,8 +133,9 @@ def name(experiment: Experiment, link: str) -> str:
 
 
 def epochs(recipe: Recipe) -> str:
-    """How long a recipe trains."""
-    return f"{recipe.epochs} of {recipe.images:,} images" if recipe.images else str(recipe.epochs)
+    """How long a recipe trains: epochs, or images where it is less than one."""
+    times = "" if recipe.epochs == 1 else f"{recipe.epochs} × "
+    return f"{times}{recipe.images:,} images" if recipe.images else str(recipe.epochs)
 
 
 def results(link: str = "") -> str:
