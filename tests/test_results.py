@@ -16,7 +16,7 @@ STAND_INS = """
 
 # stand-ins for a test: every recipe in one epoch, one seed each
 EXPERIMENTS = {
-    name: replace(entry.but(epochs=1, patience=min(1, entry.recipe.patience), valid=min(64, entry.recipe.valid)), seeds=1)
+    name: replace(entry.but(epochs=1, patience=min(1, entry.recipe.patience), valid=min(64, entry.recipe.valid), images=min(64, entry.recipe.images)), seeds=1)
     for name, entry in EXPERIMENTS.items()
 }
 EXPERIMENTS |= {
