@@ -16,8 +16,9 @@ STAND_INS = """
 
 # stand-ins for a test: every recipe in one epoch, one seed each
 EXPERIMENTS = {
-    name: replace(entry.but(epochs=1, patience=min(1, entry.recipe.patience), valid=min(64, entry.recipe.valid), images=min(64, entry.recipe.images)), seeds=1)
+    name: replace(entry.but(epochs=1, patience=min(1, r.patience), valid=min(64, r.valid), images=min(64, r.images)), seeds=1)
     for name, entry in EXPERIMENTS.items()
+    for r in [entry.recipe]
 }
 EXPERIMENTS |= {
     name: entry.but(teacher=EXPERIMENTS[entry.recipe.teacher.rpartition("-")[0]].key, teachers=1)
