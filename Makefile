@@ -2,9 +2,9 @@ PYTHON ?= python3
 MINUTES ?= 10
 BIN := .venv/bin
 EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
-# a test file or notebook to each process; one thread each, or they would wait for one another
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace
+# a test file or notebook to each process; one thread each unless told otherwise, or they would wait for one another
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python $(UNDER) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help:
 	@echo 'make train        train the 99.4 % network and show what it reached'
@@ -48,10 +48,11 @@ test-offline: export http_proxy = http://127.0.0.1:9
 test-offline: $(BIN)/.installed-extra
 	$(PYTEST) --nbval -q --ignore notebooks/solutions notebooks tests/test_data.py tests/test_published.py
 
+test-oldest: BIN := .venv-oldest/bin
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --requirement tests/oldest.txt
-	$(subst $(BIN),.venv-oldest/bin,$(PYTEST)) --nbval
+	$(BIN)/python -m pip install --quiet --requirement tests/oldest.txt
+	$(PYTEST) --nbval
 
 lint: install
 	$(BIN)/ruff check --quiet
@@ -77,8 +78,9 @@ fuzz: export FUZZ_MINUTES = $(MINUTES)
 fuzz: $(BIN)/.installed-extra
 	$(BIN)/python -m pytest -q tests/test_fuzz.py
 
+coverage: UNDER := -m coverage run
 coverage: $(BIN)/.installed-extra
-	$(subst -m pytest,-m coverage run -m pytest,$(PYTEST)) -q
+	$(PYTEST) -q
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

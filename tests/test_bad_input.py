@@ -142,7 +142,7 @@ TOOLS = [
     *((verify, words) for words in (["x"], ["--fix"], ["-v"])),
     *((export, words) for words in ([], ["x"], ["mnist_mediun"], ["x.pth"], ["/dev/null"], ["a", "b", "c"], ["../tiny"], ["."], [""])),
     *((bench, words) for words in (["--only", "zzz"], ["--only"], ["--repetitions", "0"], ["--repetitions", "-1"], ["--repetitions", "x"])),
-    *((bench, words) for words in (["--once", "x"], ["--once", "x", "course"], ["--publish", "--only", "zzz"], ["x"], ["--once"])),
+    *((bench, words) for words in (["--once", "x"], ["--once", "x", "course"], ["x"], ["--once"])),
     *(
         (bench, words)
         for words in (["--once", "3D-MNIST rows of 60 digits", "nobody"], ["--once", "3D-MNIST rows of 60 digits", "course", "x"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import NETWORKS, RECIPE, TINY, dataset
 
-from utils import data, distil, experiments, loops, models, plans, tables, voxels
+from utils import CourseError, data, distil, experiments, loops, models, plans, tables, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.loops import Score
 
@@ -169,6 +169,14 @@ def test_no_number_of_a_recipe_is_nan_infinite_or_negative(name, value):
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe) if f.type in (int, float)])
 def test_every_number_of_a_recipe_has_a_range(name):
     assert name in experiments.RANGES
+
+
+def test_no_epoch_draws_more_images_than_there_are(small):
+    assert len(plans.load(Experiment("t", Recipe("tiny", images=60), "")).train) == 60
+    with pytest.raises(CourseError, match="t: images = 61: expected at most the 60 that there are to train on"):
+        plans.load(Experiment("t", Recipe("tiny", images=61), ""))
+    with pytest.raises(CourseError, match="images = 60: expected at most the 40"):
+        plans.load(Experiment("t", Recipe("tiny", images=60, valid=20), ""))
 
 
 def test_a_whole_number_is_the_same_recipe_as_its_float():

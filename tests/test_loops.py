@@ -105,7 +105,6 @@ def test_continued_training_is_exact():
     assert equal(*whole_and_continued(FULL, lambda state: {}))
 
 
-# where the best weights lie matters under early stopping alone (see above), the device's kind below
 @pytest.mark.parametrize(("images", "batch_size", "batches"), [(40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])])
 def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(images, batch_size, batches, monkeypatch):
     step, drawn = loops.train_batch, []
@@ -120,6 +119,7 @@ def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_i
     assert len(first.unique()) == sum(batches) and not torch.equal(first, second)
 
 
+# where the best weights lie matters under early stopping alone (see above), the device's kind below
 @pytest.mark.parametrize("key", [key for key in Training(begin(), FULL, 0, 60).state_dict() if key not in ("best", "device")])
 def test_continuing_without_one_part_of_the_state_is_noticed(key):
     fresh = Training(begin(FULL), FULL, 0, 60).state_dict()

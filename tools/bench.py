@@ -27,13 +27,12 @@ import torch
 from tools import costs, daily, gpu
 from tools.measure import ROWS, measure, once, sizes
 from tools.tried import TRIED
-from tools.work import BN, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, SPRINT
+from tools.work import BN, BN_EPOCH, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, SPRINT
 from utils import ROOT, CourseError, facts, files, records
 from utils import data as datasets
 from utils.facts import Environment
 from utils.tables import table
 
-BN_EPOCH = "training epoch of bn_augmentation"
 KINDS = ("cpu", "cuda")  # of devices that a benchmark may be published for
 
 

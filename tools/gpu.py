@@ -66,7 +66,7 @@ ROWS = {
     "augmented batches, one epoch": Row(
         {"course": timed(work.batches), **{f"DataLoader, {n} workers": timed(work.usual_batches(n), False, False) for n in (0, 2)}}
     ),
-    "training epoch of bn_augmentation": Row(
+    work.BN_EPOCH: Row(
         {
             "course": timed(work.epoch(BN)),
             **{f"DataLoader, {n} workers": usual(lambda data, n=n: baseline.recipe_epoch(data, BN, n, "cuda")) for n in (0, 2)},

@@ -127,12 +127,19 @@ def benchmark(root: Path) -> dict | None:
     if not path.is_file():
         return None
     found = read(path)
+    usual, later = found["environment"], found.get("later", {})
     rows = [
-        {"what": what, "side": side, "seconds": sorted(one["seconds"] for one in times), "accuracy": times[0].get("accuracy")}
+        {
+            "what": what,
+            "side": side,
+            "seconds": sorted(one["seconds"] for one in times),
+            "accuracy": times[0].get("accuracy"),
+            "on": later.get(what, usual)["device"],
+        }
         for what, sides in found["rows"].items()
         for side, times in sides.items()
     ]
-    return {"log": path.relative_to(root).as_posix(), "environment": found["environment"], "rows": rows}
+    return {"log": path.relative_to(root).as_posix(), "rows": rows}
 
 
 def results(root: Path, commit: str) -> dict:
@@ -210,15 +217,16 @@ def benchmark_table(found: dict) -> str:
         times = row["seconds"]
         between = f"{times[0]:.2f} to {times[-1]:.2f}" if len(times) > 1 else "–"
         reached = f"{row['accuracy']:.2f}" if row["accuracy"] else "–"
-        rows.append([row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times), reached])
-    header = ["what", "how", "median, s", "smallest to largest", "n", "reached, %"]
+        rows.append([row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times), reached, row["on"]])
+    header = ["what", "how", "median, s", "smallest to largest", "n", "reached, %", "on"]
     return table(header, rows, right=("median, s", "n", "reached, %"))
 
 
 def experiment_page(one: dict) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment."""
+    images = one["recipe"].get("images")
     facts = [f"**{shown(one['test'])} %** on the test set ({one['test']['n']} seeds)", f"{one['parameters']:,} parameters"]
-    facts += [f"data `{one['data']}`", f"{one['epochs']} epochs"]
+    facts += [f"data `{one['data']}`", f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"]
     if one["stopped"]:
         facts.append("the epoch that is best on held-out training images; the test set is looked at once")
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]

@@ -192,6 +192,7 @@ def sixty(data: Dataset) -> np.ndarray:
     return data.test.images[:60, 0].numpy()
 
 
+BN_EPOCH = "training epoch of bn_augmentation"
 # Of a compared row the first side is the course's; the others are the usual ways, the best of which counts.
 COMPARED = {
     "augmented batches, one epoch": Row(
@@ -201,7 +202,7 @@ COMPARED = {
             "DataLoader, 2 workers": Side(usual_batches(2)),
         }
     ),
-    "training epoch of bn_augmentation": Row(
+    BN_EPOCH: Row(
         {
             "course": Side(epoch(BN), True, warm_up(lambda: network(BN), BN)),
             **{

@@ -340,15 +340,15 @@ SPRINT = Experiment(
 )
 SPRINT_994 = Experiment(
     "sprint_994",
-    replace(
-        SPRINT.recipe,
+    Recipe(
+        "sprint",
         epochs=3,
-        images=0,
         batch_size=192,
+        optimizer="sgd",
         lr=0.4,
         weight_decay=5e-4,
-        decay_vectors=True,
-        warmup=0.3,
+        schedule="one_cycle",
+        label_smoothing=0.1,
         rotate=10.0,
         shift=1.0,
         scale=0.1,
