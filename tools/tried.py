@@ -12,6 +12,7 @@ from tools.work import BN, CPU, MEASURED, SPRINT, Row, Side, network
 from utils import cpu, models
 from utils.data import Dataset
 from utils.loops import fit, normalise
+from utils.steps import make_optimizer, make_scheduler
 
 
 def hundred(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:
@@ -118,6 +119,32 @@ def held_out(data: Dataset, seed: int, build: Callable[[], nn.Module] = lambda: 
     return {"seconds": history[-1]["seconds"], "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"]}
 
 
+def gathered(data: Dataset, size: int) -> MEASURED:
+    """The images of an epoch of sprint, in a random order, `size` at a time, as its network sees them: seconds."""
+    order = torch.randperm(len(data.train))[: SPRINT.images]
+    start = time.perf_counter()
+    for rows in order.split(size):
+        for batch in data.train.images.index_select(0, rows).split(SPRINT.batch_size):
+            normalise(batch, data.mean, data.std)
+    return {"seconds": time.perf_counter() - start}
+
+
+def stepped(fused: bool) -> MEASURED:
+    """The steps of sprint's optimizer and of its schedule in an epoch, without gradients' computation: seconds."""
+    model, steps = network(SPRINT), SPRINT.images // SPRINT.batch_size
+    optimizer = make_optimizer(model, SPRINT)
+    for group in optimizer.param_groups:
+        group["fused"], group["foreach"] = fused, not fused
+    scheduler = make_scheduler(optimizer, SPRINT, steps)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    start = time.perf_counter()
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+    return {"seconds": time.perf_counter() - start}
+
+
 # what was tried; the first side is what the course does
 TRIED = {
     "100 batches of bn_augmentation": Row(
@@ -132,6 +159,18 @@ TRIED = {
             "one after another": tried(lambda data: {"seconds": sum(one_network(data)["seconds"] for _ in range(5))}),
             "grouped convolutions": tried(grouped),
             "torch.func.vmap": tried(vmapped),
+        }
+    ),
+    "the images of an epoch of sprint": Row(
+        {
+            "batch by batch": tried(lambda data: gathered(data, SPRINT.batch_size)),
+            "gathered all at once": tried(lambda data: gathered(data, SPRINT.images)),
+        }
+    ),
+    "the optimizer's steps in an epoch of sprint": Row(
+        {
+            "one fused kernel": tried(lambda _data: stepped(fused=True)),
+            "a kernel for each operation": tried(lambda _data: stepped(fused=False)),
         }
     ),
     "sprint on held-out images": Row(
