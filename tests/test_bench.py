@@ -46,7 +46,7 @@ def test_a_measurement_says_what_it_did(row, side, said, monkeypatch):
 
 
 def test_an_accuracy_stands_beside_its_seconds():
-    times = [{"seconds": 2.0, "accuracy": 99.25}]
+    times = [{"seconds": 2.0, "peak_mib": 1.0, "accuracy": 99.25}]
     assert "2.00, 99.25 %" in bench.tried_table({next(iter(tried.TRIED)): {"one": times}})
 
 

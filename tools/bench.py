@@ -164,14 +164,16 @@ def ladder_table(steps: list[Step]) -> str:
 
 
 def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str] = TRIED) -> str:
-    """What was tried against what the course does, the first of each row. which: of the rows."""
+    """What was tried against what the course does, the first of each row: seconds, accuracy where one is reached, peak memory. which: of
+    the rows."""
     lines = []
     for row in filter(rows.__contains__, which):
         first = next(iter(rows[row].values()))
         for side, times in rows[row].items():
             reached = f", {median(times, 'accuracy'):.2f} %" if "accuracy" in times[0] else ""
-            lines.append([row, side, spread(times) + reached, f"{median(first, 'seconds') / median(times, 'seconds'):.2f} ×", len(times)])
-    return table(["work", "how", "seconds", "as fast as the first", "n"], lines, right="n")
+            faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
+            lines.append([row, side, spread(times) + reached, f"{faster:.2f} ×", f"{peak:,.0f}", len(times)])
+    return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
 
 
 def sizes_table(found: dict[str, list[MEASURED]]) -> str:

@@ -66,7 +66,7 @@ def loaded(busy: int, side: str) -> Side:
 def command(*words: str, untouched: bool = True) -> Side:
     """`python *words` in a fresh process, everything counted, its files in a folder of its own; {seed} in a word is the seed."""
 
-    def run(_data: Dataset, seed: int) -> None:
+    def run(_data: None, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             said = [sys.executable, *(word.replace("{seed}", str(seed)) for word in words)]
             subprocess.run(said, cwd=ROOT, env={**os.environ, "COURSE_RUNS": folder}, check=True, capture_output=True)
@@ -74,11 +74,11 @@ def command(*words: str, untouched: bool = True) -> Side:
     return Side(run, untouched=untouched)
 
 
-def load(_data: Dataset, _seed: int) -> MEASURED:
+def load(_data: None, _seed: int) -> MEASURED:
     return {"images": len(datasets.load("mnist").train)}
 
 
-def load_usually(_data: Dataset, _seed: int) -> MEASURED:
+def load_usually(_data: None, _seed: int) -> MEASURED:
     """torchvision's two halves, from the folder where they lie."""
     root = next(folder for folder in datasets._folders() if (folder / "MNIST" / "raw").is_dir())
     train, _test = (datasets_of_torchvision.MNIST(str(root), train=half) for half in (True, False))
@@ -115,15 +115,16 @@ ROWS = {
     ALONE: Row(WAYS),
     **{f"the same, other processes at work: {busy}": Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)},
     "five seeds of bn_augmentation, two epochs each": Row(
-        {"one after another": command(*FIVE), "one process per core, --cluster": command(*FIVE, "--cluster")}
+        {"one after another": command(*FIVE), "one process per core, --cluster": command(*FIVE, "--cluster")}, data=None
     ),
     "from the command to 99 %": Row(
         {
             "python train.py sprint": command("train.py", "sprint", "--seed", "{seed}", "--again", "--quiet"),
             "PyTorch's example": command("-m", "tools.bench", "--once", "time to 99 %", "PyTorch's example", "{seed}", untouched=False),
-        }
+        },
+        data=None,
     ),
-    "loading MNIST": Row({"data.load": Side(load), "torchvision": Side(load_usually)}),
+    "loading MNIST": Row({"data.load": Side(load), "torchvision": Side(load_usually)}, data=None),
     "10,000 images by every published network": Row({"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}),
     "make verify": Row({"course": Side(verify_all)}, data="mnist3d"),
 }

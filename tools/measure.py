@@ -20,7 +20,7 @@ def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
     """One measurement in this process: seconds of work and of loading, peak memory, the seed, and what the work returned."""
     work = ROWS[kind][row].sides[side]
     start = time.perf_counter()
-    data = datasets.load(ROWS[kind][row].data)
+    data = datasets.load(ROWS[kind][row].data) if ROWS[kind][row].data else None
     if work.tuned:
         cpu.keep_memory()
     torch.manual_seed(seed)

@@ -45,10 +45,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what is done, in several ways. data: which data set it needs."""
+    """One line of a table: what is done, in several ways. data: which data set is loaded before, if any."""
 
     sides: dict[str, Side]
-    data: str = "mnist"
+    data: str | None = "mnist"
 
 
 def in_fresh_process(*words: str, **environment: str) -> MEASURED:
