@@ -4,13 +4,13 @@ BIN := .venv/bin
 EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
 COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace
 # a test file or notebook to each process; one thread each unless told otherwise, or they would wait for one another
-PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python $(UNDER) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help:
 	@echo 'make train        train the 99.4 % network and show what it reached'
 	@echo 'make test         all tests, a smoke run of every notebook, lint'
 	@echo 'make test-offline the notebooks, and what reads data, without MNIST and without network'
-	@echo 'make test-oldest  the same with the oldest versions that requirements.txt admits'
+	@echo 'make test-oldest  the same with the oldest versions that the requirements admit'
 	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README'
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
@@ -78,11 +78,8 @@ fuzz: export FUZZ_MINUTES = $(MINUTES)
 fuzz: $(BIN)/.installed-extra
 	$(BIN)/python -m pytest -q tests/test_fuzz.py
 
-coverage: UNDER := -m coverage run
 coverage: $(BIN)/.installed-extra
-	$(PYTEST) -q
-	$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report
+	$(PYTEST) -q --cov
 
 colab: install
 	$(BIN)/python -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")

@@ -25,6 +25,10 @@ def fake():
     for function in cached:
         function.cache_clear()
     with FakeTensorMode() as mode, torch.no_grad():  # going backward would need a GPU
+        try:
+            torch.empty(1, device=CUDA)[:1]
+        except RuntimeError as error:
+            pytest.skip(f"torch {torch.__version__} asks for a driver even to slice a fake tensor ({str(error).splitlines()[0]})")
         yield mode
     for function in cached:
         function.cache_clear()

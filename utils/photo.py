@@ -101,7 +101,7 @@ def _open(picture) -> Image.Image:
     except (UnidentifiedImageError, AttributeError, TypeError) as error:
         found = "" if what is picture else f" ({type(picture).__name__})"
         raise CourseError(f"{what}{found} is not a picture: expected a file that Pillow reads (PNG, JPEG, …) or a PIL image") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # RuntimeError: Python before 3.13 of a link to itself
         raise CourseError(f"{what} can't be read as a picture ({error}): save it anew, as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
         raise CourseError(f"{what} has {image.width} × {image.height} pixels, too small: expected at least {SMALLEST} × {SMALLEST}")
