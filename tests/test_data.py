@@ -46,7 +46,7 @@ def make(root, name="mnist", n=20):
 
 
 @pytest.mark.parametrize("name", data.SOURCES)
-def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monkeypatch, no_network):
+def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monkeypatch, no_network, capsys):
     from torchvision import datasets
 
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
@@ -57,6 +57,7 @@ def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monke
     assert loaded.name == name
     assert torch.equal(loaded.test.images, source.fix(torchvision.data.unsqueeze(1)))
     assert torch.equal(loaded.test.labels, torch.tensor([torchvision[i][1] for i in range(20)]))
+    assert ("is not what is known by that name" in capsys.readouterr().err) == (name in data.PUBLISHABLE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the mapping in /proc")
@@ -85,7 +86,9 @@ def test_emnist_is_turned_upright(tmp_path, monkeypatch, no_network):
     assert torch.equal(data.load("emnist_digits").train.images[3, 0], files.read_idx(paths[0])[3].T)
 
 
-def test_mnist_is_the_real_one(mnist):
+def test_mnist_is_the_real_one(mnist, capsys):
+    data.load("mnist")
+    assert not capsys.readouterr().err
     assert mnist.fingerprint == data.PUBLISHABLE["mnist"]
     assert (mnist.train.images.shape, mnist.test.images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
     pixels = mnist.train.images.float() / 255
