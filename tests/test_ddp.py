@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -124,6 +125,25 @@ def test_train_py_on_two_machines_prints_once():
     assert [machine.returncode for machine in machines] == [0, 0]
     assert printed[0].count("Epoch 1: Train set:") == 1 and "/512 (" in printed[0] and printed[0].count("| base ") == 1
     assert printed[1] == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_is_one_line_of_ours_with_the_state_saved(number, tmp_path):
+    """torchrun passes it on to its processes, and adds lines and a traceback of its own."""
+    words = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1", "--epochs", "2000"]
+    environment = {**ENVIRONMENT, "COURSE_RUNS": str(tmp_path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*TORCHRUN, "--standalone", "--nproc-per-node=2", *words], cwd=ROOT, env=environment, **pipes) as process:
+        for line in process.stdout:
+            if line.startswith("Epoch 3:"):
+                break
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    ours = [line for line in said.splitlines() if "train.py: " in line]
+    assert ours == ["train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch."]
+    [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
+    assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 2
 
 
 def free_port() -> int:

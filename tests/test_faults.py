@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import TINY
+from tiny import TINY, few_bodies
 
 from tools import command
 from utils import ROOT, CourseError, Interrupted, data, files, records, runs, voxels
@@ -134,19 +134,24 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkey
     assert writes > 8  # checkpoint and log of three epochs, weights, sidecar, facts
 
 
+def test_a_small_disk_that_is_full_loses_nothing(tmp_path):
+    """As above, but on a real file system: two pages more each time, from too small for the first write to large enough for the last."""
+    own = ["unshare", "--map-root-user", "--mount"]
+    if not shutil.which(own[0]) or subprocess.run([*own, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace may be made here")
+    script = [*own, sys.executable, str(ROOT / "tests" / "small_disk.py"), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.stderr.startswith("no small disk:"):
+        pytest.skip(done.stderr)
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert done.returncode == 0 and int(found["runs"]) > 8 and int(found["builds"]) > 1, done.stderr
+
+
 @pytest.fixture
 def real_digits(tmp_path, monkeypatch):
-    """A few of scikit-learn's digits in MNIST's place, in a repository without a data folder that could be written."""
-    digits = data.load("digits")
+    """A few of scikit-learn's digits in MNIST's place, in a repository without a data folder."""
     monkeypatch.setenv("COURSE_SMOKE", "0")
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "given"))
-    monkeypatch.setattr(data, "ROOT", tmp_path)
-    monkeypatch.setattr(voxels, "TRAIN", 60)
-    monkeypatch.setattr(voxels, "TEST", 20)
-    paths = data.SOURCES["mnist"].files(tmp_path / "given")
-    for split, n, images, labels in ((digits.train, 60, *paths[:2]), (digits.test, 20, *paths[2:])):
-        files.write_idx(images, split.images[:n].squeeze(1))
-        files.write_idx(labels, split.labels[:n].byte())
+    few_bodies(tmp_path, monkeypatch)
     return tmp_path
 
 

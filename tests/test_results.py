@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
+from tiny import few_digits
 
 from tools import verify
-from utils import ROOT, data, files
+from utils import ROOT
 from utils.experiments import EXPERIMENTS
 
 STAND_INS = """
@@ -26,14 +26,6 @@ EXPERIMENTS |= {
     if entry.recipe.teacher
 }
 """
-
-
-def few_digits(root) -> None:
-    """MNIST's files below `root`, holding scikit-learn's digits: 384 to train on, 96 to test on."""
-    digits, source = data.load("digits"), data.SOURCES["mnist"].files(root)
-    for split, n, images, labels in ((digits.train, 384, *source[:2]), (digits.test, 96, *source[2:])):
-        files.write_idx(images, split.images[:n].squeeze(1))
-        files.write_idx(labels, split.labels[:n].to(torch.uint8))
 
 
 @pytest.fixture(scope="module")

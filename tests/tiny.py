@@ -1,8 +1,12 @@
 """Networks, data and recipes so small that a training takes a moment: what the tests of loops, runs and tables train."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
+from utils import data, files, voxels
 from utils.data import Dataset, Split
 from utils.experiments import Experiment, Recipe
 from utils.facts import Code, Environment
@@ -34,6 +38,23 @@ RECIPE = Recipe(
     "tiny", data="digits", epochs=3, batch_size=256, optimizer="adamw", schedule="one_cycle", weight_decay=0.01, dropout=0.1, rotate=5.0
 )
 TINY = Experiment("tiny", RECIPE, "a network for tests", seeds=2)
+
+
+def few_digits(root: Path, train: int = 384, test: int = 96) -> None:
+    """MNIST's files below `root`, holding as many of scikit-learn's digits."""
+    digits, source = data.load("digits"), data.SOURCES["mnist"].files(root)
+    for split, n, images, labels in ((digits.train, train, *source[:2]), (digits.test, test, *source[2:])):
+        files.write_idx(images, split.images[:n].squeeze(1))
+        files.write_idx(labels, split.labels[:n].byte())
+
+
+def few_bodies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COURSE_DATA with a few digits in MNIST's place, of which all are bodies too; what is rebuilt from them goes below `folder`."""
+    few_digits(folder / "given", 60, 20)
+    monkeypatch.setenv("COURSE_DATA", str(folder / "given"))
+    monkeypatch.setattr(data, "ROOT", folder)
+    monkeypatch.setattr(voxels, "TRAIN", 60)
+    monkeypatch.setattr(voxels, "TEST", 20)
 
 
 def dataset(train: int = 60, valid: int = 0) -> Dataset:
