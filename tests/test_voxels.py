@@ -299,6 +299,16 @@ def test_digits_are_bent_before_they_are_drawn_as_bodies():
     assert apart[0] < 0.01 < apart[1] < apart[2]  # 0: but for points on a boundary of two voxels
 
 
+def test_a_bent_digit_has_as_much_ink_as_before():
+    images = torch.from_numpy(FALLBACK)[:, None]
+    bent = augment.bent(images, torch.Generator().manual_seed(0), 0.7)
+    before, after = ((digits > 0).flatten(1).sum(1) for digits in (images, bent))
+    assert (bent.bool() != (images > 0)).flatten(1).any(1).all() and bent.dtype == torch.uint8
+    assert ((after - before).abs() <= 0.05 * before).all()  # equally bright pixels count together
+    resampled = augment.elastic(augment.scaled(images), torch.Generator().manual_seed(0), 0.7) > 0
+    assert (resampled.flatten(1).sum(1) > before).all()  # the control
+
+
 def test_all_of_mnist_is_there_to_be_drawn_from(mnist):
     everything = data.load("mnist3d_all")
     assert everything.name.endswith("3d_all") and everything.train.images.shape[1:] == (1, 28, 28)
