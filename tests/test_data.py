@@ -1,5 +1,6 @@
 """Data is whole or refused; without network the digits stand in and say so."""
 
+import socket
 import struct
 import sys
 from pathlib import Path
@@ -106,11 +107,33 @@ def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_pat
         assert part in said
 
 
+def test_a_download_goes_where_the_course_looks_and_waits_for_a_silent_network_for_seconds(tmp_path, monkeypatch):
+    """Whatever the waiting time was before is so again."""
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "given"))
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    seen = []
+
+    def download(self, root):
+        seen.append((root, socket.getdefaulttimeout()))
+        make(root)
+
+    monkeypatch.setattr(data.Source, "download", download)
+    socket.setdefaulttimeout(77)
+    try:
+        assert data.load("mnist").name == "mnist" and socket.getdefaulttimeout() == 77
+    finally:
+        socket.setdefaulttimeout(None)
+    [(root, seconds)] = seen
+    assert root == tmp_path / "data" and 0 < seconds <= 60
+
+
 @pytest.mark.parametrize(
     ("which", "damage", "message"),
     [
         (0, lambda raw: raw[:-1], "train-images.*15,695 bytes.*says 15,696.*downloaded anew"),
         (0, lambda raw: raw[:3], "not an IDX file"),
+        (0, lambda raw: raw[:4], "ends within its header, after 4 bytes: expected 16"),
+        (0, lambda raw: header(20, 28, 28, 1) + raw[16:], "not an IDX file: it starts with 00 00 08 04, expected"),
         (1, lambda raw: b"", "train-labels.*not an IDX file: it starts with nothing"),
         (2, lambda raw: b"<html>404 not found</html>", "t10k-images.*not an IDX file: it starts with 3c 68"),
         (3, lambda raw: header(19) + bytes(19), "holds 20 images, but its labels file 19 labels"),

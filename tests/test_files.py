@@ -1,6 +1,10 @@
 """A file is whole and what it says, or refused in one line that names file and field."""
 
+import errno
 import json
+import math
+import os
+import subprocess
 import threading
 from dataclasses import asdict
 
@@ -215,3 +219,24 @@ def test_idx_comes_back_as_it_was_written(tmp_path):
     for values in (torch.arange(24, dtype=torch.uint8).view(2, 3, 4), torch.tensor([[1, -70_000]], dtype=torch.int32)):
         files.write_idx(tmp_path / "idx", values)
         assert torch.equal(files.read_idx(tmp_path / "idx"), values)
+
+
+def test_whether_a_process_is_running_is_asked_without_harm(monkeypatch):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert files.is_running(str(process.pid)) and files.is_running("no number")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)  # whatever signal it got would have ended it
+        process.kill()
+    assert not files.is_running(str(process.pid))
+
+    def another_user_s(pid, number):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", another_user_s)
+    assert files.is_running("1")
+
+
+@pytest.mark.parametrize(("words", "expected"), [("2", 2e9), ("0.5", 5e8), ("", math.inf)])
+def test_the_memory_bound_is_in_gigabytes(words, expected, monkeypatch):
+    monkeypatch.setenv("COURSE_MEMORY_GB", words)
+    assert files.memory_bound() == expected
