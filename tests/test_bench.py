@@ -3,16 +3,18 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import dataset
+from tiny import dataset, few_digits
 
 import utils
-from tools import bench, daily, gpu, measure, tried
+from tools import bench, costs, daily, gpu, measure, tried, work
 from utils import ROOT, CourseError, data, files, models, records
+from utils.experiments import EXPERIMENTS
 
 
 def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
@@ -30,19 +32,88 @@ def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
         assert list(gpu.ROWS[row].sides) == list(measure.ROWS["cpu"][row].sides)
 
 
-@pytest.mark.parametrize(
-    ("row", "side", "said"),
-    [
-        ("loading MNIST", "data.load", "images"),
-        ("10,000 images by every published network", "course", "networks"),
-        ("sprint on held-out images", "as it is", "accuracy"),
-    ],
-)
-def test_a_measurement_says_what_it_did(row, side, said, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda name: dataset(train=600))
+# not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
+SLOW = {"torch.compile", "torchvision"} | daily.ROWS.keys() - {daily.ALONE, daily.EVERY_NETWORK}
+SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", daily.EVERY_NETWORK: "networks", "60 digits": "rows"}
+
+
+@pytest.mark.parametrize("row", [row for row in measure.ROWS["cpu"] if row not in SLOW])
+def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
+    """Of a few images, which are learnt in no time."""
+    few, load = dataset(train=600), data.load
+    monkeypatch.setattr(data, "load", lambda name: few if name == "mnist" else load(name))
     monkeypatch.setattr(daily, "published", lambda: [models.build("mnist_ultrasmall").eval()])
-    found = measure.once(row, side, 3)
-    assert found["seed"] == 3 and found["seconds"] > 0 and found["peak_mib"] > 0 and found[said] > 0
+    monkeypatch.setattr(work, "sixty", lambda data: data.test.images[:1, 0].numpy())
+    for side in measure.ROWS["cpu"][row].sides.keys() - SLOW:
+        found = measure.once(row, side, 3)
+        assert found["seed"] == 3 and 0 < found["seconds"] < 300 and found["peak_mib"] > 0, side
+        for words, said in SAID.items():
+            assert words not in row or found[said] > 0, side
+
+
+def test_a_fresh_process_answers_and_what_failed_in_it_is_said():
+    found = work.in_fresh_process("--once", "loading MNIST", "data.load", "3", COURSE_SMOKE="1")
+    assert found["seed"] == 3 and found["images"] > 0
+    with pytest.raises(CourseError, match="--once nothing course 0 failed: "):
+        work.in_fresh_process("--once", "nothing", "course", "0")
+
+
+def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
+    at_work = []
+
+    @contextmanager
+    def beside(busy):
+        at_work.append(busy)
+        yield
+        at_work.pop()
+
+    monkeypatch.setattr(daily, "beside", beside)
+    monkeypatch.setattr(work, "in_fresh_process", lambda *words: {"words": words, "busy": at_work[-1]})
+    found = measure.ROWS["cpu"]["the same, other processes at work: 2"].sides["one thread"].work(None, 7)
+    assert found == {"words": ("--once", daily.ALONE, "one thread", "7"), "busy": 2} and not at_work
+
+
+def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
+    script = f"import os, pathlib, sys; pathlib.Path({str(tmp_path)!r}, sys.argv[1]).write_text(os.environ['COURSE_RUNS'])"
+    daily.command("-c", script, "seed {seed}").work(None, 5)
+    assert not Path((tmp_path / "seed 5").read_text()).exists()  # gone with its process
+
+
+def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
+    asked, row = [], "loading MNIST"
+    monkeypatch.setattr(measure, "in_fresh_process", lambda *words, **_: asked.append(words[3:]) or {"seconds": float(len(asked))})
+    whole = measure.measure([row], 2, tmp_path / "unfinished.json")
+    assert asked == [(row, "data.load", "0"), (row, "torchvision", "0"), (row, "data.load", "1"), (row, "torchvision", "1")]  # in turn
+    assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
+
+
+def test_an_epoch_of_more_images_is_measured_on_files_of_them(tmp_path, monkeypatch):
+    few_digits(tmp_path, 300, 60)
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+
+    def here(*words, **environment):
+        assert words == ("--size",)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("COURSE_DATA", "COURSE_MEMORY_GB"):
+                patch.setenv(name, environment[name])
+            return costs.epoch_of_all()
+
+    monkeypatch.setattr(measure, "in_fresh_process", here)
+    found = measure.sizes(1)
+    assert {name: once["images"] for name, [once] in found.items()} == {
+        **{f"{times} × read": 300 * times for times in (1, 2, 4, 8)},
+        "8 × mapped": 2400,
+    }
+
+
+def test_an_epoch_costs_its_arithmetic_and_its_traffic_and_goes_somewhere():
+    recipe = EXPERIMENTS["mnist_ultrasmall"].recipe
+    one, two = (costs.floor(recipe, images) for images in (6_000, 12_000))
+    assert two["gflop"] == pytest.approx(2 * one["gflop"]) and two["gbyte"] == pytest.approx(2 * one["gbyte"])
+    assert one["floor_seconds"] == max(one["gflop"] / one["gflop_per_s"], one["gbyte"] / one["gbyte_per_s"]) > 0
+    shares = costs.profile(dataset(train=600), recipe)
+    assert sum(shares.values()) == pytest.approx(1) and shares["convolution"] > 0
 
 
 def test_an_accuracy_stands_beside_its_seconds():

@@ -110,6 +110,7 @@ def verify_all(_data: Dataset, _seed: int) -> None:
     verify.verify()
 
 
+EVERY_NETWORK = "10,000 images by every published network"
 FIVE = ("train.py", "bn_augmentation", "--seeds", "5", "--epochs", "2", "--again", "--quiet")
 ROWS = {
     ALONE: Row(WAYS),
@@ -125,6 +126,6 @@ ROWS = {
         data=None,
     ),
     "loading MNIST": Row({"data.load": Side(load), "torchvision": Side(load_usually)}, data=None),
-    "10,000 images by every published network": Row({"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}),
+    EVERY_NETWORK: Row({"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}),
     "make verify": Row({"course": Side(verify_all)}, data="mnist3d"),
 }
