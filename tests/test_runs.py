@@ -572,3 +572,12 @@ def test_what_can_not_be_meant_is_refused_before_any_data_is_loaded(experiment, 
     with pytest.raises(CourseError, match=said):
         train(experiment, seed)
     assert experiments.KINDS["mnist3d"] == "voxels"
+
+
+def test_a_reader_s_own_runs_are_those_of_his_folder(scratch):
+    """Beside them what is published may be missing, or of other seeds."""
+    runs.run(TINY, seed=1, device="cpu", echo=False)
+    assert [record.facts.seed for record in records.own(TINY)] == [1] and not records.published(TINY)
+    runs.run(TINY, seed=0, device="cpu", publish=True, echo=False)
+    assert [record.facts.seed for record in records.own(TINY)] == [1]
+    assert [record.facts.seed for record in records.published(TINY)] == [0]
