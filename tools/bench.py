@@ -172,7 +172,7 @@ def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str]
         for side, times in rows[row].items():
             reached = f", {median(times, 'accuracy'):.2f} %" if "accuracy" in times[0] else ""
             faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
-            lines.append([row, side, spread(times) + reached, f"{faster:.2f} ×", f"{peak:,.0f}", len(times)])
+            lines.append([row, side, spread(times) + reached, f"{faster:.{2 if faster > 0.1 else 3}f} ×", f"{peak:,.0f}", len(times)])
     return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
 
 
@@ -196,8 +196,9 @@ def note(found: Benchmark, which: Iterable[str]) -> str:
     for row in rows:
         one = found.machine(row)
         places.setdefault(f"{one.device}, {one.threads} threads, torch {one.torch}, {one.time[:10]}", []).append(row)
-    where = places if len(places) == 1 else [f"{place} ({'; '.join(some)})" for place, some in places.items()]
-    return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {' and on '.join(where)}."
+    most, *others = sorted(places, key=lambda place: -len(places[place]))
+    where = "; ".join([most, *(f"“{', '.join(places[place])}” on {place}" for place in others)])
+    return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {where}."
 
 
 def section() -> str:
