@@ -144,6 +144,17 @@ def test_a_state_on_the_same_kind_of_device_is_not_taken_for_another_s():
         whole_and_continued(FULL, lambda state: {"numbers": torch.zeros(16, dtype=torch.uint8)})
 
 
+def test_a_process_more_than_before_begins_as_it_was_seeded(monkeypatch):
+    """Of several that continue what one began."""
+    begun, later = (Training(begin(), PLAIN, 0, 60) for _ in range(2))
+    state = begun.state_dict()  # of one process
+    monkeypatch.setattr(ddp, "rank", lambda: 1)
+    torch.manual_seed(7)
+    seeded = torch.get_rng_state()
+    later.load_state_dict(state)
+    assert len(state["processes"]) == 1 and torch.equal(torch.get_rng_state(), seeded)
+
+
 def test_averaged_weights_are_what_is_tested_and_left():
     recipe = replace(PLAIN, average=0.75, batch_size=60)  # one step an epoch
     after, tested = [], []
