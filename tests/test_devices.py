@@ -21,7 +21,7 @@ CUDA = torch.device("cuda", 0)
 @pytest.fixture
 def fake():
     """Fake CUDA tensors; what was cached of them is forgotten afterwards."""
-    cached = augment._pixels, augment._pixel, augment._boxes
+    cached = augment._pixels, augment._pixel, augment._shapes
     for function in cached:
         function.cache_clear()
     with FakeTensorMode() as mode, torch.no_grad():  # going backward would need a GPU
