@@ -29,25 +29,25 @@ def mount(folder: Path, kilobytes: int, *options: str) -> None:
         sys.exit(f"no small disk: {' '.join(done.stderr.split())}")
 
 
-def train(repository: Path) -> runs.Run:
+def train() -> runs.Run:
     return runs.run(TINY, device="cpu", publish=True, echo=False)
 
 
 def full_runs(disk: Path) -> int:
     """A run on a disk that is larger each time; each is continued on one that is large enough, and must end with the same bits."""
-    expected = train(disk).weights.read_bytes()
+    expected = train().weights.read_bytes()
     refused = 0
     for kilobytes in range(STEP, 1000, STEP):
         subprocess.run(["umount", disk], check=True)
         mount(disk, kilobytes)
         try:
-            train(disk)
+            train()
             return refused
         except CourseError as error:
             assert "No space left on device" in str(error) and "\n" not in str(error), error
             refused += 1
         mount(disk, 1000, "remount")
-        assert train(disk).weights.read_bytes() == expected, f"other bits after {kilobytes} KiB"
+        assert train().weights.read_bytes() == expected, f"other bits after {kilobytes} KiB"
         assert not list(disk.rglob(".*.pth.*")), "left behind"
     raise AssertionError("a run never ended")
 

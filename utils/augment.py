@@ -178,7 +178,7 @@ def _fresh(images: Tensor, noisy: bool, generator: torch.Generator, deform: tupl
     """
     device, parts = images.device, _parts(images)
     plane = _in_plane(len(images), generator, *deform)[mine]
-    angles = torch.randn(len(images), 3, device=device, generator=generator)[mine] * float(noisy)
+    angles = torch.randn(len(images), 3, device=device, generator=generator)[mine]
     noise = [torch.rand(len(part.digit), *part.shape.shape, device=device, generator=generator) if noisy else None for part in parts]
     if not mine.all():
         noise = [numbers[mine[part.digit]] if noisy else None for numbers, part in zip(noise, parts, strict=True)]
@@ -186,7 +186,7 @@ def _fresh(images: Tensor, noisy: bool, generator: torch.Generator, deform: tupl
     if not len(angles):
         return torch.empty(0, SIDE**3, device=device)
     mean, covariance = _moments(parts, len(angles))
-    angles = angles * torch.tensor([90.0, 90.0, 180.0], device=device).deg2rad()
+    angles = angles * torch.tensor([90.0, 90.0, 180.0], device=device).deg2rad() * float(noisy)
     turn = _upright_then(angles).mT @ plane / _extent(parts[0], plane)
     reach = (turn @ covariance * turn).sum(2, keepdim=True).sqrt() / 4 * float(noisy)  # a quarter of the deviation along each axis
     offset = -turn @ mean - reach
@@ -202,7 +202,7 @@ def _moments(parts: list[_Part], n: int) -> tuple[Tensor, Tensor]:
         places = torch.zeros_like(sums).index_add_(0, digit, at[:, :, None] * at[:, None])
         across = places[:, :, :1] * shape.sum(1)
         sums += places * shape.shape[1] + across + across.mT + places[:, :1, :1] * (shape @ shape.T)
-    sums = sums / sums[:, :1, :1].clone()
+    sums = sums / sums[:, :1, :1]
     mean = sums[:, 1:, :1]
     return mean, sums[:, 1:, 1:] - mean @ mean.mT
 
