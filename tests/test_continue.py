@@ -1,5 +1,7 @@
 """Interrupted and continued is uninterrupted, bit for bit, for every kind of run; and each random state that a kind draws from counts."""
 
+import shutil
+
 import pytest
 import torch
 from tiny import TINY
@@ -60,13 +62,14 @@ def fresh(part: str):
 def test_a_continued_run_has_the_bits_of_an_uninterrupted_one(kind, tmp_path):
     experiment, states = KINDS[kind]
     expected = train(experiment, tmp_path / "whole")
-    run = interrupted(experiment, tmp_path / "continued")
+    interrupted(experiment, tmp_path / "order")
+    for root in ("numbers", "processes", "continued"):
+        shutil.copytree(tmp_path / "order", tmp_path / root)
     torch.manual_seed(1)  # the process that continues knows nothing of the one before
     assert train(experiment, tmp_path / "continued") == expected
     for part in ("order", "numbers", "processes"):
-        root = tmp_path / part
-        run = interrupted(experiment, root)
+        run = Run.of(experiment, 0, tmp_path / part)
         begun, state = records.read_checkpoint(run.checkpoint)
         torch.manual_seed(1)
         records.write_checkpoint(run.checkpoint, begun, state | {part: fresh(part)})
-        assert (train(experiment, root) != expected) == (part in states), f"without its {part}"
+        assert (train(experiment, tmp_path / part) != expected) == (part in states), f"without its {part}"

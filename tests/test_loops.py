@@ -221,6 +221,16 @@ def test_the_logged_training_loss_is_the_plain_cross_entropy_also_of_smoothed_la
     assert not equal(trained(recipe)[0], trained(replace(recipe, label_smoothing=0.3))[0])
 
 
+def test_a_row_sums_over_all_batches_of_its_epoch():
+    torch.manual_seed(0)
+    data, model = dataset(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))  # answers alike in training and in use
+    still = replace(PLAIN, epochs=2, batch_size=7, lr=1e-12)  # the last batch is a smaller one
+    whole = evaluate(model, data.train, data.mean, data.std)
+    for row in fit(model, data, still, echo=False):
+        assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total) and 0 < whole.correct < whole.total
+        assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)  # float32 sums in another order
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit(smoothing):
     torch.manual_seed(0)
