@@ -204,6 +204,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "no ink among many": (lambda: voxels.pairs(torch.zeros(2, 28, 28).numpy(), (0,)), CourseError),
     "a score of nothing": (lambda: loops.Score(0.1, 0, 0), ValueError),
     "more right than there are": (lambda: loops.Score(0.1, 11, 10), ValueError),
+    "a normalisation by nothing": (lambda: records.Normalisation(0.1, 0.0), ValueError),
     "a benchmark of a device that has none": (lambda: bench.read("tpu"), CourseError),
     "floats": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(28, 28)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),

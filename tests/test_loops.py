@@ -82,6 +82,8 @@ def test_a_run_whose_patience_is_at_an_end_is_over_also_when_it_is_continued(tol
     told(count(1), [60, 50, 50])
     weights, history = trained(STOPPING, 20, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
     assert is_over(history, STOPPING) and not is_over(history[:2], STOPPING) and not is_over([], STOPPING)
+    hasty = replace(STOPPING, patience=1)
+    assert is_over(history[:2], hasty) and not is_over(history[:1], hasty)
     again, rows = trained(STOPPING, 20, state=states[-1])  # nothing is evaluated again: there is nothing left to tell
     assert rows == history and equal(again, weights)
     forgotten, _ = trained(STOPPING, 20, state={**states[-1], "best": None})
@@ -164,11 +166,12 @@ def test_averaged_weights_are_what_is_tested_and_left():
         tested.append(evaluate(training.tested, dataset().test, 0.3, 0.2))
 
     weights, history = trained(recipe, after_epoch=look)
-    expected = after[0]["0.weight"]
-    for state in after[1:]:
-        expected = 0.75 * expected + 0.25 * state["0.weight"]
-    torch.testing.assert_close(weights["0.weight"], expected)
-    assert not torch.allclose(expected, after[-1]["0.weight"], atol=1e-3)
+    for name in ("0.weight", "1.running_mean"):  # batch norm's statistics are averaged like the weights that they belong to
+        expected = after[0][name]
+        for state in after[1:]:
+            expected = 0.75 * expected + 0.25 * state[name]
+        torch.testing.assert_close(weights[name], expected)
+        assert not torch.allclose(expected, after[-1][name], atol=1e-3)
     assert [(row["test_loss"], row["test_correct"]) for row in history] == [(score.loss, score.correct) for score in tested]
     assert not equal(weights, trained(replace(recipe, average=0.0))[0])
 
@@ -273,6 +276,7 @@ def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
 def test_a_score_that_no_evaluation_can_give_is_refused(correct, total):
     with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
         Score(0.1, correct, total)
+    assert Score(0.1, 0, 10).correct == 0  # all wrong is a score
 
 
 def test_a_row_is_described_as_the_reference_s_log():
