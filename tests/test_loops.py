@@ -1,6 +1,7 @@
 """The loop does what the recipe says: it stops, averages, decays and continues so, and evaluating changes nothing."""
 
 import copy
+import time
 from dataclasses import replace
 from itertools import count
 
@@ -229,7 +230,10 @@ def test_a_row_sums_over_all_batches_of_its_epoch():
     data, model = dataset(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))  # answers alike in training and in use
     still = replace(PLAIN, epochs=2, batch_size=7, lr=1e-12)  # the last batch is a smaller one
     whole = evaluate(model, data.train, data.mean, data.std)
-    for row in fit(model, data, still, echo=False):
+    start = time.perf_counter()
+    history = fit(model, data, still, echo=False)
+    assert 0 < sum(row["seconds"] for row in history) < time.perf_counter() - start
+    for row in history:
         assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total) and 0 < whole.correct < whole.total
         assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)  # float32 sums in another order
 
