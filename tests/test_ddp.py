@@ -41,34 +41,47 @@ def difference(one: dict, other: dict) -> float:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """A function from a case's name to the weights that this process alone trains."""
+    """A function from a case's name to the weights that this process alone trains, and its log."""
 
     @lru_cache
-    def alone(name: str) -> dict:
+    def alone(name: str) -> tuple[dict, list]:
+        root = tmp_path_factory.mktemp(name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COURSE_SMOKE", "0")
-            return two_processes.train(two_processes.CASES[name], tmp_path_factory.mktemp(name), name.endswith("float64"))
+            return two_processes.train(two_processes.CASES[name], root, name.endswith("float64")), log(name, root)
 
     return alone
+
+
+def log(name: str, root: Path) -> list:
+    return records.read_log(Run.of(two_processes.CASES[name], 0, root).log)
 
 
 # Adam divides by the root of a squared gradient that is all but 0 at first, which turns float32's rounding into steps of up to
 # the learning rate; so its arithmetic is compared where rounding is nothing, and float32 under an optimizer that leaves it small.
 @pytest.mark.parametrize(("name", "most"), [("float64", 1e-10), ("voxels_float64", 1e-10), ("float32", 1e-5)])
 def test_two_processes_end_with_the_weights_of_one(name, most, one, two):
-    assert difference(one(name), two[1][name]) < most
+    assert difference(one(name)[0], two[1][name]) < most
+
+
+@pytest.mark.parametrize("name", ["float64", "voxels_float64"])
+def test_two_processes_log_what_one_logs(name, one, two):
+    for alone, together in zip(one(name)[1], log(name, two[0]["folder"] / name), strict=True):
+        for key, value in alone.items():
+            if key != "seconds":  # of sums that are kept in float32, six decimals are logged
+                assert together[key] == pytest.approx(value, rel=1e-5, abs=2e-6), key
 
 
 def test_a_wrong_weight_of_an_uneven_batch_is_noticed(one, two):
-    assert difference(one("float64"), two[1]["unweighted"]) > 1e-5
+    assert difference(one("float64")[0], two[1]["unweighted"]) > 1e-5
 
 
 def test_numbers_that_are_drawn_for_a_shard_alone_are_noticed(one, two):
-    assert difference(one("voxels_float64"), two[1]["numbers apart"]) > 1e-3
+    assert difference(one("voxels_float64")[0], two[1]["numbers apart"]) > 1e-3
 
 
 def test_batch_norm_sees_its_own_shard_only_and_all_end_with_the_statistics_of_one(one, two):
-    assert difference(one("batch_norm"), two[1]["batch_norm"]) > 1e-3
+    assert difference(one("batch_norm")[0], two[1]["batch_norm"]) > 1e-3
     assert two[0]["all hold the same statistics"]
 
 
