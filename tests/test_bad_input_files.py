@@ -108,6 +108,7 @@ ROW = {"epoch": "1", "lr": "0.1", "train_loss": "0.5", "train_correct": "50", "t
 ROW |= {"test_loss": "0.4", "test_correct": "35", "test_total": "40", "seconds": "1.25"}
 LOGS = [(column, value) for column in ROW for value in ("x", "", "nan", "inf", "-1", "1e999", None)]
 LOGS += [(column, "1.5") for column in ROW if column.endswith(("epoch", "correct", "total"))]
+LOGS += [("lr", "\r1"), ("lr", "1" * 200_000)]  # an end of a line by itself, and a cell longer than csv reads
 
 
 @pytest.mark.parametrize(("column", "value"), LOGS, ids=ids(LOGS))

@@ -222,10 +222,13 @@ def read_log(path: Path) -> list[Row]:
 
     try:
         text = files.read(path, f"This run has not been logged. {todo}").decode()
+        table = list(csv.DictReader(io.StringIO(text, newline=None)))
     except UnicodeDecodeError:
         refuse(1, "bytes that are no text", "a CSV file")
+    except csv.Error as error:
+        refuse(1, f"what is no table ({error})", "a CSV file")
     rows: list[Row] = []
-    for line, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+    for line, row in enumerate(table, 2):
         try:
             rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
         except (KeyError, ValueError, TypeError):
