@@ -113,6 +113,8 @@ def test_a_log_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "seed0.csv"
     write_log(path, [row(1), row(2)])
     assert read_log(path) == [row(1), row(2)] and list(read_log(path)[0]) == [name for name in COLUMNS if "valid" not in name]
+    write_log(path, [row(1, lr=1 / 3, train_loss=2 / 3, seconds=1.23456)])
+    assert path.read_text().splitlines()[1] == "1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
 
 
 GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds\n1,0.1,0.5,50,60,0.4,35,40,1.25\n"
