@@ -280,7 +280,11 @@ def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
 def test_a_score_that_no_evaluation_can_give_is_refused(correct, total):
     with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
         Score(0.1, correct, total)
-    assert Score(0.1, 0, 10).correct == Score(0.0, 0, 10).loss == 0  # all wrong is a score, and no loss at all
+
+
+@pytest.mark.parametrize(("loss", "correct"), [(0.1, 0), (0.0, 10)])
+def test_all_wrong_is_a_score_and_so_is_no_loss_at_all(loss, correct):
+    assert Score(loss, correct, 10) == Score(loss=loss, correct=correct, total=10)
 
 
 def test_a_row_is_described_as_the_reference_s_log():
