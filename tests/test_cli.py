@@ -182,3 +182,13 @@ def test_final_state_trains_nothing_evaluates_and_draws(scratch, monkeypatch, ca
     assert drawn[0].log.is_relative_to(records.own_root())
     with pytest.raises(train.CourseError, match="its recipe was changed"):
         train.main(["tiny", "--lr", "0.5", "--final-state"])
+
+
+def test_a_training_imports_neither_a_cluster_nor_a_compiler():
+    """Each would take a second or more of every start."""
+    code = (
+        "import sys, train; train.main(['base', '--data', 'digits', '--epochs', '1', '--quiet', '--device', 'cpu']); "
+        "assert not {'dask', 'distributed', 'optuna', 'torch._dynamo', 'torch._inductor'} & sys.modules.keys()"
+    )
+    environment = os.environ | {"COURSE_SMOKE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)

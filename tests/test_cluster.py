@@ -231,10 +231,6 @@ def test_without_dask_one_line_tells_how_to_get_it(monkeypatch):
         train.main(["base", "--cluster"])
 
 
-def test_dask_is_imported_only_when_asked_for():
-    subprocess.run([sys.executable, "-c", "import sys, train; assert not {'dask', 'distributed'} & set(sys.modules)"], cwd=ROOT, check=True)
-
-
 @pytest.mark.parametrize("words", [["--cluster", "base"], ["base", "--cluster", "there"]])
 def test_what_is_no_address_is_refused(words, capsys):
     with pytest.raises(SystemExit):

@@ -1,5 +1,8 @@
 """What a training step is made of, as the recipe says: the loss, the optimizer and the schedule."""
 
+import inspect
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +18,19 @@ def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[
     return plain, (1 - smoothing) * plain - log_p.sum(1).mean() * (smoothing / logits.shape[1]) if smoothing else plain
 
 
+@cache
+def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The same optimizer, whose first use does not import torch's compiler: a second or more of every start, and nothing is compiled here.
+
+    What its compiler is to leave alone torch wraps in a function that imports it, and keeps the method itself as `__wrapped__`.
+    """
+    methods = inspect.getmembers(kind, lambda member: inspect.isfunction(member) and hasattr(member, "__wrapped__"))
+    plain = {name: method.__wrapped__ for name, method in methods}
+    if "step" in plain:
+        plain["step"] = torch.no_grad()(plain["step"])
+    return type(kind.__name__, (kind,), plain)
+
+
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
     parameters = list(model.parameters())
@@ -25,8 +41,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     if recipe.optimizer in ("sgd", "heavy_ball"):
         nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
-        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
+        return without_compiler(torch.optim.SGD)(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
+    return without_compiler({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer])(parameters, **common)
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
