@@ -138,7 +138,7 @@ def test_steps_end_in_what_read_returns_and_plain_is_only_a_resize():
 
 @pytest.mark.parametrize("change", [lambda image: image, light_on_dark], ids=["as it is", "inverted"])
 def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_not(mnist, change):
-    originals = [image.view(28, 28).numpy() for image in mnist.test.images[:300]]
+    originals = [image.view(28, 28).numpy() for image in mnist.test.images[:100]]
     photos = []
     for number, original in enumerate(originals):
         large = Image.fromarray(original).resize((280, 280), Image.Resampling.BICUBIC)
@@ -148,9 +148,9 @@ def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_
     expected = labels(originals)
     agreeing = sum(map(int.__eq__, labels([photo.read(image) for image in photos]), expected))
     plain = sum(map(int.__eq__, labels([photo.plain(image) for image in photos]), expected))
-    print(f"of 300 test digits, enlarged and moved: {agreeing} come back with their label, {plain} by a plain resize")
-    assert agreeing >= 297
-    assert plain < 150, "the negative control: if a plain resize did as well, this test would say nothing"
+    print(f"of 100 test digits, enlarged and moved: {agreeing} come back with their label, {plain} by a plain resize")
+    assert agreeing >= 99
+    assert plain < 50, "the negative control: if a plain resize did as well, this test would say nothing"
 
 
 def page_of_noise(seed=0, size=200):

@@ -12,29 +12,31 @@ import pytest
 from utils import ROOT
 
 PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
-# in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has names of its own
+# in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has names of its own,
+# and so must one that needs another page's runs, so each page has a folder of its own
 RUNNER = """
-import contextlib, io, json, pathlib, runpy, shlex, sys, tempfile, traceback
+import contextlib, io, json, os, pathlib, runpy, shlex, sys, tempfile, traceback
 import train
-failed = []
-for kind, text in json.load(sys.stdin):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            if kind == "python":
-                with tempfile.TemporaryDirectory() as folder:
+failed, root = {}, sys.argv[1]
+for page, snippets in json.load(sys.stdin).items():
+    failed[page], os.environ["COURSE_RUNS"] = [], os.path.join(root, page)
+    for kind, text in snippets:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
+                if kind == "python":
                     snippet = pathlib.Path(folder, "snippet.py")
                     snippet.write_text(text, encoding="utf-8")
                     runpy.run_path(str(snippet))
-            elif (words := shlex.split(text, comments=True))[1] == "train.py":
-                train.main(words[2:])
-            else:
-                sys.argv = words[2:]
-                runpy.run_module(words[2], run_name="__main__")
-    except SystemExit as stop:
-        if stop.code:
-            failed.append(f"{text}: exit status {stop.code}")
-    except BaseException:
-        failed.append(f"{text}: {traceback.format_exc(limit=-2)}")
+                elif (words := shlex.split(text, comments=True))[1] == "train.py":
+                    train.main(words[2:])
+                else:
+                    sys.argv = words[2:]
+                    runpy.run_module(words[2], run_name="__main__")
+        except SystemExit as stop:
+            if stop.code:
+                failed[page].append(f"{text}: exit status {stop.code}")
+        except BaseException:
+            failed[page].append(f"{text}: {traceback.format_exc(limit=-2)}")
 print(json.dumps(failed))
 """
 
@@ -56,13 +58,18 @@ def snippets(path) -> list[tuple[str, str]]:
     return [(kind, text) for kind, text in found if kind == "python" or not needs_more.search(text)]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_what_a_page_prints_to_be_typed_works(path, tmp_path):
-    wanted = snippets(path)
-    assert wanted, f"{path.name} prints nothing to try"
-    environment = os.environ | {"COURSE_SMOKE": "1", "COURSE_RUNS": str(tmp_path), "MPLBACKEND": "Agg", "COURSE_DATA": "nowhere"}
-    ended = subprocess.run(
-        [sys.executable, "-c", RUNNER], cwd=ROOT, env=environment, input=json.dumps(wanted), capture_output=True, text=True
-    )
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """What failed on each page, by the page's name."""
+    wanted = {path.stem: snippets(path) for path in PAGES}
+    environment = os.environ | {"COURSE_SMOKE": "1", "MPLBACKEND": "Agg", "COURSE_DATA": "nowhere"}
+    command = [sys.executable, "-c", RUNNER, str(tmp_path_factory.mktemp("pages"))]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, input=json.dumps(wanted), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert json.loads(ended.stdout.splitlines()[-1]) == []
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_what_a_page_prints_to_be_typed_works(path, failed):
+    assert snippets(path), f"{path.name} prints nothing to try"
+    assert failed[path.stem] == []
