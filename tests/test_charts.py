@@ -1,5 +1,7 @@
 """Charts of spreads show every value that they were given."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,12 +48,26 @@ def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
     ]
     theirs = [Point("hollow", 700, 99.1, selected_on_test=True), Point("filled", 1900, 99.1)]
     size, time = plots.frontier(ours, theirs).axes
-    assert [text.get_text() for text in size.texts if text.get_text()] == ["small", "large"]
+    assert {text.get_text() for text in size.texts if text.get_text()} == {"small", "large"}
     assert [text.get_text() for text in time.texts if text.get_text()] == ["large"]
     hollow, filled = size.collections[:2]
     assert hollow.get_facecolor().size == 0 and filled.get_facecolor().size and hollow.get_offsets().tolist() == [[700, 99.1]]
-    boxes = [text.get_window_extent() for text in size.texts if text.get_text()]
-    assert not boxes[0].overlaps(boxes[1])
+
+
+def test_names_of_a_crowd_lie_apart_and_no_line_runs_through_one():
+    best = {4: 99.06, 18: 99.46, 225: 99.49, 320: 99.5, 470: 99.55, 1590: 99.56, 1700: 99.68}
+    beaten = {245: 99.3, 285: 99.28, 350: 99.3, 420: 99.21, 440: 99.32, 980: 99.1, 1030: 99.42}
+    ours = [Point(f"network_of_{time}_s", 1000, accuracy, 0.06, time) for time, accuracy in (best | beaten).items()]
+    axes = plots.frontier(ours, []).axes[1]
+    names = [text for text in axes.texts if text.get_text()]
+    lines = [text for text in axes.texts if not text.get_text()]
+    boxes = [name.get_window_extent() for name in names]
+    assert len(boxes) == len(best) and not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    for box, line in zip(boxes, lines, strict=True):
+        assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+        begin = axes.transData.transform(line.xy)
+        spots = [begin + np.array(line.xyann) * axes.figure.dpi / 72 * part for part in np.linspace(0, 1, 50)]
+        assert not any(other.contains(*spot) for other in boxes for spot in spots)
 
 
 def test_the_frontier_is_drawn_without_any_network_of_ours():

@@ -7,6 +7,7 @@ picture is readable on a dark page too.
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -269,18 +270,21 @@ def frontier(ours: list, theirs: list) -> Figure:
 
 
 def _name(axes: plt.Axes, wanted: list[tuple[str, float, float]], points: list) -> None:
-    """Write each (name, x, y) where it covers no point (in pixels) and no other name, as near as there is room, with a line to its own."""
-    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points]
-    places = [(right, far * side) for far in (14, 26, 40, 54) for side in (1, -1) for right in (0, -24, -48, 24, -72, 48)]
-    for name, x, y in wanted:
+    """Write each (name, x, y) where it covers no point (in pixels), no name and no line, as near as there is room, with a line to it."""
+    taken, names = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points], []
+    places = [(right, far * side) for far in (14, 26, 40, 54, 68) for side in (1, -1) for right in (0, -24, -48, 24, -72, 48, -96)]
+    for name, x, y in reversed(wanted):  # at the right end there is least room
         text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5, color=TEST)
         text.set_in_layout(False)
         for place in places:
             text.set_position(place)
+            end = place[0], place[1] - math.copysign(6, place[1])
             box = text.get_window_extent().padded(2)
+            line = axes.transData.transform((x, y)) + np.linspace(0, 1, 20)[:, None] * end * axes.figure.dpi / 72
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-            if inside and not any(box.overlaps(other) for other in taken):
+            covers = any(box.overlaps(other) for other in taken) or any(other.contains(*spot) for other in names for spot in line)
+            if inside and not covers:
                 break
-        taken.append(box)
-        end = place[0], place[1] - math.copysign(6, place[1])
+        names.append(box)
+        taken += [box, *(Bbox.from_extents(*spot, *spot).padded(1) for spot in line)]
         axes.annotate("", (x, y), end, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": TEST, "lw": 0.6})
