@@ -384,7 +384,7 @@ def test_the_sign_of_the_thinnest_direction_does_not_hang_on_rounding():
         torch.testing.assert_close(thinnest(covariance), torch.tensor([[0.0, 0.8, -0.6], [0.0, 0.8, -0.6], [0.0, 0.0, 1.0]]))
 
 
-@pytest.mark.parametrize("name", ["voxel_best", "voxel_more_digits"])
+@pytest.mark.parametrize("name", ["voxel_best", "voxel_more_digits", "voxel_frontier"])
 def test_rounding_moves_no_answer_to_a_body(name, mnist3d):
     """float64, one thread and grids scaled by 1 ± 1e-6 against float32 on all threads, over 500 bodies.
 
