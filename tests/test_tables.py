@@ -1,7 +1,7 @@
 """Tables say what the records say: computed here from synthetic runs whose numbers fit on paper."""
 
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 from types import SimpleNamespace
 
 import pytest
@@ -143,8 +143,22 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
 
 
+def test_the_frontier_has_each_network_on_images_with_its_spread_and_what_is_reported_of_it():
+    two_seeds()
+    publish(VOXELS, 0, [row(1, 999, 945)])
+    ours, theirs = tables.frontier()
+    assert [astuple(point) for point in ours] == [("tiny", 2674, 98.5, pytest.approx(0.5**0.5), 6.0, False)]
+    assert theirs == [tables.Point("tiny, reported", 2674, 98.5, selected_on_test=True)]
+
+
+def test_one_seed_alone_has_no_spread():
+    publish(TINY, 0, [row(1, 900, 950)])
+    assert tables.frontier()[0] == [tables.Point("tiny", 2674, 95.0, None, 6.0)]
+
+
 def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():
     listed = tables.list_experiments()
+    assert cells(listed, "experiment") == ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
     assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
     assert "tiny" not in tables.results() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
     assert cells(tables.compare([TINY]), "tiny")[1:] == ["0", "none", "none", "none"]
@@ -161,6 +175,7 @@ def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure(
     held = TINY.but(valid=1000)
     found = [result(held, seed, [row(1, 900, 940 + 10 * seed, "valid")], None) for seed in (0, 1)]
     text = tables.summary(found)
+    assert cells(text, "experiment")[1:7] == ["seed", "train %", "held out %", "test %", "best epoch", "seconds"]
     assert [cells(line, "tiny")[2:5] for line in text.splitlines() if line.startswith("| tiny")] == [
         ["90.00", "94.00", "closed"],
         ["90.00", "95.00", "closed"],
