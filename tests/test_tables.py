@@ -141,14 +141,23 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     found = cells(tables.family([TINY]), "tiny")
     parameters = models.count_parameters(models.build("tiny"))
     assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
+    publish(VOXELS, 0, [row(1, 999, 945)])
+    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == ["–", "**94.50** (1 seed)"]  # of which nobody reports anything
 
 
-def test_the_frontier_has_each_network_on_images_with_its_spread_and_what_is_reported_of_it():
+def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figure_of_others(monkeypatch):
     two_seeds()
     publish(VOXELS, 0, [row(1, 999, 945)])
+    claim = tables.Claim("somebody's", 1000, 99.1, False, "one run")
+    known = replace(tables.references(), field=[claim, replace(claim, selected_on_test=True)])
+    monkeypatch.setattr(tables, "references", lambda: known)
     ours, theirs = tables.frontier()
     assert [astuple(point) for point in ours] == [("tiny", 2674, 98.5, pytest.approx(0.5**0.5), 6.0, False)]
-    assert theirs == [tables.Point("tiny, reported", 2674, 98.5, selected_on_test=True)]
+    assert theirs == [
+        tables.Point("somebody's", 1000, 99.1, selected_on_test=False),
+        tables.Point("somebody's", 1000, 99.1, selected_on_test=True),
+        tables.Point("tiny, reported", 2674, 98.5, selected_on_test=True),
+    ]
 
 
 def test_one_seed_alone_has_no_spread():
@@ -183,6 +192,11 @@ def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure(
     assert text.endswith("tiny, held-out images: 94.50 ± 0.71 % (2 seeds)")
     text = tables.summary([result(TINY, 0, [row(1, 900, 940)], Score(0.1, 940, 1000))])
     assert cells(text, "tiny")[2:6] == ["90.00", "–", "94.00", "94.00 in epoch 1"] and "held-out images" not in text
+    assert cells(text, "tiny")[7] == "not kept"
+    publish(TINY, 0, [row(1, 900, 940)], root=records.own_root())
+    run = Run.of(TINY, 0, records.own_root())
+    found = cells(tables.summary([result(TINY, 0, [row(1, 900, 940)], Score(0.1, 940, 1000))]), "tiny")
+    assert found[7:] == [f"runs/saved_dict/{run.weights.name}", f"runs/logs/{run.log.parent.name}/seed0.csv"]
 
 
 def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> Facts:
@@ -201,6 +215,7 @@ def test_a_run_is_compared_with_the_published_ones_in_one_line():
     line = tables.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
     there = yours().environment
     assert f"other bits as its seed 0, with other threads 64 (there {there.threads}), torch 1.0 (there {there.torch});" in line
+    assert "tiny, seed 9: yours 98.50 %" in (line := tables.against_published(TINY, yours(seed=9))) and "as its seed 0, " in line
 
 
 @pytest.mark.parametrize(("correct", "within"), [(985, True), (958, True), (956, False), (1000, True)])
