@@ -13,7 +13,7 @@ import torch
 from tiny import FACTS, TRIAL
 
 from utils import CourseError, files, records
-from utils.records import COLUMNS, read_facts, read_log, write_log
+from utils.records import COLUMNS, read_facts, read_log, what_a_row_lacks, write_log
 from utils.trials import Trial
 
 
@@ -115,6 +115,15 @@ def test_a_log_comes_back_as_it_was_written(tmp_path):
     assert read_log(path) == [row(1), row(2)] and list(read_log(path)[0]) == [name for name in COLUMNS if "valid" not in name]
     write_log(path, [row(1, lr=1 / 3, train_loss=2 / 3, seconds=1.23456)])
     assert path.read_text().splitlines()[1] == "1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
+
+
+@pytest.mark.parametrize("part", ["test", "valid"])
+@pytest.mark.parametrize("correct", [0, 40])
+def test_nothing_right_and_everything_right_are_results(part, correct, tmp_path):
+    found = {key.replace("test", part): value for key, value in row(1, lr=0.0, train_correct=0, test_correct=correct).items()}
+    write_log(tmp_path / "seed0.csv", [found])
+    assert read_log(tmp_path / "seed0.csv") == [found]
+    assert what_a_row_lacks(found | {f"{part}_correct": 41}, 1).startswith("correct between 0 and total")
 
 
 GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds\n1,0.1,0.5,50,60,0.4,35,40,1.25\n"

@@ -226,19 +226,24 @@ def test_an_interrupted_run_on_other_data_is_not_continued(monkeypatch):
         (lambda content: content[: len(content) // 2], "is refused by the safe loader"),
         (lambda content: b"", "is refused by the safe loader"),
         (lambda content: files.to_bytes([1, 2]), "is no checkpoint of this course's present form"),
+        (lambda content: files.to_bytes({"weights": 1}), "is no checkpoint of this course's present form"),
         (lambda content: files.to_bytes({"begun": "{}", "training": {}}), "missing required field `name`"),
         (lambda content: files.to_bytes({"begun": "no JSON", "training": {}}), "JSON is malformed"),
+        (None, "can't be read"),
     ],
-    ids=["truncated", "empty", "other form", "other facts", "no JSON"],
+    ids=["truncated", "empty", "other form", "other parts", "other facts", "no JSON", "a folder"],
 )
 def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(damage, said, counted):
     interrupted()
     checkpoint = own().checkpoint
-    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
-    with pytest.raises(CourseError, match=f"{said}.*Delete runs/unfinished/{checkpoint.name} to start this run anew") as refusal:
+    content = checkpoint.read_bytes()
+    checkpoint.unlink()
+    checkpoint.write_bytes(damage(content)) if damage else checkpoint.mkdir()
+    name = f"runs/unfinished/{checkpoint.name}"
+    with pytest.raises(CourseError, match=f"^{name}.* {said}.*Delete {name} to start this run anew") as refusal:
         train()
     assert "\n" not in str(refusal.value) and len(counted) == 1
-    checkpoint.unlink()
+    checkpoint.unlink() if damage else checkpoint.rmdir()
     assert train().facts.continued == []
 
 
