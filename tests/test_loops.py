@@ -84,7 +84,7 @@ def test_a_run_whose_patience_is_at_an_end_is_over_also_when_it_is_continued(tol
     weights, history = trained(STOPPING, 20, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
     assert is_over(history, STOPPING) and not is_over(history[:2], STOPPING) and not is_over([], STOPPING)
     hasty = replace(STOPPING, patience=1)
-    assert is_over(history[:2], hasty) and not is_over(history[:1], hasty)
+    assert is_over(history[:2], hasty) and not is_over(history[:1], hasty) and not is_over([], hasty)
     again, rows = trained(STOPPING, 20, state=states[-1])  # nothing is evaluated again: there is nothing left to tell
     assert rows == history and equal(again, weights)
     forgotten, _ = trained(STOPPING, 20, state={**states[-1], "best": None})
