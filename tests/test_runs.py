@@ -256,10 +256,11 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_says_what_to_delete():
         train()
 
 
-def test_a_checkpoint_of_another_kind_of_device_is_continued():
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_checkpoint_of_another_kind_of_device_is_continued(device):
     interrupted()
     begun, state = records.read_checkpoint(own().checkpoint)
-    state |= {"device": "cuda", "numbers": torch.zeros(16, dtype=torch.uint8)}
+    state |= {"device": device, "numbers": torch.zeros(16, dtype=torch.uint8)}
     records.write_checkpoint(own().checkpoint, begun, state)
     assert [one.after_epoch for one in train().facts.continued] == [1]
 
