@@ -115,6 +115,7 @@ def test_a_log_comes_back_as_it_was_written(tmp_path):
     assert read_log(path) == [row(1), row(2)] and list(read_log(path)[0]) == [name for name in COLUMNS if "valid" not in name]
     write_log(path, [row(1, lr=1 / 3, train_loss=2 / 3, seconds=1.23456)])
     assert path.read_text().splitlines()[1] == "1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
+    assert b"\r" not in path.read_bytes()  # the same file on every system
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])
