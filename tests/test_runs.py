@@ -285,6 +285,7 @@ def test_a_finished_run_on_other_data_is_trained_again(counted, monkeypatch):
     monkeypatch.setattr(data, "load", lambda name: replace(digits, fingerprint="0" * 64))
     train()
     assert len(counted) == 2
+    assert [one.facts.data.fingerprint for one in records.own(TINY)] == ["0" * 64]  # whatever a reader trained on is shown
 
 
 def test_a_run_without_its_facts_is_not_finished(counted):
