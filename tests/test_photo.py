@@ -149,8 +149,8 @@ def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_
     agreeing = sum(map(int.__eq__, labels([photo.read(image) for image in photos]), expected))
     plain = sum(map(int.__eq__, labels([photo.plain(image) for image in photos]), expected))
     print(f"of 100 test digits, enlarged and moved: {agreeing} come back with their label, {plain} by a plain resize")
-    assert agreeing >= 99
-    assert plain < 50, "the negative control: if a plain resize did as well, this test would say nothing"
+    assert agreeing >= 97  # 99 were seen; a digit between two labels may fall to the other by another machine's rounding
+    assert plain < 70, "the negative control: if a plain resize did as well, this test would say nothing"
 
 
 def page_of_noise(seed=0, size=200):
