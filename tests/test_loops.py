@@ -305,7 +305,7 @@ def test_a_score_that_no_evaluation_can_give_is_refused(correct, total):
 
 @pytest.mark.parametrize(("loss", "correct"), [(0.1, 0), (0.0, 10)])
 def test_all_wrong_is_a_score_and_so_is_no_loss_at_all(loss, correct):
-    assert Score(loss, correct, 10) == Score(loss=loss, correct=correct, total=10)
+    assert Score(loss, correct, 10).percent == 10 * correct
 
 
 def test_a_row_is_described_as_the_reference_s_log():

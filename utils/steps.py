@@ -24,11 +24,9 @@ def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opti
 
     What its compiler is to leave alone torch wraps in a function that imports it, and keeps the method itself as `__wrapped__`.
     """
-    methods = inspect.getmembers(kind, lambda member: inspect.isfunction(member) and hasattr(member, "__wrapped__"))
-    plain = {name: inspect.unwrap(method) for name, method in methods}
-    if "step" in plain:
-        plain["step"] = torch.no_grad()(plain["step"])
-    return type(kind.__name__, (kind,), plain)
+    methods = inspect.getmembers(kind, inspect.isfunction)
+    plain = {name: inspect.unwrap(method) for name, method in methods if hasattr(method, "__wrapped__")}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
