@@ -68,6 +68,7 @@ class Recipe:
     shear: float = 0.0  # ± degrees
     elastic: float = 0.0  # standard deviation in pixels of a smooth random displacement
     fresh: bool = False  # voxels: draw each grid anew whenever it is used, from its digit (which the augmentation deforms before)
+    bfloat16: bool = False  # training multiplies numbers of 8 significant bits, where a device is built for it (steps.forward)
 
     def __post_init__(self):
         """Raise ValueError, naming the field, for a value or a combination that no run could use."""

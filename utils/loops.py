@@ -18,7 +18,7 @@ from utils import CourseError, ddp, graphs
 from utils.augment import augmentation, scaled
 from utils.data import Dataset, Split
 from utils.experiments import Recipe
-from utils.steps import cross_entropies, make_optimizer, make_scheduler
+from utils.steps import cross_entropies, forward, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -77,12 +77,12 @@ class Training:
         device = next(model.parameters()).device
         self.model = model
         self.recipe = recipe
-        self.wrapped = ddp.wrap(model)  # the same network, to call in training
+        self.wrapped = ddp.wrap(model)  # the same network, for training
+        self.forward = forward(self.wrapped, recipe, device)
         self.optimizer = make_optimizer(model, recipe)
         self.scheduler = make_scheduler(self.optimizer, recipe, math.ceil(recipe.drawn(images) / recipe.batch_size))
-        self.average = None
-        if recipe.average:
-            self.average = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+        averaging = swa_utils.get_ema_multi_avg_fn(recipe.average)
+        self.average = swa_utils.AveragedModel(model, multi_avg_fn=averaging, use_buffers=True) if recipe.average else None
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
         self.order = torch.Generator().manual_seed(seed)
         self.numbers = torch.Generator(device).manual_seed(seed)
@@ -266,7 +266,7 @@ def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
     batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
     targets = data.train.labels[rows[shard]]
     seen = normalise(batch, data.mean, data.std)
-    logits = training.wrapped(seen)
+    logits = training.forward(seen)
     plain, loss = cross_entropies(logits, targets, training.recipe.label_smoothing)
     if training.teacher:
         loss = loss.lerp(training.teacher.loss(seen, logits), training.recipe.distil)
