@@ -7,6 +7,7 @@ from tools import command  # isort: skip
 
 from pathlib import Path
 
+from tools import ensemble
 from utils import ROOT, CourseError, data, models, pretrained, records, tables
 from utils.experiments import EXPERIMENTS
 from utils.loops import Score, evaluate
@@ -39,6 +40,21 @@ def check(path: Path, loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
         good = facts.test and agrees(score, facts.test) and parts.keys() == facts.parts.keys()
         good = good and all(agrees(parts[part], facts.parts[part]) for part in parts)
         return said, found, "agrees" if good else "DISAGREES"
+    except CourseError as error:
+        return said, found, f"REFUSED: {error}"
+
+
+def check_ensemble(loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
+    """The same of the networks that answer together (tools.ensemble)."""
+    said = found = "–"
+    try:
+        test = ensemble.read().test
+        said = f"{test.correct}/{test.total}"
+        dataset = loaded["mnist"] = loaded.get("mnist") or data.load("mnist")
+        if dataset.name != "mnist" or not dataset.whole:
+            return said, found, "NOT EVALUATED: mnist is not at hand"
+        score = ensemble.tested(ensemble.read().votes, dataset.test)
+        return said, f"{score.correct}/{score.total}", "agrees" if agrees(score, test) else "DISAGREES"
     except CourseError as error:
         return said, found, f"REFUSED: {error}"
 
@@ -86,6 +102,8 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
     """A table of every state dict below `root`/saved_dict, one line for each further finding, and whether all is well."""
     paths, loaded = sorted((root / "saved_dict").glob("*.pth")), {}
     rows = [[path.name, *check(path, loaded)] for path in paths]
+    if root == ROOT and ensemble.PATH.exists():
+        rows.append([ensemble.PATH.name, *check_ensemble(loaded)])
     findings = strays(root)
     good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
     text = (

@@ -1,0 +1,106 @@
+"""Networks that answer together: who is in is decided on held-out images, by twins that never saw them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import dataset
+
+from tools import ensemble, verify
+from utils import CourseError, data, files, records
+from utils.experiments import EXPERIMENTS
+from utils.loops import Score
+from utils.records import Run
+
+LABELS = torch.zeros(6, dtype=torch.int64)
+
+
+def answers(*right: float) -> torch.Tensor:
+    """Probabilities (N, 10) of a network that gives the label 0 these, and the label 1 the rest."""
+    one = torch.zeros(len(right), 10, dtype=torch.float64)
+    one[:, 0], one[:, 1] = torch.tensor(right).double(), 1 - torch.tensor(right).double()
+    return one
+
+
+def test_who_helps_is_chosen_and_who_does_not_is_left_out():
+    found = {
+        "good": answers(0.9, 0.9, 0.9, 0.9, 0.45, 0.45),
+        "better alone": answers(0.9, 0.9, 0.9, 0.9, 0.9, 0.1),
+        "helper": answers(0.6, 0.6, 0.6, 0.2, 0.4, 0.95),
+    }
+    votes = ensemble.choose(found, LABELS)
+    assert votes == {"better alone": 1, "helper": 1}
+    assert ensemble.score(ensemble.together(found, votes), LABELS).correct == 6
+
+
+def test_votes_are_weights_and_no_more_than_it_takes():
+    found = {"sure": answers(*[0.8] * 5, 0.3), "doubtful": answers(*[0.1] * 5, 0.95)}
+    assert ensemble.score(ensemble.together(found, {"sure": 1, "doubtful": 1}), LABELS).correct == 1
+    assert ensemble.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
+    assert ensemble.score(ensemble.together(found, {"sure": 2, "doubtful": 1}), LABELS).correct == 6
+    assert ensemble.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
+
+
+def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
+    mean = ensemble.together({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
+    torch.testing.assert_close(mean, answers(0.625), rtol=1e-15, atol=0)  # exact numbers, a sum and a division
+    found = ensemble.score(mean, LABELS[:1])
+    assert (found.correct, found.total) == (1, 1) and found.loss == pytest.approx(0.47000362924573563, rel=1e-12)  # -ln 0.625
+
+
+def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "own_root", lambda: tmp_path)
+    with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
+        ensemble.twins()
+    experiment = EXPERIMENTS["frontier_99"]
+    for other in (experiment, experiment.but(valid=10_000, epochs=3), EXPERIMENTS["voxel_best"].but(valid=10_000)):
+        files.write(Run.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
+    with pytest.raises(CourseError, match="no published network has a twin"):
+        ensemble.twins()
+    twin = Run.of(experiment.but(valid=10_000), 0, tmp_path).weights
+    files.write(twin, b"weights")
+    assert ensemble.twins() == {"frontier_99": twin}
+
+
+def test_nothing_is_chosen_or_tested_on_other_images(monkeypatch):
+    monkeypatch.setattr(data, "load", lambda name: replace(dataset(), name="digits"))
+    with pytest.raises(CourseError, match="the whole of MNIST"):
+        ensemble.make()
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """Writes what an ensemble of two published networks is said to reach."""
+    monkeypatch.setattr(ensemble, "PATH", tmp_path / "ensemble.json")
+    published = records.published(EXPERIMENTS["frontier_99"])[0].facts
+
+    def write(test: Score, **votes: int):
+        made = ensemble.Ensemble(votes, {"frontier_99": test}, test, test, published.environment, published.code, published.finished)
+        files.write_json(ensemble.PATH, made)
+        assert ensemble.read() == made
+        return made
+
+    return write
+
+
+def test_verify_tests_the_recorded_ensemble_again(recorded, mnist, monkeypatch):
+    real = data.load("mnist")
+    truly = ensemble.tested({"base": 1, "mnist_ultrasmall": 2}, real.test)
+    recorded(truly, base=1, mnist_ultrasmall=2)
+    assert verify.check_ensemble({"mnist": real})[2] == "agrees"
+    recorded(replace(truly, correct=truly.correct - 5), base=1, mnist_ultrasmall=2)
+    assert verify.check_ensemble({"mnist": real})[2] == "DISAGREES"
+
+
+def test_an_ensemble_that_can_t_be_tested_is_refused_in_one_line(recorded):
+    recorded(Score(0.1, 9_900, 10_000), frontier_98=1)
+    images = dataset()
+    assert verify.check_ensemble({"mnist": replace(images, name="mnist")})[2].startswith("REFUSED: no experiment is called frontier_98")
+    assert verify.check_ensemble({"mnist": replace(images, name="digits")})[2] == "NOT EVALUATED: mnist is not at hand"
+    files.write(ensemble.PATH, b"{}")
+    assert verify.check_ensemble({})[2].startswith("REFUSED: ")
+
+
+def test_a_table_names_every_candidate(recorded):
+    lines = ensemble.section(recorded(Score(0.1, 9_900, 10_000), frontier_99=3)).splitlines()
+    assert lines[0].split("|")[1].strip() == "network" and "frontier_99 |     3 " in lines[2] and "**99.00**" in lines[3]
