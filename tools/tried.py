@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tools.work import BN, CPU, MEASURED, SPRINT, Row, Side, network
+from tools.work import BEST, BN, CPU, MEASURED, SPRINT, Row, Side, network
 from utils import cpu, models
 from utils.data import Dataset
 from utils.loops import fit, normalise
@@ -76,6 +76,13 @@ def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
 
     every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
     return hundred(data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values()))
+
+
+def fifty_batches(data: Dataset, bfloat16: bool) -> MEASURED:
+    """The last 50 batches of 100 of frontier_best, with all that its training does."""
+    recipe = replace(BEST, bfloat16=bfloat16, images=50 * BEST.batch_size, epochs=2)
+    history = fit(network(recipe), replace(data, test=data.test[: BEST.batch_size]), recipe, echo=False)
+    return {"seconds": history[-1]["seconds"]}
 
 
 def tried(work: Callable[[Dataset], MEASURED]) -> Side:
@@ -152,6 +159,12 @@ TRIED = {
             "float32": tried(one_network),
             "bfloat16 autocast": tried(lambda data: one_network(data, bf16=True)),
             "torch.compile": tried(lambda data: one_network(data, torch.compile)),
+        }
+    ),
+    "50 batches of frontier_best": Row(
+        {
+            "bfloat16": tried(lambda data: fifty_batches(data, bfloat16=True)),
+            "float32": tried(lambda data: fifty_batches(data, bfloat16=False)),
         }
     ),
     "100 batches of bn_augmentation, five seeds": Row(

@@ -22,7 +22,8 @@ from utils.experiments import EXPERIMENTS, Recipe
 from utils.loops import Training, evaluate, fit, normalise, train_epoch
 
 CPU = torch.device("cpu")
-BN, SPRINT, SPRINT_994, VOXELS = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "voxel_reference"))
+BN, SPRINT, SPRINT_994, BEST = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best"))
+VOXELS = EXPERIMENTS["voxel_reference"].recipe
 TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `make train` sets, and the usual way does not
 USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # OpenMP's own defaults, which utils may change
 MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work says of itself: epochs, accuracy, rows
