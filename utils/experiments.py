@@ -506,6 +506,13 @@ FRONTIER_BEST = Experiment(
     notebook="11_frontier",
     search=FRONTIER_100K.search | {"model": ("residual(width=64)", "unpadded")},
 )
+MNIST_SMALL_LONG = Experiment(
+    "mnist_small_long",
+    replace(FRONTIER_99_4.recipe, model="mnist_small"),
+    teaches="mnist_small without its reference's limit of 19 epochs",
+    notebook="11_frontier",
+    seeds=3,
+)
 VOXEL_FRONTIER = Experiment(
     "voxel_frontier",
     replace(VOXEL_BEST.recipe, epochs=72, batch_size=64, lr=2e-3, average=0.998, elastic=0.4),
