@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import NETWORKS, RECIPE, TINY, dataset
 
-from utils import CourseError, data, distil, experiments, loops, models, plans, steps, tables, voxels
+from utils import CourseError, cpu, data, distil, experiments, loops, models, plans, tables, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.loops import Score
 
@@ -72,7 +72,7 @@ def small(monkeypatch):
     networks = {**NETWORKS, "other": lambda dropout: NETWORKS["tiny"](dropout).append(torch.nn.Linear(10, 10))}
     monkeypatch.setattr(models, "MODELS", models.MODELS | networks)
     monkeypatch.setattr(data, "load", lambda name: known()[name])
-    monkeypatch.setattr(steps, "has_bfloat16", lambda device: True)  # every device can, slowly where it is not built for it
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: True)  # every device can, slowly where it is not built for it
     return monkeypatch
 
 

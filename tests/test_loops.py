@@ -11,7 +11,7 @@ from tiny import RECIPE, dataset, tiny
 from torch import nn
 from torch.nn import functional as F
 
-from utils import CourseError, ddp, loops, steps
+from utils import CourseError, cpu, ddp, facts, loops, steps
 from utils.data import Split
 from utils.experiments import Recipe
 from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept
@@ -273,7 +273,7 @@ def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit(smoothing):
 
 @pytest.mark.parametrize("device_has_it", [True, False])
 def test_bfloat16_is_for_what_the_network_multiplies_and_where_the_device_has_it(device_has_it, monkeypatch):
-    monkeypatch.setattr(steps, "has_bfloat16", lambda device: device_has_it)
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: device_has_it)
     torch.manual_seed(0)
     network, images = tiny(), torch.randn(64, 1, 28, 28)
     logits = steps.forward(network, replace(RECIPE, bfloat16=True), images.device)(images)
@@ -286,6 +286,13 @@ def test_bfloat16_is_for_what_the_network_multiplies_and_where_the_device_has_it
     assert {p.grad.dtype for p in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_says_where_it_did_not_get_the_bfloat16_that_it_wants(wanted, there, monkeypatch):
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: there)
+    assert facts.environment(torch.device("cpu"), 1, wanted).no_bfloat16 is (wanted and not there)
+
+
 def test_float32_is_the_network_itself():
     network = tiny()
     assert steps.forward(network, RECIPE, torch.device("cpu")) is network
@@ -296,12 +303,12 @@ def test_float32_is_the_network_itself():
 def test_bfloat16_is_used_where_it_is_in_hardware_and_not_where_it_is_emulated(kind, built_for_it, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: built_for_it, raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or built_for_it)
-    assert steps.has_bfloat16(torch.device(kind)) is built_for_it
+    assert cpu.has_bfloat16(torch.device(kind)) is built_for_it
 
 
 def test_a_device_of_which_nothing_is_known_computes_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)  # torch's own question, which it may rename
-    assert not any(steps.has_bfloat16(torch.device(kind)) for kind in ("cpu", "mps", "meta"))
+    assert not any(cpu.has_bfloat16(torch.device(kind)) for kind in ("cpu", "mps", "meta"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():

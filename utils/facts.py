@@ -4,7 +4,7 @@ import hashlib
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils import ROOT
+from utils import ROOT, cpu
 
 # the modules that a training runs through; the others can change in mid-run without a bit of the result changing
 DECIDING = ("models", "layers", "voxels", "augment", "data", "loops", "steps", "graphs", "distil", "ddp", "cpu")
@@ -20,7 +20,8 @@ DECIDING = ("models", "layers", "voxels", "augment", "data", "loops", "steps", "
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a run ran. threads: of one process; processes: that trained together."""
+    """Where a run ran. threads: of one process; processes: that trained together; no_bfloat16: the recipe wants it, but the
+    device is not built for it, so that it was float32."""
 
     device: str
     threads: int
@@ -29,6 +30,7 @@ class Environment:
     python: str
     torch: str
     numpy: str
+    no_bfloat16: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
         if min(self.threads, self.processes) < 1:
@@ -56,8 +58,8 @@ class Continued:
             raise ValueError(f"after_epoch = {self.after_epoch}: expected 1 or more")
 
 
-def environment(device: torch.device, processes: int = 1) -> Environment:
-    """This process's environment, training on `device`."""
+def environment(device: torch.device, processes: int = 1, wants_bfloat16: bool = False) -> Environment:
+    """This process's environment, training on `device`, in so many processes, by a recipe that wants bfloat16 or does not."""
     return Environment(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {processor()}",
         threads=torch.get_num_threads(),
@@ -66,6 +68,7 @@ def environment(device: torch.device, processes: int = 1) -> Environment:
         python=platform.python_version(),
         torch=str(torch.__version__),
         numpy=np.__version__,
+        no_bfloat16=wants_bfloat16 and not cpu.has_bfloat16(device),
     )
 
 

@@ -87,7 +87,7 @@ def decide(plan: Plan, data: Dataset) -> Decision:
         recipe=plan.experiment.recipe,
         data=DataFacts.of(data),
         normalisation=Normalisation(data.mean, data.std),
-        environment=facts.environment(plan.device, ddp.world_size()),
+        environment=facts.environment(plan.device, ddp.world_size(), plan.experiment.recipe.bfloat16),
         code=facts.code(),
         started=facts.now(),
         continued=[],

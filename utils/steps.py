@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
+from utils import cpu
 from utils.experiments import Recipe
 
 
@@ -19,24 +20,17 @@ def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[
     return plain, (1 - smoothing) * plain - log_p.sum(1).mean() * (smoothing / logits.shape[1]) if smoothing else plain
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device is built to multiply numbers of torch.bfloat16; elsewhere they would be slower than float32, not faster."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-
-
 def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network as training calls it: (N, C, ...) float32 → its float32 logits. With recipe.bfloat16 its convolutions and linear layers
     multiply in torch.bfloat16, of float32's range and 8 significant bits, where the device has it; the weights stay float32."""
-    if not (recipe.bfloat16 and has_bfloat16(device)):
+    if not (recipe.bfloat16 and cpu.has_bfloat16(device)):
         return network
 
-    def short(seen: Tensor) -> Tensor:
+    def autocast(seen: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph could not hold the cache
             return network(seen).float()
 
-    return short
+    return autocast
 
 
 @cache
