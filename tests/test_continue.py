@@ -19,7 +19,7 @@ KINDS = {  # and the random states that decide the weights: of the order, of the
     "averaged": (PLAIN.but(average=0.9), {"order"}),
     "augmented": (PLAIN.but(rotate=10.0, shift=2.0, scale=0.1, shear=5.0), {"order", "numbers"}),
     "part of the images": (PLAIN.but(images=700), {"order"}),
-    "elastic": (PLAIN.but(elastic=1.0), {"order", "numbers"}),
+    "elastic, other pens, holes": (PLAIN.but(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
     "dropout": (PLAIN.but(dropout=0.3), {"order", "processes"}),
     "dropout and augmentation": (TINY, {"order", "numbers", "processes"}),
     "plateau, early stopping": (PLAIN.but(valid=200, patience=3, schedule="plateau", epochs=4, keep="loss"), {"order"}),

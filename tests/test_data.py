@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from utils import CourseError, data, files
-from utils.augment import _pixels, affine, augmentation, elastic
+from utils.augment import _pixels, affine, augmentation, elastic, erased, stroked
 from utils.experiments import Recipe
 
 
@@ -196,7 +196,31 @@ def test_elastic_moves_pixels_smoothly_by_what_it_says():
     assert (moved[..., 1:] - moved[..., :-1]).std() < 0.5  # neighbours move together: knots are seven pixels apart
 
 
-DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=0.5)
+def test_strokes_become_as_much_wider_or_thinner_as_it_says():
+    bars = torch.zeros(1, 1, 28, 28)
+    bars[..., 10:15] = 1  # five pixels wide
+    assert stroked(bars, torch.Generator(), 0.0) is bars
+    widths = stroked(bars.expand(500, 1, 28, 28), torch.Generator().manual_seed(0), 0.5)[:, 0, 14].sum(1)
+    # up to a half of the way to seven or to three pixels, uniformly
+    assert widths.max() == pytest.approx(6, abs=0.02) and widths.min() == pytest.approx(4, abs=0.02)
+    assert widths.mean() == pytest.approx(5, abs=0.1) and widths.std() == pytest.approx(1 / 3**0.5, abs=0.05)
+    whole = stroked(torch.rand(100, 1, 28, 28), torch.Generator().manual_seed(0), 1.0)
+    assert whole.min() >= 0 and whole.max() <= 1  # also at the edges, around which there is nothing
+
+
+def test_a_square_of_its_side_is_blackened_anywhere():
+    white = torch.ones(2000, 1, 28, 28)
+    assert erased(white, torch.Generator(), 0.0) is white
+    holes = 1 - erased(white, torch.Generator().manual_seed(0), 6.0)
+    assert white.min() == 1  # the images that it is given stay
+    rows, columns = holes.amax(3).sum(2).flatten(), holes.amax(2).sum(2).flatten()
+    assert torch.equal(holes.sum((1, 2, 3)), rows * columns)  # one rectangle: a square, unless the image's edge cuts it
+    assert rows.max() == columns.max() == 6 and (rows[columns == 6] == 6).float().mean() > 0.7 and rows.min() >= 3
+    covered = holes.mean((0, 1))
+    assert covered[10:18, 10:18].mean() == pytest.approx(36 / 28**2, rel=0.15)  # of 2,000 squares some 90 lie on each pixel
+
+
+DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=0.5, stroke=0.5, erase=6.0)
 
 
 @pytest.mark.parametrize("processes", [2, 3])

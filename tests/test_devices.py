@@ -69,7 +69,7 @@ def test_a_batch_its_network_its_loss_and_a_prediction_stay_on_the_gpu(entry, fa
 def test_images_are_deformed_on_the_gpu(fake):
     def deformed(device):
         one = augment.affine(torch.empty(4, 1, 28, 28, device=CUDA), None, 10.0, 1.0, 0.1, 5.0)
-        return augment.elastic(one.to(device), None, 1.0)
+        return augment.erased(augment.stroked(augment.elastic(one.to(device), None, 1.0), None, 0.5), None, 6.0)
 
     assert deformed(CUDA).device == CUDA and deformed(CUDA).shape == (4, 1, 28, 28)
 

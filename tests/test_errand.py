@@ -74,7 +74,7 @@ def scratch(tmp_path_factory):
     insert(root / "utils" / "augment.py", "@lru_cache\ndef _pixels(", AUGMENTATION)
     insert(
         root / "utils" / "augment.py",
-        "        return elastic(",
+        "        return erased(",
         "        images = dim(images, generator, recipe.dim, shard=shard, whole=whole)\n",
     )
     notebook = nbformat.read(root / "notebooks" / "01_base.ipynb", as_version=4)

@@ -47,6 +47,8 @@ CASES = {
     "scale": ({}, 0.3),
     "shear": ({}, 9.0),
     "elastic": ({}, 1.0),
+    "stroke": ({}, 0.5),
+    "erase": ({}, 6.0),
     "fresh": (VOXELS, True),
     "bfloat16": ({}, True),
 }
@@ -138,6 +140,8 @@ NAN = float("nan")
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
         ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
         ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, for only digits drawn anew can be deformed"),
+        ({"data": "mnist3d", "rotate": 0.0, "stroke": 0.5}, "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0"),
+        ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "data = 'mnist3d' with stroke = 0, erase = 6: expected 0"),
         ({"data": "mnist3d", "rotate": 0.0, "elastic": 1.0}, "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh"),
         ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
         ({"scale": 1.0}, "scale = 1.0: expected 0 to 0.99"),

@@ -29,6 +29,8 @@ RANGES = {  # field → lowest and highest value that a run could use
     "scale": (0, 0.99),
     "shear": (0, 89),
     "elastic": (0, 28),
+    "stroke": (0, 1),
+    "erase": (0, 28),
 }
 
 
@@ -68,6 +70,8 @@ class Recipe:
     shear: float = 0.0  # ± degrees
     elastic: float = 0.0  # standard deviation in pixels of a smooth random displacement
     fresh: bool = False  # voxels: draw each grid anew whenever it is used, from its digit (which the augmentation deforms before)
+    stroke: float = 0.0  # images: up to so far towards a pen that is two pixels wider, or thinner, drawn uniformly per image
+    erase: float = 0.0  # images: side in pixels of a square that is blackened, anywhere in each image
     bfloat16: bool = False  # training multiplies numbers of 8 significant bits, where a device is built for it (steps.forward)
 
     def __post_init__(self):
@@ -119,6 +123,10 @@ class Recipe:
             (
                 self.kind == "voxels" and not self.fresh and deformed,
                 f"data = {self.data!r} with rotate, scale, shear or elastic: expected fresh, for only digits drawn anew can be deformed",
+            ),
+            (
+                self.kind == "voxels" and (self.stroke or self.erase),
+                f"data = {self.data!r} with stroke = {self.stroke:g}, erase = {self.erase:g}: expected 0, they are for images",
             ),
             (
                 self.kind == "voxels" and self.valid % 2,
