@@ -9,7 +9,7 @@ from test_loops import PLAIN, begin, equal
 from tiny import dataset
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from utils import augment, graphs, models
+from utils import augment, bodies, graphs, models
 from utils.data import Split
 from utils.experiments import EXPERIMENTS, Recipe
 from utils.loops import Training, fit, normalise, predict, train_epoch
@@ -21,7 +21,7 @@ CUDA = torch.device("cuda", 0)
 @pytest.fixture
 def fake():
     """Fake CUDA tensors; what was cached of them is forgotten afterwards."""
-    cached = augment._pixels, augment._pixel, augment._shapes
+    cached = augment._pixels, augment._pixel, bodies._shapes
     for function in cached:
         function.cache_clear()
     with FakeTensorMode() as mode, torch.no_grad():  # going backward would need a GPU

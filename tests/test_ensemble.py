@@ -84,8 +84,7 @@ def recorded(tmp_path, monkeypatch):
 
 
 def test_verify_tests_the_recorded_ensemble_again(recorded, mnist, monkeypatch):
-    real = data.load("mnist")
-    real = replace(real, test=real.test[:1000])
+    real = replace(mnist, test=mnist.test[:1000])
     truly = ensemble.tested({"base": 1, "mnist_ultrasmall": 2}, real.test)
     recorded(truly, base=1, mnist_ultrasmall=2)
     assert verify.check_ensemble({"mnist": real})[2] == "agrees"

@@ -99,7 +99,11 @@ def test_every_log_belongs_to_an_experiment():
 def test_verify_checks_every_state_dict(monkeypatch):
     checked = []
     monkeypatch.setattr(verify, "check", lambda path, loaded: checked.append(path) or ("", "", "agrees"))
+    monkeypatch.setattr(verify, "check_ensemble", lambda loaded: ("", "", "agrees"))
     assert verify.verify()[1] and checked == WEIGHTS
+    monkeypatch.setattr(verify, "check_ensemble", lambda loaded: ("", "", "DISAGREES"))
+    assert not verify.verify()[1]
+    monkeypatch.setattr(verify, "check_ensemble", lambda loaded: ("", "", "agrees"))
     monkeypatch.setattr(verify, "check", lambda path, loaded: ("", "", "DISAGREES" if path == WEIGHTS[3] else "agrees"))
     assert not verify.verify()[1]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tools import baseline
-from utils import ROOT, CourseError, augment, data, voxels
+from utils import ROOT, CourseError, augment, bodies, data, voxels
 from utils.experiments import Recipe
 from utils.loops import Training, train_epoch
 
@@ -58,7 +58,7 @@ def test_rotated_rows_match_in_distribution(test_half):
 def test_fresh_copies_follow_the_same_law(test_half, mnist):
     images = mnist.test.images[:256, 0]
     random = torch.Generator().manual_seed(0)
-    drawn = torch.cat([augment.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
+    drawn = torch.cat([bodies.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
     rows = test_half[0][1::2][:256]
     assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
     assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
@@ -66,7 +66,7 @@ def test_fresh_copies_follow_the_same_law(test_half, mnist):
 
 def test_a_drawn_grid_that_is_not_turned_is_the_upright_one():
     images = torch.from_numpy(FALLBACK)
-    drawn = augment.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator()).view(12, -1).numpy()
+    drawn = bodies.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator()).view(12, -1).numpy()
     upright = voxels.pairs(FALLBACK, (0,))[::2]
     # a point on a boundary of two voxels may fall to the other side in float32
     assert np.abs(drawn - upright).mean() < 0.02 and np.corrcoef(drawn.ravel(), upright.ravel())[0, 1] > 0.97
@@ -75,25 +75,25 @@ def test_a_drawn_grid_that_is_not_turned_is_the_upright_one():
 def test_middle_spread_and_extent_of_a_body_follow_from_its_pixels():
     """As they are of all its points; 1e-5: some twenty float32 operations of 6e-8 each, after sums that are exact."""
     images, n = torch.from_numpy(FALLBACK), len(FALLBACK)
-    parts = augment._parts(images)
-    mean, covariance = augment._moments(parts, n)
-    upright = augment._upright_then(torch.zeros(n, 3)).mT / augment._extent(parts[0], torch.eye(3).expand(n, 3, 3))
+    parts = bodies._parts(images)
+    mean, covariance = bodies._moments(parts, n)
+    upright = bodies._upright_then(torch.zeros(n, 3)).mT / bodies._extent(parts[0], torch.eye(3).expand(n, 3, 3))
     expected = np.stack([np.cov(voxels.cloud(image).T, bias=True) for image in FALLBACK])
     torch.testing.assert_close(upright @ covariance @ upright.mT, torch.from_numpy(expected).float(), rtol=1e-5, atol=1e-6)
-    plane = augment._in_plane(n, torch.Generator().manual_seed(0), rotate=30, scale=0.3, shear=30)
+    plane = bodies._in_plane(n, torch.Generator().manual_seed(0), rotate=30, scale=0.3, shear=30)
     none = torch.zeros(n, 3, 1)
-    clouds = [augment._cloud(part, plane, none, none, None) for part in parts]
+    clouds = [bodies._cloud(part, plane, none, none, None) for part in parts]
     for k in range(n):
         points = torch.cat([cloud[part.digit == k].mT.flatten(0, 1) for cloud, part in zip(clouds, parts, strict=True)]).double()
         torch.testing.assert_close(plane[k] @ mean[k], points.mean(0)[:, None].float(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            augment._extent(parts[0], plane)[k].item(), (points.amax(0) - points.amin(0)).max().item(), rtol=1e-5, atol=0.0
+            bodies._extent(parts[0], plane)[k].item(), (points.amax(0) - points.amin(0)).max().item(), rtol=1e-5, atol=0.0
         )
 
 
 @pytest.mark.parametrize("deform", [{"rotate": 40}, {"scale": 0.4}, {"shear": 40}], ids=str)
 def test_a_digit_is_deformed_in_its_plane(deform):
-    matrices = augment._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
+    matrices = bodies._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
     assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()  # the depth stays
     plane = matrices[:, :2, :2]
     if "rotate" in deform:
@@ -108,7 +108,7 @@ def test_a_digit_is_deformed_in_its_plane(deform):
         assert (plane[:, 1, 0] == 0).all() and plane[:, 0, 1].max() > 0.7
     images = torch.from_numpy(FALLBACK)
     one, other = (
-        augment.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform)
+        bodies.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform)
     )
     assert (one != other).flatten(1).any(1).all()
 
@@ -125,7 +125,7 @@ def test_rotation_matrices_turn_and_nothing_else():
     matrix = voxels.rotation(10, 20, 30)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1)
-    batch = augment._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
+    batch = bodies._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
     np.testing.assert_allclose(voxels._about_y(90) @ matrix, batch, atol=1e-6)
 
 

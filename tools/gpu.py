@@ -7,7 +7,7 @@ import torch
 
 from tools import baseline, work
 from tools.work import BN, MEASURED, SPRINT, SPRINT_994, VOXELS, Row, Side
-from utils.augment import fresh_grids
+from utils.bodies import fresh_grids
 from utils.data import Dataset
 from utils.experiments import Recipe
 from utils.loops import Training, train_epoch

@@ -15,7 +15,7 @@ import torch
 from utils import ROOT, cpu
 
 # the modules that a training runs through; the others can change in mid-run without a bit of the result changing
-DECIDING = ("models", "layers", "voxels", "augment", "data", "loops", "steps", "graphs", "distil", "ddp", "cpu")
+DECIDING = ("models", "layers", "voxels", "bodies", "augment", "data", "loops", "steps", "graphs", "distil", "ddp", "cpu")
 
 
 @dataclass(frozen=True)

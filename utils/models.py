@@ -404,7 +404,7 @@ def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 
     """
     widths = [1] + [width + step * number for number in range(depth)]
     return nn.Sequential(
-        *[nn.Sequential(*_plain(*sizes, padding=0)) for sizes in pairwise(widths)],  # 16×26×26  RF 3 to 88×8×8  RF 21
+        nn.Sequential(*[layer for sizes in pairwise(widths) for layer in _plain(*sizes, padding=0)]),  # 88×8×8  RF 21
         nn.Flatten(),  # 5632
         nn.Dropout(dropout),
         nn.Linear(widths[-1] * (28 - 2 * depth) ** 2, 10),
