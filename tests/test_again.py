@@ -53,8 +53,6 @@ def test_what_is_no_longer_published_does_not_count(recorded):
 
 @pytest.mark.parametrize("name, why", [("sprnt", "no experiment is called 'sprnt'"), ("teacher", "is not published")])
 def test_what_cannot_be_compared_is_one_line(name, why):
-    if name in EXPERIMENTS and records.published(EXPERIMENTS[name]):
-        pytest.skip(f"{name} is published")
     with pytest.raises(CourseError, match=why):
         again.main([name])
 

@@ -48,13 +48,13 @@ def check_ensemble(loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
     """The same of the networks that answer together (tools.ensemble)."""
     said = found = "–"
     try:
-        test = ensemble.read().test
-        said = f"{test.correct}/{test.total}"
+        recorded = ensemble.read()
+        said = f"{recorded.test.correct}/{recorded.test.total}"
         dataset = loaded["mnist"] = loaded.get("mnist") or data.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
             return said, found, "NOT EVALUATED: mnist is not at hand"
-        score = ensemble.tested(ensemble.read().votes, dataset.test)
-        return said, f"{score.correct}/{score.total}", "agrees" if agrees(score, test) else "DISAGREES"
+        score = ensemble.tested(recorded.votes, dataset.test)
+        return said, f"{score.correct}/{score.total}", "agrees" if agrees(score, recorded.test) else "DISAGREES"
     except CourseError as error:
         return said, found, f"REFUSED: {error}"
 
