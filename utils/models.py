@@ -367,9 +367,9 @@ def recurrent(dropout: float = 0.0, width: int = 16, times: int = 3, kernel: int
     )
 
 
-def _plain(into: int, out: int, padding: int = 1) -> list[nn.Module]:
-    """3×3 convolution, batch norm, ReLU."""
-    return [nn.Conv2d(into, out, 3, padding=padding, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+def _plain(into: int, out: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
+    """Convolution, batch norm, ReLU."""
+    return [nn.Conv2d(into, out, kernel, padding=padding, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
 def residual(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.Sequential:
@@ -396,18 +396,18 @@ def residual(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.
     )
 
 
-def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 10) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 309,802 parameters: no padding, stride or pool, each convolution takes a pixel off every edge.
+def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 10, kernel: int = 3) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 309,802 parameters: no padding, stride or pool, each convolution takes a rim off its maps.
 
     width: maps of the first; step: how many more each further one has. After An et al. 2020, "An ensemble of simple convolutional neural
-    network models for MNIST digit recognition", where the first has 32 and each further one 16 more.
+    network models for MNIST digit recognition", whose networks have kernels of 3 (32 maps, 16 more each), 5 (32, 32 more) and 7.
     """
     widths = [1] + [width + step * number for number in range(depth)]
     return nn.Sequential(
-        nn.Sequential(*[layer for sizes in pairwise(widths) for layer in _plain(*sizes, padding=0)]),  # 88×8×8  RF 21
+        nn.Sequential(*[layer for sizes in pairwise(widths) for layer in _plain(*sizes, kernel, padding=0)]),  # 88×8×8  RF 21
         nn.Flatten(),  # 5632
         nn.Dropout(dropout),
-        nn.Linear(widths[-1] * (28 - 2 * depth) ** 2, 10),
+        nn.Linear(widths[-1] * (28 - (kernel - 1) * depth) ** 2, 10),
     )
 
 
