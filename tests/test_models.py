@@ -333,6 +333,8 @@ def test_a_network_that_is_not_there_is_one_line(model, message):
 
 def test_arguments_reach_the_network():
     assert models.build("separable(width=16)")[-1].in_features == 16
+    wide = models.build("unpadded(width=4,step=2,depth=5,kernel=5)")
+    assert (wide[-1].in_features, models.receptive_field(wide)) == (12 * 8 * 8, 21)
     assert models.build("separable( width = 16 )", dropout=0.3)[-2].p == 0.3
 
 
