@@ -512,11 +512,19 @@ FRONTIER_100K = Experiment(
 )
 FRONTIER_BEST = Experiment(
     "frontier_best",
-    replace(FRONTIER_100K.recipe, model="unpadded", bfloat16=True, rotate=18.0, shift=3.0, scale=0.16, shear=12.0),
+    replace(
+        FRONTIER_100K.recipe,
+        model="unpadded(width=32, step=32, depth=5, kernel=5)",
+        epochs=40,
+        bfloat16=True,
+        rotate=18.0,
+        shift=3.0,
+        scale=0.16,
+        shear=12.0,
+    ),
     teaches="the best single network that one core trains in an evening: full resolution to the end, multiplied in 16 bits",
     notebook="11_frontier",
-    weights=False,  # until its recipe is final: it is no better than frontier_100k
-    search=FRONTIER_100K.search | {"model": ("residual(width=64)", "residual(width=48)", "unpadded")},
+    search=FRONTIER_100K.search | {"model": ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")},
 )
 MNIST_SMALL_LONG = Experiment(
     "mnist_small_long",
