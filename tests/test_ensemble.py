@@ -104,3 +104,9 @@ def test_an_ensemble_that_can_t_be_tested_is_refused_in_one_line(recorded):
 def test_a_table_names_every_candidate(recorded):
     lines = ensemble.section(recorded(Score(0.1, 9_900, 10_000), frontier_99=3)).splitlines()
     assert lines[0].split("|")[1].strip() == "network" and "frontier_99 |     3 " in lines[2] and "**99.00**" in lines[3]
+
+
+def test_a_candidate_that_is_published_no_longer_has_no_figure(recorded):
+    found = Score(0.1, 9_900, 10_000)
+    lines = ensemble.section(replace(recorded(found, teacher=1), twins={"teacher": found})).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["teacher", "1", "99.00", "–"]
