@@ -195,7 +195,8 @@ def note(found: Benchmark, which: Iterable[str]) -> str:
     places: dict[str, list[str]] = {}
     for row in rows:
         one = found.machine(row)
-        places.setdefault(f"{one.device}, {one.threads} threads, torch {one.torch}, {one.time[:10]}", []).append(row)
+        threads = f"{one.threads} thread{'s' * (one.threads != 1)}"
+        places.setdefault(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}", []).append(row)
     most, *others = sorted(places, key=lambda place: -len(places[place]))
     where = "; ".join([most, *(f"“{', '.join(places[place])}” on {place}" for place in others)])
     return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {where}."
