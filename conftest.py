@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 import pytest
 
@@ -9,6 +10,10 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("COURSE_SMOKE", "1")
+
+# nbval kills a notebook's kernel before it has tidied up; what is left behind goes when pytest ends
+_left_behind = tempfile.TemporaryDirectory(prefix="mnist-course-tests-", ignore_cleanup_errors=True)
+os.environ["TMPDIR"] = _left_behind.name
 
 
 def real(name):
