@@ -42,7 +42,7 @@ def test_a_gallery_shows_every_picture_and_colours_the_wrong_titles():
 
 def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
     ours = [
-        Point("small", 1000, 99.0, 0.1, 50.0),
+        Point("small", 1000, 99.0, 0.3, 50.0),
         Point("beaten", 2000, 98.9, None, 60.0),
         Point("large", 9000, 99.5, 0.05, 10.0),
     ]
@@ -50,6 +50,7 @@ def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
     size, time = plots.frontier(ours, theirs).axes
     assert {text.get_text() for text in size.texts if text.get_text()} == {"small", "large"}
     assert [text.get_text() for text in time.texts if text.get_text()] == ["large"]
+    assert time.get_ylim()[0] < 99.0 - 0.3  # the whole bar is seen
     hollow, filled = size.collections[:2]
     assert hollow.get_facecolor().size == 0 and filled.get_facecolor().size and hollow.get_offsets().tolist() == [[700, 99.1]]
 

@@ -35,6 +35,12 @@ def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
     assert lines[0].get_ydata()[0] == 80 and math.isnan(lines[0].get_ydata()[1])  # stopped early
 
 
+def test_the_first_tenth_of_the_epochs_does_not_set_the_scale():
+    rows = [row(1, 10, 10), row(2, 20, 20)] + [row(epoch, 97, 98) for epoch in range(3, 21)]
+    assert plots.curves([rows], "long").axes[1].get_ylim()[0] == pytest.approx(96.7)
+    assert plots.curves([rows[:19]], "shorter").axes[1].get_ylim()[0] == pytest.approx(19.7)
+
+
 def test_curves_of_held_out_images_say_valid():
     _, accuracy = plots.curves([[row(1, 80, 90, "valid"), row(2, 85, 91, "valid")]], "small_cnn").axes
     assert [line.get_label() for line in accuracy.get_lines()] == ["train", "valid"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from utils import data, files, models, records, tables
+from utils import data, files, models, notebook, records, tables
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.facts import Code, environment
 from utils.loops import Score
@@ -143,6 +143,18 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
     publish(VOXELS, 0, [row(1, 999, 945)])
     assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == ["–", "**94.50** (1 seed)"]  # of which nobody reports anything
+
+
+def test_a_time_is_of_the_machine_that_is_named_with_it(monkeypatch):
+    here = environment(torch.device("cpu"))
+    for seed, (device, seconds) in enumerate([("A", 50.0), ("B", 240.0), ("B", 300.0), ("B", 6000.0)]):
+        publish(TINY, seed, [row(1, 900, 950)], seconds=seconds, environment=replace(here, device=device, threads=1))
+    said = []
+    monkeypatch.setattr(notebook, "markdown", said.append)
+    notebook.costs(TINY, VOXELS)
+    both, none = said[0].splitlines()[2:]
+    assert both == "- `tiny`: 5 min for one seed (B, 1 thread; median of 3), 50 s (A, 1 thread; median of 1)"
+    assert none == "- `tiny_voxels`: no run is published yet"
 
 
 def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figure_of_others(monkeypatch):

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import io
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,18 +64,19 @@ def picture(figure: "Figure", alt: str) -> None:
 
 
 def costs(*experiments: "Experiment") -> None:
-    """Show what a run of each experiment took, from the facts of its published logs."""
+    """Show what a run of each experiment took, from the facts of its published logs: the median, for each machine they were made on."""
     from utils import records
 
     lines = []
     for experiment in experiments:
-        found = records.published(experiment)
-        if not found:
-            lines.append(f"- `{experiment.name}`: no run is published yet")
-            continue
-        seconds = sorted(record.facts.seconds for record in found)[len(found) // 2]
-        where, threads = found[0].facts.environment.device, found[0].facts.environment.threads
-        time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-        width = f"{threads} thread" if threads == 1 else f"{threads} threads"
-        lines.append(f"- `{experiment.name}`: {time} for one seed ({where}, {width}; median of {len(found)})")
+        machines: dict[str, list[float]] = {}
+        for record in records.published(experiment):
+            where, threads = record.facts.environment.device, record.facts.environment.threads
+            machines.setdefault(f"{where}, {threads} thread{'s' * (threads > 1)}", []).append(record.facts.seconds)
+        takes = []
+        for machine, seconds in sorted(machines.items(), key=lambda item: -len(item[1])):
+            median = statistics.median(seconds)
+            time = f"{median:.0f} s" if median < 100 else f"{median / 60:.0f} min"
+            takes.append(f"{time}{'' if takes else ' for one seed'} ({machine}; median of {len(seconds)})")
+        lines.append(f"- `{experiment.name}`: {', '.join(takes) or 'no run is published yet'}")
     markdown("What training takes, from the published logs (other processes ran beside):\n\n" + "\n".join(lines))

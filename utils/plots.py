@@ -42,9 +42,8 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
             axes.plot(epochs, lines.nanmean(0).numpy(), color=colour, linewidth=2, marker="o", markersize=3, label=part)
     if reported_test:
         accuracy.axhline(reported_test, color=GREY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}")
-    lowest = min(
-        100 * row[f"{part}_correct"] / row[f"{part}_total"] for rows in histories for row in rows[1:] or rows for part in ("train", held)
-    )
+    shown = [row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows]  # the first tenth may leave the picture below
+    lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
     accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1))
     loss.set(title=f"{title}: loss", ylabel="cross-entropy", yscale="log")
     for axes in (loss, accuracy):
@@ -252,7 +251,7 @@ def frontier(ours: list, theirs: list) -> Figure:
         best = [p for p in ours if all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))]
         best.sort(key=lambda p: getattr(p, field))
         axes.plot([getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1)
-        lowest = min([p.accuracy for p in ours] + [p.accuracy for p in theirs if field == "parameters"], default=98)
+        lowest = min([p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == "parameters"], default=98)
         axes.margins(x=0.1)
         axes.set(xscale="log", ylabel="test accuracy, %", ylim=(max(lowest, 97.8) - 0.1, 100))
         axes.grid(alpha=0.25)
@@ -261,7 +260,7 @@ def frontier(ours: list, theirs: list) -> Figure:
         ends += [(p.parameters, p.accuracy) for p in theirs if field == "parameters"]
         names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends))
     size.set(xlabel="parameters", title="accuracy against size")
-    time.set(xlabel="seconds of training, one seed (processors were shared)", title="accuracy against time")
+    time.set(xlabel="seconds of training, one seed (processors differ and were shared)", title="accuracy against time")
     figure.legend(*size.get_legend_handles_labels(), frameon=False, loc="outside lower center")
     figure.canvas.draw()  # lays out: only now it is known what lies where
     for axes, wanted, points in names:
