@@ -231,7 +231,17 @@ MNIST_MEDIUM = Experiment(
 )
 MNIST_SMALL = Experiment(
     "mnist_small",
-    replace(MNIST_MEDIUM.recipe, model="mnist_small"),
+    replace(
+        MNIST_MEDIUM.recipe,
+        model="mnist_small",
+        lr=0.3,
+        weight_decay=5e-5,
+        decay_vectors=False,
+        average=0.998,
+        rotate=6.0,
+        shift=1.5,
+        scale=0.08,
+    ),
     teaches="two blocks, the last convolution takes steps of two pixels",
     notebook="05_small_family",
 )
