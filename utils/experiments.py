@@ -449,20 +449,7 @@ TEACHER = Experiment(
 # seeds broke off, for the loss was no longer finite.
 FRONTIER_99 = Experiment(
     "frontier_99",
-    Recipe(
-        "recurrent(placed=True)",
-        epochs=60,
-        batch_size=128,
-        optimizer="sgd",
-        lr=0.3,
-        weight_decay=5e-5,
-        decay_vectors=False,
-        schedule="one_cycle",
-        average=0.998,
-        rotate=6.0,
-        shift=1.5,
-        scale=0.08,
-    ),
+    replace(MNIST_SMALL.recipe, model="recurrent(placed=True)", epochs=60, batch_size=128),
     teaches="99 % with as few numbers as possible: one separable convolution, used six times, and two thin kernels that weigh places",
     notebook="11_frontier",
     search={
