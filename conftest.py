@@ -18,11 +18,11 @@ os.environ["TMPDIR"] = _left_behind.name
 
 def real(name):
     """A whole data set, also in a smoke run; skips where the real MNIST is not at hand."""
-    from utils import data
+    from utils.data import datasets
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_SMOKE", "0")
-        loaded = data.load(name)
+        loaded = datasets.load(name)
     if loaded.name != name:
         pytest.skip("MNIST is not at hand: set COURSE_DATA")
     return loaded
@@ -64,8 +64,11 @@ def empty_repository(tmp_path, monkeypatch):
     """
     from tiny import NETWORKS, TINY
 
-    from utils import data, facts, files, models, pretrained, records, runs, tables, trials
+    from utils import files, models
+    from utils.data import datasets
     from utils.experiments import EXPERIMENTS
+    from utils.report import tables
+    from utils.runs import facts, pretrained, records, runs, trials
 
     monkeypatch.setenv("COURSE_SMOKE", "0")
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
@@ -74,6 +77,6 @@ def empty_repository(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(models, "MODELS", models.MODELS | NETWORKS)
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
-    monkeypatch.setitem(data.PUBLISHABLE, "digits", data.load("digits").fingerprint)
+    monkeypatch.setitem(datasets.PUBLISHABLE, "digits", datasets.load("digits").fingerprint)
     monkeypatch.setattr(facts, "code", lambda: facts.Code("a" * 40, "b" * 16))
     return tmp_path

@@ -11,8 +11,8 @@ if Path(utils.__file__).resolve().parent != Path(__file__).resolve().parent / "u
 
 from utils import models
 from utils.experiments import EXPERIMENTS
-from utils.pretrained import load_pretrained
-from utils.records import Run
+from utils.runs import load_pretrained
+from utils.runs.records import Run
 
 dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib"]  # all that importing this, and building its networks, needs
 

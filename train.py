@@ -12,8 +12,11 @@ from difflib import get_close_matches
 
 import torch
 
-from utils import CourseError, Interrupted, ddp, plans, runs, tables
+from utils import CourseError, Interrupted
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
+from utils.report import tables
+from utils.runs import plans, runs
+from utils.training import ddp
 
 FLAGS = {"model": ["--network"], "weight_decay": ["--weight-decay", "--l2"]}  # --model is one more experiment
 Task = tuple[Experiment, int]  # an experiment and a seed
@@ -215,7 +218,7 @@ def tell(results: list[runs.Result], failures: list[str], tasks: int) -> None:
         print(tables.summary(results))
         last = results[-1]
         if last.model is not None:
-            print(f"To use it: utils.pretrained.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
+            print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
     for failure in failures:
         print(failure, file=sys.stderr)
     if failures:

@@ -16,7 +16,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from tiny import TINY, few_bodies  # noqa: E402
 
 from conftest import empty_repository  # noqa: E402
-from utils import CourseError, data, runs, voxels  # noqa: E402
+from utils import CourseError  # noqa: E402
+from utils.data import datasets, voxels  # noqa: E402
+from utils.runs import runs  # noqa: E402
 
 STEP = 8  # KiB, two pages
 
@@ -58,8 +60,8 @@ def full_builds(disk: Path) -> int:
     for refused, kilobytes in enumerate(range(STEP, 2000, 4 * STEP)):
         subprocess.run(["umount", disk], check=True)
         mount(disk, kilobytes)
-        expected = expected or data.load("mnist3d").fingerprint
-        assert data.load("mnist3d").fingerprint == expected
+        expected = expected or datasets.load("mnist3d").fingerprint
+        assert datasets.load("mnist3d").fingerprint == expected
         kept = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size]
         if kept:
             assert kept == [disk / "data" / voxels.REBUILT] and voxels.read(kept[0])
@@ -76,5 +78,5 @@ if __name__ == "__main__":
         empty_repository(disk, patch)
         print("runs", full_runs(disk))
         few_bodies(folder, patch)
-        patch.setattr(data, "ROOT", disk)
+        patch.setattr(datasets, "ROOT", disk)
         print("builds", full_builds(disk))

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tools import again
-from utils import CourseError, files, records
+from utils import CourseError, files
 from utils.experiments import EXPERIMENTS
-from utils.loops import Score
+from utils.runs import records
+from utils.training.loops import Score
 
 PUBLISHED = records.published(EXPERIMENTS["sprint"])
 

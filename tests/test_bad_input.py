@@ -10,8 +10,12 @@ from tiny import TINY
 
 import train
 from tools import bench, colab, export, report, stress, verify
-from utils import CourseError, data, loops, models, photo, plans, pretrained, records, runs, tables, voxels
+from utils import CourseError, models
+from utils.data import datasets, photo, voxels
 from utils.experiments import EXPERIMENTS, RANGES, Experiment, Recipe
+from utils.report import tables
+from utils.runs import plans, pretrained, records, runs
+from utils.training import loops
 
 pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
 search = importlib.import_module("tools.search")  # which needs it
@@ -180,13 +184,13 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "not a number": (lambda: TINY.but(lr=float("nan")), ValueError),
     "a field": (lambda: TINY.but(blur=1.0), TypeError),
     "no model": (lambda: Recipe(None), ValueError),
-    "data.load": (lambda: data.load("mnits"), CourseError),
-    "data.load(None)": (lambda: data.load(None), CourseError),
-    "data.load(3)": (lambda: data.load(3), CourseError),
-    "hold out none": (lambda: data.load("digits").hold_out(0), CourseError),
-    "hold out too many": (lambda: data.load("digits").hold_out(1437), CourseError),
-    "hold out fewer than none": (lambda: data.load("digits").hold_out(-5), CourseError),
-    "images undrawn": (lambda: data.load("digits").undrawn(), CourseError),
+    "data.load": (lambda: datasets.load("mnits"), CourseError),
+    "data.load(None)": (lambda: datasets.load(None), CourseError),
+    "data.load(3)": (lambda: datasets.load(3), CourseError),
+    "hold out none": (lambda: datasets.load("digits").hold_out(0), CourseError),
+    "hold out too many": (lambda: datasets.load("digits").hold_out(1437), CourseError),
+    "hold out fewer than none": (lambda: datasets.load("digits").hold_out(-5), CourseError),
+    "images undrawn": (lambda: datasets.load("digits").undrawn(), CourseError),
     "models.build": (lambda: models.build("x"), CourseError),
     "models.parse": (lambda: models.parse("tiny(1)"), CourseError),
     "pick_device": (lambda: plans.pick_device("cpu:9"), CourseError),

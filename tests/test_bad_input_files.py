@@ -24,9 +24,12 @@ from tiny import BEGUN, FACTS, TINY, TRIAL
 import train
 from tools import export, report, verify
 from tools.bench import Benchmark
-from utils import ROOT, CourseError, data, files, photo, pretrained, records, runs, tables, voxels
-from utils.records import Begun, Facts, Run
-from utils.trials import Trial
+from utils import ROOT, CourseError, files
+from utils.data import datasets, photo, voxels
+from utils.report import tables
+from utils.runs import pretrained, records, runs
+from utils.runs.records import Begun, Facts, Run
+from utils.runs.trials import Trial
 
 # ---- typed JSON: every field, missing, null, of another type, NaN, negative
 
@@ -487,12 +490,12 @@ def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
 @pytest.mark.parametrize("name", ["mnist", "kmnist", "qmnist"])
 def test_a_folder_whose_files_do_not_fit_each_other_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    images, labels, *rest = data.SOURCES[name].files(tmp_path)
+    images, labels, *rest = datasets.SOURCES[name].files(tmp_path)
     kind = torch.int32 if name == "qmnist" else torch.uint8
     for paths, n in (((images, labels), 5), (rest, 3)):
         files.write_idx(paths[0], torch.ones(n, 28, 28, dtype=torch.uint8))
         files.write_idx(paths[1], torch.zeros(n, 8, dtype=kind) if name == "qmnist" else torch.zeros(n, dtype=kind))
-    assert len(data.load(name).train) == 5
+    assert len(datasets.load(name).train) == 5
     good = images.read_bytes(), labels.read_bytes()
     for path, values in (
         (images, torch.ones(4, 28, 28)),
@@ -501,8 +504,8 @@ def test_a_folder_whose_files_do_not_fit_each_other_is_refused(name, tmp_path, m
         (labels, torch.zeros(6)),
     ):
         files.write_idx(path, values.to(torch.uint8))
-        assert images.name in refused(lambda: data.load(name), tmp_path)
+        assert images.name in refused(lambda: datasets.load(name), tmp_path)
         images.write_bytes(good[0])
         labels.write_bytes(good[1])
     files.write_idx(labels, torch.full((5,), 10, dtype=torch.uint8))
-    assert "labels 10 to 10" in refused(lambda: data.load(name), tmp_path)
+    assert "labels 10 to 10" in refused(lambda: datasets.load(name), tmp_path)

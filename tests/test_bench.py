@@ -13,8 +13,10 @@ from tiny import dataset, few_digits
 
 import utils
 from tools import bench, costs, daily, gpu, measure, tried, work
-from utils import ROOT, CourseError, data, files, models, records
+from utils import ROOT, CourseError, files, models
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS
+from utils.runs import records
 
 
 def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
@@ -40,8 +42,8 @@ SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", 
 @pytest.mark.parametrize("row", [row for row in measure.ROWS["cpu"] if row not in SLOW])
 def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
     """Of a few images, which are learnt in no time."""
-    few, load = dataset(train=600), data.load
-    monkeypatch.setattr(data, "load", lambda name: few if name == "mnist" else load(name))
+    few, load = dataset(train=600), datasets.load
+    monkeypatch.setattr(datasets, "load", lambda name: few if name == "mnist" else load(name))
     monkeypatch.setattr(daily, "published", lambda: [models.build("mnist_ultrasmall").eval()])
     monkeypatch.setattr(work, "sixty", lambda data: data.test.images[:1, 0].numpy())
     for side in measure.ROWS["cpu"][row].sides.keys() - SLOW:
@@ -128,8 +130,8 @@ def measured(tmp_path, monkeypatch):
     times, machine = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], bench.read().environment
     rows = {row: dict.fromkeys(measure.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", bench.MACHINE_STEPS, "make verify")}
     monkeypatch.setattr(bench, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
-    monkeypatch.setattr(data, "load", lambda name: dataset(train=60))
-    monkeypatch.setitem(data.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
+    monkeypatch.setattr(datasets, "load", lambda name: dataset(train=60))
+    monkeypatch.setitem(datasets.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
     anew = [times[0] | {"seconds": 1.0}]
     monkeypatch.setattr(bench, "measure", lambda rows, *_: {row: dict.fromkeys(measure.ROWS["cpu"][row].sides, anew) for row in rows})
     before = bench.Benchmark(rows, {}, {}, {}, replace(machine, device="CPU, older"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import charts, plots
-from utils.tables import Point
+from utils.report import charts, plots
+from utils.report.tables import Point
 
 
 def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported():

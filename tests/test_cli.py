@@ -8,9 +8,10 @@ from dataclasses import fields
 import pytest
 
 import train
-from utils import ROOT, models, records
+from utils import ROOT, models
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.steps import make_optimizer
+from utils.runs import records
+from utils.training.steps import make_optimizer
 
 
 def refused(words, capsys) -> str:

@@ -17,9 +17,11 @@ import torch
 
 import tools
 import train
-from utils import ROOT, CourseError, data, plans, records, runs
+from utils import ROOT, CourseError
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.records import Run
+from utils.runs import plans, records, runs
+from utils.runs.records import Run
 
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
 
@@ -129,8 +131,8 @@ def test_a_run_that_fails_leaves_the_others_alone(two_workers):
 
 @needs_dask
 def test_a_worker_that_has_other_data_is_refused(two_workers, monkeypatch):
-    digits = data.load("digits")
-    monkeypatch.setattr(data, "load", lambda name: replace(digits, fingerprint="0" * 64))
+    digits = datasets.load("digits")
+    monkeypatch.setattr(datasets, "load", lambda name: replace(digits, fingerprint="0" * 64))
     _, [failure], _ = run_all(two_workers, [(TRIED.but(epochs=1, lr=0.02), 0)])
     assert "this worker has other data for digits (it found digits): expected the same files as the command's" in failure
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from tiny import TINY
 
-from utils import data, ddp, records, runs, voxels
+from utils.data import datasets, voxels
 from utils.experiments import Experiment
-from utils.records import Run
+from utils.runs import records, runs
+from utils.runs.records import Run
+from utils.training import ddp
 
 PLAIN = TINY.but(dropout=0.0, rotate=0.0)
 CUBES = PLAIN.but(model="tiny_voxels", data="mnist3d", batch_size=32)
@@ -33,7 +35,7 @@ KINDS = {  # and the random states that decide the weights: of the order, of the
 @pytest.fixture(autouse=True)
 def whole(scratch, monkeypatch):
     """Scratch runs; voxels of a few fallback digits."""
-    monkeypatch.setattr(data, "_idx", lambda name: None)
+    monkeypatch.setattr(datasets, "_idx", lambda name: None)
     monkeypatch.setattr(voxels, "TRAIN", 48)
     monkeypatch.setattr(voxels, "TEST", 16)
 

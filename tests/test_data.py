@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils import CourseError, data, files
-from utils.augment import _pixels, affine, augmentation, elastic, erased, stroked
+from utils import CourseError, files
+from utils.data import datasets
+from utils.data.augment import _pixels, affine, augmentation, elastic, erased, stroked
 from utils.experiments import Recipe
 
 
@@ -25,7 +26,7 @@ def no_network(monkeypatch):
     def fail(self, root):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(data.Source, "download", fail)
+    monkeypatch.setattr(datasets.Source, "download", fail)
 
 
 def header(*shape: int) -> bytes:
@@ -35,7 +36,7 @@ def header(*shape: int) -> bytes:
 
 def make(root, name="mnist", n=20):
     """A tiny set in a source's own layout; returns its files."""
-    source, random = data.SOURCES[name], np.random.RandomState(1)
+    source, random = datasets.SOURCES[name], np.random.RandomState(1)
     paths = source.files(root)
     paths[0].parent.mkdir(parents=True)
     for images, labels in (paths[:2], paths[2:]):
@@ -46,19 +47,19 @@ def make(root, name="mnist", n=20):
     return paths
 
 
-@pytest.mark.parametrize("name", data.SOURCES)
+@pytest.mark.parametrize("name", datasets.SOURCES)
 def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monkeypatch, no_network, capsys):
     from torchvision import datasets
 
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     make(tmp_path, name)
-    source = data.SOURCES[name]
-    loaded = data.load(name)
+    source = datasets.SOURCES[name]
+    loaded = datasets.load(name)
     torchvision = getattr(datasets, source.torchvision_class)(str(tmp_path), train=False, **source.options)
     assert loaded.name == name
     assert torch.equal(loaded.test.images, source.fix(torchvision.data.unsqueeze(1)))
     assert torch.equal(loaded.test.labels, torch.tensor([torchvision[i][1] for i in range(20)]))
-    assert ("is not what is known by that name" in capsys.readouterr().err) == (name in data.PUBLISHABLE)
+    assert ("is not what is known by that name" in capsys.readouterr().err) == (name in datasets.PUBLISHABLE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the mapping in /proc")
@@ -66,9 +67,9 @@ def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monke
 def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     paths = make(tmp_path, name)
-    read = data.load(name)
+    read = datasets.load(name)
     monkeypatch.setenv("COURSE_MEMORY_GB", "0.00001")  # the images are 15,696 bytes, the labels 28
-    mapped = data.load(name)
+    mapped = datasets.load(name)
     assert mapped.fingerprint == read.fingerprint and (mapped.mean, mapped.std) == (read.mean, read.std)
     rows = torch.tensor([3, 1, 3])
     assert torch.equal(mapped.train.images.index_select(0, rows), read.train.images[rows])
@@ -78,19 +79,19 @@ def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, 
     assert paths[0].read_bytes() == before
     monkeypatch.setenv("COURSE_MEMORY_GB", "much")
     with pytest.raises(CourseError, match="COURSE_MEMORY_GB = 'much': expected a number of gigabytes"):
-        data.load(name)
+        datasets.load(name)
 
 
 def test_emnist_is_turned_upright(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     paths = make(tmp_path, "emnist_digits")
-    assert torch.equal(data.load("emnist_digits").train.images[3, 0], files.read_idx(paths[0])[3].T)
+    assert torch.equal(datasets.load("emnist_digits").train.images[3, 0], files.read_idx(paths[0])[3].T)
 
 
 def test_mnist_is_the_real_one(mnist, capsys):
-    data.load("mnist")
+    datasets.load("mnist")
     assert not capsys.readouterr().err
-    assert mnist.fingerprint == data.PUBLISHABLE["mnist"]
+    assert mnist.fingerprint == datasets.PUBLISHABLE["mnist"]
     assert (mnist.train.images.shape, mnist.test.images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
     pixels = mnist.train.images.float() / 255
     assert (mnist.mean, mnist.std) == pytest.approx((pixels.mean().item(), pixels.std().item()), abs=1e-5)
@@ -98,8 +99,8 @@ def test_mnist_is_the_real_one(mnist, capsys):
 
 def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_path, monkeypatch, no_network, capsys):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(data, "ROOT", tmp_path)
-    digits = data.load("mnist")
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
+    digits = datasets.load("mnist")
     said = capsys.readouterr().err
     assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
     assert said.count("\n") == 1
@@ -110,17 +111,17 @@ def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_pat
 def test_a_download_goes_where_the_course_looks_and_waits_for_a_silent_network_for_seconds(tmp_path, monkeypatch):
     """Whatever the waiting time was before is so again."""
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "given"))
-    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
     seen = []
 
     def download(self, root):
         seen.append((root, socket.getdefaulttimeout()))
         make(root)
 
-    monkeypatch.setattr(data.Source, "download", download)
+    monkeypatch.setattr(datasets.Source, "download", download)
     socket.setdefaulttimeout(77)
     try:
-        assert data.load("mnist").name == "mnist" and socket.getdefaulttimeout() == 77
+        assert datasets.load("mnist").name == "mnist" and socket.getdefaulttimeout() == 77
     finally:
         socket.setdefaulttimeout(None)
     [(root, seconds)] = seen
@@ -146,16 +147,16 @@ def test_damaged_files_are_one_clear_error(which, damage, message, tmp_path, mon
     file = make(tmp_path)[which]
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(CourseError, match=message):
-        data.load("mnist")
+        datasets.load("mnist")
 
 
 def test_unknown_name_lists_the_known():
     with pytest.raises(CourseError, match="expected one of mnist, fashion_mnist"):
-        data.load("mnits")
+        datasets.load("mnits")
 
 
 def test_held_out_images_are_pinned_and_disjoint():
-    digits = data.load("digits")
+    digits = datasets.load("digits")
     split = digits.hold_out(100)
     assert (len(split.train), len(split.valid)) == (1337, 100)
     both = torch.cat([split.train.images, split.valid.images]).flatten(1).unique(dim=0)
@@ -226,7 +227,7 @@ DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=
 @pytest.mark.parametrize("processes", [2, 3])
 def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
     """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
-    images, rows = data.load("digits").train.images[:50], torch.arange(50)
+    images, rows = datasets.load("digits").train.images[:50], torch.arange(50)
 
     def augmented(shard, recipe=DEFORMED):
         return augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
@@ -242,7 +243,7 @@ def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
 
 
 def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():
-    images, rows, generator = data.load("digits").train.images[:8], torch.arange(8), torch.Generator().manual_seed(0)
+    images, rows, generator = datasets.load("digits").train.images[:8], torch.arange(8), torch.Generator().manual_seed(0)
     augment = augmentation(DEFORMED, generator)
     assert not torch.equal(augment(images, rows), augment(images, rows))
     before = generator.get_state()
@@ -251,13 +252,13 @@ def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_no
 
 def test_fingerprints_of_floats_do_not_hang_on_the_last_digit():
     grids = torch.arange(1000).view(10, 100) / 1000
-    assert data._fingerprint(grids) == data._fingerprint(grids * (1 + 1e-7)) != data._fingerprint(grids + 1e-3)
+    assert datasets._fingerprint(grids) == datasets._fingerprint(grids * (1 + 1e-7)) != datasets._fingerprint(grids + 1e-3)
     bytes_ = grids.mul(1000).to(torch.uint8)
-    assert data._fingerprint(bytes_) != data._fingerprint(bytes_.view(100, 10))
+    assert datasets._fingerprint(bytes_) != datasets._fingerprint(bytes_.view(100, 10))
 
 
 def test_a_relative_folder_starts_at_the_repository_s_root(tmp_path, monkeypatch, no_network):
-    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
     monkeypatch.setenv("COURSE_DATA", "here")
     make(tmp_path / "here")
-    assert data.load("mnist").name == "mnist"
+    assert datasets.load("mnist").name == "mnist"

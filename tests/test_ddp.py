@@ -15,8 +15,10 @@ import torch
 import two_processes
 
 import train
-from utils import ROOT, CourseError, ddp, files, records
-from utils.records import Run
+from utils import ROOT, CourseError, files
+from utils.runs import records
+from utils.runs.records import Run
+from utils.training import ddp
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_SMOKE": "0", "PYTHONPATH": str(ROOT)}

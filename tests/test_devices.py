@@ -9,11 +9,12 @@ from test_loops import PLAIN, begin, equal
 from tiny import dataset
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from utils import augment, bodies, graphs, models
-from utils.data import Split
+from utils import graphs, models
+from utils.data import augment, bodies
+from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.loops import Training, fit, normalise, predict, train_epoch
-from utils.steps import cross_entropies
+from utils.training.loops import Training, fit, normalise, predict, train_epoch
+from utils.training.steps import cross_entropies
 
 CUDA = torch.device("cuda", 0)
 

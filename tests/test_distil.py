@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import RECIPE, TINY, dataset, tiny
 
-from utils import CourseError, distil, plans, records, runs
+from utils import CourseError, distil
 from utils.experiments import EXPERIMENTS, replace
-from utils.loops import fit
+from utils.runs import plans, records, runs
+from utils.training.loops import fit
 
 TEACHER = replace(TINY, name="tiny_teacher")
 TAUGHT = TINY.but(teacher=TEACHER.key, teachers=2, distil=0.7)
@@ -83,7 +84,7 @@ def test_what_is_taught_changes_the_student_and_takes_time_that_is_counted():
 
 def test_the_seconds_of_teaching_are_those_of_the_first_epoch(monkeypatch):
     clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr("utils.loops.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("utils.training.loops.time.perf_counter", lambda: next(clock))
     history = fit(tiny(), dataset(), replace(RECIPE, dropout=0.0), echo=False, teach=lambda: distil.Committee(members(1)))
     assert [row["seconds"] for row in history] == [20, 10, 10]
 

@@ -7,10 +7,12 @@ import torch
 from tiny import dataset
 
 from tools import ensemble, verify
-from utils import CourseError, data, files, records
+from utils import CourseError, files
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.loops import Score
-from utils.records import Run
+from utils.runs import records
+from utils.runs.records import Run
+from utils.training.loops import Score
 
 LABELS = torch.zeros(6, dtype=torch.int64)
 
@@ -63,7 +65,7 @@ def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, mo
 
 
 def test_nothing_is_chosen_or_tested_on_other_images(monkeypatch):
-    monkeypatch.setattr(data, "load", lambda name: replace(dataset(), name="digits"))
+    monkeypatch.setattr(datasets, "load", lambda name: replace(dataset(), name="digits"))
     with pytest.raises(CourseError, match="the whole of MNIST"):
         ensemble.make()
 

@@ -9,9 +9,13 @@ import pytest
 import torch
 from tiny import NETWORKS, RECIPE, TINY, dataset
 
-from utils import CourseError, cpu, data, distil, experiments, loops, models, plans, tables, voxels
+from utils import CourseError, distil, experiments, models
+from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
-from utils.loops import Score
+from utils.report import tables
+from utils.runs import plans
+from utils.training import cpu, loops
+from utils.training.loops import Score
 
 SHORT = replace(RECIPE, epochs=1, batch_size=20)
 VOXELS = {"model": "tiny_voxels", "data": "mnist3d", "rotate": 0.0}
@@ -55,11 +59,11 @@ CASES = {
 
 
 @lru_cache
-def known() -> dict[str, data.Dataset]:
+def known() -> dict[str, datasets.Dataset]:
     """A few images, and bodies made of them, under the names of the real data."""
     images, other = dataset(train=80), dataset(train=60)
     train, test = (
-        data.Split(
+        datasets.Split(
             torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16), part.labels.repeat_interleave(2)
         )
         for part in (other.train[:20], other.test[:5])
@@ -73,7 +77,7 @@ def small(monkeypatch):
     """Tiny networks, and few images."""
     networks = {**NETWORKS, "other": lambda dropout: NETWORKS["tiny"](dropout).append(torch.nn.Linear(10, 10))}
     monkeypatch.setattr(models, "MODELS", models.MODELS | networks)
-    monkeypatch.setattr(data, "load", lambda name: known()[name])
+    monkeypatch.setattr(datasets, "load", lambda name: known()[name])
     monkeypatch.setattr(cpu, "has_bfloat16", lambda device: True)  # every device can, slowly where it is not built for it
     return monkeypatch
 
@@ -89,7 +93,7 @@ def weights(recipe: Recipe, monkeypatch) -> dict:
     return model.state_dict()
 
 
-def committee(recipe: Recipe, images: data.Dataset):
+def committee(recipe: Recipe, images: datasets.Dataset):
     """What trains a student's committee, with the scores fed in that its members are not to take from the student."""
     teacher = replace(SHORT, lr=0.02 if recipe.teacher.startswith("other") else 0.01)
 

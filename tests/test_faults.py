@@ -14,7 +14,9 @@ import pytest
 from tiny import TINY, few_bodies
 
 from tools import command
-from utils import ROOT, CourseError, Interrupted, data, files, records, runs, voxels
+from utils import ROOT, CourseError, Interrupted, files
+from utils.data import datasets, voxels
+from utils.runs import records, runs
 
 BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1"]
 
@@ -159,7 +161,7 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # no file may grow further: as a full disk, but real
-        cubes = data.load("mnist3d")
+        cubes = datasets.load("mnist3d")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     said = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
@@ -167,22 +169,22 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
     assert not list(real_digits.rglob("*.h5*"))
     shutil.rmtree(real_digits / "data")
     (real_digits / "data").write_text("in the place of a folder")
-    assert data.load("mnist3d").fingerprint == cubes.fingerprint and "Going on without it." in capsys.readouterr().err
+    assert datasets.load("mnist3d").fingerprint == cubes.fingerprint and "Going on without it." in capsys.readouterr().err
     (real_digits / "data").unlink()
-    data.load("mnist3d")
+    datasets.load("mnist3d")
     assert (real_digits / "data" / voxels.REBUILT).is_file()
     monkeypatch.setattr(voxels, "build", lambda *_, **__: pytest.fail("built again"))
-    assert data.load("mnist3d").fingerprint == cubes.fingerprint
+    assert datasets.load("mnist3d").fingerprint == cubes.fingerprint
 
 
 def test_two_builds_at_once_leave_one_whole_file(real_digits):
     script = (
-        "import sys; from pathlib import Path; from utils import data, voxels; data.ROOT = Path(sys.argv[1]); "
-        "voxels.TRAIN, voxels.TEST = 60, 20; print(data.load('mnist3d').fingerprint)"
+        "import sys; from pathlib import Path; from utils.data import datasets, voxels; datasets.ROOT = Path(sys.argv[1]); "
+        "voxels.TRAIN, voxels.TEST = 60, 20; print(datasets.load('mnist3d').fingerprint)"
     )
     both = [start(real_digits, ["-c", script, str(real_digits)]) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
-    assert said[0] == said[1] == data.load("mnist3d").fingerprint + "\n" and [process.returncode for process in both] == [0, 0]
+    assert said[0] == said[1] == datasets.load("mnist3d").fingerprint + "\n" and [process.returncode for process in both] == [0, 0]
     assert [path.name for path in (real_digits / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
 
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from tiny import FACTS, TRIAL
 
-from utils import CourseError, files, records
-from utils.records import COLUMNS, read_facts, read_log, what_a_row_lacks, write_log
-from utils.trials import Trial
+from utils import CourseError, files
+from utils.runs import records
+from utils.runs.records import COLUMNS, read_facts, read_log, what_a_row_lacks, write_log
+from utils.runs.trials import Trial
 
 
 def but(**changes) -> bytes:

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from test_bad_input_files import FACTS, HDF5, ROW, TRIAL, plain, put
 
 import train
-from utils import CourseError, files, models, records, voxels
+from utils import CourseError, files, models
+from utils.data import voxels
 from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
-from utils.records import Begun, Facts
-from utils.trials import Trial
+from utils.runs import records
+from utils.runs.records import Begun, Facts
+from utils.runs.trials import Trial
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
 PROPERTIES = []

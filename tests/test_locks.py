@@ -11,9 +11,10 @@ import time
 import pytest
 from tiny import TINY
 
-from utils import CourseError, facts, locks, records, runs
-from utils.locks import DEAD, Held, Lock
-from utils.records import Run
+from utils import CourseError
+from utils.runs import facts, locks, records, runs
+from utils.runs.locks import DEAD, Held, Lock
+from utils.runs.records import Run
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ from tiny import RECIPE, dataset, tiny
 from torch import nn
 from torch.nn import functional as F
 
-from utils import CourseError, cpu, ddp, facts, loops, steps
-from utils.data import Split
+from utils import CourseError
+from utils.data.datasets import Split
 from utils.experiments import Recipe
-from utils.loops import Score, Training, describe, evaluate, fit, is_over, kept
-from utils.steps import cross_entropies, make_optimizer, without_compiler
+from utils.runs import facts
+from utils.training import cpu, ddp, loops, steps
+from utils.training.loops import Score, Training, describe, evaluate, fit, is_over, kept
+from utils.training.steps import cross_entropies, make_optimizer, without_compiler
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
 

@@ -11,9 +11,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchsummary import summary
 
-from utils import ROOT, CourseError, cpu, models, pretrained
+from utils import ROOT, CourseError, models
 from utils.experiments import EXPERIMENTS
 from utils.layers import ZERO, FaceOn, Oranges, Residual, least_turn, thinnest
+from utils.runs import pretrained
+from utils.training import cpu
 
 BASE = """
 Conv2d 8,28,28 72 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0 | Conv2d 8,28,28 576 | ReLU 8,28,28 0

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from tools import no_digit
-from utils import CourseError, files, pretrained
-from utils.data import PUBLISHABLE
+from utils import CourseError, files
+from utils.data.datasets import PUBLISHABLE
+from utils.runs import pretrained
 
 
 def test_the_bound_leaves_the_stated_share_of_digits_below_it():

@@ -9,7 +9,9 @@ from PIL import Image
 from shapes import STROKES, drawn
 
 import train
-from utils import CourseError, photo, pretrained
+from utils import CourseError
+from utils.data import photo
+from utils.runs import pretrained
 
 PEN = {"ballpoint": 0.015, "felt pen": 0.06, "marker": 0.14}
 

@@ -8,8 +8,9 @@ from matplotlib.patches import Rectangle
 from mpl_toolkits.mplot3d import Axes3D
 from torch import nn
 
-from utils import diagrams, models, plots
+from utils import models
 from utils.layers import Residual
+from utils.report import diagrams, plots
 
 
 def row(epoch, train, held, part="test"):

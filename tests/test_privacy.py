@@ -9,7 +9,8 @@ from urllib.parse import urlparse
 
 import pytest
 
-from utils import ROOT, data
+from utils import ROOT
+from utils.data import datasets
 
 CODE = [*sorted((ROOT / "utils").glob("*.py")), *sorted((ROOT / "tools").glob("*.py")), ROOT / "train.py", ROOT / "hubconf.py"]
 # what reaches the network, or is reached from it: modules, and programs that are called
@@ -87,8 +88,8 @@ def test_data_come_from_the_hosts_that_are_named():
     import torchvision.datasets
 
     named = next(entry["from"] for entry in line()["downloads"] if entry["what"] == "data sets")
-    assert named.keys() == data.SOURCES.keys()
-    for name, source in data.SOURCES.items():
+    assert named.keys() == datasets.SOURCES.keys()
+    for name, source in datasets.SOURCES.items():
         kind = getattr(torchvision.datasets, source.torchvision_class)
         own = [value for key, value in vars(kind).items() if key in ("mirrors", "url", "urls")]  # QMNIST inherits MNIST's, and uses its own
         hosts = {

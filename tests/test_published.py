@@ -18,10 +18,13 @@ from PIL import Image
 
 import hubconf
 from tools import again, bench, colab, export, report, stale, verify
-from utils import ROOT, CourseError, data, facts, files, models, pretrained, records, tables
+from utils import ROOT, CourseError, files, models
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.loops import evaluate, kept, normalise
-from utils.records import Run
+from utils.report import tables
+from utils.runs import facts, pretrained, records
+from utils.runs.records import Run
+from utils.training.loops import evaluate, kept, normalise
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
@@ -41,7 +44,7 @@ def test_state_dict_does_what_its_sidecar_says(path, mnist, request):
 
 
 def test_one_tolerance_for_all_that_compares_two_evaluations():
-    said = evaluate(models.build("base"), data.load("digits").test, 0.1, 0.3)
+    said = evaluate(models.build("base"), datasets.load("digits").test, 0.1, 0.3)
     assert verify.agrees(said, said)
     for change in ({"correct": said.correct - 2}, {"loss": said.loss * 1.002}):
         assert not verify.agrees(said, replace(said, **change))
@@ -54,7 +57,7 @@ def test_log_and_facts_agree(path):
     part = "valid" if recipe.valid else "test"
     assert said.name == path.parent.name
     assert said.epochs == recipe.epochs or said.epochs == said.kept_epoch + recipe.patience
-    assert said.data.fingerprint == data.PUBLISHABLE[said.data.name] and said.data.whole
+    assert said.data.fingerprint == datasets.PUBLISHABLE[said.data.name] and said.data.whole
     train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[said.data.name]
     totals = (recipe.drawn(train - recipe.valid), recipe.valid or test)
     assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and said.test.total == test
@@ -114,7 +117,8 @@ def test_verify_checks_every_state_dict(monkeypatch):
 AGAIN = """
 import json, sys
 from pathlib import Path
-from utils import runs, tables
+from utils.report import tables
+from utils.runs import runs
 from utils.experiments import EXPERIMENTS
 result = runs.run(EXPERIMENTS["sprint"], device="cpu", root=Path(sys.argv[1]), echo=False)
 facts = result.facts

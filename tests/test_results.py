@@ -42,7 +42,7 @@ def scratch(tmp_path_factory):
         module.write(STAND_INS)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COURSE_")} | {"COURSE_SMOKE": "0"}
     command = (
-        "from utils import data; data.voxels.TRAIN, data.voxels.TEST = 96, 32; "
+        "from utils.data import voxels; voxels.TRAIN, voxels.TEST = 96, 32; "
         "print({name: data.load(name).fingerprint for name in data.PUBLISHABLE})"
     )
     ended = subprocess.run([sys.executable, "-c", command], cwd=root, env=environment, capture_output=True, text=True, check=True)

@@ -15,11 +15,15 @@ import pytest
 import torch
 from tiny import TINY
 
-from utils import ROOT, CourseError, data, experiments, facts, files, loops, plans, pretrained, records, runs, tables, trials
+from utils import ROOT, CourseError, experiments, files
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.facts import Code
-from utils.loops import Score, evaluate
-from utils.records import Run, read_log, read_record
+from utils.report import tables
+from utils.runs import facts, plans, pretrained, records, runs, trials
+from utils.runs.facts import Code
+from utils.runs.records import Run, read_log, read_record
+from utils.training import loops
+from utils.training.loops import Score, evaluate
 
 HELD = TINY.but(valid=200)
 STOPPING = TINY.but(valid=200, patience=2, epochs=9)
@@ -96,7 +100,8 @@ def test_a_reader_s_own_run_is_loaded_by_name_and_by_path():
 
 SCRIPT = """
 import sys, msgspec, tiny
-from utils import CourseError, models, runs
+from utils import models, CourseError
+from utils.runs import runs
 from utils.experiments import Experiment, Recipe
 models.MODELS.update(tiny.NETWORKS)
 try:
@@ -215,8 +220,8 @@ def test_a_commit_that_changes_no_deciding_source_spoils_nothing(monkeypatch, ca
 
 def test_an_interrupted_run_on_other_data_is_not_continued(monkeypatch):
     interrupted()
-    digits = data.load("digits")
-    monkeypatch.setattr(data, "load", lambda name: replace(digits, fingerprint="0" * 64))
+    digits = datasets.load("digits")
+    monkeypatch.setattr(datasets, "load", lambda name: replace(digits, fingerprint="0" * 64))
     assert train().facts.continued == []
 
 
@@ -281,8 +286,8 @@ def test_a_finished_run_is_not_trained_again_unless_asked(counted, capsys):
 
 def test_a_finished_run_on_other_data_is_trained_again(counted, monkeypatch):
     train()
-    digits = data.load("digits")
-    monkeypatch.setattr(data, "load", lambda name: replace(digits, fingerprint="0" * 64))
+    digits = datasets.load("digits")
+    monkeypatch.setattr(datasets, "load", lambda name: replace(digits, fingerprint="0" * 64))
     train()
     assert len(counted) == 2
     assert [one.facts.data.fingerprint for one in records.own(TINY)] == ["0" * 64]  # whatever a reader trained on is shown
@@ -355,7 +360,9 @@ def test_code_that_is_in_no_commit_is_refused_before_training(commit, monkeypatc
 
 
 def test_facts_tell_changes_to_deciding_sources_and_where_git_is_missing(monkeypatch):
-    monkeypatch.setattr(facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, " M utils/loops.py\n", ""))
+    monkeypatch.setattr(
+        facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, " M utils/training/loops.py\n", "")
+    )
     assert uncached_code().commit.endswith("+changes")
     monkeypatch.setattr(facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, "", ""))
     assert not uncached_code().commit.endswith("+changes")
@@ -388,16 +395,16 @@ def test_a_smoke_run_can_not_be_published(monkeypatch, scratch):
 
 
 def test_data_that_are_not_the_real_ones_are_not_published(monkeypatch, counted):
-    monkeypatch.setitem(data.PUBLISHABLE, "digits", "0" * 64)
+    monkeypatch.setitem(datasets.PUBLISHABLE, "digits", "0" * 64)
     with pytest.raises(CourseError, match=r"tiny can't be published: digits \(fingerprint .* is not the real digits"):
         train(publish=True)
     assert not counted
 
 
 def test_fallback_digits_are_not_published_as_mnist(monkeypatch, counted):
-    digits = data.load("digits")
-    monkeypatch.setattr(data, "load", lambda name: digits)
-    monkeypatch.delitem(data.PUBLISHABLE, "digits")
+    digits = datasets.load("digits")
+    monkeypatch.setattr(datasets, "load", lambda name: digits)
+    monkeypatch.delitem(datasets.PUBLISHABLE, "digits")
     with pytest.raises(CourseError, match=r"digits .* is not the real mnist"):
         train(EXPERIMENTS["base"], 99, publish=True)
     assert not counted

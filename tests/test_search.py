@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from tiny import TINY
 
-from utils import CourseError, runs, trials
+from utils import CourseError
 from utils.experiments import EXPERIMENTS
+from utils.runs import runs, trials
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
 

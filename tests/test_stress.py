@@ -11,8 +11,9 @@ import pytest
 
 from tools import bench, stress
 from tools.stress import Stress, Stressed
-from utils import ROOT, CourseError, files, runs
+from utils import ROOT, CourseError, files
 from utils.experiments import EXPERIMENTS
+from utils.runs import runs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes can't be forked here once torch is imported")
 

@@ -8,11 +8,14 @@ import pytest
 import torch
 from tiny import TINY
 
-from utils import data, files, models, notebook, records, tables
+from utils import files, models
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.facts import Code, environment
-from utils.loops import Score
-from utils.records import DataFacts, Facts, Normalisation, Run
+from utils.report import notebook, tables
+from utils.runs import records
+from utils.runs.facts import Code, environment
+from utils.runs.records import DataFacts, Facts, Normalisation, Run
+from utils.training.loops import Score
 
 VOXELS = Experiment("tiny_voxels", replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0), "voxels for tests", weights=False)
 
@@ -46,7 +49,7 @@ def publish(experiment, seed, rows, test=None, root=None, kept_epoch=None, **cha
         name=experiment.name,
         seed=seed,
         recipe=recipe,
-        data=DataFacts(recipe.data, recipe.kind, (1, 28, 28), data.PUBLISHABLE[recipe.data], 1000, True),
+        data=DataFacts(recipe.data, recipe.kind, (1, 28, 28), datasets.PUBLISHABLE[recipe.data], 1000, True),
         normalisation=Normalisation(0.1, 0.3),
         environment=environment(torch.device("cpu")),
         code=Code("a" * 40, "b" * 16),

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 from tiny import TINY
 
-from utils import data, files, trials
+from utils import files
+from utils.data import datasets
 from utils.experiments import Recipe
-from utils.facts import Code, Environment
-from utils.loops import Score
-from utils.trials import Trial, Tried
+from utils.runs import trials
+from utils.runs.facts import Code, Environment
+from utils.runs.trials import Trial, Tried
+from utils.training.loops import Score
 
 KEPT = TINY.recipe
 HELD = replace(KEPT, valid=1000)
@@ -29,7 +31,7 @@ def add(recipe: Recipe, seed: int, correct: int, publish: bool = True, **changes
         epoch=recipe.epochs,
         pruned=False,
         seconds=1.0,
-        fingerprint=data.PUBLISHABLE["digits"],
+        fingerprint=datasets.PUBLISHABLE["digits"],
         code=Code("a" * 40, "b" * 16),
         environment=Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"),
         finished="now",
@@ -130,5 +132,5 @@ def test_a_kept_recipe_that_was_never_tried_has_nothing_better():
 def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code(path):
     for trial in files.read_lines(path, Trial):
         assert trial.name == path.stem and trial.recipe.valid == trial.valid.total > 0
-        assert trial.fingerprint == data.PUBLISHABLE[trial.recipe.data]
+        assert trial.fingerprint == datasets.PUBLISHABLE[trial.recipe.data]
         assert trial.code.commit != "unknown" and not trial.code.commit.endswith("+changes")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils import trust
+from utils.report import trust
 
 
 @pytest.mark.parametrize(

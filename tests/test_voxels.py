@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from tools import baseline
-from utils import ROOT, CourseError, augment, bodies, data, voxels
+from utils import ROOT, CourseError
+from utils.data import augment, bodies, datasets, voxels
 from utils.experiments import Recipe
-from utils.loops import Training, train_epoch
+from utils.training.loops import Training, train_epoch
 
 # SHA-256 over the published file's 50 test rows 0, 40, 80, …, 1960, rounded to five decimals
 PUBLISHED = "9455d39bab8e0e5d498dd7cf0ccfce4904c8aa3a00003571be641410eff03176"
-FALLBACK = data.load("digits").train.images[:12, 0].numpy()
+FALLBACK = datasets.load("digits").train.images[:12, 0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_rotation_matrices_turn_and_nothing_else():
 def file(tmp_path):
     rows = voxels.build((FALLBACK[:4], range(4)), (FALLBACK[4:6], range(2)))
     path = tmp_path / "3d-mnist" / "full_dataset_vectors.h5"
-    voxels.write(path, rows, {"rebuilt by": "utils.voxels", "mnist": "abc", "seed": 0})
+    voxels.write(path, rows, {"rebuilt by": "utils.data.voxels", "mnist": "abc", "seed": 0})
     return path
 
 
@@ -197,8 +198,8 @@ def test_a_killed_build_leaves_nothing_that_is_read(file, monkeypatch):
 @pytest.fixture
 def few(tmp_path, monkeypatch):
     """Fallback digits in MNIST's place, and a file of a few rows with its facts in a data folder; returns that file."""
-    monkeypatch.setattr(data, "_idx", lambda name: None)
-    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(datasets, "_idx", lambda name: None)
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
     monkeypatch.setattr(voxels, "TRAIN", 4)
     monkeypatch.setattr(voxels, "TEST", 2)
     monkeypatch.setenv("COURSE_SMOKE", "0")
@@ -210,28 +211,28 @@ def few(tmp_path, monkeypatch):
 
 
 def test_fallback_digits_leave_the_file_of_the_real_ones_alone(few):
-    fallback, before = data.load("digits"), few.read_bytes()
-    cubes = data.load("mnist3d")
+    fallback, before = datasets.load("digits"), few.read_bytes()
+    cubes = datasets.load("mnist3d")
     assert cubes.name == "digits3d" and few.read_bytes() == before
     assert (cubes.train.labels[::2] == fallback.train.labels[:4]).all()
 
 
 def test_mnist3d_is_rebuilt_whatever_published_file_lies_there(few):
-    rebuilt = data.load("mnist3d")
+    rebuilt = datasets.load("mnist3d")
     published = few.with_name(voxels.PUBLISHED.name)
     few.rename(published)  # other rows than those of the fallback digits
-    assert data.load("mnist3d").fingerprint == rebuilt.fingerprint
-    read = data.load("mnist3d_published")
+    assert datasets.load("mnist3d").fingerprint == rebuilt.fingerprint
+    read = datasets.load("mnist3d_published")
     assert read.name == "mnist3d_published" and read.fingerprint != rebuilt.fingerprint and len(read.train) == 8
     with pytest.raises(CourseError, match="the digits behind mnist3d_published are not known"):
         read.undrawn()
     published.unlink()
     with pytest.raises(CourseError, match=r"mnist3d_published is not at hand: expected .*full_dataset_vectors.h5.* needs no file"):
-        data.load("mnist3d_published")
+        datasets.load("mnist3d_published")
 
 
 def test_mnist3d_is_loaded_and_held_out_by_digit():
-    cubes = data.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
+    cubes = datasets.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
     assert cubes.name.endswith("3d") and cubes.kind == "voxels" and cubes.input_shape == (1, 16, 16, 16) and not cubes.whole
     assert cubes.train.images.shape == (384, 1, 16, 16, 16) and len(cubes.test) == 128
     assert torch.equal(cubes.parts["upright"].images, cubes.test.images[::2]) and len(cubes.parts["rotated"]) == 64
@@ -248,7 +249,7 @@ def test_mnist3d_is_loaded_and_held_out_by_digit():
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_fresh_recipes_draw_every_grid_anew(fresh):
-    cubes = data.load("mnist3d")
+    cubes = datasets.load("mnist3d")
     recipe = Recipe("voxel_reference", data="mnist3d", batch_size=384, lr=0.001, schedule="constant", fresh=fresh)
     seen = []
 
@@ -310,7 +311,7 @@ def test_a_bent_digit_has_as_much_ink_as_before():
 
 
 def test_all_of_mnist_is_there_to_be_drawn_from(mnist):
-    everything = data.load("mnist3d_all")
+    everything = datasets.load("mnist3d_all")
     assert everything.name.endswith("3d_all") and everything.train.images.shape[1:] == (1, 28, 28)
     assert everything.input_shape == (1, 16, 16, 16) and len(everything.train) == 2 * len(everything.originals)
     assert torch.equal(everything.train.images[1::2, 0], everything.originals)

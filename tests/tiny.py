@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from utils import data, files, voxels
-from utils.data import Dataset, Split
+from utils import files
+from utils.data import datasets, voxels
+from utils.data.datasets import Dataset, Split
 from utils.experiments import Experiment, Recipe
-from utils.facts import Code, Environment
-from utils.loops import Score
-from utils.records import Begun, Continued, DataFacts, Facts, Normalisation
-from utils.trials import Trial
+from utils.runs.facts import Code, Environment
+from utils.runs.records import Begun, Continued, DataFacts, Facts, Normalisation
+from utils.runs.trials import Trial
+from utils.training.loops import Score
 
 
 def tiny(dropout: float = 0.0) -> nn.Sequential:
@@ -42,7 +43,7 @@ TINY = Experiment("tiny", RECIPE, "a network for tests", seeds=2)
 
 def few_digits(root: Path, train: int = 384, test: int = 96) -> None:
     """MNIST's files below `root`, holding as many of scikit-learn's digits."""
-    digits, source = data.load("digits"), data.SOURCES["mnist"].files(root)
+    digits, source = datasets.load("digits"), datasets.SOURCES["mnist"].files(root)
     for split, n, images, labels in ((digits.train, train, *source[:2]), (digits.test, test, *source[2:])):
         files.write_idx(images, split.images[:n].squeeze(1))
         files.write_idx(labels, split.labels[:n].byte())
@@ -52,7 +53,7 @@ def few_bodies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """COURSE_DATA with a few digits in MNIST's place, of which all are bodies too; what is rebuilt from them goes below `folder`."""
     few_digits(folder / "given", 60, 20)
     monkeypatch.setenv("COURSE_DATA", str(folder / "given"))
-    monkeypatch.setattr(data, "ROOT", folder)
+    monkeypatch.setattr(datasets, "ROOT", folder)
     monkeypatch.setattr(voxels, "TRAIN", 60)
     monkeypatch.setattr(voxels, "TEST", 20)
 

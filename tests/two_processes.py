@@ -9,8 +9,11 @@ import torch
 from tiny import NETWORKS
 from torch import nn
 
-from utils import CourseError, data, ddp, files, loops, models, records, runs, voxels
+from utils import CourseError, files, models
+from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
+from utils.runs import records, runs
+from utils.training import ddp, loops
 
 # 1,437 training images: the last batch of each epoch holds a single one, so the second process gets none
 DIGITS = {"data": "digits", "epochs": 2, "batch_size": 359, "rotate": 10.0, "shift": 2.0, "scale": 0.1}
@@ -41,14 +44,14 @@ class Float64(nn.Module):
         return self.model(images.double())
 
 
-def few_bodies(name: str) -> data.Dataset:
+def few_bodies(name: str) -> datasets.Dataset:
     """The fallback digits; under the name of voxels the bodies of the first 96 of them, and of 16 more to test."""
     digits = real_load("digits")
     if name == "digits":
         return digits
     images, labels = digits.train.images, digits.train.labels.repeat_interleave(2)
     rows = torch.from_numpy(voxels.pairs(images[:112, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16)
-    train, test = data.Split(rows[:192], labels[:192]), data.Split(rows[192:], labels[192:224])
+    train, test = datasets.Split(rows[:192], labels[:192]), datasets.Split(rows[192:], labels[192:224])
     return replace(digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=images[:96, 0])
 
 
@@ -57,13 +60,13 @@ def train(experiment: Experiment, root: Path, float64: bool = False, **options) 
     build = models.build
     if float64:
         models.build = lambda *arguments: Float64(build(*arguments))
-    before = models.MODELS, data.load
-    models.MODELS, data.load = models.MODELS | NETWORKS, few_bodies
+    before = models.MODELS, datasets.load
+    models.MODELS, datasets.load = models.MODELS | NETWORKS, few_bodies
     try:
         return runs.run(experiment, 0, "cpu", root=root, echo=False, **options).model.state_dict()
     finally:
         models.build = build
-        models.MODELS, data.load = before
+        models.MODELS, datasets.load = before
 
 
 def refusals(action) -> list[str]:
@@ -85,7 +88,7 @@ def refuse_checkpoints(path: Path, content: bytes) -> None:
     real_write(path, content)
 
 
-real_write, real_load, real_shard, real_augmentation = files.write, data.load, ddp.shard, loops.augmentation
+real_write, real_load, real_shard, real_augmentation = files.write, datasets.load, ddp.shard, loops.augmentation
 
 
 def numbers_of_the_shard_alone(recipe: Recipe, generator: torch.Generator):

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import torch
 
-from utils import ROOT, CourseError, closest, facts, files, records, runs, tables
+from utils import ROOT, CourseError, closest, files
 from utils.experiments import EXPERIMENTS
-from utils.loops import Score
-from utils.records import Facts
+from utils.report import tables
+from utils.runs import facts, records, runs
+from utils.runs.records import Facts
+from utils.training.loops import Score
 
 PATH = ROOT / "logs" / "again.jsonl"
 

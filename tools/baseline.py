@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from utils import models, voxels
-from utils.data import Dataset, Split
+from utils import models
+from utils.data import voxels
+from utils.data.datasets import Dataset, Split
 from utils.experiments import Recipe
 
 

@@ -28,10 +28,11 @@ from tools import costs, daily, gpu
 from tools.measure import ROWS, measure, once, sizes
 from tools.tried import TRIED
 from tools.work import BN, BN_EPOCH, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, SPRINT
-from utils import ROOT, CourseError, facts, files, records
-from utils import data as datasets
-from utils.facts import Environment
-from utils.tables import table
+from utils import ROOT, CourseError, files
+from utils.data import datasets
+from utils.report.tables import table
+from utils.runs import facts, records
+from utils.runs.facts import Environment
 
 KINDS = ("cpu", "cuda")  # of devices that a benchmark may be published for
 

@@ -21,9 +21,10 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from utils import ROOT, CourseError, Interrupted, files, plans, records, runs
-from utils import data as datasets
+from utils import ROOT, CourseError, Interrupted, files
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
+from utils.runs import plans, records, runs
 
 try:
     import cloudpickle

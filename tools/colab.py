@@ -22,12 +22,12 @@ import sys
 from pathlib import Path
 
 REPO = ""  # where Colab clones from, stamped by `make colab REPO=owner/name`
-root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "utils" / "notebook.py").is_file()), Path("course"))
+root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "utils" / "report" / "notebook.py").is_file()), Path("course"))
 if not root.exists():
     assert REPO, "Open this notebook inside the course's folder, or run `make colab REPO=owner/name` there and push"
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPO, str(root)], check=True)
 sys.path.insert(0, str(root.resolve()))
-from utils import notebook
+from utils.report import notebook
 
 notebook.setup()"""
 LINE = 'REPO = ""'

@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tools.work import MEASURED, SPRINT, epoch, network
-from utils import cpu, files, models
-from utils import data as datasets
-from utils.data import Dataset
+from utils import files, models
+from utils.data import datasets
+from utils.data.datasets import Dataset
 from utils.experiments import Recipe
-from utils.loops import Training, train_epoch
+from utils.training import cpu
+from utils.training.loops import Training, train_epoch
 
 
 def peak_mib() -> float:

@@ -14,12 +14,13 @@ from torchvision import datasets as datasets_of_torchvision
 
 from tools import baseline, verify, work
 from tools.work import MEASURED, SPRINT, Row, Side
-from utils import ROOT, pretrained
-from utils import data as datasets
-from utils.data import Dataset
+from utils import ROOT
+from utils.data import datasets
+from utils.data.datasets import Dataset
 from utils.experiments import EXPERIMENTS
-from utils.loops import evaluate
-from utils.records import Run
+from utils.runs import pretrained
+from utils.runs.records import Run
+from utils.training.loops import evaluate
 
 SMALL = 64 * 100  # images of PyTorch's example under load: a whole epoch of it would only take longer
 

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils import ROOT, CourseError, data, facts, files, pretrained, records, tables
-from utils.data import Split
+from utils import ROOT, CourseError, files
+from utils.data import datasets
+from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
-from utils.loops import Score, predict
-from utils.records import Run
+from utils.report import tables
+from utils.runs import facts, pretrained, records
+from utils.runs.records import Run
+from utils.training.loops import Score, predict
 
 PATH = ROOT / "logs" / "ensemble.json"
 HELD_OUT = 10_000  # images
@@ -97,7 +100,7 @@ def tested(votes: dict[str, int], split: Split) -> Score:
 
 def make() -> Ensemble:
     """Choose among the twins that are here, and test the published networks that they stand for. Raises CourseError."""
-    mnist = data.load("mnist")
+    mnist = datasets.load("mnist")
     if not (mnist.name == "mnist" and mnist.whole):
         raise CourseError("an ensemble is chosen and tested on the whole of MNIST, which is not at hand")
     held_out = mnist.hold_out(HELD_OUT).valid

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from utils import CourseError, files, models
-from utils import data as datasets
+from utils.data import datasets
 from utils.files import shown
-from utils.pretrained import Preprocess, find_weights, load_pretrained
-from utils.records import own_root
+from utils.runs.pretrained import Preprocess, find_weights, load_pretrained
+from utils.runs.records import own_root
 
 
 class Whole(nn.Module):

@@ -7,10 +7,10 @@ import torch
 
 from tools import baseline, work
 from tools.work import BN, MEASURED, SPRINT, SPRINT_994, VOXELS, Row, Side
-from utils.bodies import fresh_grids
-from utils.data import Dataset
+from utils.data.bodies import fresh_grids
+from utils.data.datasets import Dataset
 from utils.experiments import Recipe
-from utils.loops import Training, train_epoch
+from utils.training.loops import Training, train_epoch
 
 Work = Callable[[Dataset, int], MEASURED | None]
 

@@ -10,8 +10,9 @@ import torch
 from tools import costs, daily, gpu
 from tools.tried import TRIED
 from tools.work import COMPARED, MEASURED, STEPS, TUNED, USUAL, in_fresh_process
-from utils import cpu, files
-from utils import data as datasets
+from utils import files
+from utils.data import datasets
+from utils.training import cpu
 
 ROWS = {"cpu": COMPARED | STEPS | TRIED | daily.ROWS, "cuda": gpu.ROWS}  # by kind of device
 

@@ -18,10 +18,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from utils import ROOT, CourseError, facts, files, photo, plans, smoke
+from utils import ROOT, CourseError, files, smoke
+from utils.data import photo
 from utils.experiments import EXPERIMENTS
-from utils.loops import predict
-from utils.runs import run
+from utils.runs import facts, plans
+from utils.runs.runs import run
+from utils.training.loops import predict
 
 PATH = ROOT / "logs" / "benchmarks" / "no_digit.json"
 NETWORK, HELD_OUT, SHARE = "sprint_994", 10_000, 0.02  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted

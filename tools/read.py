@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from tools.report import save_picture
-from utils import CourseError, models, photo, plots, records, runs, voxels
+from utils import CourseError, models
+from utils.data import photo, voxels
 from utils.experiments import Experiment
 from utils.files import shown
-from utils.pretrained import load_pretrained
+from utils.report import plots
+from utils.runs import records, runs
+from utils.runs import load_pretrained
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:

@@ -19,12 +19,15 @@ from torch import nn
 
 from tools import again, bench, stale, stress
 from tools.colab import between
-from utils import ROOT, CourseError, data, diagrams, files, models, plots, records, tables
+from utils import ROOT, CourseError, files, models
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
 from utils.layers import FaceOn
-from utils.loops import normalise, predict
-from utils.runs import Result
+from utils.report import diagrams, plots, tables
+from utils.runs import records
+from utils.runs.runs import Result
+from utils.training.loops import normalise, predict
 
 README = ROOT / "README.md"
 FAMILY = [EXPERIMENTS[name] for name in ("mnist_medium", "mnist_small", "mnist_ultrasmall")]
@@ -67,7 +70,7 @@ def draw() -> None:
             save_picture(plots.curves(histories, experiment.name, figure and figure.test), folder / f"{experiment.name}_curves.png")
     for experiment in FAMILY:
         save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
-    cubes = data.load("mnist3d")
+    cubes = datasets.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
         grids, labels = cubes.test[:20]
         save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "rotated and blurred"]), folder / "voxels.png")

@@ -1,13 +1,15 @@
 """Searching recipes on held-out images with Optuna: `python train.py NAME --search N`.
 
 All processes and machines that see the same folder share one study: it is a journal, to which each adds what it tried. A worker that is
-killed loses the trial that it was at. Every trial, given up early or not, is also a line of the study that utils.trials reads.
+killed loses the trial that it was at. Every trial, given up early or not, is also a line of the study that utils.runs.trials reads.
 """
 
-from utils import CourseError, ddp, runs, smoke, trials
+from utils import CourseError, smoke
 from utils.experiments import Experiment
-from utils.loops import Row
-from utils.records import own_root
+from utils.runs import runs, trials
+from utils.runs.records import own_root
+from utils.training import ddp
+from utils.training.loops import Row
 
 try:
     import optuna

@@ -209,9 +209,9 @@ def network(name: str, folder: Path, cache: Path) -> dict:
 
 def digits(folder: Path, each: int = 20) -> dict:
     """Write digits.bin and digits.json: the first `each` test images of every class, or of the digits that stand in for MNIST."""
-    from utils import data
+    from utils.data import datasets
 
-    loaded = data.load("mnist")
+    loaded = datasets.load("mnist")
     images, labels = loaded.test.images[:, 0].numpy(), loaded.test.labels.numpy()
     rows = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:each] for digit in range(10)]))
     (folder / "digits.bin").write_bytes(images[rows].tobytes())

@@ -48,7 +48,7 @@ def run(facts: dict, log: Path, root: Path) -> dict:
     return {
         "seed": facts["seed"],
         "log": log.relative_to(root).as_posix(),
-        "test": percent(kept, "test") if "test_correct" in kept else percent(facts["test"]),  # as utils/tables.py takes it
+        "test": percent(kept, "test") if "test_correct" in kept else percent(facts["test"]),  # as utils/report/tables.py takes it
         "train": percent(kept, "train"),
         "best": {"part": watched, "percent": percent(best, watched), "epoch": int(best["epoch"])},
         "kept": int(kept["epoch"]),

@@ -30,8 +30,9 @@ from PIL import Image
 
 import train
 from tools.bench import Machine
-from utils import ROOT, CourseError, facts, files, pretrained, records, trials, voxels
-from utils import data as datasets
+from utils import ROOT, CourseError, files
+from utils.data import datasets, voxels
+from utils.runs import facts, pretrained, records, trials
 
 TRAIN, TEST = 192, 48  # digits
 FEW = ["--quiet", "--device", "cpu", "--threads", "1", "--batch-size", "64"]

@@ -10,7 +10,9 @@ import threading
 import time
 
 import train
-from utils import CourseError, data, locks
+from utils import CourseError
+from utils.data import datasets
+from utils.runs import locks
 
 
 def end_with_the_worker() -> None:
@@ -23,7 +25,7 @@ def end_with_the_worker() -> None:
 def main(words: list[str]) -> None:
     threading.Thread(target=end_with_the_worker, daemon=True).start()
     name, fingerprint, *task = words
-    found = data.load(name)
+    found = datasets.load(name)
     if found.fingerprint != fingerprint:
         raise CourseError(f"this worker has other data for {name} (it found {found.name}): expected the same files as the command's")
     begun = time.monotonic()

@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from tools.work import BEST, BN, CPU, MEASURED, SPRINT, Row, Side, network
-from utils import cpu, models
-from utils.data import Dataset
-from utils.loops import fit, normalise
-from utils.steps import make_optimizer, make_scheduler
+from utils import models
+from utils.data.datasets import Dataset
+from utils.training import cpu
+from utils.training.loops import fit, normalise
+from utils.training.steps import make_optimizer, make_scheduler
 
 
 def hundred(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:

@@ -8,10 +8,13 @@ from tools import command  # isort: skip
 from pathlib import Path
 
 from tools import ensemble
-from utils import ROOT, CourseError, data, models, pretrained, records, tables
+from utils import ROOT, CourseError, models
+from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.loops import Score, evaluate
-from utils.records import Run
+from utils.report import tables
+from utils.runs import pretrained, records
+from utils.runs.records import Run
+from utils.training.loops import Score, evaluate
 
 LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
 
@@ -21,7 +24,7 @@ def agrees(found: Score, said: Score) -> bool:
     return abs(found.correct - said.correct) * 10_000 <= max(said.total, 10_000) and abs(found.loss - said.loss) <= LOSS * said.loss
 
 
-def check(path: Path, loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
+def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
     """What the sidecar of a state dict says, what was found, and the verdict. loaded: the data sets so far, by name."""
     said = found = "–"
     try:
@@ -30,7 +33,7 @@ def check(path: Path, loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
         if models.count_parameters(model) != facts.parameters:
             return said, found, f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}"
         name = facts.data.name
-        dataset = loaded[name] = loaded.get(name) or data.load(name)
+        dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
             return said, found, f"NOT EVALUATED: {name} is not at hand"
         normalisation = (facts.normalisation.mean, facts.normalisation.std)
@@ -44,13 +47,13 @@ def check(path: Path, loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
         return said, found, f"REFUSED: {error}"
 
 
-def check_ensemble(loaded: dict[str, data.Dataset]) -> tuple[str, str, str]:
+def check_ensemble(loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
     """The same of the networks that answer together (tools.ensemble)."""
     said = found = "–"
     try:
         recorded = ensemble.read()
         said = f"{recorded.test.correct}/{recorded.test.total}"
-        dataset = loaded["mnist"] = loaded.get("mnist") or data.load("mnist")
+        dataset = loaded["mnist"] = loaded.get("mnist") or datasets.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
             return said, found, "NOT EVALUATED: mnist is not at hand"
         score = ensemble.tested(recorded.votes, dataset.test)

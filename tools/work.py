@@ -15,11 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from tools import baseline
-from utils import ROOT, CourseError, cpu, models, voxels
-from utils.augment import augmentation
-from utils.data import Dataset
+from utils import ROOT, CourseError, models
+from utils.data import voxels
+from utils.data.augment import augmentation
+from utils.data.datasets import Dataset
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.loops import Training, evaluate, fit, normalise, train_epoch
+from utils.training import cpu
+from utils.training.loops import Training, evaluate, fit, normalise, train_epoch
 
 CPU = torch.device("cpu")
 BN, SPRINT, SPRINT_994, BEST = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best"))

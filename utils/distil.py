@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils import cpu, models
-from utils.data import Dataset
-from utils.experiments import Recipe
-from utils.loops import fit
+from . import models
+from .data.datasets import Dataset
+from .experiments import Recipe
+from .training import cpu
+from .training.loops import fit
 
 TEMPERATURE = 3.0  # divides all logits, so that answers that are nearly 0 count
 

@@ -42,7 +42,7 @@ class Recipe:
     """
 
     model: str  # a network of utils/models.py, with its arguments if it takes any: separable(width=24)
-    data: str = "mnist"  # a name that utils.data.load knows
+    data: str = "mnist"  # a name that utils.data.datasets.load knows
     normalise: bool = True  # to mean 0 and standard deviation 1; otherwise the network sees 0…1
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15  # passes over the training images

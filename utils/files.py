@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import ROOT, CourseError
+from . import ROOT, CourseError
 
 try:
     import fcntl

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from utils import ddp
-from utils.experiments import Recipe
+from .experiments import Recipe
+from .training import ddp
 
 USUAL_STEPS = 3  # before one is captured
 

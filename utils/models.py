@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from torch import fx, nn
 
-from utils import CourseError, closest
-from utils.layers import FaceOn, Oranges, Residual
+from . import CourseError, closest
+from .layers import FaceOn, Oranges, Residual
 
 
 def base(dropout: float = 0.0) -> nn.Sequential:

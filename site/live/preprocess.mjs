@@ -1,4 +1,4 @@
-// Strokes or a picture → 28×28, the way MNIST was made; utils/photo.py does the same to photographs.
+// Strokes or a picture → 28×28, the way MNIST was made; utils/data/photo.py does the same to photographs.
 //
 // The ink is scaled until its longer side is 20 pixels, averaged down, set to 255 where it is brightest, and moved by whole pixels
 // until its centre of mass lies on pixel 14. A stroke is a list of points {x, y}, 0 to 1 across the drawing pad.

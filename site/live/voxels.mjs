@@ -1,4 +1,4 @@
-// A 28×28 picture → point cloud → 16³ grid: cloud() and voxelise() of utils/voxels.py, the same operations in the same order, so that an
+// A 28×28 picture → point cloud → 16³ grid: cloud() and voxelise() of utils/data/voxels.py, the same operations in the same order, so that an
 // upright body equals Python's to the last bit (many points lie on the boundary of two voxels).
 
 export const SIDE = 16;

@@ -7,7 +7,8 @@ import torch
 from hands import STROKES, networks, shapes, start
 from PIL import Image
 
-from utils import photo, pretrained, voxels
+from utils.data import photo, voxels
+from utils.runs import pretrained
 
 
 def sent(values: np.ndarray) -> str:

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from tools import export, site_networks
 from tools import site as tool
-from utils import models, pretrained
+from utils import models
+from utils.runs import pretrained
 
 FOLDER = tool.SITE / "networks"
 NETWORKS = json.loads((FOLDER / "networks.json").read_text(encoding="utf-8"))["networks"]

@@ -16,7 +16,7 @@ def book(tmp_path):
     untold = new_output("display_data", data={"image/png": "iVBORw0KGgo="})
     cells = [
         new_markdown_cell(
-            f"{BADGE}\n\n# 01 · Try\n\nSee [its log](../logs/base) and [the loop](../utils/loops.py) and [this](../LICENSE)."
+            f"{BADGE}\n\n# 01 · Try\n\nSee [its log](../logs/base) and [the loop](../utils/training/loops.py) and [this](../LICENSE)."
         ),
         new_code_cell(f"# Setup: {site_pages.BOOTSTRAP}"),
         new_markdown_cell("## Results"),
@@ -38,7 +38,7 @@ def test_pictures_from_elsewhere_become_links(book):
 def test_links_lead_somewhere_on_the_site(book):
     text = staged(book)[0].source
     assert '<a href="../logs/base/">its log</a>' in text
-    assert "[the loop](../api/utils.loops.md)" in text
+    assert "[the loop](../api/utils.training.loops.md)" in text
     assert "this (`LICENSE`)" in text
 
 

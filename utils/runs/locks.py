@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import msgspec
 
-from utils import CourseError, facts, files
-from utils.files import shown
+from .. import files, CourseError
+from . import facts
+from ..files import shown
 
 BEAT, DEAD = 5.0, 60.0  # seconds: between two signs of life, and without one until a holder counts as dead
 

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from utils import ROOT, CourseError, smoke
+from .. import ROOT, CourseError, smoke
 
 if TYPE_CHECKING:  # in Colab this module is imported before what it shows is installed
     from matplotlib.figure import Figure
 
-    from utils.experiments import Experiment
+    from ..experiments import Experiment
 
 NEEDED = {  # module → package: what the course imports and Colab may lack, never torch or numpy
     "h5py": "h5py",
@@ -40,7 +40,7 @@ def setup() -> None:
 
 
 def markdown(text: str) -> None:
-    """Show Markdown, such as a table of utils.tables, rendered."""
+    """Show Markdown, such as a table of utils.report.tables, rendered."""
     from IPython.display import Markdown, display
 
     display(Markdown(text))
@@ -65,7 +65,7 @@ def picture(figure: "Figure", alt: str) -> None:
 
 def costs(*experiments: "Experiment") -> None:
     """Show what a run of each experiment took, from the facts of its published logs: the median, for each machine they were made on."""
-    from utils import records
+    from ..runs import records
 
     lines = []
     for experiment in experiments:

@@ -19,12 +19,12 @@ from pathlib import Path
 import msgspec
 import torch
 
-from utils import ROOT, CourseError, files, smoke
-from utils.data import PUBLISHABLE, Dataset
-from utils.experiments import Experiment, Recipe
-from utils.facts import Code, Continued, Environment
-from utils.files import shown
-from utils.loops import Row, Score
+from .. import ROOT, files, smoke, CourseError
+from ..data.datasets import PUBLISHABLE, Dataset
+from ..experiments import Experiment, Recipe
+from .facts import Code, Continued, Environment
+from ..files import shown
+from ..training.loops import Row, Score
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
 COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from utils import ROOT, files, models, records
-from utils.experiments import EXPERIMENTS, Experiment, Recipe
-from utils.files import shown
-from utils.loops import Row
-from utils.records import Facts, Record, Run
+from .. import ROOT, files, models
+from ..experiments import EXPERIMENTS, Experiment, Recipe
+from ..files import shown
+from ..runs import records
+from ..runs.records import Facts, Record, Run
+from ..training.loops import Row
 
 
 @dataclass(frozen=True)

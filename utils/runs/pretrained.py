@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils import ROOT, CourseError, closest, files, models
-from utils.files import shown
-from utils.loops import normalise
-from utils.records import Facts, own_root, read_facts
+from .. import ROOT, closest, files, models, CourseError
+from ..files import shown
+from ..training.loops import normalise
+from .records import Facts, own_root, read_facts
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
@@ -61,7 +61,7 @@ class Preprocess:
             images = np.array(images.convert("L"))
         images = torch.as_tensor(images)
         if self.kind == "voxels" and not images.is_floating_point():
-            raise CourseError(f"grids are {images.dtype}: expected floats, densities from 0 to 1 (utils.voxels makes them of images)")
+            raise CourseError(f"grids are {images.dtype}: expected floats, densities from 0 to 1 (utils.data.voxels makes them of images)")
         if self.kind == "images" and images.dtype != torch.uint8:
             raise CourseError(f"images are {images.dtype}: expected torch.uint8, 0 (black) to 255; normalising is done here")
         shape = (16,) * 3 if self.kind == "voxels" else (28,) * 2
@@ -79,7 +79,7 @@ def warn_of_paper(images: Tensor) -> None:
     """Warn where most of (N, 1, 28, 28) uint8 images have a bright edge: dark ink on paper, of which no network of the course saw any."""
     edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
     if (edge.float().median(1).values > 127).float().mean() > 0.5:
-        warnings.warn("the background is bright: expected white digits on black. utils.photo.read makes them of photographs", stacklevel=3)
+        warnings.warn("the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs", stacklevel=3)
 
 
 def find_weights(name: str | Path) -> Path:

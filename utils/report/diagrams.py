@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import fx, nn
 
-from utils import models
+from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
 ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # what stands in the row of the layer before it

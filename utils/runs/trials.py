@@ -5,12 +5,13 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils import ROOT, files, tables
-from utils.data import PUBLISHABLE
-from utils.experiments import Experiment, Recipe
-from utils.facts import Code, Environment
-from utils.loops import Score
-from utils.records import own_root
+from .. import ROOT, files
+from ..report import tables
+from ..data.datasets import PUBLISHABLE
+from ..experiments import Experiment, Recipe
+from .facts import Code, Environment
+from ..training.loops import Score
+from .records import own_root
 
 
 @dataclass(frozen=True)

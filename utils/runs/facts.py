@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils import ROOT, cpu
+from .. import ROOT
+from ..training import cpu
 
 # the modules that a training runs through; the others can change in mid-run without a bit of the result changing
-DECIDING = ("models", "layers", "voxels", "bodies", "augment", "data", "loops", "steps", "graphs", "distil", "ddp", "cpu")
+DECIDING = ("files", "models", "layers", "graphs", "distil")
+DECIDING += ("data/datasets", "data/voxels", "data/bodies", "data/augment")
+DECIDING += ("training/loops", "training/steps", "training/ddp", "training/cpu")
+DECIDING += ("runs/plans", "runs/runs")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def code() -> Code:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", *paths, "utils/experiments.py", "utils/runs.py")
+        changed = git("status", "--porcelain", "--", *paths, "utils/experiments.py")
         return Code(git("rev-parse", "HEAD") + ("+changes" if changed else ""), sources)
     except (OSError, subprocess.CalledProcessError):
         return Code("unknown", sources)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
-from utils import CourseError, ddp, facts, files, locks, models, records, smoke
-from utils import data as datasets
-from utils.data import Dataset
-from utils.experiments import EXPERIMENTS, Experiment, Recipe
-from utils.records import Run
+from .. import files, models, smoke, CourseError
+from . import facts, locks, records
+from ..training import ddp
+from ..data import datasets
+from ..data.datasets import Dataset
+from ..experiments import EXPERIMENTS, Experiment, Recipe
+from .records import Run
 
 
 @dataclass(frozen=True)

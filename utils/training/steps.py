@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
-from utils import cpu
-from utils.experiments import Recipe
+from ..experiments import Recipe
+from . import cpu
 
 
 def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Spreads and small multiples: how far numbers lie apart. Every function returns a closed Figure, in the colours of utils.plots."""
+"""Spreads and small multiples: how far numbers lie apart. Every function returns a closed Figure, in the colours of utils.report.plots."""
 
 import statistics
 
@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from utils.plots import GREY, TEST, TRAIN, WRONG, finish
+from .plots import GREY, TEST, TRAIN, WRONG, finish
 
 
 def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[str, float] | None = None) -> Figure:

@@ -1,4 +1,4 @@
-"""Voxel grids drawn anew from their digits, a whole batch at a time, on whatever device it lies: what utils.voxels does once, in torch."""
+"""Voxel grids drawn anew from their digits, a whole batch at a time, on whatever device it lies: what utils.data.voxels does once, in torch."""
 
 import math
 from functools import lru_cache
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.voxels import FACES, NEIGHBOURS, SIDE
+from .voxels import FACES, NEIGHBOURS, SIDE
 
 
 def fresh_grids(

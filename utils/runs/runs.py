@@ -9,14 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils import ROOT, CourseError, Interrupted, cpu, ddp, distil, facts, files, models, records, smoke, tables, trials
-from utils.data import Dataset, Split
-from utils.experiments import Experiment
-from utils.files import shown
-from utils.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
-from utils.plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable, teacher_of
-from utils.pretrained import load_model
-from utils.records import Begun, DataFacts, Facts, Normalisation, Record, Run
+from .. import ROOT, distil, files, models, smoke, CourseError, Interrupted
+from ..report import tables
+from . import facts, records, trials
+from ..training import cpu, ddp
+from ..data.datasets import Dataset, Split
+from ..experiments import Experiment
+from ..files import shown
+from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
+from .plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable, teacher_of
+from .pretrained import load_model
+from .records import Begun, DataFacts, Facts, Normalisation, Record, Run
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def run(
     Where several processes train together, all of them call it and process 0 alone reads and writes files.
 
     publish: write logs/ and saved_dict/ of the repository (default: whether COURSE_PUBLISH is 1). retrain=False: read the published
-    run and train nothing. again: train anew what is finished. root: where the files go instead of runs/ (see utils.records).
+    run and train nothing. again: train anew what is finished. root: where the files go instead of runs/ (see utils.runs.records).
     after_epoch: called with the rows so far, once they are safe on disk.
 
     Raises CourseError for a folder that can't be written (before training), a loss that is not finite, processes that

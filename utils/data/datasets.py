@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils import ROOT, CourseError, smoke, voxels
-from utils.experiments import KINDS
-from utils.files import ANEW, read_idx, shown
+from .. import ROOT, smoke, CourseError
+from . import voxels
+from ..experiments import KINDS
+from ..files import ANEW, read_idx, shown
 
 
 class Split(NamedTuple):

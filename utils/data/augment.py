@@ -1,4 +1,4 @@
-"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by utils.bodies."""
+"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by utils.data.bodies."""
 
 import math
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.bodies import fresh_grids
-from utils.experiments import Recipe
+from .bodies import fresh_grids
+from ..experiments import Recipe
 
 WHOLE = slice(None)
 Augment = Callable[[Tensor, Tensor, slice], Tensor]  # a batch's images and rows, and which of them to return → float images or grids

@@ -3,7 +3,7 @@
 MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their centre of mass lay in
 the middle (LeCun et al. 1998). A network that has seen nothing else reads a photograph only after the same has been done to it:
 
-    from utils import photo
+    from . import photo
     model(preprocess(photo.read("five.jpg"))).softmax(1)
 
 `steps` keeps what is in between; `plain` is the resize that people try first.
@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
-from utils import CourseError
-from utils.files import refuse_special
+from .. import CourseError
+from ..files import refuse_special
 
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the centre of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this

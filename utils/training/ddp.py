@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from utils import CourseError
+from .. import CourseError
 
 T = TypeVar("T")
 

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler, swa_utils
 from tqdm import tqdm
 
-from utils import CourseError, ddp, graphs
-from utils.augment import augmentation, scaled
-from utils.data import Dataset, Split
-from utils.experiments import Recipe
-from utils.steps import cross_entropies, forward, make_optimizer, make_scheduler
+from .. import CourseError, graphs
+from ..data.augment import augmentation, scaled
+from ..data.datasets import Dataset, Split
+from ..experiments import Recipe
+from . import ddp
+from .steps import cross_entropies, forward, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -69,7 +70,7 @@ class Training:
     """All that an epoch changes: the network, optimizer, schedule, every random state, and the rows so far.
 
     state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit. Where several processes
-    train together (utils.ddp), all of them call state_dict(), for each holds a global random state of its own.
+    train together (utils.training.ddp), all of them call state_dict(), for each holds a global random state of its own.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, images: int):
@@ -238,7 +239,7 @@ def kept(history: list[Row], recipe: Recipe) -> Row:
 def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     """One pass over as much of the training set as the recipe says, in a new random order. Only the bar waits for the device.
 
-    Several processes draw the same order, and each takes its shard of every batch (see utils.ddp); all return the score
+    Several processes draw the same order, and each takes its shard of every batch (see utils.training.ddp); all return the score
     over all of it: the plain cross-entropy, whether the recipe smooths labels or not.
     """
     labels = data.train.labels

@@ -1,0 +1,1 @@
+"""What readers see: tables, plots, diagrams, statistics, and helpers for notebooks."""
