@@ -64,17 +64,15 @@ def empty_repository(tmp_path, monkeypatch):
     """
     from tiny import NETWORKS, TINY
 
-    from utils import files, models
+    from utils import models, workspace
     from utils.data import datasets
     from utils.experiments import EXPERIMENTS
-    from utils.report import tables
-    from utils.runs import facts, pretrained, records, runs, trials
+    from utils.runs import facts
 
     monkeypatch.setenv("COURSE_SMOKE", "0")
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("COURSE_PUBLISH", raising=False)
-    for module in (files, pretrained, records, runs, tables, trials):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(workspace, "root", tmp_path)
     monkeypatch.setattr(models, "MODELS", models.MODELS | NETWORKS)
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     monkeypatch.setitem(datasets.PUBLISHABLE, "digits", datasets.load("digits").fingerprint)

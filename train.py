@@ -12,10 +12,10 @@ from difflib import get_close_matches
 
 import torch
 
-from utils import CourseError, Interrupted
+from utils import CourseError, Interrupted, runs
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
-from utils.runs import plans, runs
+from utils.runs import job
 from utils.training import ddp
 
 FLAGS = {"model": ["--network"], "weight_decay": ["--weight-decay", "--l2"]}  # --model is one more experiment
@@ -141,7 +141,7 @@ def tasks_of(experiments: list[Experiment], options: argparse.Namespace) -> list
         most = max(e.seeds for e in experiments)
         raise CourseError(f"--seeds {first}- names no seed: the last that is published is {most - 1}")
     for experiment, seed in tasks:
-        plans.refuse(experiment, seed, options.publish or None)
+        job.check(experiment, seed, options.publish or None)
     return list(dict.fromkeys(tasks))
 
 
@@ -201,7 +201,7 @@ def run_in_turn(tasks: list[Task], options: argparse.Namespace) -> list[runs.Res
     results, failures = [], []
     for experiment, seed in tasks:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-        how = {"device": options.device, "publish": options.publish or None, "again": options.again, "echo": not options.quiet}
+        how = {"device": options.device, "publish": options.publish or None, "retrain": options.again, "echo": not options.quiet}
         try:
             results.append(runs.run(experiment, seed, **how))
         except CourseError as error:
@@ -234,7 +234,7 @@ def show_published(experiments: list[Experiment], options: argparse.Namespace) -
     results = []
     for experiment in experiments:
         for seed in range((options.seeds or (0, 0))[0], ((options.seeds or (0, 0))[1] or 0) + 1):
-            results.append(runs.read_own_or_published(experiment, seed))
+            results.append(runs.load(experiment, seed))
             print(report.portrait(results[-1]))
     return results
 

@@ -16,9 +16,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from tiny import TINY, few_bodies  # noqa: E402
 
 from conftest import empty_repository  # noqa: E402
-from utils import CourseError  # noqa: E402
+from utils import CourseError, runs  # noqa: E402
 from utils.data import datasets, voxels  # noqa: E402
-from utils.runs import runs  # noqa: E402
 
 STEP = 8  # KiB, two pages
 

@@ -10,11 +10,11 @@ from tiny import TINY
 
 import train
 from tools import bench, colab, export, report, stress, verify
-from utils import CourseError, models
+from utils import CourseError, models, runs
 from utils.data import datasets, photo, voxels
 from utils.experiments import EXPERIMENTS, RANGES, Experiment, Recipe
 from utils.report import tables
-from utils.runs import plans, pretrained, records, runs
+from utils.runs import job, pretrained, records
 from utils.training import loops
 
 pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
@@ -27,7 +27,7 @@ def root(scratch_of_module):
     for publish in (True, False):
         runs.run(TINY, device="cpu", publish=publish, echo=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "fit", lambda *_: pytest.fail("something was trained"))
+        patch.setattr("utils.runs.execution.train", lambda *_: pytest.fail("something was trained"))
         patch.setattr(search, "HELD_OUT", 200)
         yield scratch_of_module
 
@@ -171,12 +171,12 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "seed below 0": (lambda: runs.run(TINY, -1), CourseError),
     "seed too large": (lambda: runs.run(TINY, 2**63), CourseError),
     "device": (lambda: runs.run(TINY, device="tpu"), CourseError),
-    "a seed that is not published": (lambda: runs.run(TINY, 9, retrain=False), CourseError),
-    "a changed recipe read": (lambda: runs.run(TINY.but(lr=0.5), retrain=False), CourseError),
+    "a seed that is not published": (lambda: runs.load(TINY, 9, published=True), CourseError),
+    "a changed recipe read": (lambda: runs.load(TINY.but(lr=0.5), published=True), CourseError),
     "a changed recipe published": (lambda: runs.run(TINY.but(lr=0.5), publish=True), CourseError),
     "a stranger published": (lambda: runs.run(Experiment("mine", TINY.recipe, ""), publish=True), CourseError),
-    "neither own nor published": (lambda: runs.read_own_or_published(TINY.but(lr=0.5), 0), CourseError),
-    "a file as root": (lambda: runs.run(TINY, root=photo.Path("/dev/null")), CourseError),
+    "neither own nor published": (lambda: runs.load(TINY.but(lr=0.5), 0), CourseError),
+    "a file as root": (lambda: runs.run(TINY, folder=photo.Path("/dev/null")), CourseError),
     "a value": (lambda: TINY.but(lr=-1.0), ValueError),
     "a type": (lambda: TINY.but(epochs="3"), ValueError),
     "a bool as a number": (lambda: TINY.but(epochs=True), ValueError),
@@ -193,7 +193,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "images undrawn": (lambda: datasets.load("digits").undrawn(), CourseError),
     "models.build": (lambda: models.build("x"), CourseError),
     "models.parse": (lambda: models.parse("tiny(1)"), CourseError),
-    "pick_device": (lambda: plans.pick_device("cpu:9"), CourseError),
+    "pick_device": (lambda: job.pick_device("cpu:9"), CourseError),
     "load_pretrained": (lambda: pretrained.load_pretrained("x"), CourseError),
     "load_pretrained of a folder": (lambda: pretrained.load_pretrained("saved_dict"), CourseError),
     "load_pretrained of nothing": (lambda: pretrained.load_pretrained(""), CourseError),

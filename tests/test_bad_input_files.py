@@ -24,10 +24,10 @@ from tiny import BEGUN, FACTS, TINY, TRIAL
 import train
 from tools import export, report, verify
 from tools.bench import Benchmark
-from utils import ROOT, CourseError, files
+from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, photo, voxels
 from utils.report import tables
-from utils.runs import pretrained, records, runs
+from utils.runs import pretrained, records
 from utils.runs.records import Begun, Facts, Run
 from utils.runs.trials import Trial
 
@@ -313,7 +313,7 @@ def trained(scratch_of_module):
     def stop(history):
         raise KeyboardInterrupt
 
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(Interrupted):
         runs.run(TINY, 1, device="cpu", echo=False, after_epoch=stop)
     return scratch_of_module, {path: path.read_bytes() for path in scratch_of_module.rglob("*") if path.is_file()}
 
@@ -380,7 +380,7 @@ PLACES = {  # every place that loads: what is forged, and what then reads it
     "load_pretrained": (lambda content: forge(own(), content), lambda: pretrained.load_pretrained(own().weights)),
     "load_pretrained by name": (lambda content: forge(Run.of(TINY, 0), content), lambda: pretrained.load_pretrained("tiny")),
     "a finished run": (lambda content: forge(own(), content), lambda: runs.run(TINY, device="cpu")),
-    "a published run": (lambda content: forge(Run.of(TINY, 0), content), lambda: runs.run(TINY, retrain=False)),
+    "a published run": (lambda content: forge(Run.of(TINY, 0), content), lambda: runs.load(TINY, published=True)),
     "--final-state": (lambda content: forge(own(), content), lambda: train.main(["tiny", "--final-state"])),
     "--read": (lambda content: forge(own(), content), lambda: train.main(["tiny", "--read", "x.png"])),
     "tools.export": (lambda content: forge(own(), content), lambda: export.main([str(own().weights)])),

@@ -10,7 +10,7 @@ import pytest
 import train
 from utils import ROOT, models
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.runs import records
+from utils.runs import execution, records
 from utils.training.steps import make_optimizer
 
 
@@ -146,8 +146,8 @@ def test_a_run_that_fails_leaves_the_others_and_the_same_command_does_what_is_mi
             raise train.CourseError("no space left")
         return real(experiment, seed, **options)
 
-    fit = train.runs.fit
-    monkeypatch.setattr(train.runs, "fit", lambda *arguments: trained.append(arguments[3]) or fit(*arguments))
+    fit = execution.train
+    monkeypatch.setattr(execution, "train", lambda *arguments: trained.append(arguments[3]) or fit(*arguments))
     monkeypatch.setattr(train.runs, "run", run)
     words = ["tiny", "--seeds", "3", "--quiet", "--device", "cpu"]
     with pytest.raises(train.CourseError, match="1 of 3 runs failed; the same command does only what is missing"):

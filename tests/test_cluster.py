@@ -17,10 +17,10 @@ import torch
 
 import tools
 import train
-from utils import ROOT, CourseError
+from utils import ROOT, CourseError, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.runs import plans, records, runs
+from utils.runs import job, records
 from utils.runs.records import Run
 
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
@@ -92,7 +92,7 @@ def test_a_run_whose_worker_was_killed_ends_as_the_undisturbed_one(after_a_kill,
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the workers
     for (experiment, seed), result in zip(TASKS, results, strict=True):
-        alone = runs.run(experiment, seed, "cpu", root=tmp_path, echo=False)
+        alone = runs.run(experiment, seed, "cpu", folder=tmp_path, echo=False)
         assert result.weights.read_bytes() == alone.weights.read_bytes()
         assert result.facts.environment == alone.facts.environment
     torch.set_num_threads(threads)
@@ -189,7 +189,7 @@ def test_each_worker_gets_its_share_of_six_cores_or_a_gpu_and_listens_on_this_ma
     monkeypatch.setattr(cluster, "CPU_COUNT", 6)
     monkeypatch.setattr(cluster, "SpecCluster", lambda workers, scheduler, **options: [*workers.values(), scheduler])
     monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(plans, "pick_device", lambda name: torch.device("cuda" if gpus else "cpu"))
+    monkeypatch.setattr(job, "pick_device", lambda name: torch.device("cuda" if gpus else "cpu"))
     *workers, scheduler = cluster.local_cluster(tasks, "auto")
     assert [worker["options"]["env"] for worker in workers] == expected
     assert all(worker["options"]["nthreads"] == 1 for worker in workers)

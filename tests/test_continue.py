@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import TINY
 
+from utils import Interrupted, runs
 from utils.data import datasets, voxels
 from utils.experiments import Experiment
-from utils.runs import records, runs
+from utils.runs import records
 from utils.runs.records import Run
 from utils.training import ddp
 
@@ -41,7 +42,7 @@ def whole(scratch, monkeypatch):
 
 
 def train(experiment: Experiment, root, **options) -> str:
-    return runs.run(experiment, device="cpu", echo=False, root=root, **options).facts.sha256
+    return runs.run(experiment, device="cpu", echo=False, folder=root, **options).facts.sha256
 
 
 def interrupted(experiment: Experiment, root) -> Run:
@@ -50,7 +51,7 @@ def interrupted(experiment: Experiment, root) -> Run:
     def stop(history):
         raise KeyboardInterrupt
 
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(Interrupted):
         train(experiment, root, after_epoch=stop)
     return Run.of(experiment, 0, root)
 

@@ -106,7 +106,6 @@ def test_facts_tell_how_many_processes(two):
     [
         ("no folder", "could not be written"),
         ("full disk", "no space left"),
-        ("other recipe", "process 1 has batch_size = 360, process 0 has 359"),
         ("other data", "process 1 has data = .*1436.*, process 0 has .*1437"),
     ],
 )

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import RECIPE, TINY, dataset, tiny
 
-from utils import CourseError, distil
+from utils import CourseError, Interrupted, distil, runs
 from utils.experiments import EXPERIMENTS, replace
-from utils.runs import plans, records, runs
+from utils.runs import job, records
 from utils.training.loops import fit
 
 TEACHER = replace(TINY, name="tiny_teacher")
@@ -90,17 +90,17 @@ def test_the_seconds_of_teaching_are_those_of_the_first_epoch(monkeypatch):
 
 
 def test_a_taught_run_is_the_same_again_and_when_it_is_continued(tmp_path):
-    whole, again = (runs.run(TAUGHT, device="cpu", echo=False, root=tmp_path / name) for name in "ab")
+    whole, again = (runs.run(TAUGHT, device="cpu", echo=False, folder=tmp_path / name) for name in "ab")
     assert whole.facts.sha256 == again.facts.sha256
 
     def stop(history):
         if len(history) == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(Interrupted):
         runs.run(TAUGHT, device="cpu", echo=False, after_epoch=stop)
     continued = runs.run(TAUGHT, device="cpu", echo=False)
-    alone = runs.run(TINY, device="cpu", echo=False, root=tmp_path / "c")
+    alone = runs.run(TINY, device="cpu", echo=False, folder=tmp_path / "c")
     assert continued.facts.sha256 == whole.facts.sha256 != alone.facts.sha256
     recorded = json.loads(records.Run.of(TAUGHT, 0, records.own_root()).facts.read_text())["recipe"]
     assert (recorded["teacher"], recorded["teachers"], recorded["distil"]) == (TEACHER.key, 2, 0.7)
@@ -117,13 +117,13 @@ def test_a_taught_run_is_the_same_again_and_when_it_is_continued(tmp_path):
 )
 def test_a_teacher_that_is_not_there_was_changed_or_sees_other_data_is_refused(teacher, why):
     with pytest.raises(CourseError, match=why):
-        plans.teacher_of(TAUGHT.but(teacher=teacher))
+        job.teacher_of(TAUGHT.but(teacher=teacher))
 
 
 def test_a_teacher_learns_from_labels(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "taught", replace(TAUGHT, name="taught"))
     with pytest.raises(CourseError, match="expected one that learns from labels"):
-        plans.teacher_of(TAUGHT.but(teacher=EXPERIMENTS["taught"].key))
+        job.teacher_of(TAUGHT.but(teacher=EXPERIMENTS["taught"].key))
 
 
 @pytest.mark.parametrize("changes", [{"teachers": 0}, {"distil": 0.0}, {"teacher": ""}])
@@ -134,4 +134,4 @@ def test_a_committee_needs_all_that_is_said_of_it(changes):
 
 def test_every_teacher_of_the_course_is_one_of_its_experiments():
     taught = [entry for entry in EXPERIMENTS.values() if entry.recipe.teacher]
-    assert all(plans.teacher_of(entry) is not None for entry in taught)
+    assert all(job.teacher_of(entry) is not None for entry in taught)

@@ -13,7 +13,7 @@ from utils import CourseError, distil, experiments, models
 from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
-from utils.runs import plans
+from utils.runs import job
 from utils.training import cpu, loops
 from utils.training.loops import Score
 
@@ -88,7 +88,7 @@ def weights(recipe: Recipe, monkeypatch) -> dict:
     monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
     torch.manual_seed(0)
     model = models.build(recipe.model, recipe.dropout)
-    images = plans.load(Experiment("t", recipe, ""))
+    images = job.prepare_data(Experiment("t", recipe, ""))
     loops.fit(model, images, recipe, echo=False, teach=committee(recipe, images) if recipe.teacher else None)
     return model.state_dict()
 
@@ -182,11 +182,11 @@ def test_every_number_of_a_recipe_has_a_range(name):
 
 
 def test_no_epoch_draws_more_images_than_there_are(small):
-    assert len(plans.load(Experiment("t", Recipe("tiny", images=60), "")).train) == 60
-    with pytest.raises(CourseError, match="t: images = 61: expected at most the 60 that there are to train on"):
-        plans.load(Experiment("t", Recipe("tiny", images=61), ""))
+    assert len(job.prepare_data(Experiment("t", Recipe("tiny", images=60), "")).train) == 60
+    with pytest.raises(CourseError, match="t: images = 61: expected at most 60, the number of training images"):
+        job.prepare_data(Experiment("t", Recipe("tiny", images=61), ""))
     with pytest.raises(CourseError, match="images = 60: expected at most the 40"):
-        plans.load(Experiment("t", Recipe("tiny", images=60, valid=20), ""))
+        job.prepare_data(Experiment("t", Recipe("tiny", images=60, valid=20), ""))
 
 
 def test_a_whole_number_is_the_same_recipe_as_its_float():
@@ -234,9 +234,9 @@ def test_an_experiment_that_is_made_of_another_inherits_nothing_that_is_said_of_
 
 @pytest.mark.parametrize("entry", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_an_experiment_can_be_meant(entry):
-    plans.require_fit(entry)
+    job.require_fit(entry)
     assert entry.teaches and "\n" not in entry.teaches and entry.seeds >= 1
     for name, choices in entry.search.items():
         assert len(choices) > 1
         for value in choices:
-            plans.require_fit(entry.but(**{name: value, "valid": 10_000}))
+            job.require_fit(entry.but(**{name: value, "valid": 10_000}))

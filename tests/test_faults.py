@@ -14,9 +14,9 @@ import pytest
 from tiny import TINY, few_bodies
 
 from tools import command
-from utils import ROOT, CourseError, Interrupted, files
+from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, voxels
-from utils.runs import records, runs
+from utils.runs import records
 
 BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1"]
 

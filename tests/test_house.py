@@ -61,7 +61,7 @@ def test_imports_point_downward_only():
     assert not imported((ROOT / "utils" / "__init__.py").read_text()), "utils itself stands below all of its modules"
 
 
-@pytest.mark.parametrize("line", ["from utils import runs", "import utils.runs.runs", "def late():\n    from utils.runs.runs import run"])
+@pytest.mark.parametrize("line", ["from utils import runs", "import utils.runs.runs", "def late():\n    from utils.runs import run"])
 def test_an_import_that_points_upward_is_noticed(line):
     sources = {path.stem: path.read_text() for path in UTILS if path.stem != "__init__"}
     sources["files"] += f"\n{line}\n"

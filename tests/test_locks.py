@@ -1,19 +1,22 @@
-"""One process at a time on one run: the second says who the first is, and a dead one's lock is taken over."""
+"""One process at a time on one run: the second is told who the first is, and a process that died keeps nothing locked."""
 
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from tiny import TINY
 
-from utils import CourseError
-from utils.runs import facts, locks, records, runs
-from utils.runs.locks import DEAD, Held, Lock
+from utils import ROOT, CourseError, Interrupted, runs
+from utils.runs import facts, lock, records
+from utils.runs.lock import SILENT, AlreadyRunning, Lock
 from utils.runs.records import Run
 
 
@@ -22,97 +25,117 @@ def path(tmp_path):
     return tmp_path / "unfinished" / "run.lock"
 
 
-def leave(path, pid, host=None, silent=0.0) -> bytes:
-    """A lock as a process of that number left it so many seconds ago; its content."""
+def leave_holder(path, host, silent=0.0) -> bytes:
+    """What a holder on another machine, whose lock the system does not show here, left so many seconds ago; its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"pid": pid, "host": host or platform.node(), "since": facts.now(), "token": "t"}))
-    os.utime(path, (time.time() - silent,) * 2)
-    return path.read_bytes()
+    holder = path.with_suffix(".holder")
+    holder.write_text(json.dumps({"pid": 1, "host": host, "since": facts.now(), "token": "t"}))
+    os.utime(holder, (time.time() - silent,) * 2)
+    return holder.read_bytes()
+
+
+HOLD = """
+    import sys
+    from pathlib import Path
+    from utils.runs.lock import Lock
+    with Lock(Path(sys.argv[1]), "tiny, seed 0,"):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
 
 
 @pytest.fixture
-def dead() -> int:
-    """The number of a process that has ended."""
-    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
-        pass
-    return process.pid
+def other(path):
+    """Another process that holds the lock."""
+    command = [sys.executable, "-c", textwrap.dedent(HOLD), str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
 
 
-def test_the_second_says_who_the_first_is(path):
-    with Lock(path, "tiny, seed 0,") as first, Lock(path, "tiny, seed 0,") as second:
-        first.acquire()
-        with pytest.raises(Held, match=rf"^tiny, seed 0, is being worked on by process {os.getpid()} on \S+ since 20\S+: wait until"):
-            second.acquire()
-        first.require()
-        first.release()
-        assert list(path.parent.iterdir()) == []
-        second.acquire()
-        second.require()
-        with pytest.raises(CourseError, match="was taken over"):
-            first.require()
-    assert list(path.parent.iterdir()) == []
+def test_the_second_is_told_who_the_first_is_and_gets_the_lock_when_it_ends(path, other):
+    with pytest.raises(AlreadyRunning, match=rf"^tiny, seed 0, is already running: process {other.pid} on \S+ since 20\S+ holds"):
+        Lock(path, "tiny, seed 0,").__enter__()
+    other.stdin.close()
+    other.wait()
+    with Lock(path, "tiny") as mine:
+        mine.require()
 
 
-def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(path, dead):
-    leave(path, dead)
-    with Lock(path, "tiny") as lock:
-        lock.acquire()
-        assert json.loads(path.read_bytes())["pid"] == os.getpid() and list(path.parent.iterdir()) == [path]
+def test_a_killed_holder_keeps_nothing_and_a_suspended_one_keeps_its_lock(path, other):
+    other.send_signal(signal.SIGSTOP)
+    os.utime(path.with_suffix(".holder"), (0, 0))  # no sign of life for years
+    with pytest.raises(AlreadyRunning):
+        Lock(path, "tiny").__enter__()
+    other.kill()
+    other.wait()
+    with Lock(path, "tiny"):
+        assert json.loads(path.with_suffix(".holder").read_bytes())["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize(("silent", "held"), [(0, True), (DEAD / 2, True), (DEAD + 1, False)])
-@pytest.mark.parametrize("content", ["another machine", "a number used again", "cut off"])
-def test_elsewhere_signs_of_life_decide(content, silent, held, path, dead):
-    host, pid = ("elsewhere", dead) if content == "another machine" else (None, os.getpid())
-    left = leave(path, pid, host, silent)
-    if content == "cut off":  # killed between making the file and writing it
-        path.write_bytes(b"")
-        os.utime(path, (time.time() - silent,) * 2)
-    with Lock(path, "tiny") as lock:
-        if held:
-            with pytest.raises(Held, match="only begins" if content == "cut off" else f"process {pid} on"):
-                lock.acquire()
-            assert path.read_bytes() == (b"" if content == "cut off" else left)
-        else:
-            lock.acquire()
-            lock.require()
+@pytest.mark.parametrize("content", [b"", b"{", b'{"pid": 1e400}'])
+def test_an_empty_or_damaged_lock_of_nobody_blocks_nobody(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    path.with_suffix(".holder").write_bytes(content)
+    with Lock(path, "tiny") as mine:
+        mine.require()
 
 
-def test_a_holder_gives_signs_of_life_until_it_releases(path, monkeypatch):
-    monkeypatch.setattr(locks, "BEAT", 0.01)
-    with Lock(path, "tiny") as lock:
-        lock.acquire()
-        os.utime(path, (0, 0))
+@pytest.mark.parametrize(("silent", "held"), [(0, True), (SILENT / 2, True), (SILENT + 1, False)])
+def test_on_a_shared_disk_signs_of_life_decide(path, silent, held):
+    left = leave_holder(path, "elsewhere", silent)
+    if held:
+        with pytest.raises(AlreadyRunning, match="process 1 on elsewhere"):
+            Lock(path, "tiny").__enter__()
+        assert path.with_suffix(".holder").read_bytes() == left
+    else:
+        with Lock(path, "tiny") as mine:
+            mine.require()
+
+
+def test_a_holder_gives_signs_of_life_even_after_a_failed_read(path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with Lock(path, "tiny") as mine:
+        read, failures = mine._read, [None, None, None]
+        monkeypatch.setattr(mine, "_read", lambda: failures.pop() if failures else read())
+        holder = path.with_suffix(".holder")
+        while failures:
+            time.sleep(0.01)
+        os.utime(holder, (0, 0))
         for _ in range(1000):
-            if path.stat().st_mtime:
+            if holder.stat().st_mtime:
                 break
             time.sleep(0.01)
-        assert path.stat().st_mtime > 0
-    assert not path.exists()
+        assert holder.stat().st_mtime > 0
+    assert not holder.exists()
 
 
-def test_of_many_that_find_a_dead_one_s_lock_one_alone_gets_it(path, dead):
-    for _ in range(20):
-        leave(path, dead)
-        attempts, got, barrier = [Lock(path, "tiny") for _ in range(8)], [], threading.Barrier(8)
+def test_of_many_at_once_one_alone_gets_it(path):
+    got, barrier = [], threading.Barrier(8)
 
-        def attempt(lock, got=got, barrier=barrier):
-            barrier.wait()
-            try:
-                lock.acquire()
-                got.append(lock)
-            except Held:
-                pass
+    def attempt():
+        mine = Lock(path, "tiny")
+        barrier.wait()
+        with suppress(AlreadyRunning):
+            got.append(mine.__enter__())
 
-        threads = [threading.Thread(target=attempt, args=(lock,)) for lock in attempts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        holders = [lock for lock in got if lock._read() == lock.content]
-        assert len(holders) == 1  # whoever else thought so finds out before it writes
-        for lock in attempts:
-            lock.release()
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+
+
+@pytest.mark.parametrize("kind", ["fifo", "dangling link", "folder"])
+def test_what_is_no_file_is_one_line(path, kind):
+    path.parent.mkdir()
+    {"fifo": os.mkfifo, "dangling link": lambda path: path.symlink_to("nowhere"), "folder": os.mkdir}[kind](path)
+    with pytest.raises(CourseError) as error:
+        Lock(path, "tiny").__enter__()
+    assert "\n" not in str(error.value) and "run.lock" in str(error.value)
 
 
 # ---- of runs
@@ -123,21 +146,19 @@ def train(**options):
 
 
 def lock_of(experiment=TINY):
-    return Run.of(experiment, 0, records.own_root()).checkpoint.with_suffix(".lock")
+    return Run.of(experiment, 0, records.own_root()).lock
 
 
-def test_a_run_that_another_process_is_at_is_not_begun_and_nothing_of_it_changes(scratch):
-    left = leave(lock_of(), os.getppid())
-    before = {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()}
-    with pytest.raises(Held, match=f"tiny, seed 0, is being worked on by process {os.getppid()} on ") as refusal:
-        train()
-    assert "\n" not in str(refusal.value) and lock_of().read_bytes() == left
-    assert {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()} == before
-    assert runs.run(TINY, 1, device="cpu", echo=False).facts.epochs == 3  # another seed is another run
-    lock_of().unlink()
+def test_a_run_that_another_process_trains_is_not_started_and_nothing_of_it_changes(scratch):
+    with Lock(lock_of(), "tiny, seed 0,"):
+        before = {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()}
+        with pytest.raises(AlreadyRunning, match=f"tiny, seed 0, is already running: process {os.getpid()} on "):
+            train()
+        assert {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()} == before
+        assert runs.run(TINY, 1, device="cpu", echo=False).facts.epochs == 3  # another seed is another run
     train()
-    leave(lock_of(), os.getppid())
-    assert train().facts.epochs == 3  # what is finished is read, whoever works on it
+    with Lock(lock_of(), "tiny, seed 0,"):
+        assert train().facts.epochs == 3  # what is finished is read, even while another process trains it again
 
 
 def test_a_run_that_was_taken_over_writes_nothing_more(scratch):
@@ -145,14 +166,14 @@ def test_a_run_that_was_taken_over_writes_nothing_more(scratch):
 
     def after_epoch(history):
         if len(history) == 2:
-            leave(lock_of(), os.getppid())
+            leave_holder(lock_of(), platform.node())
         seen.append(records.read_checkpoint(Run.of(TINY, 0, records.own_root()).checkpoint)[1]["history"])
 
     with pytest.raises(CourseError, match="tiny, seed 0, was taken over by another process"):
         train(after_epoch=after_epoch)
     assert [len(history) for history in seen] == [1, 2]
     saved = records.read_checkpoint(Run.of(TINY, 0, records.own_root()).checkpoint)
-    assert len(saved[1]["history"]) == 2 and lock_of().exists()  # the other's
+    assert len(saved[1]["history"]) == 2 and lock_of().with_suffix(".holder").exists()  # the other's
 
 
 def test_an_interrupted_run_leaves_no_lock_and_tells_its_rows(scratch):
@@ -160,6 +181,8 @@ def test_an_interrupted_run_leaves_no_lock_and_tells_its_rows(scratch):
         if len(history) == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(runs.Interrupted, match="continues it after its last finished epoch") as stop:
+    with pytest.raises(Interrupted, match="continues it after its last finished epoch") as stop:
         train(after_epoch=after_epoch)
-    assert [row["epoch"] for row in stop.value.history] == [1, 2] and not lock_of().exists()
+    assert [row["epoch"] for row in stop.value.history] == [1, 2]
+    with Lock(lock_of(), "tiny"):
+        pass

@@ -18,7 +18,7 @@ from PIL import Image
 
 import hubconf
 from tools import again, bench, colab, export, report, stale, verify
-from utils import ROOT, CourseError, files, models
+from utils import ROOT, CourseError, files, models, workspace
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
@@ -117,12 +117,12 @@ def test_verify_checks_every_state_dict(monkeypatch):
 AGAIN = """
 import json, sys
 from pathlib import Path
-from utils.report import tables
-from utils.runs import runs
+from utils import runs
+from utils.runs import comparison
 from utils.experiments import EXPERIMENTS
-result = runs.run(EXPERIMENTS["sprint"], device="cpu", root=Path(sys.argv[1]), echo=False)
+result = runs.run(EXPERIMENTS["sprint"], device="cpu", folder=Path(sys.argv[1]), echo=False)
 facts = result.facts
-print(json.dumps([facts.sha256, facts.test.percent, tables.against_published(result.experiment, facts)]))
+print(json.dumps([facts.sha256, facts.test.percent, comparison.against_published(result.experiment, facts)]))
 """
 
 
@@ -349,8 +349,8 @@ def test_notebook_is_complete(path):
 @pytest.fixture
 def unstamped(tmp_path, monkeypatch):
     """A git checkout that holds README and notebooks, as the tool sees them."""
-    for folder in (colab, files):
-        monkeypatch.setattr(folder, "ROOT", tmp_path)
+    monkeypatch.setattr(colab, "ROOT", tmp_path)
+    monkeypatch.setattr(workspace, "root", tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "README.md", tmp_path)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)

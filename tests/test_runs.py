@@ -15,11 +15,11 @@ import pytest
 import torch
 from tiny import TINY
 
-from utils import ROOT, CourseError, experiments, files
+from utils import ROOT, CourseError, Interrupted, experiments, files, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import tables
-from utils.runs import facts, plans, pretrained, records, runs, trials
+from utils.runs import comparison, execution, facts, job, pretrained, records, trials
 from utils.runs.facts import Code
 from utils.runs.records import Run, read_log, read_record
 from utils.training import loops
@@ -57,13 +57,13 @@ def rows_without_time(log):
 @pytest.fixture
 def counted(monkeypatch):
     """How often something was trained."""
-    calls, fit = [], runs.fit
-    monkeypatch.setattr(runs, "fit", lambda *arguments: calls.append(arguments[2]) or fit(*arguments))
+    calls, fit = [], execution.train
+    monkeypatch.setattr(execution, "train", lambda *arguments: calls.append(arguments[2]) or fit(*arguments))
     return calls
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
-    first, again = (train(root=tmp_path / name) for name in "ab")
+    first, again = (train(folder=tmp_path / name) for name in "ab")
     assert first.weights.read_bytes() == again.weights.read_bytes()
     assert rows_without_time(first.log) == rows_without_time(again.log)
     assert train(seed=1).facts.sha256 != first.facts.sha256
@@ -74,7 +74,7 @@ def test_files_hold_what_the_rules_ask_for():
     header = result.log.read_text().splitlines()[0]
     assert header == "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds"
     plain = json.loads(result.log.with_suffix(".json").read_text())
-    assert plain["recipe"] == asdict(TINY.recipe) and plain["seed"] == 0 and plain["epochs"] == 3
+    assert plain["recipe"] == files.without_defaults(TINY.recipe) and plain["seed"] == 0 and plain["epochs"] == 3
     assert plain["data"]["name"] == "digits" and plain["data"]["kind"] == "images" and plain["data"]["input_shape"] == [1, 28, 28]
     assert len(plain["data"]["fingerprint"]) == 64 and plain["code"] == {"commit": "a" * 40, "sources": "b" * 16}
     assert plain["environment"]["threads"] == torch.get_num_threads() and plain["environment"]["torch"] == torch.__version__
@@ -101,7 +101,7 @@ def test_a_reader_s_own_run_is_loaded_by_name_and_by_path():
 SCRIPT = """
 import sys, msgspec, tiny
 from utils import models, CourseError
-from utils.runs import runs
+from utils import runs
 from utils.experiments import Experiment, Recipe
 models.MODELS.update(tiny.NETWORKS)
 try:
@@ -170,7 +170,7 @@ def interrupt_after(epoch):
 
 def interrupted(experiment=TINY, epoch=1, **options) -> None:
     """A run that stops after its first epoch, its checkpoint written."""
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(Interrupted):
         train(experiment, after_epoch=interrupt_after(epoch), **options)
 
 
@@ -189,7 +189,7 @@ def test_continuing_early_stopping_keeps_the_best_weights_of_before(monkeypatch,
         return real
 
     real = told(0)
-    whole = train(STOPPING, root=tmp_path / "whole")
+    whole = train(STOPPING, folder=tmp_path / "whole")
     monkeypatch.setattr(loops, "evaluate", real)
     told(0)
     interrupted(STOPPING, 3)
@@ -211,7 +211,7 @@ def test_a_continuation_records_epoch_code_and_environment(monkeypatch, capsys):
 
 
 def test_a_commit_that_changes_no_deciding_source_spoils_nothing(monkeypatch, capsys, tmp_path):
-    whole = train(root=tmp_path / "whole")
+    whole = train(folder=tmp_path / "whole")
     interrupted()
     monkeypatch.setattr(facts, "code", lambda: Code("c" * 40, "b" * 16))
     result = runs.run(TINY, device="cpu")
@@ -257,7 +257,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_says_what_to_delete():
     begun, state = records.read_checkpoint(own().checkpoint)
     state["model"]["0.weight"] = torch.zeros(3, 3)
     records.write_checkpoint(own().checkpoint, begun, state)
-    with pytest.raises(CourseError, match=r"\.pt does not fit this run \(.*size mismatch.*Delete it to start anew"):
+    with pytest.raises(CourseError, match=r"\.pt does not fit this run \(.*size mismatch.*Delete it to start again"):
         train()
 
 
@@ -277,10 +277,12 @@ def test_a_finished_run_is_not_trained_again_unless_asked(counted, capsys):
     first = train()
     again = runs.run(TINY, device="cpu")
     assert (
-        len(counted) == 1 and again.facts == first.facts and "not trained again (again=True, or --again, does)" in capsys.readouterr().out
+        len(counted) == 1
+        and again.facts == first.facts
+        and "not trained again (retrain=True, or --retrain, does)" in capsys.readouterr().out
     )
     assert files.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(first.log)
-    anew = train(again=True)
+    anew = train(retrain=True)
     assert len(counted) == 2 and anew.facts.sha256 == first.facts.sha256
 
 
@@ -318,9 +320,9 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
     second = train(seed=1, publish=True)
     assert set(listing(scratch)) - found == {"logs/tiny/seed1.csv", "logs/tiny/seed1.json"}  # weights of seed 0 alone
     assert not second.weights.is_file()
-    read = runs.run(TINY, retrain=False, echo=False)
+    read = runs.load(TINY, published=True, echo=False)
     assert len(counted) == 2 and read.facts == result.facts and read.model is not None
-    assert runs.run(TINY, 1, retrain=False, echo=False).model is None
+    assert runs.load(TINY, 1, published=True, echo=False).model is None
     assert [record.facts.seed for record in records.published(TINY)] == [0, 1] and records.own(TINY) == []
     train(publish=True)
     assert len(counted) == 2
@@ -338,7 +340,7 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
 def test_reading_a_published_run_of_another_recipe_is_refused(experiment, seed, said, counted):
     train(publish=True)
     with pytest.raises(CourseError, match=said):
-        runs.run(experiment, seed, retrain=False)
+        runs.load(experiment, seed, published=True)
     assert len(counted) == 1
 
 
@@ -348,7 +350,7 @@ def test_a_published_run_of_an_earlier_recipe_does_not_count(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "tiny", changed)
     assert records.published(changed) == [] and len(records.published(TINY)) == 1
     with pytest.raises(CourseError, match="seed 0 is not published by its present recipe"):
-        runs.run(changed, retrain=False)
+        runs.load(changed, published=True)
 
 
 @pytest.mark.parametrize("commit", ["unknown", "a" * 40 + "+changes"])
@@ -445,7 +447,9 @@ def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, pu
     if published:
         assert [one.after_epoch for one in train(publish=True).facts.continued][-1] == 2
         return
-    with pytest.raises(CourseError, match=r"tiny, seed 0 began with other sources, or on another machine.*can't be published. Delete"):
+    with pytest.raises(
+        CourseError, match=r"tiny, seed 0 can't be published: its checkpoint comes from other sources, or another machine.* Delete"
+    ):
         train(publish=True)
     trainings = len(counted)
     assert train().facts.continued[-1].after_epoch == 2 and len(counted) == trainings + 1  # as a run of one's own it goes on
@@ -464,7 +468,7 @@ def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys):
     table = tables.summary([result])
     assert "| closed |" in table and "tiny, held-out images: " in table
     assert json.loads(result.log.with_suffix(".json").read_text())["test"] is None
-    assert "the test set stays closed while images are held out" in tables.against_published(HELD, result.facts)
+    assert "the test set stays closed while images are held out" in comparison.against_published(HELD, result.facts)
     # the control: without held-out images all of these show one
     open_ = train()
     assert open_.facts.test and "closed" not in tables.summary([open_]) and "test_correct" in open_.log.read_text()
@@ -473,7 +477,7 @@ def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys):
 def test_the_test_set_is_not_even_looked_at(monkeypatch):
     looked = []
     real = loops.evaluate
-    for module in (loops, runs):
+    for module in (loops, execution):
         monkeypatch.setattr(module, "evaluate", lambda model, split, *how: looked.append(len(split)) or real(model, split, *how))
     train(HELD)
     assert set(looked) == {200}
@@ -501,7 +505,7 @@ def test_every_run_with_held_out_images_adds_one_line_to_its_study(scratch):
     other = train(HELD.but(lr=0.02), 1)
     assert [(one.recipe.lr, one.seed) for one in trials.read("tiny")] == [(0.01, 0), (0.02, 1)]
     assert other.log != first.log and other.weights != first.weights and first.log.is_file()
-    train(HELD, again=True)
+    train(HELD, retrain=True)
     assert len(trials.read("tiny")) == 3
     assert [str(path.relative_to(scratch)) for path in scratch.rglob("*.jsonl")] == ["runs/trials/tiny.jsonl"]
 
@@ -532,7 +536,7 @@ def test_a_loss_that_is_not_finite_keeps_nothing_of_the_run(scratch):
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, counted):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(CourseError, match=r"could not be written \(Not a directory\).*run again"):
-        train(root=tmp_path / "file")
+        train(folder=tmp_path / "file")
     assert not counted
 
 
@@ -555,7 +559,7 @@ def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):
     assert (len(result.history), result.history[0]["train_total"]) == (1, 512)
     assert ROOT not in result.weights.parents and ROOT not in result.log.parents and result.weights.is_file()
     folder = subprocess.run(
-        [sys.executable, "-c", "from utils import records; print(records.own_root(), records.own_root().is_dir())"],
+        [sys.executable, "-c", "from utils.runs import records; print(records.own_root(), records.own_root().is_dir())"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -567,7 +571,7 @@ def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):
 @pytest.mark.parametrize(("device", "there"), [("gpu", "cpu"), ("cpu:1", "cpu"), ("cpu:", "cpu"), ("cuda:99", "cpu")])
 def test_unknown_device_lists_those_that_are_there(device, there):
     with pytest.raises(CourseError, match=rf"device '{device}' is not available: expected auto or one of .*{there}"):
-        plans.pick_device(device)
+        job.pick_device(device)
 
 
 @pytest.mark.parametrize(
@@ -582,7 +586,7 @@ def test_unknown_device_lists_those_that_are_there(device, there):
     ],
 )
 def test_what_can_not_be_meant_is_refused_before_any_data_is_loaded(experiment, seed, said, monkeypatch):
-    monkeypatch.setattr(plans, "load", lambda experiment: pytest.fail("data were loaded"))
+    monkeypatch.setattr(job, "prepare_data", lambda experiment: pytest.fail("data were loaded"))
     with pytest.raises(CourseError, match=said):
         train(experiment, seed)
     assert experiments.KINDS["mnist3d"] == "voxels"

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from tiny import TINY
 
-from utils import CourseError
+from utils import CourseError, runs
 from utils.experiments import EXPERIMENTS
-from utils.runs import runs, trials
+from utils.report import tables
+from utils.runs import trials
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
 
@@ -51,7 +52,7 @@ def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched
     kept, pruned = trials.read("tiny")
     assert (kept.pruned, pruned.pruned) == (False, True) and (kept.epoch, pruned.epoch) == (2, 1)
     assert [trial.state.name for trial in search.open_study(searched).trials] == ["COMPLETE", "PRUNED"]
-    assert not list((scratch / "runs" / "unfinished").glob("*.pt")) and "1 given up early" in trials.table(searched)
+    assert not list((scratch / "runs" / "unfinished").glob("*.pt")) and "1 given up early" in tables.study(searched)
 
 
 def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):

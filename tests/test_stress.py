@@ -11,9 +11,8 @@ import pytest
 
 from tools import bench, stress
 from tools.stress import Stress, Stressed
-from utils import ROOT, CourseError, files
+from utils import ROOT, CourseError, files, runs
 from utils.experiments import EXPERIMENTS
-from utils.runs import runs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes can't be forked here once torch is imported")
 
@@ -34,7 +33,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_RUNS", str(root))
         patch.setenv("COURSE_SMOKE", "0")
-        runs.run(EXPERIMENTS["base"].but(data="digits", valid=600, epochs=2, batch_size=256), device="cpu", root=root, echo=False)
+        runs.run(EXPERIMENTS["base"].but(data="digits", valid=600, epochs=2, batch_size=256), device="cpu", folder=root, echo=False)
     return root
 
 
@@ -95,7 +94,7 @@ def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_p
     assert Stress({"plain": good}, machine).passed
     for change in ({"same": 4}, {"damaged": 1}, {"lost_runs": 1}, {"lost_epochs": 1}):
         assert not Stress({"plain": good, "voxels": Stressed(**asdict(good) | change)}, machine).passed
-    monkeypatch.setattr(stress, "path", lambda root=tmp_path: tmp_path / "stress.json")
+    monkeypatch.setattr(stress, "path", lambda folder=tmp_path: tmp_path / "stress.json")
     assert "Not measured yet" in stress.section()
     files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
     said = stress.section()

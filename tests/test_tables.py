@@ -12,7 +12,7 @@ from utils import files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import notebook, tables
-from utils.runs import records
+from utils.runs import comparison, records
 from utils.runs.facts import Code, environment
 from utils.runs.records import DataFacts, Facts, Normalisation, Run
 from utils.training.loops import Score
@@ -221,38 +221,38 @@ def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> Facts:
 
 def test_a_run_is_compared_with_the_published_ones_in_one_line():
     two_seeds()
-    line = tables.against_published(TINY, yours())
+    line = comparison.against_published(TINY, yours())
     assert line == (
         "tiny, seed 0: yours 98.50 %, published 98.50 ± 0.71 % (2 seeds); the same bits as its seed 0, under the same conditions; "
         "within the spread."
     )
     elsewhere = replace(yours().environment, threads=64, torch="1.0")
-    line = tables.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
+    line = comparison.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
     there = yours().environment
     assert f"other bits as its seed 0, with other threads 64 (there {there.threads}), torch 1.0 (there {there.torch});" in line
-    assert "tiny, seed 9: yours 98.50 %" in (line := tables.against_published(TINY, yours(seed=9))) and "as its seed 0, " in line
+    assert "tiny, seed 9: yours 98.50 %" in (line := comparison.against_published(TINY, yours(seed=9))) and "as its seed 0, " in line
 
 
 @pytest.mark.parametrize(("correct", "within"), [(985, True), (958, True), (956, False), (1000, True)])
 def test_the_spread_is_four_standard_deviations(correct, within):
     two_seeds()  # 98.5 ± 0.707: 95.67 to 101.3
-    line = tables.against_published(TINY, yours(correct))
+    line = comparison.against_published(TINY, yours(correct))
     assert line.endswith("within the spread." if within else "OUTSIDE the spread.")
 
 
 @pytest.mark.parametrize(("correct", "within"), [(968, True), (955, False)])
 def test_of_one_published_seed_the_spread_is_that_of_so_many_images(correct, within):
     publish(TINY, 0, [row(1, 900, 980)])  # 98 %, of 1,000 images ± 0.443 each: 96.2 to 99.8
-    assert tables.against_published(TINY, yours(correct)).endswith("within the spread." if within else "OUTSIDE the spread.")
+    assert comparison.against_published(TINY, yours(correct)).endswith("within the spread." if within else "OUTSIDE the spread.")
 
 
 def test_other_data_other_recipes_and_held_out_images_are_not_compared():
     two_seeds()
     other = yours(100, data=DataFacts("fallback", "images", (1, 28, 28), "0" * 64, 1000, True))
-    assert "on other data (fallback)" in tables.against_published(TINY, other)
-    assert "OUTSIDE" not in tables.against_published(TINY, other)
-    assert tables.against_published(TINY.but(lr=0.5), yours()) == "tiny, seed 0: 98.50 %; no published run has this recipe."
-    closed = tables.against_published(TINY.but(valid=10), replace(yours(), test=None))
+    assert "on other data (fallback)" in comparison.against_published(TINY, other)
+    assert "OUTSIDE" not in comparison.against_published(TINY, other)
+    assert comparison.against_published(TINY.but(lr=0.5), yours()) == "tiny, seed 0: 98.50 %; no published run has this recipe."
+    closed = comparison.against_published(TINY.but(valid=10), replace(yours(), test=None))
     assert "the test set stays closed while images are held out" in closed and "%" not in closed
 
 

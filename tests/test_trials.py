@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from tiny import TINY
 
-from utils import files
+from utils import ROOT, files
 from utils.data import datasets
 from utils.experiments import Recipe
+from utils.report import tables
 from utils.runs import trials
 from utils.runs.facts import Code, Environment
 from utils.runs.trials import Trial, Tried
@@ -49,20 +50,20 @@ def test_a_study_is_a_table_of_what_differs():
         add(replace(HELD, lr=0.05, rotate=10.0), seed, faster)
         add(replace(HELD, label_smoothing=0.1), seed, smoother)
     add(replace(HELD, lr=0.5), 0, 100, pruned=True)
-    header, _, *rows = trials.table(TINY).split("\n\n")[0].splitlines()
+    header, _, *rows = tables.study(TINY).split("\n\n")[0].splitlines()
     assert cells(header) == ["what differs", "epochs", "held-out, mean ± sd", "seeds"]
     assert [cells(row) for row in rows] == [
         ["**kept**", "3", "98.20 ± 0.20", "3"],
         ["lr 0.05, rotate 10", "3", "99.20 ± 0.20", "3"],
         ["label_smoothing 0.1", "3", "96.50 ± 0.50", "3"],
     ]
-    assert trials.table(TINY).endswith("Accuracy (%) on 1,000 held-out training images; 1 given up early.")
-    assert "1 more, all below these; 1 given up early" in trials.table(TINY, most=2)
+    assert tables.study(TINY).endswith("Accuracy (%) on 1,000 held-out training images; 1 given up early.")
+    assert "1 more, all below these; 1 given up early" in tables.study(TINY, most=2)
 
 
 def test_without_a_study_it_says_how_to_begin_one():
     assert trials.study(TINY) == [] and trials.better(TINY) == []
-    assert trials.table(TINY).startswith("No study of tiny yet: `python train.py tiny --valid")
+    assert tables.study(TINY).startswith("No study of tiny yet: `python train.py tiny --valid")
 
 
 def test_of_a_repeated_seed_the_last_run_counts():
@@ -128,7 +129,7 @@ def test_a_kept_recipe_that_was_never_tried_has_nothing_better():
     assert trials.better(TINY) == []
 
 
-@pytest.mark.parametrize("path", sorted((files.ROOT / "logs" / "trials").glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "logs" / "trials").glob("*.jsonl")), ids=lambda path: path.stem)
 def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code(path):
     for trial in files.read_lines(path, Trial):
         assert trial.name == path.stem and trial.recipe.valid == trial.valid.total > 0

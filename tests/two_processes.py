@@ -9,10 +9,10 @@ import torch
 from tiny import NETWORKS
 from torch import nn
 
-from utils import CourseError, files, models
+from utils import CourseError, files, models, runs
 from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
-from utils.runs import records, runs
+from utils.runs import execution, records
 from utils.training import ddp, loops
 
 # 1,437 training images: the last batch of each epoch holds a single one, so the second process gets none
@@ -63,7 +63,7 @@ def train(experiment: Experiment, root: Path, float64: bool = False, **options) 
     before = models.MODELS, datasets.load
     models.MODELS, datasets.load = models.MODELS | NETWORKS, few_bodies
     try:
-        return runs.run(experiment, 0, "cpu", root=root, echo=False, **options).model.state_dict()
+        return runs.run(experiment, 0, "cpu", folder=root, echo=False, **options).model.state_dict()
     finally:
         models.build = build
         models.MODELS, datasets.load = before
@@ -82,7 +82,7 @@ def interrupt(history) -> None:
     raise KeyboardInterrupt
 
 
-def refuse_checkpoints(path: Path, content: bytes) -> None:
+def refuse_checkpoints(path: Path, content: bytes, before_rename=None) -> None:
     if path.suffix == ".pt":
         raise CourseError("no space left")
     real_write(path, content)
@@ -128,10 +128,9 @@ def main(folder: Path) -> None:
     found["no folder"] = refusals(lambda: train(PLAIN, folder / "file"))
     found["full disk"] = refusals(lambda: train(PLAIN, folder / "full"))
     files.write = real_write
-    found["other recipe"] = refusals(lambda: train(PLAIN if first else PLAIN.but(batch_size=360), folder / "other recipe"))
     if not first:
-        load = runs.load
-        runs.load = lambda experiment: load(experiment).hold_out(1)
+        prepare_data = execution.prepare_data
+        execution.prepare_data = lambda experiment: prepare_data(experiment).hold_out(1)
     found["other data"] = refusals(lambda: train(PLAIN, folder / "other data"))
     if first:
         (folder / "found.json").write_text(json.dumps(found))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from utils import ROOT, CourseError, closest, files
+from utils import ROOT, CourseError, closest, files, runs
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
-from utils.runs import facts, records, runs
+from utils.runs import comparison, facts, records
 from utils.runs.records import Facts
 from utils.training.loops import Score
 
@@ -77,7 +77,7 @@ def section() -> str:
 def train(published: Facts) -> Facts:
     """What comes out if a published run is trained once more, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        where = {"device": "cpu", "publish": False, "again": True, "root": Path(folder), "echo": False}
+        where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}
         return runs.run(EXPERIMENTS[published.name], published.seed, **where).facts
 
 
@@ -99,7 +99,7 @@ def main(words: list[str]) -> int:
         for record in published[: options.seeds]:
             now = train(record.facts)
             files.append_line(PATH, Again(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished))
-            print(tables.against_published(EXPERIMENTS[name], now), flush=True)
+            print(comparison.against_published(EXPERIMENTS[name], now), flush=True)
     return 0
 
 

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from utils import ROOT, CourseError, Interrupted, files
+from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.runs import plans, records, runs
+from utils.runs import job, records
 
 try:
     import cloudpickle
@@ -85,7 +85,7 @@ def run_all(tasks: list[Task], address: str = "", words: list[str] = (), echo: b
                 if failure:
                     failures[number] = f"{tasks[number][0].name}, seed {tasks[number][1]}, failed: {failure}"
                 else:
-                    results[number] = runs.read_own_or_published(*tasks[number], echo=False)
+                    results[number] = runs.load(*tasks[number], echo=False)
                 tell(number, "failed" if failure else "done", last=True)
     except KeyboardInterrupt:
         raise Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
@@ -152,7 +152,7 @@ def local_cluster(tasks: int, device: str) -> SpecCluster:
 
     It listens on the loopback address alone.
     """
-    where, gpus = plans.pick_device(device), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    where, gpus = job.pick_device(device), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = gpus.split(",") if gpus else [str(number) for number in range(torch.cuda.device_count())]
     places = {"cpu": CPU_COUNT, "cuda": len(gpus) if device in ("auto", "cuda") else 1}.get(where.type, 1)
     n = min(tasks, places)

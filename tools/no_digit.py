@@ -21,8 +21,7 @@ from torch import Tensor
 from utils import ROOT, CourseError, files, smoke
 from utils.data import photo
 from utils.experiments import EXPERIMENTS
-from utils.runs import facts, plans
-from utils.runs.runs import run
+from utils.runs import facts, job, run
 from utils.training.loops import predict
 
 PATH = ROOT / "logs" / "benchmarks" / "no_digit.json"
@@ -72,7 +71,7 @@ def main(words: list[str]) -> None:
         raise CourseError(refused)
     published = EXPERIMENTS[NETWORK]
     shorter = replace(published, recipe=replace(published.recipe, valid=HELD_OUT))
-    plans.refuse_uncommitted(shorter)
+    job.require_committed(shorter)
     done = run(shorter, publish=False)
     if done.data.name != "mnist":
         raise CourseError(refused)

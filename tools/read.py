@@ -7,26 +7,22 @@ import torch
 from torch import nn
 
 from tools.report import save_picture
-from utils import CourseError, models
+from utils import CourseError, models, runs
 from utils.data import photo, voxels
 from utils.experiments import Experiment
 from utils.files import shown
 from utils.report import plots
-from utils.runs import records, runs
-from utils.runs import load_pretrained
+from utils.runs import load_pretrained, records
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:
     """The state dict of one's own finished run of this recipe, else of the published one. Raises CourseError if there is neither."""
-    mine = runs.own_run(experiment, seed)
-    if mine:
-        return mine.weights
-    published = records.Run.of(experiment, seed)
-    if seed == 0 and published.weights.is_file() and records.finished(experiment, seed):
-        return published.weights
-    raise CourseError(
-        f"{experiment.name}, seed {seed}: no trained weights of this recipe to read with. Train it: the same words without --read"
-    )
+    found = runs.load(experiment, seed, echo=False)
+    if found.model is None:
+        raise CourseError(
+            f"{experiment.name}, seed {seed}: no trained weights of this recipe to read with. Train it: the same words without --read"
+        )
+    return found.weights
 
 
 def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:

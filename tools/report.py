@@ -25,8 +25,7 @@ from utils.experiments import EXPERIMENTS
 from utils.files import shown
 from utils.layers import FaceOn
 from utils.report import diagrams, plots, tables
-from utils.runs import records
-from utils.runs.runs import Result
+from utils.runs import Result, records
 from utils.training.loops import normalise, predict
 
 README = ROOT / "README.md"

@@ -4,9 +4,9 @@ All processes and machines that see the same folder share one study: it is a jou
 killed loses the trial that it was at. Every trial, given up early or not, is also a line of the study that utils.runs.trials reads.
 """
 
-from utils import CourseError, smoke
+from utils import CourseError, runs, smoke
 from utils.experiments import Experiment
-from utils.runs import runs, trials
+from utils.report import tables
 from utils.runs.records import own_root
 from utils.training import ddp
 from utils.training.loops import Row
@@ -77,7 +77,7 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
         return percent / 100
 
     study.optimize(objective, n_trials=n)
-    return trials.table(experiment)
+    return tables.study(experiment)
 
 
 class Pruned(Exception):

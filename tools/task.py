@@ -12,7 +12,7 @@ import time
 import train
 from utils import CourseError
 from utils.data import datasets
-from utils.runs import locks
+from utils.runs import lock as locks
 
 
 def end_with_the_worker() -> None:

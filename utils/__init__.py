@@ -6,10 +6,21 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository
+
+
+@dataclass
+class Workspace:
+    """The folder that holds what is published: logs/, saved_dict/ and references.json. Tests give it another one."""
+
+    root: Path = ROOT
+
+
+workspace = Workspace()
 
 
 class CourseError(RuntimeError):

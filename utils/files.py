@@ -7,8 +7,9 @@ import os
 import platform
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import ROOT, CourseError
+from . import CourseError, workspace
 
 try:
     import fcntl
@@ -29,12 +30,12 @@ T = TypeVar("T")
 
 def shown(path: Path) -> str:
     """A path as a reader would type it: relative to the repository where it lies inside."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    return str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: it takes the place of `path` when the block ends, and goes if the block fails.
+def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """A path next to `path` to write to: it replaces `path` when the block ends, and is deleted if the block or `before_rename` fails.
 
     Raises CourseError where the folder can't take it; what was there before is then untouched.
     """
@@ -48,6 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
+        before_rename()
         beside.replace(path)
     except OSError as error:
         todo = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Make the folder writable"
@@ -72,9 +74,9 @@ def is_running(pid: str) -> bool:
     return True
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises CourseError where the folder can't take it."""
-    with replacing(path) as beside:
+def write(path: Path, content: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
+    """Write a complete file or none; before_rename may raise to stop it. Raises CourseError where the folder can't take it."""
+    with replacing(path, before_rename) as beside:
         beside.write_bytes(content)
 
 
@@ -109,9 +111,25 @@ def read(path: Path, todo: str = "Check out the file again.") -> bytes:
     return content
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a dataclass, or plain containers, as indented JSON."""
-    write(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+def write_json(path: Path, value: object, before_rename: Callable[[], None] = lambda: None) -> None:
+    """Write a dataclass, or plain containers, as indented JSON (see without_defaults)."""
+    write(path, msgspec.json.format(msgspec.json.encode(without_defaults(value)), indent=2) + b"\n", before_rename)
+
+
+def without_defaults(value: object) -> object:
+    """Dataclasses as dicts without the fields that hold their defaults, so that a field can be added, and removed, later."""
+    if isinstance(value, dict):
+        return {key: without_defaults(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_defaults(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    found = {field: getattr(value, field.name) for field in fields(value)}
+    return {field.name: without_defaults(item) for field, item in found.items() if item != _default(field)}
+
+
+def _default(field: Field) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def read_json(path: Path, kind: type[T], todo: str = "Check out the file again.") -> T:
@@ -149,7 +167,7 @@ def append_line(path: Path, value: object) -> None:
 
     Raises CourseError where the file can't take it.
     """
-    line = msgspec.json.encode(value) + b"\n"
+    line = msgspec.json.encode(without_defaults(value)) + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)

@@ -27,7 +27,7 @@ def finish(figure: Figure) -> Figure:
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
     """Loss above accuracy over the epochs, a thin line for each seed and a thick one for their mean.
 
-    histories: rows as utils.runs.records.read_log returns them, one list for each seed. reported_test: the reference's accuracy (%), dashed.
+    histories: rows as records.read_log returns them, one list for each seed. reported_test: the reference's accuracy (%), dashed.
     """
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .. import ROOT, files, models
+from .. import files, models, workspace
 from ..experiments import EXPERIMENTS, Experiment, Recipe
 from ..files import shown
-from ..runs import records
-from ..runs.records import Facts, Record, Run
-from ..training.loops import Row
+from ..runs import records, trials
+from ..runs.comparison import mean_sd, percent, seeds, test_percents
+from ..runs.records import Record, Run
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Point:
 @lru_cache
 def references() -> References:
     """references.json. Raises CourseError if it is damaged."""
-    return files.read_json(ROOT / "references.json", References)
+    return files.read_json(workspace.root / "references.json", References)
 
 
 def reported(experiment: Experiment) -> Figure | None:
@@ -84,27 +84,6 @@ def table(header: list[str], rows: list[list], right: str = "") -> str:
         for row in cells
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
-
-
-def percent(row: Row, part: str) -> float:
-    """Accuracy of one epoch, in %."""
-    return 100 * row[f"{part}_correct"] / row[f"{part}_total"]
-
-
-def mean_sd(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (of a sample; left out for a single value)."""
-    if len(values) < 2:
-        return "".join(f"{value:.2f}" for value in values) or "none"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-
-
-def _seeds(found: Sequence) -> str:
-    return "1 seed" if len(found) == 1 else f"{len(found)} seeds"
-
-
-def test_percents(found: list[Record]) -> list[float]:
-    """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once, at the end."""
-    return [percent(record.kept, "test") if "test_correct" in record.kept else record.facts.test.percent for record in found]
 
 
 def best_percents(found: list[Record]) -> list[float]:
@@ -213,7 +192,7 @@ def family(experiments: Sequence[Experiment], link: str = "") -> str:
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
-        ours = f"**{mean_sd(test_percents(found))}** ({_seeds(found)})"
+        ours = f"**{mean_sd(test_percents(found))}** ({seeds(found)})"
         rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
 
@@ -269,32 +248,25 @@ def summary(results: Sequence) -> str:
         rows.append(
             [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]
         )
-    means = [f"{e.name}, held-out images: {mean_sd(values)} % ({_seeds(values)})" for e, values in held.items()]
+    means = [f"{e.name}, held-out images: {mean_sd(values)} % ({seeds(values)})" for e, values in held.items()]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])
 
 
-def against_published(experiment: Experiment, facts: Facts) -> str:
-    """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies within the seeds'
-    spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many images)."""
-    found = records.published(experiment) if experiment.registered else []
-    if not found or facts.test is None:
-        yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
-        return f"{experiment.name}, seed {facts.seed}: {yours}; no published run has this recipe."
-    percents = test_percents(found)
-    mean, yours = statistics.mean(percents), facts.test.percent
-    chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5
-    within = abs(yours - mean) <= 4 * (statistics.stdev(percents) if len(percents) > 1 else chance)
-    same = next((record for record in found if record.facts.seed == facts.seed), found[0])
-    here, there = facts.environment, same.facts.environment
-    differs = [
-        f"{key} {getattr(here, key)} (there {getattr(there, key)})" for key in vars(here) if getattr(here, key) != getattr(there, key)
-    ]
-    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"  # torch's versions write other files
-    bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
-    conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
-    if facts.data.fingerprint != same.facts.data.fingerprint:
-        conditions, within = f"on other data ({facts.data.name})", True
-    return (
-        f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({_seeds(found)}); "
-        f"{bits} as its seed {same.facts.seed}, {conditions}; {'within' if within else 'OUTSIDE'} the spread."
-    )
+def study(experiment: Experiment, most: int = 12) -> str:
+    """A study as a Markdown table: what differs from the kept recipe, validation mean ± sd, seeds."""
+    tried = trials.study(experiment)
+    if not tried:
+        held = experiment.recipe.valid or (1000 if experiment.recipe.kind == "voxels" else 10_000)
+        return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid {held}` adds to it."
+    rows = [[_said(one.changes), one.recipe.epochs, mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
+    for row in rows:
+        row[0] = row[0] or "**kept**"
+    pruned = sum(trial.pruned for trial in trials.read(experiment.name))
+    notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
+    notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []
+    notes += [f"{pruned} given up early"] if pruned else []
+    return f"{table(['what differs', 'epochs', 'held-out, mean ± sd', 'seeds'], rows, right='epochs seeds')}\n\n{'; '.join(notes)}."
+
+
+def _said(changes: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changes.items())

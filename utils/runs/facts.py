@@ -19,7 +19,7 @@ from ..training import cpu
 DECIDING = ("files", "models", "layers", "graphs", "distil")
 DECIDING += ("data/datasets", "data/voxels", "data/bodies", "data/augment")
 DECIDING += ("training/loops", "training/steps", "training/ddp", "training/cpu")
-DECIDING += ("runs/plans", "runs/runs")
+DECIDING += ("runs/job", "runs/execution")
 
 
 @dataclass(frozen=True)

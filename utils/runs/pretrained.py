@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import ROOT, closest, files, models, CourseError
+from .. import CourseError, closest, files, models, workspace
 from ..files import shown
 from ..training.loops import normalise
 from .records import Facts, own_root, read_facts
@@ -84,7 +84,7 @@ def warn_of_paper(images: Tensor) -> None:
 
 def find_weights(name: str | Path) -> Path:
     """The state dict of a published network, or of a run of one's own: by name, or by path. Raises CourseError if there is none."""
-    folders = (ROOT / "saved_dict", own_root() / "saved_dict")
+    folders = (workspace.root / "saved_dict", own_root() / "saved_dict")
     for path in (Path(name), *(folder / f"{name}.pth" for folder in folders)):
         with suppress(OSError, ValueError):  # of a name that no file can have
             if path.suffix == ".pth" and path.is_file():

@@ -4,6 +4,7 @@ Below a root (the repository for what is published; runs/, or in a smoke run a t
     saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
     logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
     unfinished/RUN_seedK.pt           checkpoint of a run that is not finished (always below runs/ or the temporary folder)
+    unfinished/RUN_seedK.lock         held by the process that trains the run, with .holder, which names it (there too)
 RUN is the experiment's name, and of a reader's own runs also the recipe's digest, so that no two recipes share a path.
 """
 
@@ -12,6 +13,7 @@ import io
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from .. import ROOT, files, smoke, CourseError
+from .. import ROOT, CourseError, files, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
 from ..experiments import Experiment, Recipe
 from .facts import Code, Continued, Environment
@@ -117,7 +119,7 @@ class Run:
     @classmethod
     def of(cls, experiment: Experiment, seed: int, root: Path | None = None) -> "Run":
         """root: of a reader's own files; None: of published ones."""
-        return cls(ROOT, experiment.name, seed) if root is None else cls(root, experiment.key, seed)
+        return cls(workspace.root, experiment.name, seed) if root is None else cls(root, experiment.key, seed)
 
     @property
     def weights(self) -> Path:
@@ -134,6 +136,10 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         return self.root / "unfinished" / f"{self.key}_seed{self.seed}.pt"
+
+    @property
+    def lock(self) -> Path:
+        return self.checkpoint.with_suffix(".lock")
 
 
 @dataclass(frozen=True)
@@ -203,14 +209,14 @@ def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[Record]:
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
 
 
-def write_log(path: Path, history: list[Row]) -> None:
+def write_log(path: Path, history: list[Row], before_rename: Callable[[], None] = lambda: None) -> None:
     """One row per epoch, in the order of COLUMNS; only the columns that the rows have."""
     table = io.StringIO()
     columns = [column for column in COLUMNS if column in history[0]]
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([format(row[column], COLUMNS[column]) for column in columns] for row in history)
-    files.write(path, table.getvalue().encode())
+    files.write(path, table.getvalue().encode(), before_rename)
 
 
 def read_log(path: Path) -> list[Row]:
@@ -290,5 +296,6 @@ def _what_a_state_lacks(training: object, epochs: int) -> str:
     return ""
 
 
-def write_checkpoint(path: Path, begun: Begun, training: dict) -> None:
-    files.write(path, files.to_bytes({"begun": msgspec.json.encode(begun).decode(), "training": training}))
+def write_checkpoint(path: Path, begun: Begun, training: dict, before_rename: Callable[[], None] = lambda: None) -> None:
+    content = files.to_bytes({"begun": msgspec.json.encode(files.without_defaults(begun)).decode(), "training": training})
+    files.write(path, content, before_rename)

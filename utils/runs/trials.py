@@ -5,8 +5,7 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import ROOT, files
-from ..report import tables
+from .. import files, workspace
 from ..data.datasets import PUBLISHABLE
 from ..experiments import Experiment, Recipe
 from .facts import Code, Environment
@@ -57,7 +56,7 @@ class Tried:
 
 def path(name: str, publish: bool, own: Path | None = None) -> Path:
     """own: a reader's folder, if it is not the usual one."""
-    return (ROOT / "logs" if publish else own or own_root()) / "trials" / f"{name}.jsonl"
+    return (workspace.root / "logs" if publish else own or own_root()) / "trials" / f"{name}.jsonl"
 
 
 def add(trial: Trial, publish: bool, own: Path | None = None) -> None:
@@ -87,29 +86,9 @@ def study(experiment: Experiment) -> list[Tried]:
     return sorted(tried, key=lambda one: (bool(one.changes), -one.mean))
 
 
-def table(experiment: Experiment, most: int = 12) -> str:
-    """A study as a Markdown table: what differs from the kept recipe, validation mean ± sd, seeds."""
-    tried = study(experiment)
-    if not tried:
-        held = experiment.recipe.valid or (1000 if experiment.recipe.kind == "voxels" else 10_000)
-        return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid {held}` adds to it."
-    rows = [[_said(one.changes), one.recipe.epochs, tables.mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
-    for row in rows:
-        row[0] = row[0] or "**kept**"
-    pruned = sum(trial.pruned for trial in read(experiment.name))
-    notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
-    notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []
-    notes += [f"{pruned} given up early"] if pruned else []
-    return f"{tables.table(['what differs', 'epochs', 'held-out, mean ± sd', 'seeds'], rows, right='epochs seeds')}\n\n{'; '.join(notes)}."
-
-
 def better(experiment: Experiment) -> list[Tried]:
     """Recipes whose mean lies above that of the kept one, in as many epochs, by more than one standard error of the difference."""
     tried = study(experiment)
     kept = {(one.recipe.epochs, one.recipe.valid): one for one in tried if not one.changes}
     pairs = [(one, kept.get((one.recipe.epochs, one.recipe.valid))) for one in tried if one.changes]
     return [one for one, own in pairs if own and one.mean - own.mean > math.hypot(one.standard_error, own.standard_error)]
-
-
-def _said(changes: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changes.items())

@@ -1,0 +1,56 @@
+"""A run next to the published ones: mean and standard deviation over seeds, and whether a run lies within the spread."""
+
+import statistics
+from collections.abc import Sequence
+
+from ..experiments import Experiment
+from ..training.loops import Row
+from .records import Facts, Record, published
+
+
+def percent(row: Row, part: str) -> float:
+    """Accuracy of one epoch, in %."""
+    return 100 * row[f"{part}_correct"] / row[f"{part}_total"]
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """Mean ± standard deviation (of a sample; left out for a single value)."""
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values) or "none"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def seeds(found: Sequence) -> str:
+    return "1 seed" if len(found) == 1 else f"{len(found)} seeds"
+
+
+def test_percents(found: list[Record]) -> list[float]:
+    """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once, at the end."""
+    return [percent(record.kept, "test") if "test_correct" in record.kept else record.facts.test.percent for record in found]
+
+
+def against_published(experiment: Experiment, facts: Facts) -> str:
+    """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies within the seeds'
+    spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many images)."""
+    found = published(experiment) if experiment.registered else []
+    if not found or facts.test is None:
+        yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
+        return f"{experiment.name}, seed {facts.seed}: {yours}; no published run has this recipe."
+    percents = test_percents(found)
+    mean, yours = statistics.mean(percents), facts.test.percent
+    chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5
+    within = abs(yours - mean) <= 4 * (statistics.stdev(percents) if len(percents) > 1 else chance)
+    same = next((record for record in found if record.facts.seed == facts.seed), found[0])
+    here, there = facts.environment, same.facts.environment
+    differs = [
+        f"{key} {getattr(here, key)} (there {getattr(there, key)})" for key in vars(here) if getattr(here, key) != getattr(there, key)
+    ]
+    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"  # torch's versions write other files
+    bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
+    conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
+    if facts.data.fingerprint != same.facts.data.fingerprint:
+        conditions, within = f"on other data ({facts.data.name})", True
+    return (
+        f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({seeds(found)}); "
+        f"{bits} as its seed {same.facts.seed}, {conditions}; {'within' if within else 'OUTSIDE'} the spread."
+    )

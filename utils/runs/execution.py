@@ -1,0 +1,239 @@
+"""run(): resolve a job, fit its network, save the results. load(): read them."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import CourseError, Interrupted, files, models, smoke, workspace
+from ..data.datasets import Dataset, Split
+from ..experiments import Experiment
+from ..files import shown
+from ..training import cpu, ddp
+from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, kept
+from ..training.loops import fit as train
+from . import facts, records, trials
+from .job import Job, as_run, pick_device, prepare_data, resolve
+from .comparison import against_published
+from .pretrained import load_model
+from .records import Begun, DataFacts, Facts, Record, Run
+
+AfterEpoch = Callable[[list[Row]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. model: trained, in eval mode, on the CPU (None where its weights are not kept); history: one row per epoch."""
+
+    experiment: Experiment
+    seed: int
+    model: nn.Module | None
+    data: Dataset
+    history: list[Row]
+    facts: Facts
+    weights: Path
+    log: Path
+
+
+def run(
+    experiment: Experiment,
+    seed: int = 0,
+    device: str = "auto",
+    publish: bool | None = None,
+    retrain: bool = False,
+    folder: Path | None = None,
+    echo: bool = True,
+    after_epoch: AfterEpoch = lambda history: None,
+) -> Result:
+    """Train one experiment with one seed and save the results. A finished run is read instead, an interrupted one continued.
+
+    Where several processes train together, all of them call it; process 0 alone reads and writes the run's files.
+
+    device: auto, cuda, mps or cpu. publish: write logs/ and saved_dict/ of the repository (default: whether COURSE_PUBLISH is 1).
+    retrain: train again what is finished. folder: where the files go instead of runs/ (see utils.runs.records). echo: print progress.
+    after_epoch: called with the rows so far, once they are safe on disk.
+
+    Raises CourseError for whatever speaks against the run (before training) and for a loss that is not finite; AlreadyRunning while
+    another process trains it; Interrupted, which holds the rows so far, at Ctrl-C.
+    """
+    with together(lambda: resolve(experiment, seed, device, publish, retrain, folder, echo), device) as job:
+        return read(job) if job.finished else save(job, *fit(job, after_epoch))
+
+
+def together(resolved: Callable[[], Job], device: str) -> Job:
+    """This process's job. Of several processes the first resolves it; each of the others takes its own device and loads the data."""
+    if ddp.world_size() == 1:
+        return resolved()
+    mine: list[Job] = []  # in process 0, which keeps its data and its lock
+
+    def first() -> Job:
+        mine.append(resolved())
+        return replace(mine[0], data=None)
+
+    job = ddp.on_rank0(first)
+    job = mine[0] if mine else job
+    data = ddp.in_turns(lambda: job.data or prepare_data(job.experiment))
+    where = ddp.together(lambda: pick_device(device))
+    ddp.require_same({"data": DataFacts.of(data), "sources": facts.code().sources, "device": where.type})
+    return replace(job, data=data, device=where)
+
+
+def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Module, list[Row]]:
+    """Train a job's network, from its checkpoint if it has one: the network, on the CPU and in eval mode, and its rows.
+
+    Raises Interrupted at Ctrl-C; what was saved stays.
+    """
+    recipe, safe = job.experiment.recipe, list(job.state["history"]) if job.state else []
+    if job.state and job.echo:
+        print_continued(job)
+    if job.device.type == "cpu":
+        cpu.keep_memory()
+    torch.backends.cudnn.deterministic = True  # same seed, same bits on CUDA too
+    torch.manual_seed(job.seed)
+    model = cpu.prepare(models.build(recipe.model, recipe.dropout), job.device)
+    if ddp.rank():
+        torch.manual_seed(job.seed + ddp.rank())  # equal weights to begin with, but other masks of dropout
+
+    def save_epoch(training: Training) -> None:
+        state = training.state_dict()  # of every process, not only of the one that writes
+
+        def write() -> None:
+            records.write_checkpoint(job.own.checkpoint, job.begun, state, job.lock.require)
+            records.write_log(job.own.log, training.history, job.lock.require)
+
+        ddp.on_rank0(write)
+        safe[:] = training.history
+        after_epoch(training.history)
+
+    try:
+        history = train(model, job.data.to(job.device), recipe, job.seed, job.state, save_epoch, job.echo)
+    except KeyboardInterrupt:
+        done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
+        raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.", safe) from None
+    except Unfit as error:
+        raise CourseError(f"{shown(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again.") from error
+    plain = models.build(recipe.model, recipe.dropout)
+    plain.load_state_dict(model.to("cpu", memory_format=torch.contiguous_format).state_dict())
+    return plain.eval(), history
+
+
+def print_continued(job: Job) -> None:
+    """The rows so far, and a warning where the bits will differ from an uninterrupted run's."""
+    now = job.begun.continued[-1]
+    print(f"{job.title}: continuing after epoch {now.after_epoch} of {job.experiment.recipe.epochs}")
+    for row in job.state["history"]:
+        print(describe(row))
+    if (job.begun.code.sources, job.begun.environment) != (now.code.sources, now.environment):
+        print(
+            "It started with other sources, or on another machine, device or number of threads or processes: "
+            "the result will not be bit for bit the same."
+        )
+
+
+def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
+    """Evaluate a trained network and write its log, state dict and facts, and its trial into the study. Raises CourseError."""
+
+    def write() -> Facts:
+        content, require = files.to_bytes(model.state_dict()), job.lock.require
+        done = measured(job, model, history, content)
+        records.write_log(job.run.log, history, require)
+        if job.run == job.own or (job.seed == 0 and job.experiment.weights):
+            files.write(job.run.weights, content, require)
+            files.write_json(job.run.weights.with_suffix(".json"), done, require)
+        if job.experiment.recipe.valid:
+            trials.add(trial(done, history), job.publish, job.own.root)
+        files.write_json(job.run.facts, done, require)  # last: its presence states that the rest is complete
+        job.own.checkpoint.unlink(missing_ok=True)
+        if job.run != job.own:
+            job.own.log.unlink(missing_ok=True)
+        return done
+
+    done = ddp.on_rank0(write)
+    if job.echo and job.run == job.own and not smoke():
+        print(against_published(job.experiment, done))
+    return Result(job.experiment, job.seed, model, job.data, history, done, job.run.weights, job.run.log)
+
+
+def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> Facts:
+    """The facts of a finished run. The test set is evaluated once here, unless the run is a trial. content: of the state dict's file."""
+
+    def score(split: Split) -> Score:
+        return evaluate(model, split, job.data.mean, job.data.std)
+
+    return Facts(
+        **{name: getattr(job.begun, name) for name in Begun.__dataclass_fields__},
+        parameters=models.count_parameters(model),
+        epochs=len(history),
+        kept_epoch=kept(history, job.experiment.recipe)["epoch"],
+        test=None if job.trial else score(job.data.test),
+        parts={} if job.trial else {name: score(split) for name, split in job.data.parts.items()},
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        seconds=round(sum(row["seconds"] for row in history), 1),
+        finished=facts.now(),
+    )
+
+
+def trial(done: Begun, history: list[Row], pruned: bool = False) -> trials.Trial:
+    """A run with held-out images as a line of its experiment's study."""
+    best = history[-1] if pruned else kept(history, done.recipe)
+    return trials.Trial(
+        name=done.name,
+        recipe=done.recipe,
+        seed=done.seed,
+        valid=Score(best["valid_loss"], int(best["valid_correct"]), int(best["valid_total"])),
+        epoch=int(best["epoch"]),
+        pruned=pruned,
+        seconds=round(sum(row["seconds"] for row in history), 1),
+        fingerprint=done.data.fingerprint,
+        code=done.code,
+        environment=done.environment,
+        finished=facts.now(),
+    )
+
+
+def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool | None = None) -> None:
+    """End a run with held-out images that is not worth continuing: a line of the study records it, the checkpoint is deleted."""
+    own = Run.of(experiment, seed, records.own_root())
+    saved = records.read_checkpoint(own.checkpoint)
+    if saved:
+        trials.add(trial(saved[0], history, pruned=True), bool(publish))
+    own.checkpoint.unlink(missing_ok=True)
+    own.log.unlink(missing_ok=True)
+
+
+def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: bool = True) -> Result:
+    """A finished run of this recipe and seed: yours if there is one, else the published one. published: the published one in any case.
+
+    Raises CourseError for a recipe that was changed or a seed that is not published.
+    """
+    mine, root = as_run(experiment), records.own_root()
+    if not published and (found := records.finished(mine, seed, root)):
+        return _result(mine, found, Run.of(mine, seed, root), prepare_data(mine), echo)
+    found = records.finished(experiment, seed)
+    if found is None:
+        why = f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
+        raise CourseError(f"{experiment.name}: {why}, so there is no published run to read. Train it with run() or train.py.")
+    return _result(experiment, found, Run.of(experiment, seed), prepare_data(experiment), echo)
+
+
+def read(job: Job) -> Result:
+    """The result of a job that was finished before."""
+    return _result(job.experiment, job.finished, job.run, job.data, job.echo)
+
+
+def _result(experiment: Experiment, record: Record, run: Run, data: Dataset, echo: bool) -> Result:
+    """A finished run, its first, best and last epoch printed; the weights of published runs exist for seed 0 only."""
+    if echo:
+        where = f"trained {record.facts.started[:10]}, {record.facts.environment.device}"
+        print(f"Read from {shown(record.log)} ({where}), not trained again (retrain=True, or --retrain, does):")
+        part = "test" if "test_correct" in record.history[0] else "valid"
+        best = max(record.history, key=lambda row: row[f"{part}_correct"])
+        rows = {row["epoch"]: row for row in (record.history[0], best, record.history[-1])}
+        print(*(describe(rows[epoch]) for epoch in sorted(rows)), sep="\n")
+    has_weights = run.root != workspace.root or (run.seed == 0 and experiment.weights)
+    model = load_model(run.weights)[0] if has_weights else None
+    return Result(experiment, run.seed, model, data, record.history, record.facts, run.weights, record.log)

@@ -1,0 +1,251 @@
+"""resolve(): an experiment, a seed and options → a Job, in which every check is made and every question answered, once."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .. import CourseError, files, models, smoke, workspace
+from ..data import datasets
+from ..data.datasets import Dataset
+from ..experiments import Experiment
+from ..files import shown
+from ..training import ddp
+from . import facts, records
+from .lock import Lock
+from .records import Begun, DataFacts, Normalisation, Record, Run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what is trained, on what data, where, and which files hold it.
+
+    experiment: as it runs here (in a smoke run one epoch). run: the paths of the results; own: the paths of the checkpoint and of an
+    unfinished run's log, which differ from `run` when a run is published. trial: some images are held out for a choice, so the test set
+    is not used. finished: the run's record if it need not be trained. state: the checkpoint to continue from.
+    """
+
+    experiment: Experiment
+    seed: int
+    device: torch.device
+    data: Dataset | None
+    publish: bool
+    trial: bool
+    echo: bool
+    run: Run
+    own: Run
+    lock: Lock
+    begun: Begun
+    finished: Record | None = None
+    state: dict | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.experiment.name}, seed {self.seed}"
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.lock.__exit__()
+
+
+def resolve(
+    experiment: Experiment,
+    seed: int = 0,
+    device: str = "auto",
+    publish: bool | None = None,
+    retrain: bool = False,
+    folder: Path | None = None,
+    echo: bool = True,
+) -> Job:
+    """The job of a run (see run() for the options). If it is to be trained, its lock is held until `with job:` ends.
+
+    Raises CourseError for whatever speaks against the run, before anything is trained or written; AlreadyRunning while another
+    process trains it.
+    """
+    publish = check(experiment, seed, publish)
+    trial, experiment = experiment.is_trial, as_run(experiment)
+    where, data = pick_device(device), prepare_data(experiment)
+    own = Run.of(experiment, seed, folder or records.own_root())
+    job = Job(
+        experiment=experiment,
+        seed=seed,
+        device=where,
+        data=data,
+        publish=publish,
+        trial=trial,
+        echo=echo,
+        run=Run.of(experiment, seed) if publish and not trial else own,
+        own=own,
+        lock=Lock(own.lock, f"{experiment.name}, seed {seed},"),
+        begun=begin(experiment, seed, where, data),
+    )
+    if publish:
+        require_real_data(job)
+    found = None if retrain else find(job)
+    if found:
+        return replace(job, finished=found)
+    if publish:
+        require_committed(experiment)
+    require_writable(job)
+    job.lock.__enter__()
+    try:
+        found = None if retrain else find(job)  # perhaps finished by the process that just released the lock
+        return replace(job, finished=found) if found else continued(job)
+    except BaseException:
+        job.lock.__exit__()
+        raise
+
+
+def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset) -> Begun:
+    """What is known of a run before its first epoch."""
+    return Begun(
+        name=experiment.name,
+        seed=seed,
+        recipe=experiment.recipe,
+        data=DataFacts.of(data),
+        normalisation=Normalisation(data.mean, data.std),
+        environment=facts.environment(device, ddp.world_size(), experiment.recipe.bfloat16),
+        code=facts.code(),
+        started=facts.now(),
+        continued=[],
+    )
+
+
+def find(job: Job) -> Record | None:
+    """The finished run of this job's recipe, seed and data; None if there is none."""
+    root = None if job.run.root == workspace.root else job.own.root
+    return records.finished(job.experiment, job.seed, root, job.begun.data)
+
+
+def continued(job: Job) -> Job:
+    """The job with the checkpoint of an interrupted run on the same data, if there is one. Raises CourseError if that can't be used."""
+    saved = records.read_checkpoint(job.own.checkpoint)
+    if not saved or saved[0].data != job.begun.data:
+        return job
+    before, state = saved
+    if job.publish and any(differs(part, job.begun) for part in (before, *before.continued)):
+        raise CourseError(
+            f"{job.title} can't be published: its checkpoint comes from other sources, or another machine, device, number of threads or "
+            f"versions than are here now. Delete {shown(job.own.checkpoint)} to start again, or continue where it started."
+        )
+    here = facts.Continued(len(state["history"]), job.begun.code, job.begun.environment)
+    return replace(job, begun=replace(before, continued=[*before.continued, here]), state=state)
+
+
+def differs(part: Begun | facts.Continued, now: Begun) -> bool:
+    """Whether a part of a run was computed elsewhere than now, or by sources that are in no commit or differ from the present ones."""
+    in_commit = part.code is not None and part.code.commit != "unknown" and not part.code.commit.endswith("+changes")
+    return not in_commit or (part.code.sources, part.environment) != (now.code.sources, now.environment)
+
+
+def as_run(experiment: Experiment) -> Experiment:
+    """The experiment as it runs here: in a smoke run one epoch of it."""
+    recipe = experiment.recipe
+    return experiment.but(epochs=1, valid=min(recipe.valid, 128), patience=min(recipe.patience, 1)) if smoke() else experiment
+
+
+def prepare_data(experiment: Experiment) -> Dataset:
+    """The data as the recipe describes them: some images held out, grids still to be drawn, pixels not normalized. Raises CourseError."""
+    recipe = experiment.recipe
+    data = datasets.load(recipe.data)
+    few = data.name != recipe.data or not data.whole  # fallback digits, or a smoke run's
+    valid = min(recipe.valid, len(data.train) // 8 * 2) if few else recipe.valid
+    data = data.hold_out(valid) if valid else data
+    if recipe.images > len(data.train) and not few:
+        raise CourseError(
+            f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images"
+        )
+    data = data.undrawn() if recipe.fresh else data
+    return data if recipe.normalise else replace(data, mean=0.0, std=1.0)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" → CUDA, then MPS, then CPU; else the device of that name. Raises CourseError if it is not available.
+
+    Where several processes train together, each gets a GPU of its machine for itself, or all of them the CPU.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if ddp.world_size() > 1:
+        return ddp.pick_device(name)
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    kind, _, number = name.partition(":")
+    most = {"cuda": torch.cuda.device_count()}.get(kind, 1)
+    if not available.get(kind, False) or (number and not (number.isdecimal() and int(number) < most)) or name.endswith(":"):
+        there = ", ".join(kind for kind, there in available.items() if there)
+        raise CourseError(f"device {name!r} is not available: expected auto or one of {there}")
+    return torch.device(name)
+
+
+# ---- checks
+
+
+def check(experiment: Experiment, seed: int, publish: bool | None) -> bool:
+    """Raise CourseError for a run that can't be meant; else whether it is published (publish=None: whether COURSE_PUBLISH is 1)."""
+    publish = os.environ.get("COURSE_PUBLISH") == "1" if publish is None else publish
+    if not 0 <= seed < 2**63:
+        raise CourseError(f"seed = {seed}: expected 0 to {2**63 - 1}")
+    if publish:
+        require_publishable(experiment)
+    if experiment.recipe.data not in datasets.NAMES:
+        raise CourseError(f"no data set is called {experiment.recipe.data!r}: expected one of {', '.join(datasets.NAMES)}")
+    require_fit(experiment)
+    return publish
+
+
+def require_publishable(experiment: Experiment) -> None:
+    """Raise CourseError unless this is an unchanged recipe of the course, or a trial, in one process."""
+    if smoke():
+        raise CourseError("a smoke run can't be published: leave out --publish or set COURSE_SMOKE=0")
+    if not (experiment.registered or experiment.is_trial):
+        raise CourseError(
+            f"{experiment.name} can't be published with a changed recipe: leave out the overriding flags, or edit utils/experiments.py"
+        )
+    if ddp.world_size() > 1:
+        raise CourseError("several processes can't publish a run: the published runs are those of one process")
+
+
+def require_committed(experiment: Experiment) -> None:
+    """Raise CourseError unless the sources that determine the weights are those of a commit, which anyone can check out."""
+    commit = facts.code().commit
+    if commit == "unknown" or commit.endswith("+changes"):
+        raise CourseError(
+            f"{experiment.name} can't be published from the commit {commit!r}: expected the sources that determine the weights "
+            f"(utils/{{{','.join(facts.DECIDING)}}}.py) as they are in a commit. Commit them first."
+        )
+
+
+def require_fit(experiment: Experiment) -> None:
+    """Raise CourseError unless the network can be built and takes what the data set holds."""
+    recipe = experiment.recipe
+    try:
+        with torch.device("meta"):
+            model = models.build(recipe.model, recipe.dropout)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CourseError(
+            f"{experiment.name}: model = {recipe.model!r} with dropout = {recipe.dropout} can't be built: {error}"
+        ) from error
+    takes = "images" if len(models.input_shape(model)) == 3 else "voxels"
+    if takes != recipe.kind:
+        raise CourseError(f"{experiment.name}: model = {recipe.model!r} takes {takes}, but data = {recipe.data!r} holds {recipe.kind}")
+
+
+def require_real_data(job: Job) -> None:
+    """Raise CourseError unless these are the real data."""
+    data = job.begun.data
+    if datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
+        raise CourseError(
+            f"{job.experiment.name} can't be published: {data.name} (fingerprint {data.fingerprint[:12]}…) is not the real "
+            f"{job.experiment.recipe.data}"
+        )
+
+
+def require_writable(job: Job) -> None:
+    """Raise CourseError now, not after the training, if the job's files can't be written; it states where else they may go."""
+    try:
+        files.require_writable(job.run.log.parent, job.run.weights.parent, job.own.checkpoint.parent)
+    except CourseError as error:
+        raise CourseError(f"{error} Your own runs go elsewhere if COURSE_RUNS names another folder.") from error

@@ -1,0 +1,126 @@
+"""One process at a time: a second one is told who the first is, and a process that died keeps nothing locked."""
+
+import os
+import platform
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import filelock
+import msgspec
+
+from .. import CourseError, files
+from ..files import shown
+from . import facts
+
+BEAT, SILENT = 5.0, 60.0  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
+
+
+class AlreadyRunning(CourseError):
+    """Another process holds the lock; the message names it."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock. token: distinguishes one holding from the next by the same process."""
+
+    pid: int
+    host: str
+    since: str
+    token: str
+
+
+class Lock:
+    """`with Lock(path, "base, seed 0"):` holds the lock for as long as the block lasts.
+
+    The operating system's lock on `path` ends with its process, however that ends. It may reach no further than one machine, so a
+    second file names the holder, which gives a sign of life every BEAT seconds (the file's modification time). On a disk that several
+    machines share, a holder on another machine counts as dead after SILENT seconds without one, by the clock of the disk. If it was only
+    suspended, `require` tells it before it writes.
+    """
+
+    def __init__(self, path: Path, title: str):
+        self.path, self.title = path, title
+        self.holder_path = path.with_suffix(".holder")
+        self.content = b""  # of the holder file, while held
+        self._lock = filelock.FileLock(path, timeout=0)
+        self._released = threading.Event()
+
+    def __getstate__(self) -> tuple[Path, str]:
+        """A copy in another process is not held."""
+        return self.path, self.title
+
+    def __setstate__(self, state: tuple[Path, str]) -> None:
+        self.__init__(*state)
+
+    def __enter__(self) -> "Lock":
+        """Raise AlreadyRunning if another living process holds it, CourseError where its files can't be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            files.refuse_special(self.path, f"Delete {shown(self.path)}.")
+            self._lock.acquire()
+            self._require_no_other_machine()
+            content = msgspec.json.encode(Holder(os.getpid(), platform.node(), facts.now(), uuid4().hex))
+            files.write(self.holder_path, content)
+        except filelock.Timeout:
+            raise AlreadyRunning(self._occupied(self._holder())) from None
+        except (OSError, CourseError) as error:
+            self._lock.release()
+            if isinstance(error, CourseError):
+                raise
+            reason = error.strerror or error
+            raise CourseError(f"{shown(self.path)} could not be locked ({reason}): make room, or the folder writable.") from error
+        self.content, self._released = content, threading.Event()
+        threading.Thread(target=self._beat, args=(self._released, content), daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._released.set()
+        if self.content and self._read() == self.content:
+            with suppress(OSError):  # whoever locks the file at this moment is told by `require` if another one makes it again
+                self.holder_path.unlink()
+                self.path.unlink()
+        self.content = b""
+        self._lock.release()
+
+    def require(self) -> None:
+        """Raise CourseError if another process took the lock over: call it immediately before each rename."""
+        if self._read() != self.content:
+            raise CourseError(
+                f"{self.title} was taken over by another process while this one gave no sign of life. This one ends and has written "
+                "nothing since; the same command continues it once the other has ended."
+            )
+
+    def _read(self) -> bytes | None:
+        try:
+            return self.holder_path.read_bytes()
+        except OSError:
+            return None
+
+    def _holder(self) -> Holder | None:
+        with suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(self._read() or b"", type=Holder)
+        return None
+
+    def _occupied(self, holder: Holder | None) -> str:
+        who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder else "another process"
+        return f"{self.title} is already running: {who} holds {shown(self.path)}. Wait until it ends, or end it."
+
+    def _require_no_other_machine(self) -> None:
+        """Raise AlreadyRunning if a holder on another machine, which the system's lock may not reach, gave a sign of life lately."""
+        holder = self._holder()
+        if holder is None or holder.host == platform.node():
+            return
+        with tempfile.TemporaryFile(dir=self.path.parent) as probe:  # the disk's clock, not this machine's
+            silent = os.fstat(probe.fileno()).st_mtime - self.holder_path.stat().st_mtime
+        if silent < SILENT:
+            raise AlreadyRunning(self._occupied(holder))
+
+    def _beat(self, released: threading.Event, content: bytes) -> None:
+        """Signs of life until released, or until the lock is another's; a read that fails on a network disk is tried again."""
+        while not released.wait(BEAT) and self._read() in (content, None):
+            with suppress(OSError):
+                os.utime(self.holder_path)
