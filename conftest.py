@@ -24,7 +24,7 @@ def real(name):
         patch.setenv("COURSE_SMOKE", "0")
         loaded = datasets.load(name)
     if loaded.name != name:
-        pytest.skip("MNIST is not at hand: set COURSE_DATA")
+        pytest.skip("MNIST could not be downloaded: set COURSE_DATA")
     return loaded
 
 

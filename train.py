@@ -12,10 +12,10 @@ from difflib import get_close_matches
 
 import torch
 
-from utils import CourseError, Interrupted, runs
+from utils import CourseError, Interrupted, runs, smoke
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
-from utils.runs import job
+from utils.runs import comparison, job, records
 from utils.training import ddp
 
 FLAGS = {"model": ["--network"], "weight_decay": ["--weight-decay", "--l2"]}  # --model is one more experiment
@@ -217,7 +217,12 @@ def tell(results: list[runs.Result], failures: list[str], tasks: int) -> None:
     if results:
         print(tables.summary(results))
         last = results[-1]
-        if last.model is not None:
+        stand_ins = sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)})
+        if stand_ins:
+            print(f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits stood in for the data. Compare these figures with nothing.")
+        if smoke():
+            print("This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies say nothing about the networks.")
+        if last.model is not None and records.stays(last.weights):
             print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
     for failure in failures:
         print(failure, file=sys.stderr)

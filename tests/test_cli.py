@@ -1,6 +1,8 @@
 """train.py says what is wrong in one line, and does what its flags say."""
 
+import ast
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -100,7 +102,9 @@ def test_flags_override_the_recipe_and_the_end_is_a_table():
     assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.004872]" in ended.stdout
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
     table = [line for line in ended.stdout.splitlines() if line.startswith("| base ") or line.startswith("| dropout ")]
-    assert len(table) == 4 and "in epoch 1" in table[0] and "_seed1.pth" in table[1]
+    assert len(table) == 4 and "in epoch 1" in table[0] and table[1].count("not kept") == 2
+    assert "This was a smoke run (COURSE_SMOKE)" in ended.stdout and "To use it" not in ended.stdout
+    assert "seed 1" in ended.stdout
 
 
 R4 = ["--model", "small_cnn", "--epochs", "50", "--ngpus", "1", "--lr", "0.5", "--l2", "1", "--patience", "30"]
@@ -193,3 +197,45 @@ def test_a_training_imports_neither_a_cluster_nor_a_compiler():
     )
     environment = os.environ | {"COURSE_SMOKE": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+OLD = "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); sys.argv = sys.argv[1:]; "
+
+
+@pytest.mark.parametrize("path", ["train.py", "tools/__init__.py"])
+def test_what_is_read_before_the_version_is_checked_parses_on_older_versions(path):
+    ast.parse((ROOT / path).read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+@pytest.mark.parametrize("code", ["runpy.run_path('train.py')", "runpy.run_module('tools.verify')"])
+def test_an_old_python_is_one_line(code):
+    ended = subprocess.run([sys.executable, "-c", OLD + code, "train.py"], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "This is Python 3.9, expected 3.10 or newer (README, Installation).\n")
+
+
+@pytest.mark.skipif(os.name != "posix" or not shutil.which("make"), reason="needs make and a shell")
+def test_make_checks_the_version_before_it_installs(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    old = tmp_path / "python3.9"
+    old.write_text(f'#!/bin/sh\ntest $1 = -c && exec {sys.executable} -c "{OLD}exec(sys.argv[0])" "$2"\necho $@ > called\n')
+    old.chmod(0o755)
+    ended = subprocess.run(["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2 and "This is Python 3.9, expected 3.10 or newer" in ended.stderr
+    assert not (tmp_path / "called").exists() and not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("words", [["train.py", "base"], ["-m", "tools.verify"]])
+def test_outside_the_environment_one_line_says_how_to_install(words):
+    """-S: Python without its site-packages, and so without torch."""
+    ended = subprocess.run([sys.executable, "-S", *words], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+    assert "is not installed for" in ended.stderr and ("Run the same command with" in ended.stderr or "requirements.txt" in ended.stderr)
+
+
+def test_a_setting_that_is_neither_on_nor_off_is_one_line():
+    environment = os.environ | {"COURSE_SMOKE": "2"}
+    ended = subprocess.run([sys.executable, "train.py", "--list"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "train.py: COURSE_SMOKE = '2': expected 1, true, yes or on, or else 0, false, no or off\n"

@@ -1,6 +1,6 @@
 """Data is whole or refused; without network the digits stand in and say so."""
 
-import socket
+import gzip
 import struct
 import sys
 from pathlib import Path
@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils import CourseError, files
-from utils.data import datasets
+from utils import CourseError, files, smoke
+from utils.data import datasets, sources
 from utils.data.augment import _pixels, affine, augmentation, elastic, erased, stroked
 from utils.experiments import Recipe
+from utils.runs import records
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +24,10 @@ def whole(monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    def fail(self, root):
+    def fail(folder):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(datasets.Source, "download", fail)
+    monkeypatch.setattr(sources, "_origins", lambda source: [("a mirror", fail)])
 
 
 def header(*shape: int) -> bytes:
@@ -55,10 +56,10 @@ def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monke
     make(tmp_path, name)
     source = datasets.SOURCES[name]
     loaded = datasets.load(name)
-    torchvision = getattr(datasets, source.torchvision_class)(str(tmp_path), train=False, **source.options)
+    kept = getattr(torchvision.datasets, source.torchvision_class)(str(tmp_path), train=False, **source.options)
     assert loaded.name == name
-    assert torch.equal(loaded.test.images, source.fix(torchvision.data.unsqueeze(1)))
-    assert torch.equal(loaded.test.labels, torch.tensor([torchvision[i][1] for i in range(20)]))
+    assert torch.equal(loaded.test.images, source.fix(kept.data.unsqueeze(1)))
+    assert torch.equal(loaded.test.labels, torch.tensor([kept[i][1] for i in range(20)]))
     assert ("is not what is known by that name" in capsys.readouterr().err) == (name in datasets.PUBLISHABLE)
 
 
@@ -97,35 +98,18 @@ def test_mnist_is_the_real_one(mnist, capsys):
     assert (mnist.mean, mnist.std) == pytest.approx((pixels.mean().item(), pixels.std().item()), abs=1e-5)
 
 
-def test_without_network_digits_stand_in_and_one_line_says_how_to_fix_it(tmp_path, monkeypatch, no_network, capsys):
+def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(tmp_path, monkeypatch, no_network, capsys):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
     digits = datasets.load("mnist")
     said = capsys.readouterr().err
     assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
-    assert said.count("\n") == 1
-    for part in ("nowhere", "no route to host", "train-images-idx3-ubyte", "COURSE_DATA", "nothing can be published"):
-        assert part in said
-
-
-def test_a_download_goes_where_the_course_looks_and_waits_for_a_silent_network_for_seconds(tmp_path, monkeypatch):
-    """Whatever the waiting time was before is so again."""
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "given"))
-    monkeypatch.setattr(datasets, "ROOT", tmp_path)
-    seen = []
-
-    def download(self, root):
-        seen.append((root, socket.getdefaulttimeout()))
-        make(root)
-
-    monkeypatch.setattr(datasets.Source, "download", download)
-    socket.setdefaulttimeout(77)
-    try:
-        assert datasets.load("mnist").name == "mnist" and socket.getdefaulttimeout() == 77
-    finally:
-        socket.setdefaulttimeout(None)
-    [(root, seconds)] = seen
-    assert root == tmp_path / "data" and 0 < seconds <= 60
+    first, last = said.splitlines()
+    assert first == "Downloading mnist from a mirror: failed (OSError: no route to host)."
+    for part in ("nowhere", "train-images-idx3-ubyte", "COURSE_DATA", "nothing can be published", "compared with nothing"):
+        assert part in last
+    datasets.load("mnist")
+    assert capsys.readouterr().err == f"{last}\n"  # what failed a moment ago is not tried again
 
 
 @pytest.mark.parametrize(
@@ -262,3 +246,64 @@ def test_a_relative_folder_starts_at_the_repository_s_root(tmp_path, monkeypatch
     monkeypatch.setenv("COURSE_DATA", "here")
     make(tmp_path / "here")
     assert datasets.load("mnist").name == "mnist"
+
+
+def test_gzipped_files_are_read_where_they_lie(tmp_path, monkeypatch, no_network):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    paths = make(tmp_path)
+    plain = datasets.load("mnist")
+    for path in paths[:3]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert datasets.load("mnist").fingerprint == plain.fingerprint
+    zipped = paths[0].with_name(f"{paths[0].name}.gz")
+    zipped.write_bytes(zipped.read_bytes()[:-20])
+    with pytest.raises(CourseError, match=r"train-images-idx3-ubyte.gz can't be read \(Compressed file ended"):
+        datasets.load("mnist")
+
+
+@pytest.mark.parametrize(
+    ("there", "given"),
+    [
+        ("train-images-idx3-ubyte", "MNIST/raw"),
+        ("train-images-idx3-ubyte", "MNIST"),
+        ("train-images.idx3-ubyte", "."),
+        ("train-images.idx3-ubyte/train-images.idx3-ubyte", "."),
+        ("train-images-idx3-ubyte.gz", ".."),
+    ],
+)
+def test_files_of_another_name_or_one_folder_off_are_named(there, given, tmp_path, monkeypatch, no_network, capsys):
+    file = tmp_path / "parent" / "root" / "MNIST" / "raw" / there
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "parent" / "root" / given))
+    assert datasets.load("mnist").name == "digits"
+    first = capsys.readouterr().err.splitlines()[0]
+    assert there in first and "MNIST/raw/train-images-idx3-ubyte" in first and "Rename or move" in first
+
+
+def test_a_tilde_in_a_setting_is_the_home_folder(tmp_path, monkeypatch, no_network):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("COURSE_DATA", "~/given")
+    monkeypatch.setenv("COURSE_RUNS", "~/mine")
+    make(tmp_path / "given")
+    assert len(datasets.load("mnist").train) == 20
+    assert records.own_root() == tmp_path / "mine"
+    monkeypatch.setenv("COURSE_DATA", "~nobody-of-that-name/given")
+    with pytest.raises(CourseError, match="COURSE_DATA = '~nobody-of-that-name/given': ~ stands for no home folder"):
+        datasets.load("mnist")
+
+
+def test_smoke_is_on_off_or_rejected(monkeypatch):
+    for words, expected in (("1 true True YES on", True), ("0 false No OFF", False)):
+        for word in words.split():
+            monkeypatch.setenv("COURSE_SMOKE", word)
+            assert smoke() is expected
+    monkeypatch.setenv("COURSE_SMOKE", "")
+    assert not smoke()
+    for word in ("2", "nope", "10"):
+        monkeypatch.setenv("COURSE_SMOKE", word)
+        with pytest.raises(CourseError, match=f"COURSE_SMOKE = '{word}': expected 1, true"):
+            smoke()

@@ -7,6 +7,7 @@ import sys
 
 import nbformat
 import pytest
+from tiny import OFFLINE
 
 from utils import ROOT
 
@@ -104,11 +105,11 @@ def test_what_is_published_is_untouched_by_a_new_experiment(scratch):
 
 def test_the_suite_stays_green_with_a_new_experiment(scratch):
     tests = ["tests/test_models.py", "tests/test_house.py", "tests/test_published.py::test_log_and_facts_agree"]
-    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, COURSE_DATA="nowhere")
+    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, **OFFLINE)
     assert status == 0, said[-2000:]
 
 
 def test_the_new_notebook_runs(scratch):
     path = scratch / "notebooks" / "99_newcomer.ipynb"
-    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path), COURSE_DATA="nowhere")
+    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path), **OFFLINE)
     assert status == 0, said[-2000:]

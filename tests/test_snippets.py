@@ -8,6 +8,7 @@ import sys
 
 import nbformat
 import pytest
+from tiny import OFFLINE
 
 from utils import ROOT
 
@@ -62,7 +63,7 @@ def snippets(path) -> list[tuple[str, str]]:
 def failed(tmp_path_factory):
     """What failed on each page, by the page's name."""
     wanted = {path.stem: snippets(path) for path in PAGES}
-    environment = os.environ | {"COURSE_SMOKE": "1", "MPLBACKEND": "Agg", "COURSE_DATA": "nowhere"}
+    environment = os.environ | {"COURSE_SMOKE": "1", "MPLBACKEND": "Agg"} | OFFLINE
     command = [sys.executable, "-c", RUNNER, str(tmp_path_factory.mktemp("pages"))]
     ended = subprocess.run(command, cwd=ROOT, env=environment, input=json.dumps(wanted), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]

@@ -15,6 +15,10 @@ from utils.runs.records import Begun, Continued, DataFacts, Facts, Normalisation
 from utils.runs.trials import Trial
 from utils.training.loops import Score
 
+# without MNIST, mirrors and registries
+OFFLINE = {"COURSE_DATA": "nowhere", "npm_config_offline": "true", "PIP_NO_INDEX": "1"}
+OFFLINE |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+
 
 def tiny(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits; with all that has a state: a batch norm, dropout, vectors and matrices."""

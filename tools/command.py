@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from utils import ROOT, CourseError, Interrupted
+from utils import ROOT, CourseError, Interrupted, smoke
 
 HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
@@ -36,6 +36,7 @@ def run(name: str, action: Callable[[list[str]], int | None], words: list[str], 
     """
     said, status = "", 0
     try:
+        smoke()  # a value that is neither on nor off ends here
         status = action(words) or 0
         sys.stdout.flush()
     except Interrupted as stop:
@@ -66,12 +67,23 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _last_words(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """One line for a command that is interrupted while it still imports, or when it is over."""
+    """One line for a command that is interrupted while it still imports, or when it is over, and for a package that is missing."""
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("utils", "tools"):
+        print(f"{error.name} is not installed for {sys.executable}. {_installation()}", file=sys.stderr)
+        return
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
     print("interrupted", file=sys.stderr, flush=True)
     os._exit(128 + _received)
+
+
+def _installation() -> str:
+    """How to run a command with the packages that it needs."""
+    python = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if python.is_file() and Path(sys.prefix) != python.parent.parent:
+        return f"Run the same command with {python}."
+    return f"Install the course's packages: {sys.executable} -m pip install -r requirements.txt (README, Installation)."
 
 
 def _begin() -> None:

@@ -35,9 +35,28 @@ class Interrupted(CourseError):
         self.history = list(history)
 
 
+def switch(name: str) -> bool:
+    """Whether an environment variable is on: 1, true, yes or on; 0, false, no, off, empty and unset are off, in any case of letters.
+
+    Raises CourseError for any other value.
+    """
+    value = os.environ.get(name, "").strip().lower()
+    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise CourseError(f"{name} = {os.environ[name]!r}: expected 1, true, yes or on, or else 0, false, no or off")
+    return value in ("1", "true", "yes", "on")
+
+
 def smoke() -> bool:
     """Whether COURSE_SMOKE asks for a smoke run: a few hundred images, one epoch, results to a temporary folder."""
-    return os.environ.get("COURSE_SMOKE", "0") not in ("", "0")
+    return switch("COURSE_SMOKE")
+
+
+def folder_setting(name: str) -> Path | None:
+    """The folder that an environment variable names, with ~ expanded; None if it is empty or unset. Raises CourseError for ~nobody."""
+    try:
+        return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
+    except RuntimeError:
+        raise CourseError(f"{name} = {os.environ[name]!r}: ~ stands for no home folder here, expected a path") from None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

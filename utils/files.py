@@ -1,12 +1,14 @@
 """Bytes on disk, whole or not at all: atomic writes, typed JSON, JSON lines, IDX, tensors."""
 
 import errno
+import gzip
 import io
 import math
 import os
 import platform
 import stat
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -225,7 +227,7 @@ def memory_bound() -> float:
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read an IDX file of uint8 or int32 with up to three axes, or map it if it has more bytes than memory_bound().
+    """Read an IDX file of uint8 or int32 with up to three axes, as it is or gzipped (.gz); map it if it has more bytes than memory_bound().
 
     Raises CourseError if it can't be read, or header and size disagree.
 
@@ -233,12 +235,14 @@ def read_idx(path: Path) -> Tensor:
     """
     refuse_special(path, ANEW)
     try:
-        with path.open("rb") as file:
+        unzipped = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else None
+        with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             head = file.read(16)
-    except OSError as error:
-        raise CourseError(f"{shown(path)} can't be read ({error.strerror}): expected an IDX file. {ANEW}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise CourseError(f"{shown(path)} can't be read ({cause}): expected an IDX file. {ANEW}") from error
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
         raise CourseError(
             f"{shown(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 and 01 to 03. {ANEW}"
@@ -254,6 +258,9 @@ def read_idx(path: Path) -> Tensor:
         raise CourseError(
             f"{shown(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
         )
+    if unzipped is not None:
+        values = np.frombuffer(unzipped, dtype, offset=start).reshape(shape)
+        return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
     if size > memory_bound():
         return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
     values = np.fromfile(path, dtype, offset=start).reshape(shape)

@@ -4,7 +4,6 @@ The first steps run as usual: they compile kernels and make the optimizer's stat
 same size is a replay of it, which does the same arithmetic on what its buffers hold then: the same seed gives the same bits either way.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from . import switch
 from .experiments import Recipe
 from .training import ddp
 
@@ -21,7 +21,7 @@ USUAL_STEPS = 3  # before one is captured
 def apply(recipe: Recipe, device: torch.device) -> bool:
     """Whether a recipe's step is to be captured: where COURSE_GRAPHS is 1 (no GPU has shown yet that it helps), on CUDA, in one process,
     and with nothing in it that waits for a number of the device's, as drawing clouds of different lengths does."""
-    wanted = os.environ.get("COURSE_GRAPHS") == "1"
+    wanted = switch("COURSE_GRAPHS")
     return wanted and device.type == "cuda" and ddp.world_size() == 1 and not recipe.fresh
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bodies import fresh_grids
 from ..experiments import Recipe
+from .bodies import fresh_grids
 
 WHOLE = slice(None)
 Augment = Callable[[Tensor, Tensor, slice], Tensor]  # a batch's images and rows, and which of them to return → float images or grids

@@ -1,4 +1,4 @@
-"""Voxel grids drawn anew from their digits, a whole batch at a time, on whatever device it lies: what utils.data.voxels does once, in torch."""
+"""Voxel grids drawn anew from their digits, a whole batch at a time, on its device: what utils.data.voxels does once, in torch."""
 
 import math
 from functools import lru_cache

@@ -1,11 +1,8 @@
-"""Name → tensors: MNIST and its siblings through torchvision, scikit-learn's digits where there is no network."""
+"""Name → tensors: MNIST and its siblings from their files, scikit-learn's digits where no source responds."""
 
 import hashlib
-import os
-import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import ROOT, smoke, CourseError
-from . import voxels
+from .. import ROOT, CourseError, folder_setting, smoke
 from ..experiments import KINDS
 from ..files import ANEW, read_idx, shown
+from . import sources, voxels
+from .sources import SOURCES
 
 
 class Split(NamedTuple):
@@ -96,43 +94,6 @@ class Dataset:
         return replace(self, train=Split(self.originals.repeat_interleave(2, 0).unsqueeze(1), self.train.labels))
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where torchvision keeps a set of MNIST's shape: its class, and the names of the IDX files below `folder`/raw."""
-
-    torchvision_class: str
-    prefixes: tuple[str, str] = ("train-", "t10k-")
-    labels: str = "labels-idx1-ubyte"
-    options: dict = field(default_factory=dict)
-    classes: tuple[str, ...] = tuple("0123456789")
-    fix: Callable[[Tensor], Tensor] = lambda images: images
-
-    def files(self, root: Path) -> list[Path]:
-        raw = root / self.torchvision_class / "raw"
-        return [raw / (prefix + kind) for prefix in self.prefixes for kind in ("images-idx3-ubyte", self.labels)]
-
-    def download(self, root: Path) -> None:
-        from torchvision import datasets  # a second to import, and only a download needs it
-
-        for train in (True, False):
-            getattr(datasets, self.torchvision_class)(str(root), train=train, download=True, **self.options)
-
-
-SOURCES = {
-    "mnist": Source("MNIST"),
-    "fashion_mnist": Source(
-        "FashionMNIST",
-        classes=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    ),
-    "kmnist": Source("KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
-    "qmnist": Source("QMNIST", prefixes=("qmnist-train-", "qmnist-test-"), labels="labels-idx2-int"),
-    "emnist_digits": Source(
-        "EMNIST",
-        prefixes=("emnist-digits-train-", "emnist-digits-test-"),
-        options={"split": "digits"},
-        fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
-    ),
-}
 CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
 NAMES = (*SOURCES, "digits", *KINDS)
 # The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from them: only these
@@ -238,33 +199,44 @@ def _first(mnist: Dataset, train: int, test: int) -> list[tuple[np.ndarray, np.n
 
 def _folders() -> list[Path]:
     """Where data may lie: $COURSE_DATA if it is set, then data/."""
-    return [ROOT / folder for folder in (os.environ.get("COURSE_DATA"), "data") if folder]
+    return list(dict.fromkeys([ROOT / (folder_setting("COURSE_DATA") or "data"), ROOT / "data"]))
+
+
+def _locate(name: str) -> list[Path] | None:
+    """The four files of a set from the first folder that holds them all, else downloaded into data/; None if no source responds."""
+    source, roots = SOURCES[name], _folders()
+    for root in roots:
+        found = source.find(root)
+        if found:
+            return found
+    for root in roots:
+        misplaced = source.misplaced(root)
+        if misplaced:
+            print(
+                f"{name} is not complete in {shown(root)}, but found {', '.join(map(shown, misplaced))}: "
+                f"expected {', '.join(map(shown, source.files(root)))} (or each with .gz). Rename or move the files.",
+                file=sys.stderr,
+            )
+    found = sources.download(name, roots[-1])
+    if found is None:
+        print(
+            f"{name} is neither in {' nor in '.join(map(shown, roots))}, and no source responded. "
+            f"To fix it, put {', '.join(file.name for file in source.files(roots[-1]))} (or each with .gz) into "
+            f"{shown(source.files(roots[-1])[0].parent)}, or set COURSE_DATA to the folder that holds {source.torchvision_class}/raw. "
+            "Going on with scikit-learn's 1,797 handwritten digits as a stand-in: their results are compared with nothing, "
+            "and nothing can be published.",
+            file=sys.stderr,
+        )
+    return found
 
 
 def _idx(name: str) -> tuple[Split, Split] | None:
-    """The two halves of a torchvision set from the first folder that holds all its files; None if there is no way to get it."""
-    source = SOURCES[name]
-    roots = _folders()
-    root = next((root for root in roots if all(file.is_file() for file in source.files(root))), None)
-    if root is None:
-        root, timeout = roots[-1], socket.getdefaulttimeout()
-        try:
-            socket.setdefaulttimeout(20)  # torchvision sets none: a silent network would hang
-            source.download(root)
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            print(
-                f"{name} is neither in {' nor in '.join(map(shown, roots))}, and could not be downloaded ({reason}). "
-                f"To fix it, put {', '.join(file.name for file in source.files(root))} into "
-                f"{shown(source.files(root)[0].parent)}, or set COURSE_DATA to the folder that holds "
-                f"{source.torchvision_class}/raw. Going on with scikit-learn's 1,797 handwritten digits; nothing can be published.",
-                file=sys.stderr,
-            )
-            return None
-        finally:
-            socket.setdefaulttimeout(timeout)
-    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in source.files(root))
-    halves, (train_file, _, test_file, _) = [], source.files(root)
+    """The two halves of a set from its files; None if there is no way to get them."""
+    source, paths = SOURCES[name], _locate(name)
+    if paths is None:
+        return None
+    train_images, train_labels, test_images, test_labels = map(read_idx, paths)
+    halves, (train_file, _, test_file, _) = [], paths
     for images, labels, file in ((train_images, train_labels, train_file), (test_images, test_labels, test_file)):
         labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST's rows hold the class first
         if len(images) != len(labels):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .. import files, CourseError
+from .. import CourseError, files
 
 if TYPE_CHECKING:
     import h5py  # loaded where it is used: few runs need it

@@ -243,7 +243,7 @@ def summary(results: Sequence) -> str:
         valid = f"{percent(last, 'valid'):.2f}" if part == "valid" else "–"
         if part == "valid":
             held.setdefault(run.experiment, []).append(percent(last, "valid"))
-        places = [shown(run.weights) if run.weights.is_file() else "not kept", shown(run.log)]
+        places = [shown(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
         epoch = f"{percent(best, part):.2f} in epoch {best['epoch']}"
         rows.append(
             [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]

@@ -29,15 +29,28 @@ def test_percents(found: list[Record]) -> list[float]:
     return [percent(record.kept, "test") if "test_correct" in record.kept else record.facts.test.percent for record in found]
 
 
+def stand_in(facts: Facts) -> bool:
+    """Whether a run saw scikit-learn's digits in place of the data of its recipe."""
+    return facts.data.name.startswith("digits") and not facts.recipe.data.startswith("digits")
+
+
 def against_published(experiment: Experiment, facts: Facts) -> str:
     """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies within the seeds'
     spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many images)."""
     found = published(experiment) if experiment.registered else []
+    if stand_in(facts):
+        yours = f"{facts.test.percent:.2f} % of {facts.test.total} test digits" if facts.test else "trained"
+        return (
+            f"{experiment.name}, seed {facts.seed}: {yours}, on scikit-learn's 1,797 digits as a stand-in for {facts.recipe.data}; "
+            "compared with nothing."
+        )
     if not found or facts.test is None:
         yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
         return f"{experiment.name}, seed {facts.seed}: {yours}; no published run has this recipe."
     percents = test_percents(found)
     mean, yours = statistics.mean(percents), facts.test.percent
+    if all(facts.data.fingerprint != record.facts.data.fingerprint for record in found):
+        return f"{experiment.name}, seed {facts.seed}: {yours:.2f} % on other data than the published runs', so it is not compared."
     chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5
     within = abs(yours - mean) <= 4 * (statistics.stdev(percents) if len(percents) > 1 else chance)
     same = next((record for record in found if record.facts.seed == facts.seed), found[0])
@@ -48,8 +61,6 @@ def against_published(experiment: Experiment, facts: Facts) -> str:
     alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"  # torch's versions write other files
     bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
     conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
-    if facts.data.fingerprint != same.facts.data.fingerprint:
-        conditions, within = f"on other data ({facts.data.name})", True
     return (
         f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({seeds(found)}); "
         f"{bits} as its seed {same.facts.seed}, {conditions}; {'within' if within else 'OUTSIDE'} the spread."

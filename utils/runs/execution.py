@@ -16,8 +16,8 @@ from ..training import cpu, ddp
 from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, kept
 from ..training.loops import fit as train
 from . import facts, records, trials
-from .job import Job, as_run, pick_device, prepare_data, resolve
 from .comparison import against_published
+from .job import Job, as_run, pick_device, prepare_data, resolve
 from .pretrained import load_model
 from .records import Begun, DataFacts, Facts, Record, Run
 

@@ -1,12 +1,11 @@
 """resolve(): an experiment, a seed and options → a Job, in which every check is made and every question answered, once."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from .. import CourseError, files, models, smoke, workspace
+from .. import CourseError, files, models, smoke, switch, workspace
 from ..data import datasets
 from ..data.datasets import Dataset
 from ..experiments import Experiment
@@ -155,9 +154,7 @@ def prepare_data(experiment: Experiment) -> Dataset:
     valid = min(recipe.valid, len(data.train) // 8 * 2) if few else recipe.valid
     data = data.hold_out(valid) if valid else data
     if recipe.images > len(data.train) and not few:
-        raise CourseError(
-            f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images"
-        )
+        raise CourseError(f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images")
     data = data.undrawn() if recipe.fresh else data
     return data if recipe.normalise else replace(data, mean=0.0, std=1.0)
 
@@ -185,7 +182,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def check(experiment: Experiment, seed: int, publish: bool | None) -> bool:
     """Raise CourseError for a run that can't be meant; else whether it is published (publish=None: whether COURSE_PUBLISH is 1)."""
-    publish = os.environ.get("COURSE_PUBLISH") == "1" if publish is None else publish
+    publish = switch("COURSE_PUBLISH") if publish is None else publish
     if not 0 <= seed < 2**63:
         raise CourseError(f"seed = {seed}: expected 0 to {2**63 - 1}")
     if publish:
@@ -225,9 +222,7 @@ def require_fit(experiment: Experiment) -> None:
         with torch.device("meta"):
             model = models.build(recipe.model, recipe.dropout)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CourseError(
-            f"{experiment.name}: model = {recipe.model!r} with dropout = {recipe.dropout} can't be built: {error}"
-        ) from error
+        raise CourseError(f"{experiment.name}: model = {recipe.model!r} with dropout = {recipe.dropout} can't be built: {error}") from error
     takes = "images" if len(models.input_shape(model)) == 3 else "voxels"
     if takes != recipe.kind:
         raise CourseError(f"{experiment.name}: model = {recipe.model!r} takes {takes}, but data = {recipe.data!r} holds {recipe.kind}")

@@ -79,7 +79,9 @@ def warn_of_paper(images: Tensor) -> None:
     """Warn where most of (N, 1, 28, 28) uint8 images have a bright edge: dark ink on paper, of which no network of the course saw any."""
     edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
     if (edge.float().median(1).values > 127).float().mean() > 0.5:
-        warnings.warn("the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs", stacklevel=3)
+        warnings.warn(
+            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs", stacklevel=3
+        )
 
 
 def find_weights(name: str | Path) -> Path:

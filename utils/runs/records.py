@@ -11,7 +11,6 @@ RUN is the experiment's name, and of a reader's own runs also the recipe's diges
 import csv
 import io
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,12 +20,12 @@ from pathlib import Path
 import msgspec
 import torch
 
-from .. import ROOT, CourseError, files, smoke, workspace
+from .. import ROOT, CourseError, files, folder_setting, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
 from ..experiments import Experiment, Recipe
-from .facts import Code, Continued, Environment
 from ..files import shown
 from ..training.loops import Row, Score
+from .facts import Code, Continued, Environment
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
 COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
@@ -162,9 +161,13 @@ def _temporary() -> tempfile.TemporaryDirectory:
 
 def own_root() -> Path:
     """The root of what is not published: $COURSE_RUNS, else runs/, or in a smoke run a folder that goes with the process."""
-    if os.environ.get("COURSE_RUNS"):
-        return ROOT / os.environ["COURSE_RUNS"]
-    return Path(_temporary().name) if smoke() else ROOT / "runs"
+    given = folder_setting("COURSE_RUNS")
+    return Path(_temporary().name) if smoke() and not given else ROOT / (given or "runs")
+
+
+def stays(path: Path) -> bool:
+    """Whether a run's file is there and outlives this process: a smoke run's go with it, unless COURSE_RUNS names their folder."""
+    return path.is_file() and not (smoke() and path.is_relative_to(_temporary().name))
 
 
 def read_facts(path: Path) -> Facts:

@@ -8,8 +8,8 @@ from pathlib import Path
 from .. import files, workspace
 from ..data.datasets import PUBLISHABLE
 from ..experiments import Experiment, Recipe
-from .facts import Code, Environment
 from ..training.loops import Score
+from .facts import Code, Environment
 from .records import own_root
 
 
