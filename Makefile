@@ -11,6 +11,7 @@ help:
 	@echo 'make test         all tests, a smoke run of every notebook, lint'
 	@echo 'make test-offline the notebooks, and what reads data, without MNIST and without network'
 	@echo 'make test-oldest  the same with the oldest versions that the requirements admit'
+	@echo 'make test-colab   all notebooks as Colab runs them, from the state that a click on the badge creates'
 	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README'
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
@@ -53,6 +54,14 @@ test-oldest:
 	$(BIN)/python -m pip install --requirement tests/oldest.txt
 	$(PYTEST) --nbval
 
+# the notebooks as Colab runs them: its kernel and matplotlib in an environment of their own, beside the torch that is here
+.venv-colab/.installed: tests/colab/image.txt tests/colab/image.py $(BIN)/.installed-extra
+	$(BIN)/python tests/colab/image.py .venv-colab
+	touch $@
+
+test-colab: .venv-colab/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 tests/colab
+
 lint: install
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
@@ -80,10 +89,10 @@ fuzz: $(BIN)/.installed-extra
 coverage: $(BIN)/.installed-extra
 	$(PYTEST) -q --cov
 
-colab: install
-	$(BIN)/python -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
+colab:
+	$(PYTHON) -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
 
-.PHONY: help install train test test-offline test-oldest lint results verify bench stress fuzz coverage colab
+.PHONY: help install train test test-offline test-colab test-oldest lint results verify bench stress fuzz coverage colab
 
 # The web pages, for which neither train nor test needs anything
 $(BIN)/.installed-site: requirements-site.txt $(BIN)/.installed-extra

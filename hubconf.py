@@ -37,4 +37,5 @@ def _entry_point(experiment):
     return load
 
 
-globals().update({name: _entry_point(experiment) for name, experiment in EXPERIMENTS.items() if Run.of(experiment, 0).weights.is_file()})
+_published = [entry for entry in EXPERIMENTS.values() if Run.of(entry, 0).weights.with_suffix(".json").is_file()]
+globals().update({entry.name: _entry_point(entry) for entry in _published})

@@ -14,8 +14,8 @@ from utils import CourseError, models, runs
 from utils.data import datasets, photo, voxels
 from utils.experiments import EXPERIMENTS, RANGES, Experiment, Recipe
 from utils.report import tables
-from utils.runs import job, pretrained, records
-from utils.training import loops
+from utils.runs import pretrained, records
+from utils.training import devices, loops
 
 pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
 search = importlib.import_module("tools.search")  # which needs it
@@ -193,7 +193,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "images undrawn": (lambda: datasets.load("digits").undrawn(), CourseError),
     "models.build": (lambda: models.build("x"), CourseError),
     "models.parse": (lambda: models.parse("tiny(1)"), CourseError),
-    "pick_device": (lambda: job.pick_device("cpu:9"), CourseError),
+    "pick_device": (lambda: devices.pick_device("cpu:9"), CourseError),
     "load_pretrained": (lambda: pretrained.load_pretrained("x"), CourseError),
     "load_pretrained of a folder": (lambda: pretrained.load_pretrained("saved_dict"), CourseError),
     "load_pretrained of nothing": (lambda: pretrained.load_pretrained(""), CourseError),

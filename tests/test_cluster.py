@@ -20,8 +20,9 @@ import train
 from utils import ROOT, CourseError, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.runs import job, records
+from utils.runs import records
 from utils.runs.records import Run
+from utils.training import devices
 
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
 
@@ -189,7 +190,7 @@ def test_each_worker_gets_its_share_of_six_cores_or_a_gpu_and_listens_on_this_ma
     monkeypatch.setattr(cluster, "CPU_COUNT", 6)
     monkeypatch.setattr(cluster, "SpecCluster", lambda workers, scheduler, **options: [*workers.values(), scheduler])
     monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(job, "pick_device", lambda name: torch.device("cuda" if gpus else "cpu"))
+    monkeypatch.setattr(devices, "pick_device", lambda name: torch.device("cuda" if gpus else "cpu"))
     *workers, scheduler = cluster.local_cluster(tasks, "auto")
     assert [worker["options"]["env"] for worker in workers] == expected
     assert all(worker["options"]["nthreads"] == 1 for worker in workers)

@@ -50,7 +50,7 @@ def make(root, name="mnist", n=20):
 
 @pytest.mark.parametrize("name", datasets.SOURCES)
 def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monkeypatch, no_network, capsys):
-    from torchvision import datasets
+    import torchvision.datasets
 
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     make(tmp_path, name)

@@ -29,7 +29,7 @@ MODULES = {
     "distributed",
 }
 MODULES |= {"webbrowser", "asyncio", "torch.hub", "torchvision.datasets", "torch.distributed", "huggingface_hub", "wandb", "paramiko"}
-PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "push", "fetch", "pull"}
+PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-file", "push", "fetch", "pull"}
 
 
 def line() -> dict:
@@ -48,12 +48,8 @@ def reaches(source: str) -> set[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and node.value in PROGRAMS:
             found.add(node.value)
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and re.search(r'^\s*subprocess\.run\(\["git", "clone"', node.value, re.M)
-        ):
-            found.add("clone")  # in the cell that tools.colab writes
+        elif isinstance(node, ast.Constant) and "\nimport " in str(node.value):
+            found |= reaches(node.value)  # the cell that tools.colab writes
         found |= {module for module in MODULES for name in names if name == module or name.startswith(f"{module}.")}
     downloads = any(word.arg == "download" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) for word in node.keywords)
     return found if downloads else found - {"torchvision.datasets"}  # which otherwise only reads what is there
@@ -77,6 +73,7 @@ def test_only_who_is_named_reaches_the_network():
         ("def f():\n    from requests import post", {"requests"}),
         ("from torchvision import datasets\ndatasets.MNIST(root, download=True)", {"torchvision.datasets"}),
         ("run(['curl', '-T', name, there])", {"curl"}),
+        ("CELL = 'import json\\nimport socket'", {"socket"}),
         ("import html\nfrom torch import nn\nprint('fetch it yourself')", set()),
     ],
 )

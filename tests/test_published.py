@@ -18,7 +18,7 @@ from PIL import Image
 
 import hubconf
 from tools import again, bench, colab, export, report, stale, verify
-from utils import ROOT, CourseError, files, models, workspace
+from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
@@ -62,7 +62,7 @@ def test_log_and_facts_agree(path):
     totals = (recipe.drawn(train - recipe.valid), recipe.valid or test)
     assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and said.test.total == test
     if part == "test":
-        assert abs(history[-1]["test_correct"] - said.test.correct) <= 1
+        assert history[-1]["test_correct"] == said.test.correct and abs(history[-1]["test_loss"] - said.test.loss) < 1e-6
     assert record.kept == kept(history, recipe)
     assert said.environment.processes == 1
     for code in (said.code, *(one.code for one in said.continued if one.code)):
@@ -350,7 +350,6 @@ def test_notebook_is_complete(path):
 def unstamped(tmp_path, monkeypatch):
     """A git checkout that holds README and notebooks, as the tool sees them."""
     monkeypatch.setattr(colab, "ROOT", tmp_path)
-    monkeypatch.setattr(workspace, "root", tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "README.md", tmp_path)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
@@ -362,9 +361,9 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
     before = [path.read_bytes() for path in written]
     colab.main(["someone/course"])
     stamped = (unstamped / "notebooks" / "01_base.ipynb").read_text()
-    assert "colab-badge.svg" in stamped and "https://github.com/someone/course" in stamped
+    assert "colab-badge.svg" in stamped and 'REPO = \\"someone/course\\"  # @param' in stamped
     solution = (unstamped / "notebooks" / "solutions" / "01_base.ipynb").read_text()
-    assert "blob/main/notebooks/solutions/01_base.ipynb" in solution and "https://github.com/someone/course" in solution
+    assert "blob/main/notebooks/solutions/01_base.ipynb" in solution and 'REPO = \\"someone/course\\"  # @param' in solution
     readme = (unstamped / "README.md").read_text()
     for said in (
         "git clone https://github.com/someone/course",
@@ -397,21 +396,3 @@ def test_a_remote_that_is_not_on_github_is_no_address(unstamped, address):
     with pytest.raises(CourseError, match="REPO=owner/name"):
         colab.main([])
     assert (unstamped / "README.md").read_bytes() == before
-
-
-def test_notebook_01_runs_in_colab(tmp_path):
-    """Colab: a folder with the notebook alone, google.colab importable, the course cloned from its stamped address."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this copy is no git repository, so it can't be cloned")
-    (tmp_path / "stub" / "google" / "colab").mkdir(parents=True)
-    (tmp_path / "stub" / "google" / "colab" / "__init__.py").touch()
-    content = tmp_path / "content"
-    files.write(content / "01_base.ipynb", colab.stamp(ROOT / "notebooks" / "01_base.ipynb", str(ROOT)))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "stub"), "COURSE_SMOKE": "1"}
-    if os.environ.get("COURSE_DATA"):
-        environment["COURSE_DATA"] = str((ROOT / os.environ["COURSE_DATA"]).resolve())
-    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output", "ran", "01_base.ipynb"]
-    subprocess.run(command, cwd=content, env=environment, check=True, capture_output=True, text=True)
-    assert (content / "course" / "utils" / "experiments.py").is_file()
-    ran = json.loads((content / "ran.ipynb").read_text())
-    assert any("Epoch 1: Train set" in "".join(output.get("text", "")) for cell in ran["cells"] for output in cell.get("outputs", []))

@@ -22,7 +22,7 @@ from utils.report import tables
 from utils.runs import comparison, execution, facts, job, pretrained, records, trials
 from utils.runs.facts import Code
 from utils.runs.records import Run, read_log, read_record
-from utils.training import loops
+from utils.training import devices, loops
 from utils.training.loops import Score, evaluate
 
 HELD = TINY.but(valid=200)
@@ -81,9 +81,25 @@ def test_files_hold_what_the_rules_ask_for():
     model, sidecar = pretrained.load_model(result.weights)
     assert sidecar == result.facts == records.read_facts(result.log.with_suffix(".json"))
     assert evaluate(model, result.data.test, **plain["normalisation"]) == result.facts.test
-    assert abs(result.facts.test.correct - result.history[-1]["test_correct"]) <= 1  # tested in another memory layout
+    assert result.history[-1] | {f"test_{key}": value for key, value in asdict(result.facts.test).items()} == result.history[-1]
     assert read_record(own()).kept == read_log(result.log)[-1]
     assert not list(own().checkpoint.parent.iterdir())
+
+
+def test_a_run_is_scored_once_on_the_cpu_wherever_it_was_trained(monkeypatch):
+    monkeypatch.setattr(loops, "evaluate", lambda *_: Score(9.0, 1, 360))  # as another device might
+    result = train()
+    said = [Score(*(row[f"test_{key}"] for key in ("loss", "correct", "total"))) for row in read_log(result.log)]
+    assert said[:2] == [Score(9.0, 1, 360)] * 2 and said[2].correct == result.facts.test.correct > 1
+    assert read_record(own()).kept["test_loss"] == pytest.approx(result.facts.test.loss, abs=1e-6)
+
+
+def test_a_run_on_cuda_records_that_float32_is_not_rounded_to_tf32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert facts.environment(torch.device("cuda")).tf32 is True
+    devices.pick_device("cpu")
+    assert facts.environment(torch.device("cuda")).tf32 is False and facts.environment(torch.device("cpu")).tf32 is None
 
 
 def test_a_reader_s_own_run_is_loaded_by_name_and_by_path():
@@ -571,7 +587,7 @@ def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):
 @pytest.mark.parametrize(("device", "there"), [("gpu", "cpu"), ("cpu:1", "cpu"), ("cpu:", "cpu"), ("cuda:99", "cpu")])
 def test_unknown_device_lists_those_that_are_there(device, there):
     with pytest.raises(CourseError, match=rf"device '{device}' is not available: expected auto or one of .*{there}"):
-        job.pick_device(device)
+        devices.pick_device(device)
 
 
 @pytest.mark.parametrize(

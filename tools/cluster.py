@@ -24,7 +24,8 @@ from tqdm import tqdm
 from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.runs import job, records
+from utils.runs import records
+from utils.training import devices
 
 try:
     import cloudpickle
@@ -152,7 +153,7 @@ def local_cluster(tasks: int, device: str) -> SpecCluster:
 
     It listens on the loopback address alone.
     """
-    where, gpus = job.pick_device(device), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    where, gpus = devices.pick_device(device), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = gpus.split(",") if gpus else [str(number) for number in range(torch.cuda.device_count())]
     places = {"cpu": CPU_COUNT, "cuda": len(gpus) if device in ("auto", "cuda") else 1}.get(where.type, 1)
     n = min(tasks, places)

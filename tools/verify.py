@@ -103,6 +103,8 @@ def contradictions(run: Run) -> list[str]:
 
 def verify(root: Path = ROOT) -> tuple[str, bool]:
     """A table of every state dict below `root`/saved_dict, one line for each further finding, and whether all is well."""
+    for sidecar in (root / "saved_dict").glob("*.json"):
+        pretrained.fetch(sidecar.with_suffix(".pth"))
     paths, loaded = sorted((root / "saved_dict").glob("*.pth")), {}
     rows = [[path.name, *check(path, loaded)] for path in paths]
     if root == ROOT and ensemble.PATH.exists():

@@ -30,7 +30,7 @@ def actionlint(name: str, text: str) -> subprocess.CompletedProcess:
 
 
 def test_there_are_workflows():
-    assert {path.name for path in WORKFLOWS} == {"tests.yml", "pages.yml"}
+    assert {path.name for path in WORKFLOWS} == {"tests.yml", "pages.yml", "stamp.yml"}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -3,10 +3,12 @@
 import importlib.util
 import inspect
 import io
+import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import ROOT, CourseError, smoke
@@ -16,27 +18,64 @@ if TYPE_CHECKING:  # in Colab this module is imported before what it shows is in
 
     from ..experiments import Experiment
 
-NEEDED = {  # module → package: what the course imports and Colab may lack, never torch or numpy
+NEEDED = {  # module → package: what the course imports and Colab or Kaggle may lack, never torch or numpy
+    "PIL": "pillow",
     "h5py": "h5py",
     "matplotlib": "matplotlib",
     "msgspec": "msgspec",
+    "scipy": "scipy",
     "sklearn": "scikit-learn",
     "torchsummary": "torchsummary",
     "tqdm": "tqdm",
 }
 
 
-def setup() -> None:
-    """Install what is missing in Colab, and say where and how this notebook runs. Raises CourseError for what is missing elsewhere."""
+def setup(save_to_drive: bool = False) -> None:
+    """Make this notebook ready to run and print where it runs. In a clone that the notebook made itself, install what is missing.
+
+    save_to_drive: keep your own runs in Google Drive, which Colab mounts. Raises CourseError for what is missing elsewhere.
+    """
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing and "google.colab" in sys.modules:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+    if missing and cloned():
+        install(missing)
     elif missing:
         raise CourseError(f"{', '.join(missing)} not installed: run `python -m pip install -r requirements.txt` in {ROOT.name}/")
+    if save_to_drive:
+        keep_runs_in_drive()
     import torch
 
-    device = "a GPU" if torch.cuda.is_available() else "Apple's GPU" if torch.backends.mps.is_available() else "the CPU"
+    from ..training import devices
+
+    device = {"cuda": "a GPU", "mps": "Apple's GPU", "cpu": "the CPU"}[devices.pick_device().type]
     print(f"torch {torch.__version__} on {device}{', smoke run: a few hundred images, one epoch' if smoke() else ''}")
+
+
+def cloned() -> bool:
+    """Whether the setup cell of a notebook cloned this course (see tools.colab), so that the machine is a guest's."""
+    with suppress(OSError):  # without git nothing was cloned
+        return subprocess.run(["git", "-C", str(ROOT), "config", "course.cloned"], capture_output=True).returncode == 0
+    return False
+
+
+def install(packages: list[str]) -> None:
+    """Install packages for this kernel's own interpreter. Raises CourseError where pip can't."""
+    print("installing", ", ".join(packages))
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise CourseError(f"pip could not install {', '.join(packages)}: {reason}. Connect to the Internet and run this cell again.")
+    importlib.invalidate_caches()
+
+
+def keep_runs_in_drive() -> None:
+    """Let your own runs go to a folder of your Google Drive, where they outlive Colab's machine. Raises CourseError outside Colab."""
+    try:
+        from google.colab import drive
+    except ImportError as error:
+        raise CourseError("only Colab can save to Google Drive: set SAVE_TO_DRIVE = False (COURSE_RUNS names another folder)") from error
+    drive.mount("/content/drive")
+    os.environ["COURSE_RUNS"] = "/content/drive/MyDrive/mnist-course"
+    print("your own runs go to", os.environ["COURSE_RUNS"])
 
 
 def markdown(text: str) -> None:
@@ -60,7 +99,7 @@ def picture(figure: "Figure", alt: str) -> None:
     whole, png = io.BytesIO(), io.BytesIO()
     figure.savefig(whole, format="png", dpi=100)
     Pictures.open(whole).convert("RGB").quantize(256).save(png, format="png", optimize=True)  # a third of the bytes
-    display(Image(png.getvalue(), format="png", alt=alt), metadata={"image/png": {"alt": alt}})
+    display(Image(png.getvalue(), format="png", metadata={"alt": alt}))  # Image(alt=…) needs IPython 8, which Colab lacks
 
 
 def costs(*experiments: "Experiment") -> None:

@@ -226,7 +226,8 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
                 axes.scatter(*points, c=WRONG, s=1, depthshade=False, linewidths=0)
                 axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
             axes.view_init(elevation, azimuth)
-            axes.set(xticklabels=[], yticklabels=[], zticklabels=[], title=title if column == 0 else "")
+            axes.tick_params(labelbottom=False, labelleft=False)  # with labels that are empty, matplotlib 3.10 gives up the layout
+            axes.set_title(title if column == 0 else "")
             axes.set_box_aspect([1, 1, 1])
     return finish(figure)
 

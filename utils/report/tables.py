@@ -104,7 +104,8 @@ def published_of_kind(kind: str) -> dict[Experiment, list[Record]]:
 def links(experiment: Experiment, link: str) -> str:
     """State dict (with its size) and logs of an experiment, where they are published."""
     run = Run.of(experiment, 0)
-    size = f"[{run.weights.stat().st_size / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), " if run.weights.is_file() else ""
+    sidecar = run.weights.with_suffix(".json")  # it is there also where a clone left the weights out
+    size = f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), " if sidecar.is_file() else ""
     return f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published"
 
 

@@ -15,17 +15,16 @@ import torch
 from .. import ROOT
 from ..training import cpu
 
-# the modules that a training runs through; the others can change in mid-run without a bit of the result changing
-DECIDING = ("files", "models", "layers", "graphs", "distil")
-DECIDING += ("data/datasets", "data/voxels", "data/bodies", "data/augment")
-DECIDING += ("training/loops", "training/steps", "training/ddp", "training/cpu")
+# the modules that a training run goes through; the others can change without a bit of the result changing
+DECIDING = ("files", "models", "layers", "data/datasets", "data/voxels", "data/bodies", "data/augment")
+DECIDING += tuple(sorted(f"training/{path.stem}" for path in (ROOT / "utils" / "training").glob("*.py")))
 DECIDING += ("runs/job", "runs/execution")
 
 
 @dataclass(frozen=True)
 class Environment:
     """Where a run ran. threads: of one process; processes: that trained together; no_bfloat16: the recipe wants it, but the
-    device is not built for it, so that it was float32."""
+    device is not built for it, so that it was float32; tf32: whether CUDA could round float32 to TF32 (None: not CUDA, or not recorded)."""
 
     device: str
     threads: int
@@ -35,6 +34,7 @@ class Environment:
     torch: str
     numpy: str
     no_bfloat16: bool = field(default=False, kw_only=True)
+    tf32: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         if min(self.threads, self.processes) < 1:
@@ -73,6 +73,7 @@ def environment(device: torch.device, processes: int = 1, wants_bfloat16: bool =
         torch=str(torch.__version__),
         numpy=np.__version__,
         no_bfloat16=wants_bfloat16 and not cpu.has_bfloat16(device),
+        tf32=torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
     )
 
 

@@ -11,6 +11,7 @@ from ..data.datasets import Dataset
 from ..experiments import Experiment
 from ..files import shown
 from ..training import ddp
+from ..training.devices import pick_device
 from . import facts, records
 from .lock import Lock
 from .records import Begun, DataFacts, Normalisation, Record, Run
@@ -66,7 +67,7 @@ def resolve(
     """
     publish = check(experiment, seed, publish)
     trial, experiment = experiment.is_trial, as_run(experiment)
-    where, data = pick_device(device), prepare_data(experiment)
+    where, data = pick_device(device, experiment.recipe.kind), prepare_data(experiment)
     own = Run.of(experiment, seed, folder or records.own_root())
     job = Job(
         experiment=experiment,
@@ -157,24 +158,6 @@ def prepare_data(experiment: Experiment) -> Dataset:
         raise CourseError(f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images")
     data = data.undrawn() if recipe.fresh else data
     return data if recipe.normalise else replace(data, mean=0.0, std=1.0)
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" → CUDA, then MPS, then CPU; else the device of that name. Raises CourseError if it is not available.
-
-    Where several processes train together, each gets a GPU of its machine for itself, or all of them the CPU.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if ddp.world_size() > 1:
-        return ddp.pick_device(name)
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    kind, _, number = name.partition(":")
-    most = {"cuda": torch.cuda.device_count()}.get(kind, 1)
-    if not available.get(kind, False) or (number and not (number.isdecimal() and int(number) < most)) or name.endswith(":"):
-        there = ", ".join(kind for kind, there in available.items() if there)
-        raise CourseError(f"device {name!r} is not available: expected auto or one of {there}")
-    return torch.device(name)
 
 
 # ---- checks

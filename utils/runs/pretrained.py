@@ -1,6 +1,7 @@
 """A trained network to use: its state dict, checked against its sidecar, and its preprocessing."""
 
 import hashlib
+import subprocess
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import CourseError, closest, files, models, workspace
+from .. import ROOT, CourseError, closest, files, models, workspace
 from ..files import shown
 from ..training.loops import normalise
 from .records import Facts, own_root, read_facts
@@ -21,6 +22,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
 
     Raises CourseError for a missing file, a hash that is not the sidecar's, or a file that the safe loader refuses.
     """
+    fetch(path)
     content, facts = files.read(path, "Train it with train.py, or check out the file again."), read_facts(path.with_suffix(".json"))
     found = hashlib.sha256(content).hexdigest()
     if found != facts.sha256:
@@ -29,6 +31,30 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
             "it is not the file that was tested. Check it out again."
         )
     return files.load_safely(path, content, "Check it out again."), facts
+
+
+def fetch(path: Path) -> None:
+    """Get a published state dict that this clone left out, as notebooks' clones do, from where it was cloned.
+
+    Does nothing where the file is there, or where it is missing for another reason. Raises CourseError if git can't get it.
+    """
+    sidecar = path.with_suffix(".json")
+    if path.is_file() or path.resolve().parent != ROOT / "saved_dict" or not sidecar.is_file():
+        return
+    with suppress(FileNotFoundError):  # no git, no clone
+        name = f"saved_dict/{path.name}"
+        if not git("ls-files", "-t", "--", name).stdout.startswith(b"S"):  # git's letter for a file that it skipped on purpose
+            return
+        print(f"downloading {name} ({read_facts(sidecar).bytes / 2**20:.1f} MB)")
+        found = git("cat-file", "blob", f":{name}")
+        if found.returncode:
+            reason = (found.stderr.decode(errors="replace").strip() or "no reason given").splitlines()[-1]
+            raise CourseError(f"{name} is not in this clone, and git could not download it ({reason}). Check the connection and try again.")
+        files.write(path, found.stdout)
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
 
 
 def load_model(path: Path) -> tuple[nn.Module, Facts]:
@@ -89,9 +115,11 @@ def find_weights(name: str | Path) -> Path:
     folders = (workspace.root / "saved_dict", own_root() / "saved_dict")
     for path in (Path(name), *(folder / f"{name}.pth" for folder in folders)):
         with suppress(OSError, ValueError):  # of a name that no file can have
-            if path.suffix == ".pth" and path.is_file():
-                return path
-    known = [path.stem for folder in folders for path in folder.glob("*.pth")]
+            if path.suffix == ".pth":
+                fetch(path)
+                if path.is_file():
+                    return path
+    known = [path.stem for folder in folders for path in folder.glob("*.json")]
     raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name), known)}")
 
 

@@ -1,0 +1,338 @@
+"""The setup cell finds or clones the course, wherever a notebook is opened; the tool that writes it needs Python alone."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from urllib.parse import quote
+
+import pytest
+import torch
+
+from tools import colab
+from utils import ROOT, CourseError, files
+from utils.report import notebook
+from utils.runs import pretrained
+from utils.training import devices
+
+NOTEBOOK = "from pathlib import Path\ndef setup(save_to_drive):\n    print('runs in', Path.cwd().name, Path('version').read_text())\n"
+SAID = "cloning https://github.com/someone/course {} into course\nruns in course {}\n"
+
+
+def git(*arguments) -> None:
+    identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", *identity, *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A tiny course with a branch, a release and an older one, as GitHub serves it."""
+    folder = tmp_path_factory.mktemp("origin")
+    git("init", "--quiet", "--initial-branch=main", folder)
+    git("-C", folder, "config", "uploadpack.allowFilter", "true")
+    for name, text in {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    for version in ("v1.9", "v1.10", "some/branch", "main"):
+        (folder / "version").write_text(version)
+        git("-C", folder, "add", "--all")
+        git("-C", folder, "commit", "--quiet", "--message", version)
+        if version != "main":
+            git("-C", folder, *(["branch"] if "/" in version else ["tag"]), version)
+    return folder
+
+
+@pytest.fixture
+def machine(origin, tmp_path):
+    """An empty folder in which `run` executes the setup cell; `paths` are what Colab's sessions API answers (None: not Colab)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps([{"path": path} for path in made.paths]).encode())
+
+        def log_message(self, *_):
+            pass
+
+    def run(repo: str = "") -> subprocess.CompletedProcess:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
+        redirect = {"GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf", "GIT_CONFIG_VALUE_0": "https://github.com/someone/course"}
+        at = {} if made.paths is None else {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
+        environment = kept | redirect | at | {"GIT_CONFIG_COUNT": "1", "no_proxy": "127.0.0.1"}
+        words = [sys.executable, "-c", colab.bootstrap(repo)]
+        return subprocess.run(words, cwd=made.folder, env=environment, capture_output=True, text=True)
+
+    (tmp_path / "content").mkdir()
+    made = SimpleNamespace(folder=tmp_path / "content", paths=None, run=run)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield made
+        server.shutdown()
+
+
+def opened(address: str) -> str:
+    return f"fileId={quote(address, safe='')}"
+
+
+@pytest.mark.parametrize("version", ["main", "some/branch", "v1.9"])
+@pytest.mark.parametrize("name", ["01_base.ipynb", "solutions/01_base.ipynb"])
+def test_in_colab_the_version_that_the_notebook_was_opened_from_is_cloned(version, name, machine):
+    machine.paths = [opened(f"https://github.com/someone/course/blob/{version}/notebooks/{name}")]
+    done = machine.run(repo="other/stamped")
+    assert done.stdout == SAID.format(version, version), done.stderr
+
+
+@pytest.mark.parametrize("paths", [None, [], ["fileId=1AbCdEfGh"], [opened("https://gist.github.com/someone/1a2b3c")]], ids=str)
+def test_elsewhere_the_newest_release_of_the_address_in_the_form_is_cloned(paths, machine):
+    machine.paths = paths
+    done = machine.run(repo="someone/course")
+    assert done.stdout == SAID.format("v1.10", "v1.10"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "version"),
+    [
+        (" https://github.com/someone/course/ ", "v1.10"),
+        ("https://github.com/someone/course.git", "v1.10"),
+        ("github.com/someone/course/tree/main", "main"),
+        ("https://github.com/someone/course/blob/main/notebooks/01_base.ipynb", "main"),
+    ],
+)
+def test_an_address_may_be_typed_as_it_stands_in_the_browser(typed, version, machine):
+    done = machine.run(typed)
+    assert done.stdout == SAID.format(version, version), done.stderr
+
+
+@pytest.mark.parametrize("typed", ["", "course", "../course", "someone/course/notebooks of mine"])
+def test_without_an_address_the_message_states_what_to_type(typed, machine):
+    done = machine.run(typed)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"AssertionError: REPO is {typed!r}: type the course's address on GitHub as owner/name into the field REPO")
+    assert done.returncode and "make" not in last
+
+
+def test_a_second_run_finds_the_clone(machine):
+    assert machine.run("someone/course").returncode == 0
+    assert machine.run().stdout == "runs in course v1.10\n"
+
+
+def test_an_unrelated_folder_called_course_is_left_alone(machine):
+    (machine.folder / "course").mkdir()
+    (machine.folder / "course" / "train.py").touch()
+    assert "runs in mnist-course v1.10\n" in machine.run("someone/course").stdout
+    assert machine.run().stdout == "runs in mnist-course v1.10\n"
+    assert len(list((machine.folder / "course").iterdir())) == 1
+
+
+def test_in_a_folder_of_the_course_nothing_is_cloned_and_the_folder_stays(machine, origin):
+    machine.folder = origin / "notebooks"
+    machine.folder.mkdir()
+    (machine.folder / "version").write_text("here")
+    assert machine.run().stdout == "runs in notebooks here\n"
+
+
+def test_a_clone_that_fails_gives_git_s_reason(machine):
+    done = machine.run("someone/course/tree/absent")
+    assert "AssertionError: warning: Could not find remote branch absent to clone" in done.stderr and "runs in" not in done.stdout
+
+
+# ---- what the cloned course does then
+
+
+@pytest.fixture
+def lacks_msgspec(monkeypatch):
+    found = notebook.importlib.util.find_spec
+    monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: None if name == "msgspec" else found(name))
+
+
+def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter(lacks_msgspec, monkeypatch, capsys):
+    called = []
+    monkeypatch.setattr(notebook, "cloned", lambda: True)
+    monkeypatch.setattr(notebook.subprocess, "run", lambda words, **_: called.append(words) or subprocess.CompletedProcess(words, 0))
+    notebook.setup()
+    assert called == [[sys.executable, "-m", "pip", "install", "--quiet", "msgspec"]]
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "installing msgspec" and last.startswith(f"torch {torch.__version__} on ")
+
+
+def test_an_installation_that_fails_is_reported_in_one_line(lacks_msgspec, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "WARNING: one\nERROR: No matching distribution found for msgspec\n")
+    monkeypatch.setattr(notebook, "cloned", lambda: True)
+    monkeypatch.setattr(notebook.subprocess, "run", lambda words, **_: failed)
+    with pytest.raises(CourseError, match=r"pip could not install msgspec: ERROR: No matching distribution found for msgspec\. Connect"):
+        notebook.setup()
+
+
+def test_on_your_own_machine_nothing_is_installed(lacks_msgspec, monkeypatch):
+    monkeypatch.setattr(notebook, "cloned", lambda: False)
+    monkeypatch.setattr(notebook, "install", lambda _: pytest.fail("something was installed"))
+    with pytest.raises(CourseError, match=r"msgspec not installed: run `python -m pip install -r requirements\.txt`"):
+        notebook.setup()
+
+
+def test_a_clone_made_by_the_setup_cell_is_recognized(machine, monkeypatch):
+    machine.run("someone/course")
+    monkeypatch.setattr(notebook, "ROOT", machine.folder / "course")
+    assert notebook.cloned()
+    git("-C", machine.folder / "course", "config", "--unset", "course.cloned")
+    assert not notebook.cloned()
+
+
+def test_runs_go_to_drive_only_in_colab(monkeypatch, tmp_path):
+    monkeypatch.delenv("COURSE_RUNS", raising=False)
+    with pytest.raises(CourseError, match="only Colab can save to Google Drive: set SAVE_TO_DRIVE = False"):
+        notebook.setup(save_to_drive=True)
+    mounted = []
+    drive = SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(drive=drive))
+    monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=sys.modules["google.colab"]))
+    monkeypatch.setenv("COURSE_RUNS", "")
+    notebook.setup(save_to_drive=True)
+    assert mounted == ["/content/drive"] and os.environ["COURSE_RUNS"] == "/content/drive/MyDrive/mnist-course"
+
+
+@pytest.fixture
+def partial(tmp_path, monkeypatch):
+    """A clone without the state dict `base`, and the repository that holds it."""
+    whole, clone = tmp_path / "whole", tmp_path / "clone"
+    (whole / "saved_dict").mkdir(parents=True)
+    for suffix in ("pth", "json"):
+        (whole / "saved_dict" / f"base.{suffix}").write_bytes((ROOT / "saved_dict" / f"base.{suffix}").read_bytes())
+    git("init", "--quiet", whole)
+    git("-C", whole, "config", "uploadpack.allowFilter", "true")
+    git("-C", whole, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git("-C", whole, "add", "--all")
+    git("-C", whole, "commit", "--quiet", "--message=all")
+    settings = ["--config=core.sparseCheckout=true", "--config=core.sparseCheckoutCone=false"]
+    git("clone", "--filter=blob:limit=20k", "--no-checkout", *settings, f"file://{whole}", clone)
+    git("-C", clone, "sparse-checkout", "set", "/*", "!/saved_dict/*.pth")
+    git("-C", clone, "checkout", "--quiet")
+    for module in (pretrained, files):
+        monkeypatch.setattr(module, "ROOT", clone)
+    return SimpleNamespace(whole=whole, clone=clone)
+
+
+def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(partial, capsys):
+    assert not (partial.clone / "saved_dict" / "base.pth").exists()
+    path = pretrained.find_weights("base")
+    assert path.read_bytes() == (ROOT / "saved_dict" / "base.pth").read_bytes()
+    assert capsys.readouterr().out == "downloading saved_dict/base.pth (0.0 MB)\n"
+    pretrained.load_pretrained("base")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_state_dict_that_can_not_be_fetched_gives_the_reason_in_one_line(partial):
+    partial.whole.rename(partial.whole.with_name("gone"))
+    with pytest.raises(CourseError, match=r"^saved_dict/base.pth is not in this clone, and git could not download it \(.+\)\. "):
+        pretrained.load_pretrained("base")
+
+
+def test_a_state_dict_that_was_deleted_is_missing(partial):
+    pretrained.find_weights("base").unlink()
+    git("-C", partial.clone, "sparse-checkout", "disable")
+    (partial.clone / "saved_dict" / "base.pth").unlink()
+    with pytest.raises(CourseError, match="is called 'base'"):
+        pretrained.find_weights("base")
+
+
+# ---- devices
+
+
+class Broken:
+    """A GPU that PyTorch lists and cannot use."""
+
+    def __init__(self, monkeypatch, said: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…"):
+        def ones(*size, device=None):
+            if torch.device(device).type != "cpu":
+                raise RuntimeError(said)
+            return real(*size, device=device)
+
+        real = torch.ones
+        devices._first_that_works.cache_clear()
+        monkeypatch.setattr(torch, "ones", ones)
+
+    def lists(self, monkeypatch, cuda: bool, mps: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    yield Broken(monkeypatch)
+    devices._first_that_works.cache_clear()
+
+
+def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used(broken, monkeypatch, capsys):
+    broken.lists(monkeypatch, cuda=True, mps=True)
+    assert devices.pick_device() == devices.pick_device() == torch.device("cpu")
+    assert capsys.readouterr().out == (
+        "CUDA can't be used (CUDA error: no kernel image is available for execution on the device): MPS is next\n"
+        "MPS can't be used (CUDA error: no kernel image is available for execution on the device): CPU is next\n"
+    )
+
+
+def test_a_gpu_that_is_asked_for_and_fails_is_an_error(broken, monkeypatch):
+    broken.lists(monkeypatch, cuda=True, mps=False)
+    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu"):
+        devices.pick_device("cuda:0")
+
+
+def test_voxels_on_mps_name_the_version_of_torch_that_they_need(monkeypatch, capsys):
+    said = "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
+    Broken(monkeypatch, said).lists(monkeypatch, cuda=False, mps=True)
+    assert devices.pick_device(kind="voxels") == torch.device("cpu")
+    assert capsys.readouterr().out == f"MPS can't be used ({said}; voxels need torch 2.9 or newer there): CPU is next\n"
+    devices._first_that_works.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["images", "voxels"])
+def test_the_operation_that_is_tried_works_on_a_device_that_works(kind, monkeypatch):
+    monkeypatch.setattr(devices.torch, "ones", lambda *size, device=None: torch.full(size, 1.0))
+    monkeypatch.setattr(devices.torch, "zeros", lambda *size, device=None: torch.full(size, 0.0))
+    assert devices.failure(torch.device("cuda"), kind) == ""
+
+
+# ---- the tool
+
+
+def test_the_tool_needs_python_alone():
+    """-S: without a single installed package."""
+    words = [sys.executable, "-S", "-m", "tools.colab", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "owner/name" in done.stdout, done.stderr
+
+
+def test_badges_open_the_newest_release_that_holds_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(colab, "ROOT", tmp_path)
+    git("init", "--quiet", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for version, name in {"v1.9": "01.ipynb", "v1.10": "02.ipynb", "later": "03.ipynb"}.items():
+        (tmp_path / "notebooks" / name).touch()
+        git("-C", tmp_path, "add", "--all")
+        git("-C", tmp_path, "commit", "--quiet", "--message", version)
+        git("-C", tmp_path, "tag", version)
+    assert [colab.version_of(f"{name}.ipynb") for name in ("01", "02", "03")] == ["v1.10", "v1.10", "main"]
+    assert "/someone/course/blob/v1.10/notebooks/01.ipynb" in colab.badge("someone/course", "01.ipynb")
+
+
+FROZEN = """\
+ipykernel==7.0.0
+jupyter-client==8.1.0
+notebook @ file:///somewhere
+torch @ https://example.org/whl/cu128/torch-2.12.1%2Bcu128-cp313-cp313-linux_x86_64.whl
+torchvision==0.27.0+cu128
+"""
+
+
+def test_the_image_s_list_takes_the_versions_that_colab_publishes(tmp_path):
+    (tmp_path / "pip-freeze.txt").write_text(FROZEN)
+    words = [sys.executable, ROOT / "tests" / "colab" / "image.py", tmp_path / "pip-freeze.txt"]
+    new = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    old = (ROOT / "tests" / "colab" / "image.txt").read_text().splitlines()
+    changed = [line for line, before in zip(new, old, strict=True) if line != before]
+    assert changed == ["ipykernel==7.0.0", "jupyter_client==8.1.0", "torch==2.12.1", "torchvision==0.27.0"]
