@@ -263,11 +263,20 @@ def test_torch_hub_s_entry_points_explain_themselves():
     assert hubconf.base.__doc__.startswith("base: a plain network")
 
 
-def test_torch_hub_refuses_another_utils(tmp_path):
-    (tmp_path / "utils.py").touch()
-    script = f"import sys, torch, utils; torch.hub.load({str(ROOT)!r}, 'base', source='local')"
-    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert "ImportError: another module is imported as `utils` already" in ended.stderr
+def test_torch_hub_lists_networks_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    (tmp_path / "owner_course_main").symlink_to(ROOT)  # as if downloaded before
+    listed = torch.hub.list("owner/course:main", skip_validation=True, trust_repo=True)
+    assert sorted(listed) == sorted(path.stem for path in WEIGHTS)
+
+
+@pytest.mark.parametrize("before", ["import utils; ", ""], ids=["imported before", "imported after"])
+def test_torch_hub_leaves_a_reader_s_own_utils_alone(before, tmp_path):
+    (tmp_path / "utils.py").write_text("mine = 1")
+    script = f"import torch; {before}torch.hub.load({str(ROOT)!r}, 'base', source='local', pretrained=True)"
+    after = "; import sys, utils; print(utils.mine, any(name.startswith('utils.') for name in sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", script + after], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout == "1 False\n", ended.stderr
 
 
 def test_onnx_gives_the_same_labels(tmp_path, mnist, monkeypatch, capsys):
