@@ -72,7 +72,7 @@ def draw() -> None:
         save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
     cubes = datasets.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
-        grids, labels = cubes.test[:20]
+        grids, labels = cubes.test[:20].tensors
         save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "rotated and blurred"]), folder / "voxels.png")
         titles = [f"{label} {'rotated' if row % 2 else 'upright'}" for row, label in enumerate(labels.tolist())]
         save_picture(plots.images(FaceOn()(grids).mean(1, keepdim=True), titles), folder / "voxels_face_on.png")
