@@ -19,7 +19,7 @@ from ..files import shown
 from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
 from .plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable, teacher_of
 from .pretrained import load_model
-from .records import Begun, DataFacts, Facts, Normalisation, Record, Run
+from .records import Begun, DataFacts, Facts, Normalisation, Record, Run, Use
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,7 @@ def file(plan: Plan, begun: Begun, data: Dataset, model: nn.Module, history: lis
         bytes=len(content),
         seconds=round(sum(row["seconds"] for row in history), 1),
         finished=facts.now(),
+        use=Use.of(data),
     )
 
     def write() -> None:
