@@ -1,5 +1,6 @@
 """What the repository publishes is true: weights, tables and notebooks."""
 
+import csv
 import hashlib
 import json
 import os
@@ -361,6 +362,31 @@ def test_readme_is_what_the_logs_say(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr().out
 
 
+def test_runs_csv_holds_every_published_run_as_its_log_has_it():
+    with report.RUNS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["file"] for row in rows) == sorted(path.with_suffix(".csv").relative_to(ROOT).as_posix() for path in SEEDS)
+    for row in rows:
+        facts = json.loads((ROOT / row["file"]).with_suffix(".json").read_text())
+        with (ROOT / row["file"]).open(newline="") as file:
+            kept_row = list(csv.DictReader(file))[int(row["epoch"]) - 1]
+        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [facts["name"], facts["seed"], facts["parameters"]]
+        assert [int(row["correct"]), int(row["total"])] == [facts["test"]["correct"], facts["test"]["total"]]
+        assert kept_row.get("test_correct", row["correct"]) == row["correct"], row["file"]
+        assert float(row["percent"]) == pytest.approx(100 * int(row["correct"]) / int(row["total"]), abs=0.005)
+        assert [row["device"], row["torch"]] == [facts["environment"]["device"], facts["environment"]["torch"]]
+        assert row["commit"] == facts["code"]["commit"] and float(row["seconds"]) == facts["seconds"]
+
+
+@pytest.mark.parametrize("name", ["README", "RUNS"])
+def test_check_notices_a_changed_number(name, tmp_path, monkeypatch, capsys):
+    path = getattr(report, name)
+    monkeypatch.setattr(report, name, tmp_path / path.name)
+    (tmp_path / path.name).write_text(re.sub(r"(\*\*|,)99\.", r"\g<1>99.9", path.read_text(), count=1))
+    assert report.main(["--check"]) == 1
+    assert "\n-" in capsys.readouterr().out
+
+
 def test_readme_s_example_prints_what_it_says(mnist):
     text = report.README.read_text()
     code, printed = re.search(r"```python\n(.*?load_pretrained.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
@@ -382,14 +408,6 @@ def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch):
     with pytest.raises(CourseError, match="only a benchmark on the whole real MNIST can be published"):
         bench.main(["--publish"])
     assert bench.path().read_bytes() == before
-
-
-def test_check_shows_a_number_typed_by_hand(tmp_path, monkeypatch, capsys):
-    forged = tmp_path / "README.md"
-    forged.write_text(report.README.read_text().replace("**99.", "**99.9", 1))
-    monkeypatch.setattr(report, "README", forged)
-    assert report.main(["--check"]) == 1
-    assert "-| " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,7 +1,7 @@
-"""Logs and sidecars → the tables in README.md and the pictures in pngs/. No number is typed by hand.
+"""Logs and sidecars → the tables in README.md, logs/runs.csv and the pictures in pngs/. No number is typed by hand.
 
-python -m tools.report            write README's tables and pngs/
-python -m tools.report --check    exit 1 and show the difference if README's tables are not what the logs say
+python -m tools.report            write README's tables, logs/runs.csv and pngs/
+python -m tools.report --check    exit 1 and show the difference if README's tables or logs/runs.csv are not what the logs say
 python -m tools.report --stale    list the notebooks that show something else than what is published
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
@@ -30,6 +30,7 @@ from utils.runs.runs import Result
 from utils.training.loops import normalise, predict
 
 README = ROOT / "README.md"
+RUNS = ROOT / "logs" / "runs.csv"
 FAMILY = [EXPERIMENTS[name] for name in ("mnist_medium", "mnist_small", "mnist_ultrasmall")]
 SECTIONS = {
     "results": tables.results,
@@ -159,13 +160,16 @@ def main(words: list[str]) -> int:
     if options.stale:
         print(*(shown(path) for path in stale.notebooks()), sep="\n")
         return 0
-    old = README.read_text(encoding="utf-8")
-    new = readme(old)
+    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (README, RUNS)}
+    new = {README: readme(old[README]), RUNS: tables.runs_csv()}
     if options.check:
-        sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), new.splitlines(True), "README.md", "what the logs say"))
+        for path, text in new.items():
+            lines = old[path].splitlines(True), text.splitlines(True)
+            sys.stdout.writelines(difflib.unified_diff(*lines, shown(path), "what the logs say"))
         return int(old != new)
     draw()
-    files.write(README, new.encode())
+    for path, text in new.items():
+        files.write(path, text.encode())
     return 0
 
 
