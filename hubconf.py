@@ -1,33 +1,43 @@
 """Entry points for torch.hub, one for every published network: torch.hub.load(REPO_OR_DIR, "mnist_medium", pretrained=True)."""
 
-from pathlib import Path
-
-import utils
-
-if Path(utils.__file__).resolve().parent != Path(__file__).resolve().parent / "utils":
-    raise ImportError(
-        f"another module is imported as `utils` already ({utils.__file__}): load the course's networks before it, or in another process"
-    )
-
-from utils import models
-from utils.experiments import EXPERIMENTS
-from utils.runs import load_pretrained
-from utils.runs.records import Run
+import hashlib
+import importlib
+import importlib.util
+import pathlib
+import sys
 
 dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib"]  # all that importing this, and building its networks, needs
+
+
+def _load_package() -> str:
+    """Load the folder utils as a package whose name no other package has, and return that name: `utils` stays the reader's own."""
+    folder = pathlib.Path(__file__).resolve().parent / "utils"
+    name = f"_small_cnns_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"  # two clones may be loaded in one process
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return name
+
+
+_package = _load_package()
+_models = importlib.import_module(f"{_package}.models")
+_experiments = importlib.import_module(f"{_package}.experiments")
+_runs = importlib.import_module(f"{_package}.runs")
+_records = importlib.import_module(f"{_package}.runs.records")
 
 
 def _entry_point(experiment):
     def load(pretrained: bool = False):
         if not pretrained:
-            return models.build(experiment.recipe.model, experiment.recipe.dropout)
-        model, model.preprocess = load_pretrained(experiment.name)
+            return _models.build(experiment.recipe.model, experiment.recipe.dropout)
+        model, model.preprocess = _runs.load_pretrained(experiment.name)
         return model
 
     load.__name__ = load.__qualname__ = experiment.name
     load.__doc__ = f"""{experiment.name}: {experiment.teaches}.
 
-    {(models.MODELS[models.parse(experiment.recipe.model)[0]].__doc__ or "").strip()}
+    {(_models.MODELS[_models.parse(experiment.recipe.model)[0]].__doc__ or "").strip()}
 
     Args:
         pretrained (bool): If True, returns the published network in eval mode, its file checked against its hash, and with
@@ -37,5 +47,10 @@ def _entry_point(experiment):
     return load
 
 
-_published = [entry for entry in EXPERIMENTS.values() if Run.of(entry, 0).weights.with_suffix(".json").is_file()]
-globals().update({entry.name: _entry_point(entry) for entry in _published})
+globals().update(
+    {
+        name: _entry_point(experiment)
+        for name, experiment in _experiments.EXPERIMENTS.items()
+        if _records.Run.of(experiment, 0).weights.with_suffix(".json").is_file()  # a clone may leave large weights out
+    }
+)

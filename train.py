@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--final-state", action="store_true", help="load the published network, evaluate it and draw; don't train")
     parser.add_argument("--read", nargs="+", metavar="PATH", help="read photographs or drawings of one digit each; don't train")
     parser.add_argument("--quiet", action="store_true", help="no line per epoch")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files, below runs/tensorboard/")
     parser.add_argument("--ngpus", type=int, metavar="N", help="train each network on N GPUs of this machine at once")
     parser.add_argument(
         "--cluster",
@@ -176,6 +177,8 @@ def main(words: list[str]) -> None:
     if options.read:
         read_pictures(experiments, options)
         return
+    if options.tensorboard and (options.search is not None or options.cluster is not None):
+        raise CourseError("--tensorboard writes the files of runs that are trained one after another: leave out --search and --cluster")
     if options.final_state:
         results = show_published(experiments, options)
     elif options.search is not None:
@@ -202,8 +205,14 @@ def run_in_turn(tasks: list[Task], options: argparse.Namespace) -> list[runs.Res
     for experiment, seed in tasks:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
         how = {"device": options.device, "publish": options.publish or None, "retrain": options.again, "echo": not options.quiet}
+        if options.tensorboard:
+            from tools import tensorboard  # an extra
+
+            how["after_epoch"] = tensorboard.follow(experiment, seed)
         try:
             results.append(runs.run(experiment, seed, **how))
+            if options.tensorboard:
+                how["after_epoch"](results[-1].history)  # of a run that was finished before
         except CourseError as error:
             if len(tasks) == 1 or isinstance(error, Interrupted):
                 raise

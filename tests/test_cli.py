@@ -168,6 +168,20 @@ def at_the_prompt(words: list[str], typed: str) -> subprocess.CompletedProcess:
     )
 
 
+def test_tensorboard_shows_each_epoch_once_also_of_a_finished_run(scratch):
+    pytest.importorskip("tensorboard", reason="the packages of requirements-extra.txt are not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):
+        train.main(["tiny", "--quiet", "--device", "cpu", "--tensorboard"])
+    events = EventAccumulator(str(next((records.own_root() / "tensorboard").iterdir()))).Reload()
+    history = records.read_log(next((records.own_root() / "logs").glob("*/seed0.csv")))
+    found = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert sorted(found) == ["accuracy/test", "accuracy/train", "learning rate", "loss/test", "loss/train"]
+    assert found["loss/test"] == [(row["epoch"], pytest.approx(row["test_loss"], abs=1e-5)) for row in history]
+    assert found["accuracy/test"] == [(row["epoch"], pytest.approx(row["test_correct"] / row["test_total"])) for row in history]
+
+
 def test_python_i_leaves_model_history_and_data():
     typed = "print('left', len(history), type(model).__name__, data.name, tuple(data.test.images.shape[1:]))\n"
     ended = at_the_prompt([*R4, "--data", "digits"], typed)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tools import colab
-from utils import ROOT, CourseError, files
+from utils import ROOT, CourseError, workspace
 from utils.report import notebook
 from utils.runs import pretrained
 from utils.training import devices
@@ -211,8 +211,7 @@ def partial(tmp_path, monkeypatch):
     git("clone", "--filter=blob:limit=20k", "--no-checkout", *settings, f"file://{whole}", clone)
     git("-C", clone, "sparse-checkout", "set", "/*", "!/saved_dict/*.pth")
     git("-C", clone, "checkout", "--quiet")
-    for module in (pretrained, files):
-        monkeypatch.setattr(module, "ROOT", clone)
+    monkeypatch.setattr(workspace, "root", clone)
     return SimpleNamespace(whole=whole, clone=clone)
 
 

@@ -1,6 +1,7 @@
 """Data is whole or refused; without network the digits stand in and say so."""
 
 import gzip
+import re
 import struct
 import sys
 from pathlib import Path
@@ -148,6 +149,29 @@ def test_held_out_images_are_pinned_and_disjoint():
     assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [42613, 43567, 2732]  # the split of MNIST, for all time
     with pytest.raises(CourseError, match="expected 1 to 1436"):
         digits.hold_out(1437)
+
+
+@pytest.mark.parametrize("count", ["1000", 2.5, None])
+def test_hold_out_rejects_what_is_no_count_in_one_line(count):
+    with pytest.raises(CourseError, match=rf"^valid = {count!r}: expected 1 to 1436, digits has 1437 training images$"):
+        datasets.load("digits").hold_out(count)
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_a_loop_over_a_split_says_how_to_loop(rows):
+    split = datasets.load("digits").test[:rows]
+    with pytest.raises(CourseError, match=r"^a Split is not iterable") as found:
+        list(split)
+    loop = re.search("`(for .*)`", str(found.value))[1]
+    sizes = []
+    exec(f"{loop}: sizes.append((len(images), len(labels)))", {"split": split, "sizes": sizes})
+    assert sizes == [(rows, rows)]
+
+
+def test_a_data_loader_takes_a_split():
+    split = datasets.load("digits").test
+    images, labels = next(iter(torch.utils.data.DataLoader(split, 50)))
+    assert torch.equal(images, split.images[:50]) and torch.equal(labels, split.labels[:50])
 
 
 def test_affine_moves_what_it_says():

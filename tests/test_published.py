@@ -1,5 +1,6 @@
 """What the repository publishes is true: weights, tables and notebooks."""
 
+import csv
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -263,31 +265,126 @@ def test_torch_hub_s_entry_points_explain_themselves():
     assert hubconf.base.__doc__.startswith("base: a plain network")
 
 
-def test_torch_hub_refuses_another_utils(tmp_path):
-    (tmp_path / "utils.py").touch()
-    script = f"import sys, torch, utils; torch.hub.load({str(ROOT)!r}, 'base', source='local')"
-    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert "ImportError: another module is imported as `utils` already" in ended.stderr
+def test_torch_hub_lists_networks_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    (tmp_path / "owner_course_main").symlink_to(ROOT)  # as if downloaded before
+    listed = torch.hub.list("owner/course:main", skip_validation=True, trust_repo=True)
+    assert sorted(listed) == sorted(path.stem for path in WEIGHTS)
 
 
-def test_onnx_gives_the_same_labels(tmp_path, mnist, monkeypatch, capsys):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+@pytest.mark.parametrize("before", ["import utils; ", ""], ids=["imported before", "imported after"])
+def test_torch_hub_leaves_a_reader_s_own_utils_alone(before, tmp_path):
+    (tmp_path / "utils.py").write_text("mine = 1")
+    script = f"import torch; {before}torch.hub.load({str(ROOT)!r}, 'base', source='local', pretrained=True)"
+    after = "; import sys, utils; print(utils.mine, any(name.startswith('utils.') for name in sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", script + after], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout == "1 False\n", ended.stderr
+
+
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
+NAMES_AND_FORMATS = [("mnist_ultrasmall", "onnx"), ("mnist_ultrasmall", "pt2"), ("frontier_99", "safetensors")]  # the last shares weights
+
+
+def require(to):
+    if to == "pt2" and torch.__version__.startswith("2.6."):
+        pytest.skip("torch 2.6 does not export what is scaled in place")
+    for package in NEEDED[to]:
         pytest.importorskip(package, reason="the packages of requirements-extra.txt are not installed")
+
+
+@pytest.mark.parametrize(("name", "to"), NAMES_AND_FORMATS)
+def test_an_exported_file_gives_the_same_labels(name, to, tmp_path, mnist, monkeypatch, capsys):
+    require(to)
     monkeypatch.setenv("COURSE_SMOKE", "0")
-    assert export.main(["mnist_ultrasmall", str(tmp_path / "small.onnx")]) == 0
-    assert "onnxruntime gives 10000 of 10000 test images the same label" in capsys.readouterr().out
+    assert export.main([name, str(tmp_path / "file"), "--to", to]) == 0
+    assert "it gives 10000 of 10000 test images the same label as PyTorch" in capsys.readouterr().out
 
 
-def test_onnx_of_other_weights_is_noticed(tmp_path, mnist, monkeypatch):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="the packages of requirements-extra.txt are not installed")
+def test_onnx_of_other_weights_is_noticed(tmp_path, mnist):
+    require("onnx")
     export.export("base", tmp_path / "base.onnx")
     same, total = export.compare("mnist_small", tmp_path / "base.onnx")
     assert same < total
 
 
+def read_metadata(path, to):
+    if to == "onnx":
+        return {entry.key: entry.value for entry in pytest.importorskip("onnx").load(path).metadata_props}
+    if to == "safetensors":
+        with pytest.importorskip("safetensors").safe_open(path, "pt") as file:
+            return file.metadata()
+    extra = {"metadata.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra["metadata.json"])
+
+
+@pytest.mark.parametrize("to", export.FORMATS)
+def test_an_exported_file_states_how_to_use_it_and_no_local_path(to, tmp_path):
+    require(to)
+    export.export("base", tmp_path / "file", to)
+    found = read_metadata(tmp_path / "file", to)
+    facts = records.read_facts(ROOT / "saved_dict" / "base.json")
+    assert json.loads(found["classes"]) == list("0123456789") and found["license"] == "MIT"
+    assert found["input"] == "(N, 1, 28, 28) uint8, 0 (black) to 255 (white), white on black"
+    assert (float(found["mean"]), float(found["std"])) == (facts.normalisation.mean, facts.normalisation.std)
+    assert found["preprocess"] == ("(x / 255 - mean) / std" if to == "safetensors" else "included in this file's graph")
+    for folder in (ROOT, tmp_path, sys.prefix):
+        assert str(folder).encode() not in (tmp_path / "file").read_bytes()
+
+
+def test_two_clones_export_equal_onnx_files(tmp_path):
+    require("onnx")
+    clone = tmp_path / "another clone"
+    for folder in ("utils", "tools", "saved_dict"):
+        shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    script = "import sys; from pathlib import Path; from tools import export; export.export('base', Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "there.onnx")], cwd=clone, check=True)
+    export.export("base", tmp_path / "here.onnx")
+    assert (tmp_path / "there.onnx").read_bytes() == (tmp_path / "here.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("folder", [".", "/", ROOT])
+def test_export_to_a_folder_is_one_line(folder):
+    with pytest.raises(CourseError, match=r"^\S+ is a folder: expected a file, such as \S*base\.pt2$"):
+        export.export("base", Path(folder), "pt2")
+
+
+def test_every_state_dict_says_how_to_use_it():
+    for path in WEIGHTS:
+        facts = records.read_facts(path.with_suffix(".json"))
+        classes = datasets.SOURCES["mnist"].classes
+        assert facts.use == records.Use(classes, *records.INPUTS[facts.data.kind], records.LICENSE), path.name
+    assert f'license = "{records.LICENSE}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"license: {records.LICENSE}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_readme_is_what_the_logs_say(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_runs_csv_holds_every_published_run_as_its_log_has_it():
+    with report.RUNS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["file"] for row in rows) == sorted(path.with_suffix(".csv").relative_to(ROOT).as_posix() for path in SEEDS)
+    for row in rows:
+        facts = json.loads((ROOT / row["file"]).with_suffix(".json").read_text())
+        with (ROOT / row["file"]).open(newline="") as file:
+            kept_row = list(csv.DictReader(file))[int(row["epoch"]) - 1]
+        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [facts["name"], facts["seed"], facts["parameters"]]
+        assert [int(row["correct"]), int(row["total"])] == [facts["test"]["correct"], facts["test"]["total"]]
+        assert kept_row.get("test_correct", row["correct"]) == row["correct"], row["file"]
+        assert float(row["percent"]) == pytest.approx(100 * int(row["correct"]) / int(row["total"]), abs=0.005)
+        assert [row["device"], row["torch"]] == [facts["environment"]["device"], facts["environment"]["torch"]]
+        assert row["commit"] == facts["code"]["commit"] and float(row["seconds"]) == facts["seconds"]
+
+
+@pytest.mark.parametrize("name", ["README", "RUNS"])
+def test_check_notices_a_changed_number(name, tmp_path, monkeypatch, capsys):
+    path = getattr(report, name)
+    monkeypatch.setattr(report, name, tmp_path / path.name)
+    (tmp_path / path.name).write_text(re.sub(r"(\*\*|,)99\.", r"\g<1>99.9", path.read_text(), count=1))
+    assert report.main(["--check"]) == 1
+    assert "\n-" in capsys.readouterr().out
 
 
 def test_readme_s_example_prints_what_it_says(mnist):
@@ -311,14 +408,6 @@ def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch):
     with pytest.raises(CourseError, match="only a benchmark on the whole real MNIST can be published"):
         bench.main(["--publish"])
     assert bench.path().read_bytes() == before
-
-
-def test_check_shows_a_number_typed_by_hand(tmp_path, monkeypatch, capsys):
-    forged = tmp_path / "README.md"
-    forged.write_text(report.README.read_text().replace("**99.", "**99.9", 1))
-    monkeypatch.setattr(report, "README", forged)
-    assert report.main(["--check"]) == 1
-    assert "-| " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -26,7 +26,7 @@ FALLBACK = datasets.load("digits").train.images[:12, 0].numpy()
 @pytest.fixture(scope="module")
 def test_half(mnist):
     """The 2,000 rebuilt rows of MNIST's first 1,000 test images, and their labels."""
-    images, labels = mnist.test[: voxels.TEST]
+    images, labels = mnist.test[: voxels.TEST].tensors
     return voxels.pairs(images[:, 0].numpy(), (0, 1)), labels.repeat_interleave(2)
 
 

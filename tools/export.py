@@ -1,18 +1,26 @@
-"""A network as ONNX, for Netron and for use without PyTorch.
+"""A network in a format for use without this course: ONNX, PyTorch's own .pt2, or safetensors.
 
-python -m tools.export NAME [FILE]    write FILE (default: runs/onnx/NAME.onnx) and evaluate it by onnxruntime on the test set
+python -m tools.export NAME [FILE] [--to FORMAT]    write FILE (default: runs/FORMAT/NAME.FORMAT) and evaluate it on the test set
 
 NAME: a published network, or a run of your own by its name or the path of its state dict.
 
-Input "images": (N, 1, 28, 28) uint8, 0…255, of a voxel network (N, 1, 16, 16, 16) float32, 0…1; output "logits": (N, 10) float32. The
-normalisation is part of the graph. Needs the packages of requirements-extra.txt.
+onnx, pt2      the network with its preprocessing. Input "images": (N, 1, 28, 28) uint8, 0 to 255, of a voxel network
+               (N, 1, 16, 16, 16) float32, 0 to 1. Output "logits": (N, 10) float32.
+safetensors    the weights alone; a tensor that several layers share is stored once
+
+Each file carries the class names, the input convention and the license. onnx and safetensors need requirements-extra.txt.
 """
 
 from tools import command  # isort: skip
 
+import importlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +28,9 @@ from utils import CourseError, files, models
 from utils.data import datasets
 from utils.files import shown
 from utils.runs.pretrained import Preprocess, find_weights, load_pretrained
-from utils.runs.records import own_root
+from utils.runs.records import Facts, own_root, read_facts
+
+INCLUDED = {"preprocess": "included in this file's graph"}
 
 
 class Whole(nn.Module):
@@ -34,40 +44,108 @@ class Whole(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.model(self.preprocess(images))
 
+    def example(self) -> Tensor:
+        """A batch of two blank inputs, as the exporters trace them."""
+        dtype = torch.uint8 if self.preprocess.kind == "images" else torch.float32
+        return torch.zeros(2, *models.input_shape(self.model), dtype=dtype)
 
-def export(name: str, path: Path) -> None:
-    """Write the network `name` to `path`, whole or not at all. Raises CourseError without the extra packages."""
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
-    whole = Whole(*load_pretrained(name)).eval()
-    dtype = torch.uint8 if whole.preprocess.kind == "images" else torch.float32
-    images = torch.zeros(2, *models.input_shape(whole.model), dtype=dtype)
+
+def write_onnx(whole: Whole, metadata: dict[str, str], path: Path) -> None:
+    onnx = need("onnx")
+    need("onnxscript")
     program = torch.onnx.export(
         whole,
-        (images,),
+        (whole.example(),),
         dynamo=True,
         input_names=["images"],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("N")},),
         verbose=False,
     )
-    files.write(path, program.model_proto.SerializeToString())
+    proto = program.model_proto
+    graph = proto.graph
+    for part in [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
+        del part.metadata_props[:]  # they hold stack traces, with the paths of this machine
+        part.doc_string = ""
+    onnx.helper.set_model_props(proto, metadata | INCLUDED)
+    files.write(path, proto.SerializeToString(deterministic=True))
 
 
-def compare(name: str, path: Path) -> tuple[int, int]:
-    """Test images to which onnxruntime gives the same label as PyTorch, and how many there are."""
-    import onnxruntime
+def read_onnx(path: Path, facts: Facts) -> Callable[[Tensor], Tensor]:
+    session = need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
-    model, preprocess = load_pretrained(name)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    same, test = 0, datasets.load("mnist3d" if preprocess.kind == "voxels" else "mnist").test
+
+def write_pt2(whole: Whole, metadata: dict[str, str], path: Path) -> None:
+    program = torch.export.export(whole, (whole.example(),), dynamic_shapes=({0: torch.export.Dim("N")},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it holds the paths of this machine
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata | INCLUDED)})
+    files.write(path, buffer.getvalue())
+
+
+def read_pt2(path: Path, facts: Facts) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(path).module()
+
+
+def write_safetensors(whole: Whole, metadata: dict[str, str], path: Path) -> None:
+    safetensors = need("safetensors.torch")
+    with files.replacing(path) as beside:
+        safetensors.save_model(whole.model, str(beside), metadata)
+
+
+def read_safetensors(path: Path, facts: Facts) -> Callable[[Tensor], Tensor]:
+    model = models.build(facts.recipe.model, facts.recipe.dropout)
+    need("safetensors.torch").load_model(model, path)
+    return Whole(model, Preprocess(**asdict(facts.normalisation), kind=facts.data.kind)).eval()
+
+
+class Format(NamedTuple):
+    """write: a network and its metadata → a file. read: a file and the facts of its run → what maps raw images to (N, 10) outputs."""
+
+    write: Callable[[Whole, dict[str, str], Path], None]
+    read: Callable[[Path, Facts], Callable[[Tensor], Tensor]]
+
+
+FORMATS = {
+    "onnx": Format(write_onnx, read_onnx),
+    "pt2": Format(write_pt2, read_pt2),
+    "safetensors": Format(write_safetensors, read_safetensors),
+}
+
+
+def need(module: str) -> object:
+    """A module of requirements-extra.txt. Raises CourseError if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
+
+
+def metadata(facts: Facts) -> dict[str, str]:
+    """What a file says of itself: the network, its classes as a JSON list, input convention, preprocessing, license, weights."""
+    use = {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(facts.use).items()} if facts.use else {}
+    numbers = {key: str(value) for key, value in asdict(facts.normalisation).items()}
+    return {"name": facts.name, "model": facts.recipe.model, "weights_sha256": facts.sha256} | use | numbers
+
+
+def export(name: str, path: Path, to: str = "onnx") -> None:
+    """Write the network `name` to `path`, whole or not at all. Raises CourseError for a folder, and without the extra packages."""
+    if path.is_dir():
+        raise CourseError(f"{shown(path)} is a folder: expected a file, such as {shown(path / find_weights(name).stem)}.{to}")
+    whole = Whole(*load_pretrained(name)).eval()
+    FORMATS[to].write(whole, metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
+
+
+def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
+    """Test images to which the file gives the same label as the network `name`, and how many there are."""
+    whole = Whole(*load_pretrained(name)).eval()
+    outputs = FORMATS[to].read(path, read_facts(find_weights(name).with_suffix(".json")))
+    same, test = 0, datasets.load("mnist3d" if whole.preprocess.kind == "voxels" else "mnist").test
     for images in test.images.split(1000):
         with torch.inference_mode():
-            ours = model(preprocess(images)).argmax(1).numpy()
-        same += int((session.run(None, {"images": images.numpy()})[0].argmax(1) == ours).sum(dtype=np.int64))
+            same += int((outputs(images).argmax(1) == whole(images).argmax(1)).sum(dtype=torch.int64))
     return same, len(test)
 
 
@@ -75,11 +153,12 @@ def main(words: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.export", description=__doc__)
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
+    parser.add_argument("--to", choices=FORMATS, default="onnx", help="the file's format (default: onnx)")
     options = parser.parse_args(words)
-    path = options.file or own_root() / "onnx" / f"{find_weights(options.name).stem}.onnx"
-    export(options.name, path)
-    same, total = compare(options.name, path)
-    print(f"{shown(path)}: {path.stat().st_size / 1024:.0f} KB; onnxruntime gives {same} of {total} test images the same label")
+    path = options.file or own_root() / options.to / f"{find_weights(options.name).stem}.{options.to}"
+    export(options.name, path, options.to)
+    same, total = compare(options.name, path, options.to)
+    print(f"{shown(path)}: {path.stat().st_size / 1024:.0f} KB; it gives {same} of {total} test images the same label as PyTorch")
     return int(same != total)
 
 

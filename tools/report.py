@@ -1,7 +1,7 @@
-"""Logs and sidecars → the tables in README.md and the pictures in pngs/. No number is typed by hand.
+"""Logs and sidecars → the tables in README.md, logs/runs.csv and the pictures in pngs/. No number is typed by hand.
 
-python -m tools.report            write README's tables and pngs/
-python -m tools.report --check    exit 1 and show the difference if README's tables are not what the logs say
+python -m tools.report            write README's tables, logs/runs.csv and pngs/
+python -m tools.report --check    exit 1 and show the difference if README's tables or logs/runs.csv are not what the logs say
 python -m tools.report --stale    list the notebooks that show something else than what is published
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
@@ -29,6 +29,7 @@ from utils.runs import Result, records
 from utils.training.loops import normalise, predict
 
 README = ROOT / "README.md"
+RUNS = ROOT / "logs" / "runs.csv"
 FAMILY = [EXPERIMENTS[name] for name in ("mnist_medium", "mnist_small", "mnist_ultrasmall")]
 SECTIONS = {
     "results": tables.results,
@@ -71,7 +72,7 @@ def draw() -> None:
         save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
     cubes = datasets.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
-        grids, labels = cubes.test[:20]
+        grids, labels = cubes.test[:20].tensors
         save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "rotated and blurred"]), folder / "voxels.png")
         titles = [f"{label} {'rotated' if row % 2 else 'upright'}" for row, label in enumerate(labels.tolist())]
         save_picture(plots.images(FaceOn()(grids).mean(1, keepdim=True), titles), folder / "voxels_face_on.png")
@@ -158,13 +159,16 @@ def main(words: list[str]) -> int:
     if options.stale:
         print(*(shown(path) for path in stale.notebooks()), sep="\n")
         return 0
-    old = README.read_text(encoding="utf-8")
-    new = readme(old)
+    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (README, RUNS)}
+    new = {README: readme(old[README]), RUNS: tables.runs_csv()}
     if options.check:
-        sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), new.splitlines(True), "README.md", "what the logs say"))
+        for path, text in new.items():
+            lines = old[path].splitlines(True), text.splitlines(True)
+            sys.stdout.writelines(difflib.unified_diff(*lines, shown(path), "what the logs say"))
         return int(old != new)
     draw()
-    files.write(README, new.encode())
+    for path, text in new.items():
+        files.write(path, text.encode())
     return 0
 
 

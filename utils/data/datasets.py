@@ -3,8 +3,9 @@
 import hashlib
 import sys
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -18,17 +19,33 @@ from . import sources, voxels
 from .sources import SOURCES
 
 
-class Split(NamedTuple):
-    """images: (N, 1, 28, 28) uint8, or voxel grids (N, 1, 16, 16, 16) float32 in [0, 1]; labels: (N,) int64."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """images: (N, 1, 28, 28) uint8, or voxel grids (N, 1, 16, 16, 16) float32 in [0, 1]; labels: (N,) int64.
+
+    split[:100] is a Split of 100 rows; split[0] is one image and its label, as a DataLoader expects. A loop over it raises CourseError.
+    """
 
     images: Tensor
     labels: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """As of torch's TensorDataset: images, labels = split.tensors."""
+        return self.images, self.labels
+
     def to(self, device: torch.device | str) -> "Split":
         return Split(self.images.to(device), self.labels.to(device))
 
-    def __getitem__(self, rows) -> "Split":
-        return Split(self.images[rows], self.labels[rows])
+    def __getitem__(self, rows) -> "Split | tuple[Tensor, Tensor]":
+        chosen = self.images[rows], self.labels[rows]
+        return chosen if isinstance(rows, Integral) else Split(*chosen)
+
+    def __iter__(self) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
+        raise CourseError(
+            "a Split is not iterable: use `images, labels = split.tensors`, or in batches "
+            "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,9 +90,11 @@ class Dataset:
         Raises CourseError if there are not so many.
         """
         group = 2 if self.kind == "voxels" else 1
-        if not 0 < n < len(self.train) or n % group:
+        if not isinstance(n, Integral) or not 0 < n < len(self.train) or n % group:
             even = "even, " if group == 2 else ""
-            raise CourseError(f"valid = {n}: expected {even}1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images")
+            raise CourseError(
+                f"valid = {n!r}: expected {even}1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images"
+            )
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train) // group))
         rows = (order[:, None] * group + torch.arange(group)).flatten()
         originals = self.originals if self.originals is None else self.originals[order[: -n // group]]
@@ -128,7 +147,9 @@ def load(name: str = "mnist") -> Dataset:
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum()
     std = (counts * (values - mean) ** 2).sum().sqrt()
-    data = Dataset(name, "images", train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train, *test), classes)
+    data = Dataset(
+        name, "images", train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train.tensors, *test.tensors), classes
+    )
     if PUBLISHABLE.get(name, data.fingerprint) != data.fingerprint:
         where = " or ".join(map(shown, _folders()))
         print(f"{name} in {where} is not what is known by that name, so nothing on it can be published.", file=sys.stderr)
@@ -151,7 +172,7 @@ def _voxels(name: str) -> Dataset:
     if name.endswith("_all"):
         originals = mnist.train.images[:, 0]
         train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    data = Dataset(name, "voxels", train, test, 0.0, 1.0, _fingerprint(*train, *test), classes, whole, originals=originals)
+    data = Dataset(name, "voxels", train, test, 0.0, 1.0, _fingerprint(*train.tensors, *test.tensors), classes, whole, originals=originals)
     return replace(data, train=train[:384], test=test[:128], whole=False) if smoke() and name == "mnist3d_published" else data
 
 

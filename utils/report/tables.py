@@ -1,5 +1,7 @@
 """Records → tables: every number of README and of the notebooks that comes from a log, and none from anywhere else."""
 
+import csv
+import io
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -196,6 +198,24 @@ def family(experiments: Sequence[Experiment], link: str = "") -> str:
         ours = f"**{mean_sd(test_percents(found))}** ({seeds(found)})"
         rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
+
+
+RUN_COLUMNS = ["experiment", "seed", "epoch", "correct", "total", "percent", "loss", "parameters", "seconds"]
+RUN_COLUMNS += ["device", "torch", "commit", "file"]
+
+
+def runs_csv() -> str:
+    """Every published run, all seeds, one row each, for pandas: the test set's score after the kept epoch, and what it took."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(RUN_COLUMNS)
+    for experiment in EXPERIMENTS.values():
+        for record in records.published(experiment):
+            facts, score, ran = record.facts, record.facts.test, record.facts.environment
+            row = [experiment.name, facts.seed, facts.kept_epoch, score.correct, score.total, f"{score.percent:.2f}", f"{score.loss:.6f}"]
+            row += [facts.parameters, f"{facts.seconds:.1f}", ran.device, ran.torch, facts.code.commit]
+            writer.writerow([*row, record.log.relative_to(workspace.root).as_posix()])
+    return text.getvalue()
 
 
 def frontier() -> tuple[list[Point], list[Point]]:

@@ -20,7 +20,7 @@ from . import facts, records, trials
 from .comparison import against_published
 from .job import Job, as_run, prepare_data, resolve
 from .pretrained import load_model
-from .records import Begun, DataFacts, Facts, Record, Run
+from .records import Begun, DataFacts, Facts, Record, Run, Use
 
 AfterEpoch = Callable[[list[Row]], None]
 
@@ -178,6 +178,7 @@ def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> 
         bytes=len(content),
         seconds=round(sum(row["seconds"] for row in history), 1),
         finished=facts.now(),
+        use=Use.of(job.data),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import ROOT, CourseError, closest, files, models, workspace
+from .. import CourseError, closest, files, models, workspace
 from ..files import shown
 from ..training.loops import normalise
 from .records import Facts, own_root, read_facts
@@ -39,7 +39,7 @@ def fetch(path: Path) -> None:
     Does nothing where the file is there, or where it is missing for another reason. Raises CourseError if git can't get it.
     """
     sidecar = path.with_suffix(".json")
-    if path.is_file() or path.resolve().parent != ROOT / "saved_dict" or not sidecar.is_file():
+    if path.is_file() or path.resolve().parent != workspace.root / "saved_dict" or not sidecar.is_file():
         return
     with suppress(FileNotFoundError):  # no git, no clone
         name = f"saved_dict/{path.name}"
@@ -54,7 +54,7 @@ def fetch(path: Path) -> None:
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
+    return subprocess.run(["git", "-C", str(workspace.root), *arguments], capture_output=True)
 
 
 def load_model(path: Path) -> tuple[nn.Module, Facts]:

@@ -66,6 +66,27 @@ class Normalisation:
             raise ValueError(f"std = {self.std}: expected more than 0")
 
 
+LICENSE = "MIT"  # of the weights, as of the code
+INPUTS = {
+    "images": ("(N, 1, 28, 28) uint8, 0 (black) to 255 (white), white on black", "(x / 255 - mean) / std"),
+    "voxels": ("(N, 1, 16, 16, 16) float32, densities from 0 to 1", "(x - mean) / std"),
+}
+
+
+@dataclass(frozen=True)
+class Use:
+    """What other code needs to know to use the weights: names of the outputs, raw input, and how it is normalized."""
+
+    classes: tuple[str, ...]
+    input: str
+    preprocess: str
+    license: str
+
+    @classmethod
+    def of(cls, data: Dataset) -> "Use":
+        return cls(data.classes, *INPUTS[data.kind], LICENSE)
+
+
 @dataclass
 class Begun:
     """What is known of a run before its first epoch."""
@@ -98,6 +119,7 @@ class Facts(Begun):
     seconds: float
     finished: str
     parts: dict[str, Score] = field(default_factory=dict)
+    use: Use | None = None  # not recorded in earlier versions
 
     def __post_init__(self):
         super().__post_init__()
