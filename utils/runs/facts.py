@@ -16,7 +16,7 @@ from .. import ROOT
 from ..training import cpu
 
 # the modules that a training runs through; the others can change in mid-run without a bit of the result changing
-DECIDING = ("files", "models", "layers", "graphs", "distil")
+DECIDING = ("files", "models", "layers")
 DECIDING += ("data/datasets", "data/voxels", "data/bodies", "data/augment")
 DECIDING += ("training/loops", "training/steps", "training/ddp", "training/cpu")
 DECIDING += ("runs/plans", "runs/runs")

@@ -11,7 +11,7 @@ from . import facts, locks, records
 from ..training import ddp
 from ..data import datasets
 from ..data.datasets import Dataset
-from ..experiments import EXPERIMENTS, Experiment, Recipe
+from ..experiments import Experiment
 from .records import Run
 
 
@@ -70,24 +70,7 @@ def refuse(experiment: Experiment, seed: int, publish: bool | None) -> bool:
     if experiment.recipe.data not in datasets.NAMES:
         raise CourseError(f"no data set is called {experiment.recipe.data!r}: expected one of {', '.join(datasets.NAMES)}")
     require_fit(experiment)
-    teacher_of(experiment)
     return publish
-
-
-def teacher_of(experiment: Experiment) -> Recipe | None:
-    """The recipe of the networks that an experiment learns from, as it is run here; None for labels alone. Raises CourseError for one that
-    is not there, was changed, or sees other data."""
-    wanted = experiment.recipe.teacher
-    if not wanted:
-        return None
-    found = next((entry for entry in EXPERIMENTS.values() if entry.key == wanted), None)
-    name = wanted.rpartition("-")[0]
-    if found is None:
-        there = f"its recipe is now {EXPERIMENTS[name].key}" if name in EXPERIMENTS else "expected NAME-DIGEST of an experiment"
-        raise CourseError(f"{experiment.name}: teacher = {wanted!r}: {there}")
-    if found.recipe.teacher or (found.recipe.data, found.recipe.normalise) != (experiment.recipe.data, experiment.recipe.normalise):
-        raise CourseError(f"{experiment.name}: teacher = {wanted!r}: expected one that learns from labels, and from the same data")
-    return as_run(found).recipe
 
 
 def refuse_unpublishable(experiment: Experiment) -> None:

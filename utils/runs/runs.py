@@ -3,13 +3,12 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .. import ROOT, distil, files, models, smoke, CourseError, Interrupted
+from .. import ROOT, files, models, smoke, CourseError, Interrupted
 from ..report import tables
 from . import facts, records, trials
 from ..training import cpu, ddp
@@ -17,7 +16,7 @@ from ..data.datasets import Dataset, Split
 from ..experiments import Experiment
 from ..files import shown
 from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, fit, kept
-from .plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable, teacher_of
+from .plans import Plan, as_run, load, make_plan, refuse_other_data, refuse_uncommitted, require_writable
 from .pretrained import load_model
 from .records import Begun, DataFacts, Facts, Normalisation, Record, Run
 
@@ -167,10 +166,8 @@ def train(plan: Plan, decision: Decision, data: Dataset, after_epoch: Callable) 
         safe[:] = training.history
         after_epoch(training.history)
 
-    data, teacher = data.to(plan.device), teacher_of(plan.experiment)
-    teach = partial(distil.train, recipe, teacher, data, plan.seed) if teacher else None
     try:
-        history = fit(model, data, recipe, plan.seed, decision.state, save, plan.echo, teach)
+        history = fit(model, data.to(plan.device), recipe, plan.seed, decision.state, save, plan.echo)
     except KeyboardInterrupt:
         done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
         raise Interrupted(f"{plan.title}: interrupted. The same command continues it {done}.", safe) from None
