@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import tools
-import train
+from tools import train
 from utils import ROOT, CourseError
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS

@@ -17,7 +17,7 @@ from utils.experiments import Recipe
 from utils.runs import facts
 from utils.training import cpu, ddp, loops, steps
 from utils.training.loops import Score, Training, describe, evaluate, fit, is_over, kept
-from utils.training.steps import cross_entropies, make_optimizer, without_compiler
+from utils.training.steps import cross_entropies, make_optimizer
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
 
@@ -186,27 +186,6 @@ def test_early_stopping_keeps_averaged_weights(told):
         replace(STOPPING, average=0.75), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict()))
     )
     assert equal(weights, after[0]) and not equal(weights, after[-1])
-
-
-def weights_after_four_steps(optimizer, fused: bool) -> torch.Tensor:
-    """Of which the last two are of another optimizer, continued from the first one's state."""
-    torch.manual_seed(0)
-    layer = nn.Linear(7, 3)
-    options = {"lr": 0.1, "weight_decay": 0.01, "fused": fused} | ({"momentum": 0.9} if issubclass(optimizer, torch.optim.SGD) else {})
-    first, second = (optimizer(layer.parameters(), **options) for _ in range(2))
-    for made in (first, first, second, second):
-        if made is second and not second.state:
-            second.load_state_dict(first.state_dict())
-        made.zero_grad()
-        layer(torch.randn(5, 7)).square().sum().backward()
-        made.step()
-    return layer.weight
-
-
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize("fused", [True, False])
-def test_an_optimizer_without_the_compiler_does_what_torch_s_does_to_the_bit(optimizer, fused):
-    assert torch.equal(*(weights_after_four_steps(kind, fused) for kind in (optimizer, without_compiler(optimizer))))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "heavy_ball", "adamw"])

@@ -34,8 +34,7 @@ def words_of(experiment: Experiment, seed: int, options: train.Options) -> list[
     words += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
     words += ["--threads", str(options.threads)] if options.threads else []
     for field, (_, value) in experiment.recipe.changes(EXPERIMENTS[experiment.name].recipe).items():
-        flag = train.NAMES.get(field, {}).get("name", field.replace("_", "-"))
-        words += [f"--{flag}", ("no", "yes")[value] if isinstance(value, bool) else str(value)]
+        words += [train.flag_of(field), ("no", "yes")[value] if isinstance(value, bool) else str(value)]
     return words
 
 

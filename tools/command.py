@@ -36,9 +36,7 @@ def interactive() -> bool:
     return "ipykernel" in sys.modules or hasattr(builtins, "__IPYTHON__") or "idlelib.run" in sys.modules
 
 
-def run(
-    name: str, action: Callable[[list[str]], object], words: list[str], speaks: Callable[[], bool] = lambda: True
-) -> int:
+def run(name: str, action: Callable[[list[str]], object], words: list[str], speaks: Callable[[], bool] = lambda: True) -> int:
     """The exit status of a command: the number that action(words) returns, else 0; 2 for a CourseError, whose line is printed.
 
     speaks: whether this process is to print it. The error itself is gone when this returns, with all that it would keep alive.

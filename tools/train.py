@@ -27,6 +27,11 @@ SEEDS = 10_000  # of one command
 NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # of flags; --model is one more experiment
 
 
+def flag_of(field: str) -> str:
+    """The flag that overrides a field of the recipe."""
+    return "--" + NAMES.get(field, {}).get("name", field.replace("_", "-"))
+
+
 def yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"{text!r} is neither yes nor no")
@@ -77,9 +82,7 @@ class Changes(Recipe):
     """Override a field of the experiments' recipes."""
 
     __annotations__ = {  # each flag's help is the comment beside the field in Recipe
-        field.name: value(
-            yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {})
-        )
+        field.name: value(yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {}))
         for field in fields(Recipe)
     }
     vars().update(dict.fromkeys(__annotations__))  # None: as the recipe says
@@ -92,12 +95,8 @@ class Changes(Recipe):
 class Options:
     """Train experiments of the course. A run that was interrupted continues, a finished one is read."""
 
-    names: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")
-    ] = ()  # from --list, or all
-    model: Annotated[
-        UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")
-    ] = ()  # one more, as a flag
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")] = ()  # from --list, or all
+    model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")] = ()  # one more, as a flag
     list: bool = False  # show all experiments and exit
     seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
     seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B; A-: to the last that is published
@@ -110,9 +109,7 @@ class Options:
     read: value(pictures, "PATH …", "*") = None  # read photographs or drawings of one digit each; don't train
     quiet: bool = False  # no line per epoch
     ngpus: value(int, "N") = None  # train each network on N GPUs of this machine at once
-    cluster: value(address, "[ADDRESS]", "*") = (
-        None  # do the runs at once on the Dask cluster at ADDRESS, or on this machine's own
-    )
+    cluster: value(address, "[ADDRESS]", "*") = None  # do the runs at once on the Dask cluster at ADDRESS, or on this machine's own
     recipe: OmitArgPrefixes[Changes] = Changes()
 
 
@@ -125,8 +122,8 @@ def parse(words: list[str]) -> Options:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        text = re.split(r"Argument helptext|For full helptext", said.getvalue().partition("╮\n")[2])[0]
-        text = " ".join(re.sub("[─│]", " ", text).split())
+        lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:] if not re.search(r"──|--\s*$", line)]
+        text = re.split(r"Argument helptext|For full helptext", " ".join(" ".join(lines).split()))[0].rstrip()
         text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:400])
         raise CourseError(f"{text} (--help explains each flag)") from None
     if options.seed and options.seeds:
@@ -242,9 +239,7 @@ def train(tasks: list[Task], options: Options, words: list[str]) -> list[runs.Re
     return in_turn(tasks, run, summarize)
 
 
-def in_turn(
-    tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None
-) -> list:
+def in_turn(tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None) -> list:
     """What action returns for each task, one after another; a failure leaves the others to finish and is reported at the end. after: called
     with what was done. Raises CourseError if anything failed, Interrupted at once."""
     done, failures = [], []
@@ -266,9 +261,7 @@ def summarize(results: list[runs.Result]) -> None:
         print(tables.summary(results))
         last = results[-1]
         if last.model is not None:
-            print(
-                f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state."
-            )
+            print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
 
 
 def report_failures(failures: list[str], tasks: int) -> None:
