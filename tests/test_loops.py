@@ -293,8 +293,17 @@ def test_a_device_of_which_nothing_is_known_computes_in_float32(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(CourseError, match=r"tiny, seed 0: the training loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
+    with pytest.raises(CourseError, match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
         trained(replace(PLAIN, lr=1e6, epochs=30, weight_decay=1e6))
+
+
+@pytest.mark.parametrize("valid", [0, 20])
+def test_a_test_or_validation_loss_that_is_not_finite_ends_the_run_too(valid, monkeypatch):
+    monkeypatch.setattr(loops, "evaluate", lambda *_: loops.Score(float("nan"), 5, 20))
+    kept = []
+    with pytest.raises(loops.Diverged, match=f"tiny, seed 0: the {'validation' if valid else 'test'} loss became nan in epoch 1"):
+        fit(begin(), dataset(valid=valid), PLAIN, after_epoch=kept.append, echo=False)
+    assert not kept
 
 
 def test_evaluation_draws_no_random_number_and_keeps_mode_and_weights():

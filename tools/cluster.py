@@ -75,7 +75,7 @@ def run_all(tasks: list[train.Task], options: train.Options) -> tuple[list[runs.
     try:
         with connect(options.cluster, len(tasks), options.device) as (client, gpus):
             futures = {client.submit(work, words_of(*task, options), gpus=gpus, pure=False, **fixed): task for task in tasks}
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 task, error = futures[future], future.exception()
                 done[task] = " ".join(str(error).split())[:300] if error else future.result() or collect(*task)
                 if not options.quiet:
