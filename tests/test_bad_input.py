@@ -8,8 +8,7 @@ import torch
 from refusals import ids, refused, refused_command
 from tiny import TINY
 
-from tools import train
-from tools import colab, export, report, stress, verify
+from tools import colab, export, measurements, report, stress, train, verify
 from tools.speed import measure
 from utils import CourseError, models
 from utils.data import datasets, photo, voxels
@@ -209,7 +208,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "a score of nothing": (lambda: loops.Score(0.1, 0, 0), ValueError),
     "more right than there are": (lambda: loops.Score(0.1, 11, 10), ValueError),
     "a normalisation by nothing": (lambda: records.Normalisation(0.1, 0.0), ValueError),
-    "a benchmark of a device that has none": (lambda: bench.read("tpu"), CourseError),
+    "a benchmark of a device that has none": (lambda: measurements.read("tpu"), CourseError),
     "floats": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(28, 28)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),
     "no axis": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.tensor(3, dtype=torch.uint8)), CourseError),

@@ -21,8 +21,7 @@ from PIL import Image
 from refusals import ids, refused, refused_command
 from tiny import BEGUN, FACTS, TINY, TRIAL
 
-from tools import train
-from tools import export, report, verify
+from tools import export, report, train, verify
 from tools.measurements import Benchmark
 from utils import ROOT, CourseError, files
 from utils.data import datasets, photo, voxels

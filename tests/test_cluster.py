@@ -51,7 +51,7 @@ def two_workers():
 
 
 def run_all(client, tasks):
-    return cluster.run_all(tasks, replace(OPTIONS, cluster=client.scheduler.address))
+    return cluster.run_all({task: train.words_of(*task, OPTIONS) for task in tasks}, client.scheduler.address, "cpu", True)
 
 
 def children(pid: int) -> list[int]:
@@ -70,7 +70,7 @@ def kill_at(client, epoch: int, killed: list, pick) -> None:
     for worker in client.run(os.getpid).values():
         for task in children(worker):
             words = subprocess.run(["ps", "-o", "args=", "-p", str(task)], capture_output=True, text=True).stdout.split()
-            if "tools.cluster" in words and words[words.index("--seed") + 1] == "0":
+            if "tools.train" in words and words[words.index("--seed") + 1] == "0":
                 killed.append(pick(worker, task))
                 os.kill(killed[-1], signal.SIGKILL)
 
@@ -151,7 +151,7 @@ def test_other_data_than_this_machine_s_is_a_failure(tmp_path, monkeypatch):
 def test_a_task_is_a_command_line_that_asks_for_the_same_recipe():
     voxels = EXPERIMENTS["voxel_best"].but(fresh=False, scale=0.0, shear=0.0, decay_vectors=False)
     for experiment in (TRIED, EXPERIMENTS["base"], EXPERIMENTS["base"].but(model="dropout"), voxels):
-        options = train.parse(cluster.words_of(experiment, 3, train.Options(device="cpu", retrain=True, publish=True, threads=1)))
+        options = train.parse(train.words_of(experiment, 3, train.Options(device="cpu", retrain=True, publish=True, threads=1)))
         assert train.chosen(options) == [experiment] and options.seed == (3, 3) and options.device == "cpu"
         assert options.retrain and options.publish and options.threads == 1
 
@@ -194,7 +194,7 @@ def test_train_py_starts_a_cluster_of_its_own_with_tls_and_ends_with_a_table():
 def test_without_a_scheduler_the_error_says_what_to_start(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with pytest.raises(CourseError, match=r"no Dask scheduler with a worker answers at tcp://127.0.0.1:9 .*`python -m dask sch"):
-        cluster.run_all(TASKS, replace(OPTIONS, cluster="tcp://127.0.0.1:9"))
+        cluster.run_all({task: [] for task in TASKS}, "tcp://127.0.0.1:9", "cpu", True)
 
 
 def test_a_failed_run_ends_train_py_with_an_error(monkeypatch, capsys):

@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_loops import PLAIN, begin, equal
-from tiny import dataset
+from test_loops import PLAIN, begin
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from utils import models
 from utils.data import augment, bodies
-from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.training.loops import Training, fit, normalise, predict, train_epoch
+from utils.training.loops import normalise, predict
 from utils.training.steps import cross_entropies, forward
 
 CUDA = torch.device("cuda", 0)

@@ -1,7 +1,5 @@
 """Inputs made up at random are read, or refused in one line; `make fuzz MINUTES=10` goes on for so long."""
 
-import contextlib
-import io
 import math
 import os
 import time

@@ -130,7 +130,9 @@ def test_an_accuracy_stands_beside_its_seconds():
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
     times, machine = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], measurements.read().environment
-    published = {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")}
+    published = {
+        row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
+    }
     for module in (measurements, measure):
         monkeypatch.setattr(module, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
     monkeypatch.setattr(datasets, "load", lambda name: dataset(train=60))

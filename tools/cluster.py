@@ -1,10 +1,8 @@
 """Many runs on a Dask cluster, for `train.py --cluster`; all workers must see the course at the same path, as on a shared disk.
 
-A task is a command line, `train.py NAME --seed K …`, which a worker runs in a process of its own: python -m tools.cluster WORDS…
+A task is a command line, `train.py NAME --seed K …`, which a worker runs in a process of its own: python -m tools.train WORDS…
 Dask places the tasks and repeats those whose worker died or that a signal killed; a run continues after its last finished epoch.
 """
-
-from tools import command  # isort: skip
 
 import asyncio
 import os
@@ -12,30 +10,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from tools import train
 from utils import ROOT, CourseError, Interrupted
 from utils.data import datasets
-from utils.experiments import EXPERIMENTS, Experiment
+from utils.experiments import Experiment
 from utils.runs import plans, records, runs
 
+Task = tuple[Experiment, int]  # an experiment and a seed
 PATIENCE, RETRIES = 20, 3  # seconds for a scheduler and a first worker to answer; of a task that a signal killed
-
-
-def words_of(experiment: Experiment, seed: int, options: train.Options) -> list[str]:
-    """The words of train.py that do one task: its name, its seed, the command's flags, and what its recipe changes."""
-    words = [experiment.name, "--seed", str(seed), "--device", options.device]
-    words += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
-    words += ["--threads", str(options.threads)] if options.threads else []
-    for field, (_, value) in experiment.recipe.changes(EXPERIMENTS[experiment.name].recipe).items():
-        words += [train.flag_of(field), ("no", "yes")[value] if isinstance(value, bool) else str(value)]
-    return words
 
 
 def work(words: list[str], course: str, settings: dict[str, str], gpus: list[str]) -> str:
@@ -50,7 +37,7 @@ def work(words: list[str], course: str, settings: dict[str, str], gpus: list[str
     own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | settings
     own |= {"CUDA_VISIBLE_DEVICES": gpus[int(worker.name) % len(gpus)]} if gpus else {}
     with tempfile.TemporaryFile("w+") as said:  # a file takes any number of bytes; a pipe would have to be read
-        task, streams = [sys.executable, "-m", "tools.cluster", *words], {"stdout": subprocess.DEVNULL, "stderr": said}
+        task, streams = [sys.executable, "-m", "tools.train", *words], {"stdout": subprocess.DEVNULL, "stderr": said}
         with subprocess.Popen(task, cwd=course, env=os.environ | own, stdin=subprocess.PIPE, **streams) as process:
             status = process.wait()
         said.seek(0)
@@ -60,8 +47,8 @@ def work(words: list[str], course: str, settings: dict[str, str], gpus: list[str
     return lines[-1].removeprefix("train.py: ") if status else ""
 
 
-def run_all(tasks: list[train.Task], options: train.Options) -> tuple[list[runs.Result], list[str]]:
-    """Do the tasks on the cluster at options.cluster, or on one of this machine's own. Returns the results, in the order of tasks,
+def run_all(tasks: dict[Task, list[str]], address: str, device: str, quiet: bool) -> tuple[list[runs.Result], list[str]]:
+    """Do the tasks, each given with its words of train.py, on the cluster at `address`, or on one of this machine's own. Returns the results, in the order of tasks,
     and one line for each task that failed. Raises CourseError for a cluster without workers, or if interrupted."""
     try:
         import cloudpickle
@@ -71,14 +58,14 @@ def run_all(tasks: list[train.Task], options: train.Options) -> tuple[list[runs.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker that was started elsewhere can't import this
     settings = {name: text for name, text in os.environ.items() if name.startswith("COURSE_")}
     fixed = {"course": str(ROOT), "settings": settings | {"COURSE_RUNS": str(records.own_root())}, "retries": RETRIES}
-    done: dict[train.Task, runs.Result | str] = {}
+    done: dict[Task, runs.Result | str] = {}
     try:
-        with connect(options.cluster, len(tasks), options.device) as (client, gpus):
-            futures = {client.submit(work, words_of(*task, options), gpus=gpus, pure=False, **fixed): task for task in tasks}
+        with connect(address, len(tasks), device) as (client, gpus):
+            futures = {client.submit(work, words, gpus=gpus, pure=False, **fixed): task for task, words in tasks.items()}
             for future in as_completed(futures, loop=client.loop):
                 task, error = futures[future], future.exception()
                 done[task] = " ".join(str(error).split())[:300] if error else future.result() or collect(*task)
-                if not options.quiet:
+                if not quiet:
                     print(f"{task[0].name} seed {task[1]}: {'failed' if isinstance(done[task], str) else 'done'}", flush=True)
     except KeyboardInterrupt:
         raise Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
@@ -122,8 +109,3 @@ def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, lis
     here = LocalCluster(n_workers=workers, host="127.0.0.1", env=env, **how)
     with here as cluster, Client(cluster, set_as_default=False) as client:
         yield client, gpus
-
-
-if __name__ == "__main__":  # one task: it ends when its worker does, which holds this standard input open
-    threading.Thread(target=lambda: os.read(0, 1) or os._exit(143), daemon=True).start()
-    command.main("train.py", train.main)

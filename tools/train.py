@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, fields
@@ -227,7 +228,7 @@ def train(tasks: list[Task], options: Options, words: list[str]) -> list[runs.Re
     if options.cluster is not None:
         from tools import cluster  # Dask is an extra: only who asks for it needs it
 
-        results, failures = cluster.run_all(tasks, options)
+        results, failures = cluster.run_all({task: words_of(*task, options) for task in tasks}, options.cluster, device, options.quiet)
         summarize(results)
         report_failures(failures, len(tasks))
         return []
@@ -237,6 +238,16 @@ def train(tasks: list[Task], options: Options, words: list[str]) -> list[runs.Re
         return runs.run(experiment, seed, device, options.publish or None, again=options.retrain, echo=not options.quiet)
 
     return in_turn(tasks, run, summarize)
+
+
+def words_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
+    """The words of train.py that do one task: its name, its seed, the command's flags, and what its recipe changes."""
+    words = [experiment.name, "--seed", str(seed), "--device", options.device]
+    words += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
+    words += ["--threads", str(options.threads)] if options.threads else []
+    for field, (_, value) in experiment.recipe.changes(EXPERIMENTS[experiment.name].recipe).items():
+        words += [flag_of(field), ("no", "yes")[value] if isinstance(value, bool) else str(value)]
+    return words
 
 
 def in_turn(tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None) -> list:
@@ -286,3 +297,8 @@ def print_read(experiment: Experiment, paths: tuple[str, ...], seed: int) -> Non
     from tools import read  # needs a second to import, and only this flag needs it
 
     print(read.run(experiment, list(paths), seed))
+
+
+if __name__ == "__main__":  # one task of a cluster: it ends when its worker does, which holds this standard input open
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(143), daemon=True).start()
+    command.main("train.py", main)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools import export
-from tools.site import __main__ as tool, networks
+from tools.site import __main__ as tool
+from tools.site import networks
 from utils import models
 from utils.runs import pretrained
 
