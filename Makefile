@@ -77,7 +77,7 @@ verify: install
 	$(BIN)/python -m tools.verify
 
 bench: install
-	$(BIN)/python -m tools.bench
+	$(BIN)/python -m tools.speed.measure
 
 stress: install
 	$(BIN)/python -m tools.stress

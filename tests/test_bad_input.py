@@ -8,8 +8,8 @@ import torch
 from refusals import ids, refused, refused_command
 from tiny import TINY
 
-import train
-from tools import bench, colab, export, report, stress, verify
+from tools import colab, export, measurements, report, stress, train, verify
+from tools.speed import measure
 from utils import CourseError, models, runs
 from utils.data import datasets, photo, voxels
 from utils.experiments import EXPERIMENTS, RANGES, Experiment, Recipe
@@ -36,10 +36,6 @@ KINDS = {field.name: field.type for field in fields(Recipe)}
 BOOLS = [name for name, kind in KINDS.items() if kind is bool]
 
 
-def flag(name: str) -> str:
-    return train.FLAGS.get(name, [f"--{name.replace('_', '-')}"])[0]
-
-
 def out_of_range(name: str) -> list[str]:
     """Values of a recipe's number that no run could use, and what is no number of its kind."""
     low, high = RANGES[name]
@@ -48,9 +44,9 @@ def out_of_range(name: str) -> list[str]:
 
 
 RECIPES = [
-    *([flag(name), value] for name in RANGES for value in out_of_range(name)),
-    *([flag(name), value] for name in BOOLS for value in ("True", "1", "", "YES", "maybe")),
-    *([flag(name), value] for name in ("optimizer", "schedule", "keep") for value in ("", "x", "SGD", "sgd ", "None", "adam\n")),
+    *([train.flag_of(name), value] for name in RANGES for value in out_of_range(name)),
+    *([train.flag_of(name), value] for name in BOOLS for value in ("True", "1", "", "YES", "maybe")),
+    *([train.flag_of(name), value] for name in ("optimizer", "schedule", "keep") for value in ("", "x", "SGD", "sgd ", "None", "adam\n")),
     *(["--data", value] for value in ("", "MNIST", "mnits", "mnist ", "../mnist", "mnist\n", "/etc/passwd")),
     *(
         ["--network", value]
@@ -149,10 +145,13 @@ TOOLS = [
     ),
     *((verify, words) for words in (["x"], ["--fix"], ["-v"])),
     *((export, words) for words in ([], ["x"], ["mnist_mediun"], ["x.pth"], ["/dev/null"], ["a", "b", "c"], ["../tiny"], ["."], [""])),
-    *((bench, words) for words in (["--only", "zzz"], ["--only"], ["--repetitions", "0"], ["--repetitions", "-1"], ["--repetitions", "x"])),
-    *((bench, words) for words in (["--once", "x"], ["--once", "x", "course"], ["x"], ["--once"])),
     *(
-        (bench, words)
+        (measure, words)
+        for words in (["--only", "zzz"], ["--only"], ["--repetitions", "0"], ["--repetitions", "-1"], ["--repetitions", "x"])
+    ),
+    *((measure, words) for words in (["--once", "x"], ["--once", "x", "course"], ["x"], ["--once"])),
+    *(
+        (measure, words)
         for words in (["--once", "3D-MNIST rows of 60 digits", "nobody"], ["--once", "3D-MNIST rows of 60 digits", "course", "x"])
     ),
     *((colab, words) for words in (["a/b", "c"], ['a"b'], ["a b"], ["a\nb"], ["a'b"], ["a\\b"], ["--repo"])),
@@ -162,7 +161,7 @@ TOOLS = [
 
 @pytest.mark.parametrize(("tool", "words"), TOOLS, ids=ids([(tool.__name__, words) for tool, words in TOOLS]))
 def test_words_that_a_tool_can_not_take_are_refused(tool, words, root, monkeypatch):
-    monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("something was measured"))
+    monkeypatch.setattr(measure, "measure", lambda *_: pytest.fail("something was measured"))
     refused_command("tool", tool.main, words, root)
 
 
@@ -209,7 +208,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "a score of nothing": (lambda: loops.Score(0.1, 0, 0), ValueError),
     "more right than there are": (lambda: loops.Score(0.1, 11, 10), ValueError),
     "a normalisation by nothing": (lambda: records.Normalisation(0.1, 0.0), ValueError),
-    "a benchmark of a device that has none": (lambda: bench.read("tpu"), CourseError),
+    "a benchmark of a device that has none": (lambda: measurements.read("tpu"), CourseError),
     "floats": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(28, 28)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),
     "no axis": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.tensor(3, dtype=torch.uint8)), CourseError),
@@ -232,5 +231,5 @@ def test_what_is_meant_is_not_refused(root):
     with pytest.raises(AssertionError):
         refused_command("train.py", train.main, ["tiny", "--list"], root)
     with pytest.raises(AssertionError):
-        refused_command("train.py", lambda words: (root / "new").write_text("x") and train.fail("no"), [], root)
+        refused_command("train.py", lambda words: (root / "new").write_text("x") and train.parse(["-x"]), [], root)
     assert "tiny" in tables.list_experiments()

@@ -21,9 +21,8 @@ from PIL import Image
 from refusals import ids, refused, refused_command
 from tiny import BEGUN, FACTS, TINY, TRIAL
 
-import train
-from tools import export, report, verify
-from tools.bench import Benchmark
+from tools import export, report, train, verify
+from tools.measurements import Benchmark
 from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, photo, voxels
 from utils.report import tables

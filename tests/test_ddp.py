@@ -14,7 +14,7 @@ import pytest
 import torch
 import two_processes
 
-import train
+from tools import train
 from utils import ROOT, CourseError, files
 from utils.runs import records
 from utils.runs.records import Run
@@ -190,7 +190,7 @@ def test_ngpus_starts_torchrun_with_the_same_words(monkeypatch):
     with pytest.raises(SystemExit):
         train.main(["base", "--ngpus", "4", "--seeds", "2"])
     assert started == [
-        (sys.executable, [*TORCHRUN, "--standalone", "--nproc-per-node=4", train.__file__, "base", "--ngpus", "4", "--seeds", "2"])
+        (sys.executable, [*TORCHRUN, "--standalone", "--nproc-per-node=4", str(ROOT / "train.py"), "base", "--ngpus", "4", "--seeds", "2"])
     ]
 
 

@@ -5,16 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_loops import PLAIN, begin, equal
-from tiny import dataset
+from test_loops import PLAIN, begin
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from utils import graphs, models
+from utils import models
 from utils.data import augment, bodies
-from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.training.loops import Training, fit, normalise, predict, train_epoch
-from utils.training.steps import cross_entropies
+from utils.training.loops import normalise, predict
+from utils.training.steps import cross_entropies, forward
 
 CUDA = torch.device("cuda", 0)
 
@@ -80,75 +78,10 @@ def test_a_number_left_on_the_cpu_is_noticed(fake):
         normalise(torch.empty(4, 1, 28, 28, device=CUDA), torch.empty(28), 0.3)
 
 
-# ---- a step as a graph
-
-
-@pytest.fixture
-def replayed(monkeypatch):
-    """Steps as on CUDA, with a graph that is none; the list holds what was captured and, after each, how often it was replayed."""
-    captured = []
-
-    def capture(work, generators):
-        captured.append([generators, 0])
-
-        def replay():
-            captured[-1][1] += 1
-            return work()
-
-        return replay
-
-    monkeypatch.setattr(graphs, "apply", lambda recipe, device: True)
-    monkeypatch.setattr(graphs, "capture", capture)
-    return captured
-
-
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adam"}, {"average": 0.5}, {"schedule": "one_cycle"}], ids=str)
-def test_replayed_steps_train_as_steps_do(changes, replayed, monkeypatch):
-    recipe = replace(PLAIN, batch_size=16, lr=2**-6, rotate=5.0, label_smoothing=0.1, dropout=0.2, **changes)
-    found = []
-    for usual in (10**6, graphs.USUAL_STEPS):
-        monkeypatch.setattr(graphs, "USUAL_STEPS", usual)
-        model = begin(recipe)
-        history = fit(model, dataset(), recipe, echo=False)
-        found.append([model.state_dict(), [{**row, "seconds": 0} for row in history]])
-    (steps, rows), (replays, same_rows) = found
-    assert equal(steps, replays) and rows == same_rows
-    # of 6 epochs of 3 batches of 16 and one of 12, all but the first 3 and the small ones
-    assert [times for _, times in replayed] == [6 * 3 - 3]
-    assert len(replayed[0][0]) == 1  # augmentation's generator; the global one needs no word
-
-
-def test_the_schedule_and_a_checkpoint_know_nothing_of_a_graph_s_tensors(replayed):
-    recipe = replace(PLAIN, optimizer="adam", batch_size=10, schedule="one_cycle")
-    training = Training(begin(recipe), recipe, 0, 60)
-    train_epoch(training, dataset())
-    group = training.state_dict()["optimizer"]["param_groups"][0]
-    assert type(group["lr"]) is float and group["capturable"] is False and group["lr"] != recipe.lr / 10
-
-
-def test_a_step_that_can_not_be_captured_goes_on_as_usual_and_says_so(replayed, monkeypatch):
-    def refuse(work, generators):
-        raise RuntimeError("operation not permitted\nwhen stream is capturing")
-
-    usual, replaced = begin(), begin()
-    fit(usual, dataset(), PLAIN, echo=False)
-    monkeypatch.setattr(graphs, "capture", refuse)
-    with pytest.warns(UserWarning, match=r"can't be captured as a CUDA graph \(operation not permitted when stream is capturing\)") as said:
-        fit(replaced, dataset(), PLAIN, echo=False)
-    assert equal(usual.state_dict(), replaced.state_dict()) and len(said) == 1
-
-
-def test_graphs_are_for_who_asks_for_cuda_and_for_what_waits_for_nothing(monkeypatch):
-    monkeypatch.delenv("COURSE_GRAPHS", raising=False)
-    assert not graphs.apply(EXPERIMENTS["sprint"].recipe, CUDA)
-    monkeypatch.setenv("COURSE_GRAPHS", "1")
-    sprint, drawn = EXPERIMENTS["sprint"].recipe, EXPERIMENTS["voxel_best"].recipe
-    assert [graphs.apply(recipe, device) for recipe in (sprint, drawn) for device in (CUDA, torch.device("cpu"))] == [True] + [False] * 3
-
-
-def test_another_data_set_is_another_graph(replayed):
-    training = Training(begin(), PLAIN, 0, 60)
-    training.step_on(one := dataset())
-    first = training.graphed[1]
-    assert training.step_on(one) is first
-    assert training.step_on(replace(one, train=Split(*one.train.tensors))) is not first
+def test_a_network_is_compiled_only_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, mode: ("compiled", network, mode))
+    network, recipe = begin(), PLAIN
+    monkeypatch.delenv("COURSE_COMPILE", raising=False)
+    assert forward(network, recipe, torch.device("cpu")) is network
+    monkeypatch.setenv("COURSE_COMPILE", "1")
+    assert forward(network, recipe, torch.device("cpu")) == ("compiled", network, "reduce-overhead")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import dataset
 
-from tools import ensemble, verify
-from utils import CourseError, files
+from tools import ensemble, measurements, verify
+from utils import CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
@@ -32,21 +32,21 @@ def test_who_helps_is_chosen_and_who_does_not_is_left_out():
     }
     votes = ensemble.choose(found, LABELS)
     assert votes == {"better alone": 1, "helper": 1}
-    assert ensemble.score(ensemble.together(found, votes), LABELS).correct == 6
+    assert verify.score_probabilities(verify.weighted_mean(found, votes), LABELS).correct == 6
 
 
 def test_votes_are_weights_and_no_more_than_it_takes():
     found = {"sure": answers(*[0.8] * 5, 0.3), "doubtful": answers(*[0.1] * 5, 0.95)}
-    assert ensemble.score(ensemble.together(found, {"sure": 1, "doubtful": 1}), LABELS).correct == 1
+    assert verify.score_probabilities(verify.weighted_mean(found, {"sure": 1, "doubtful": 1}), LABELS).correct == 1
     assert ensemble.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
-    assert ensemble.score(ensemble.together(found, {"sure": 2, "doubtful": 1}), LABELS).correct == 6
+    assert verify.score_probabilities(verify.weighted_mean(found, {"sure": 2, "doubtful": 1}), LABELS).correct == 6
     assert ensemble.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
 
 
 def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
-    mean = ensemble.together({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
+    mean = verify.weighted_mean({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
     torch.testing.assert_close(mean, answers(0.625), rtol=1e-15, atol=0)  # exact numbers, a sum and a division
-    found = ensemble.score(mean, LABELS[:1])
+    found = verify.score_probabilities(mean, LABELS[:1])
     assert (found.correct, found.total) == (1, 1) and found.loss == pytest.approx(0.47000362924573563, rel=1e-12)  # -ln 0.625
 
 
@@ -73,13 +73,14 @@ def test_nothing_is_chosen_or_tested_on_other_images(monkeypatch):
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """Writes what an ensemble of two published networks is said to reach."""
-    monkeypatch.setattr(ensemble, "PATH", tmp_path / "ensemble.json")
+    for module in (measurements, verify):
+        monkeypatch.setattr(module, "ENSEMBLE", tmp_path / "ensemble.json")
     published = records.published(EXPERIMENTS["frontier_99"])[0].facts
 
     def write(test: Score, **votes: int):
-        made = ensemble.Ensemble(votes, {"frontier_99": test}, test, test, published.environment, published.code, published.finished)
-        files.write_json(ensemble.PATH, made)
-        assert ensemble.read() == made
+        made = measurements.Ensemble(votes, {"frontier_99": test}, test, test, published.environment, published.code, published.finished)
+        files.write_json(measurements.ENSEMBLE, made)
+        assert measurements.read_ensemble() == made
         return made
 
     return write
@@ -87,7 +88,7 @@ def recorded(tmp_path, monkeypatch):
 
 def test_verify_tests_the_recorded_ensemble_again(recorded, mnist, monkeypatch):
     real = replace(mnist, test=mnist.test[:1000])
-    truly = ensemble.tested({"base": 1, "mnist_ultrasmall": 2}, real.test)
+    truly = verify.score_ensemble({"base": 1, "mnist_ultrasmall": 2}, real.test)
     recorded(truly, base=1, mnist_ultrasmall=2)
     assert verify.check_ensemble({"mnist": real})[2] == "agrees"
     recorded(replace(truly, correct=truly.correct - 5), base=1, mnist_ultrasmall=2)
@@ -99,16 +100,34 @@ def test_an_ensemble_that_can_t_be_tested_is_refused_in_one_line(recorded):
     images = dataset()
     assert verify.check_ensemble({"mnist": replace(images, name="mnist")})[2].startswith("REFUSED: no experiment is called frontier_98")
     assert verify.check_ensemble({"mnist": replace(images, name="digits")})[2] == "NOT EVALUATED: mnist is not at hand"
-    files.write(ensemble.PATH, b"{}")
+    files.write(measurements.ENSEMBLE, b"{}")
     assert verify.check_ensemble({})[2].startswith("REFUSED: ")
 
 
 def test_a_table_names_every_candidate(recorded):
-    lines = ensemble.section(recorded(Score(0.1, 9_900, 10_000), frontier_99=3)).splitlines()
+    lines = measurements.ensemble_table(recorded(Score(0.1, 9_900, 10_000), frontier_99=3)).splitlines()
     assert lines[0].split("|")[1].strip() == "network" and "frontier_99 |     3 " in lines[2] and "**99.00**" in lines[3]
 
 
 def test_a_candidate_that_is_published_no_longer_has_no_figure(recorded):
     found = Score(0.1, 9_900, 10_000)
-    lines = ensemble.section(replace(recorded(found, teacher=1), twins={"teacher": found})).splitlines()
+    lines = measurements.ensemble_table(replace(recorded(found, teacher=1), twins={"teacher": found})).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["teacher", "1", "99.00", "–"]
+
+
+def test_probabilities_are_taken_as_they_are(monkeypatch):
+    """medium_cnn ends in a softmax: a second one would make all its answers alike."""
+    outputs = torch.tensor([[3.0, *[0.0] * 9]])
+    answers = {
+        name: models.probabilities(models.build(name), outputs.softmax(1) if name == "medium_cnn" else outputs)
+        for name in ("base", "medium_cnn")
+    }
+    torch.testing.assert_close(answers["base"], answers["medium_cnn"])
+    torch.testing.assert_close(answers["base"].sum(1), torch.ones(1))
+
+
+def test_an_answer_of_a_network_that_ends_in_a_softmax_is_its_output():
+    path, split = records.Run.of(EXPERIMENTS["medium_cnn"], 0).weights, dataset().test
+    found = verify.answer(path, split)
+    torch.testing.assert_close(found.sum(1), torch.ones(len(split), dtype=torch.float64), atol=1e-6, rtol=0)
+    assert found.max() > 0.5  # of a softmax of probabilities, no number is above e / (e + 9)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import NETWORKS, RECIPE, TINY, dataset
 
-from utils import CourseError, distil, experiments, models
+from utils import CourseError, experiments, models
 from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
@@ -21,7 +21,6 @@ SHORT = replace(RECIPE, epochs=1, batch_size=20)
 VOXELS = {"model": "tiny_voxels", "data": "mnist3d", "rotate": 0.0}
 HELD = {"valid": 20, "epochs": 4, "patience": 2}
 # field of Recipe → what else must be set for it to matter, and a value that is not SHORT's
-TAUGHT = {"teacher": "a_teacher-01234567", "teachers": 1, "distil": 0.5}
 CASES = {
     "model": ({}, "other"),
     "data": ({}, "mnist"),
@@ -43,9 +42,6 @@ CASES = {
     "average": ({}, 0.5),
     "dropout": ({}, 0.3),
     "label_smoothing": ({}, 0.1),
-    "teacher": (TAUGHT, "other_teacher-01234567"),
-    "teachers": (TAUGHT, 2),
-    "distil": (TAUGHT, 0.9),
     "rotate": ({}, 9.0),
     "shift": ({}, 1.0),
     "scale": ({}, 0.3),
@@ -89,23 +85,8 @@ def weights(recipe: Recipe, monkeypatch) -> dict:
     torch.manual_seed(0)
     model = models.build(recipe.model, recipe.dropout)
     images = job.prepare_data(Experiment("t", recipe, ""))
-    loops.fit(model, images, recipe, echo=False, teach=committee(recipe, images) if recipe.teacher else None)
+    loops.fit(model, images, recipe, echo=False)
     return model.state_dict()
-
-
-def committee(recipe: Recipe, images: datasets.Dataset):
-    """What trains a student's committee, with the scores fed in that its members are not to take from the student."""
-    teacher = replace(SHORT, lr=0.02 if recipe.teacher.startswith("other") else 0.01)
-
-    def teach():
-        fed = loops.evaluate
-        loops.evaluate = lambda *_: Score(1.0, 50, 100)
-        try:
-            return distil.train(recipe, teacher, images, 0)
-        finally:
-            loops.evaluate = fed
-
-    return teach
 
 
 def differ(one: dict, other: dict) -> bool:

@@ -17,7 +17,7 @@ from utils.experiments import Recipe
 from utils.runs import facts
 from utils.training import cpu, ddp, loops, steps
 from utils.training.loops import Score, Training, describe, evaluate, fit, is_over, kept
-from utils.training.steps import cross_entropies, make_optimizer, without_compiler
+from utils.training.steps import cross_entropies, make_optimizer
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
 
@@ -188,27 +188,6 @@ def test_early_stopping_keeps_averaged_weights(told):
     assert equal(weights, after[0]) and not equal(weights, after[-1])
 
 
-def weights_after_four_steps(optimizer, fused: bool) -> torch.Tensor:
-    """Of which the last two are of another optimizer, continued from the first one's state."""
-    torch.manual_seed(0)
-    layer = nn.Linear(7, 3)
-    options = {"lr": 0.1, "weight_decay": 0.01, "fused": fused} | ({"momentum": 0.9} if issubclass(optimizer, torch.optim.SGD) else {})
-    first, second = (optimizer(layer.parameters(), **options) for _ in range(2))
-    for made in (first, first, second, second):
-        if made is second and not second.state:
-            second.load_state_dict(first.state_dict())
-        made.zero_grad()
-        layer(torch.randn(5, 7)).square().sum().backward()
-        made.step()
-    return layer.weight
-
-
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize("fused", [True, False])
-def test_an_optimizer_without_the_compiler_does_what_torch_s_does_to_the_bit(optimizer, fused):
-    assert torch.equal(*(weights_after_four_steps(kind, fused) for kind in (optimizer, without_compiler(optimizer))))
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "heavy_ball", "adamw"])
 @pytest.mark.parametrize("vectors", [True, False])
 def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says(optimizer, vectors):
@@ -314,8 +293,17 @@ def test_a_device_of_which_nothing_is_known_computes_in_float32(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(CourseError, match=r"tiny, seed 0: the training loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
+    with pytest.raises(CourseError, match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
         trained(replace(PLAIN, lr=1e6, epochs=30, weight_decay=1e6))
+
+
+@pytest.mark.parametrize("valid", [0, 20])
+def test_a_test_or_validation_loss_that_is_not_finite_ends_the_run_too(valid, monkeypatch):
+    monkeypatch.setattr(loops, "evaluate", lambda *_: loops.Score(float("nan"), 5, 20))
+    kept = []
+    with pytest.raises(loops.Diverged, match=f"tiny, seed 0: the {'validation' if valid else 'test'} loss became nan in epoch 1"):
+        fit(begin(), dataset(valid=valid), PLAIN, after_epoch=kept.append, echo=False)
+    assert not kept
 
 
 def test_evaluation_draws_no_random_number_and_keeps_mode_and_weights():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from shapes import STROKES, drawn
 
-import train
+from tools import train
 from utils import CourseError
 from utils.data import photo
 from utils.runs import pretrained

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 import hubconf
-from tools import again, bench, colab, export, report, stale, verify
+from tools import colab, export, measurements, report, stale, verify
+from tools.speed import measure
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -139,7 +140,7 @@ def test_sprint_trained_again_gives_the_same_bits_or_on_another_machine_as_good_
         [sys.executable, "-c", AGAIN, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     sha256, percent, line = json.loads(ended.stdout.splitlines()[-1])
-    recorded = [published[0].facts, *(one for one in again.recorded() if (one.name, one.seed) == ("sprint", 0))]
+    recorded = [published[0].facts, *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0))]
     here = replace(facts.environment(torch.device("cpu")), threads=1)
     known = {one.sha256 for one in recorded if replace(one.environment, python=here.python) == here}  # of Python no bit depends
     if known:
@@ -396,18 +397,18 @@ def test_readme_s_example_prints_what_it_says(mnist):
 
 def test_a_reader_s_benchmark_leaves_the_published_one_alone(monkeypatch):
     monkeypatch.setenv("COURSE_SMOKE", "1")
-    before = bench.path().read_bytes()
+    before = measurements.path().read_bytes()
     for part in ("measure", "sizes"):
-        monkeypatch.setattr(bench, part, lambda *_: {})
+        monkeypatch.setattr(measure, part, lambda *_: {})
     for part in ("floor", "profile"):
-        monkeypatch.setattr(bench.costs, part, lambda *_: {})
-    monkeypatch.setattr(bench, "speed_table", str)
-    bench.main([])
-    assert bench.path().read_bytes() == before
-    assert bench.path(root=records.own_root()).is_file()  # a temporary folder in a smoke run
+        monkeypatch.setattr(measure, part, lambda *_: {})
+    monkeypatch.setattr(measure, "speed_table", str)
+    measure.main([])
+    assert measurements.path().read_bytes() == before
+    assert measurements.path(root=records.own_root()).is_file()  # a temporary folder in a smoke run
     with pytest.raises(CourseError, match="only a benchmark on the whole real MNIST can be published"):
-        bench.main(["--publish"])
-    assert bench.path().read_bytes() == before
+        measure.main(["--publish"])
+    assert measurements.path().read_bytes() == before
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

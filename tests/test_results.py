@@ -20,11 +20,6 @@ EXPERIMENTS = {
     for name, entry in EXPERIMENTS.items()
     for r in [entry.recipe]
 }
-EXPERIMENTS |= {
-    name: entry.but(teacher=EXPERIMENTS[entry.recipe.teacher.rpartition("-")[0]].key, teachers=1)
-    for name, entry in EXPERIMENTS.items()
-    if entry.recipe.teacher
-}
 """
 
 
@@ -82,7 +77,7 @@ def test_what_is_published_is_not_trained_again_and_a_changed_source_is_refused(
     assert again.returncode == 0 and "| base " in again.stdout
     with (root / "utils" / "loops.py").open("a") as module:
         module.write("\n# a change that is in no commit\n")
-    refused = call(scratch, "train.py", "base", "--publish", "--quiet", "--again", "--device", "cpu")
+    refused = call(scratch, "train.py", "base", "--publish", "--quiet", "--retrain", "--device", "cpu")
     assert refused.returncode == 2 and "can't be published from the commit" in refused.stderr and "+changes" in refused.stderr
 
 

@@ -17,7 +17,7 @@ PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
 # and so must one that needs another page's runs, so each page has a folder of its own
 RUNNER = """
 import contextlib, io, json, os, pathlib, runpy, shlex, sys, tempfile, traceback
-import train
+from tools import train
 failed, root = {}, sys.argv[1]
 for page, snippets in json.load(sys.stdin).items():
     failed[page], os.environ["COURSE_RUNS"] = [], os.path.join(root, page)

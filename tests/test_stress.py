@@ -9,8 +9,8 @@ from dataclasses import asdict
 
 import pytest
 
-from tools import bench, stress
-from tools.stress import Stress, Stressed
+from tools import measurements, stress
+from tools.measurements import Stress, Stressed
 from utils import ROOT, CourseError, files, runs
 from utils.experiments import EXPERIMENTS
 
@@ -22,7 +22,7 @@ def test_killed_commands_lose_nothing(tmp_path):
     words = [sys.executable, "-m", "tools.stress", "--kills", str(len(stress.KINDS))]
     ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = files.read_json(stress.path(tmp_path), Stress)
+    found = files.read_json(measurements.stress_path(tmp_path), Stress)
     assert found.passed and found.total.kills == len(stress.KINDS) and all(one.kills for one in found.kinds.values())
 
 
@@ -89,15 +89,15 @@ def test_a_run_that_was_done_again_and_epochs_that_were_are_noticed(root):
 
 
 def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_path):
-    machine = bench.read().environment
+    machine = measurements.read().environment
     good = Stressed(kills=5, same=5)
     assert Stress({"plain": good}, machine).passed
     for change in ({"same": 4}, {"damaged": 1}, {"lost_runs": 1}, {"lost_epochs": 1}):
         assert not Stress({"plain": good, "voxels": Stressed(**asdict(good) | change)}, machine).passed
-    monkeypatch.setattr(stress, "path", lambda folder=tmp_path: tmp_path / "stress.json")
-    assert "Not measured yet" in stress.section()
+    monkeypatch.setattr(measurements, "stress_path", lambda root=tmp_path: tmp_path / "stress.json")
+    assert "Not measured yet" in measurements.stress_section()
     files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
-    said = stress.section()
+    said = measurements.stress_section()
     assert "8 times" in said and "(plain 5, voxels 3): 1 damaged files, 0 lost runs, 2 lost epochs; 7 of 8 ended" in said
 
 

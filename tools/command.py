@@ -5,10 +5,12 @@ Imported by each command before what takes its time to import: from then on Ctrl
 """
 
 import argparse
+import builtins
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,15 +31,21 @@ class Parser(argparse.ArgumentParser):
         raise CourseError(f"{message} (--help shows what it takes)")
 
 
-def run(name: str, action: Callable[[list[str]], int | None], words: list[str], speaks: Callable[[], bool] = lambda: True) -> int:
-    """The exit status of a command: what action(words) returns, 2 for a CourseError, whose line is printed.
+def interactive() -> bool:
+    """Whether this process is a notebook, IPython (%run) or IDLE, which goes on when the command is over."""
+    return "ipykernel" in sys.modules or hasattr(builtins, "__IPYTHON__") or "idlelib.run" in sys.modules
+
+
+def run(name: str, action: Callable[[list[str]], object], words: list[str], speaks: Callable[[], bool] = lambda: True) -> int:
+    """The exit status of a command: the number that action(words) returns, else 0; 2 for a CourseError, whose line is printed.
 
     speaks: whether this process is to print it. The error itself is gone when this returns, with all that it would keep alive.
     """
     said, status = "", 0
     try:
         smoke()  # a value that is neither on nor off ends here
-        status = action(words) or 0
+        returned = action(words)
+        status = returned if isinstance(returned, int) else 0
         sys.stdout.flush()
     except Interrupted as stop:
         said, status = str(stop), 128 + _received
@@ -46,18 +54,26 @@ def run(name: str, action: Callable[[list[str]], int | None], words: list[str], 
     except KeyboardInterrupt:
         said, status = "interrupted", 128 + _received
     except BrokenPipeError:  # the reader of `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError):  # a notebook's stream has no descriptor
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BROKEN_PIPE
     if said and speaks():
         print(f"{name}: {said}", file=sys.stderr)
     return status
 
 
-def main(name: str, action: Callable[[list[str]], int | None]) -> None:
+def main(name: str, action: Callable[[list[str]], object]) -> None:
     """Run a command with the words of its command line, and exit."""
     status = run(name, action, sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
-    sys.exit(status)
+    if not interactive():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
+    finish(status)
+
+
+def finish(status: int) -> None:
+    """Exit unless all went well; a notebook, which has seen the message, goes on without a traceback."""
+    if status and not interactive():
+        sys.exit(status)
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
@@ -87,14 +103,16 @@ def _installation() -> str:
 
 
 def _begin() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this: without a stand-in, the next file would take its number
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  until the end
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell that ignores it for a background job means it
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _last_words
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
 
 
 started = getattr(sys.modules["__main__"], "__file__", None)  # a notebook or an interpreter has none
-if started and Path(started).resolve().parent in (ROOT, ROOT / "tools"):
+if started and not interactive() and ROOT in Path(started).resolve().parents:
     _begin()

@@ -8,60 +8,21 @@ logs/ensemble.json says what was chosen and reached; `python -m tools.verify` te
 from tools import command  # isort: skip
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from utils import ROOT, CourseError, files
+from tools.measurements import ENSEMBLE, Ensemble, ensemble_table
+from tools.verify import answer, score_ensemble, score_probabilities, weighted_mean
+from utils import CourseError, files
 from utils.data import datasets
-from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
-from utils.report import tables
-from utils.runs import facts, pretrained, records
+from utils.runs import facts, records
 from utils.runs.records import Run
-from utils.training.loops import Score, predict
 
-PATH = ROOT / "logs" / "ensemble.json"
 HELD_OUT = 10_000  # images
 VOTES = 20  # at most, over all members
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """votes: of each member, by its experiment's name; twins: what each candidate's twin reached alone on the held-out images;
-    held_out: what the members' twins reach there together; test: what the members do on the test images."""
-
-    votes: dict[str, int]
-    twins: dict[str, Score]
-    held_out: Score
-    test: Score
-    environment: facts.Environment
-    code: facts.Code
-    finished: str
-
-
-def read() -> Ensemble | None:
-    """What is published; None where nothing is. Raises CourseError if it can't be read."""
-    return files.read_json(PATH, Ensemble, "Make it anew: python -m tools.ensemble.") if PATH.exists() else None
-
-
-def answer(path: Path, split: Split) -> Tensor:
-    """The (N, 10) float64 probabilities that a state dict's network gives. Raises CourseError like pretrained.load_model."""
-    model, said = pretrained.load_model(path)
-    return predict(model, split.images, said.normalisation.mean, said.normalisation.std).double().softmax(1)
-
-
-def together(answers: dict[str, Tensor], votes: dict[str, int]) -> Tensor:
-    """The mean of the members' probabilities (N, 10), each as often as it has votes."""
-    return sum(answers[name] * count for name, count in votes.items()) / sum(votes.values())
-
-
-def score(probabilities: Tensor, labels: Tensor) -> Score:
-    """Mean cross-entropy and correct answers of probabilities (N, 10) float64."""
-    return Score(F.nll_loss(probabilities.log(), labels).item(), int((probabilities.argmax(1) == labels).sum()), len(labels))
 
 
 def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
@@ -69,7 +30,7 @@ def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
     number of votes that was best stays (R. Caruana et al. 2004, "Ensemble selection from libraries of models")."""
 
     def worth(votes: Counter) -> tuple[int, float]:
-        found = score(together(answers, votes), labels)
+        found = score_probabilities(weighted_mean(answers, votes), labels)
         return found.correct, -found.loss
 
     tried = [Counter()]
@@ -90,14 +51,6 @@ def twins() -> dict[str, Path]:
     return found
 
 
-def tested(votes: dict[str, int], split: Split) -> Score:
-    """What the published members reach together. Raises CourseError for one that is not there."""
-    unknown = ", ".join(name for name in votes if name not in EXPERIMENTS)
-    if unknown:
-        raise CourseError(f"no experiment is called {unknown}. Make it anew: python -m tools.ensemble.")
-    return score(together({name: answer(Run.of(EXPERIMENTS[name], 0).weights, split) for name in votes}, votes), split.labels)
-
-
 def make() -> Ensemble:
     """Choose among the twins that are here, and test the published networks that they stand for. Raises CourseError."""
     mnist = datasets.load("mnist")
@@ -106,28 +59,17 @@ def make() -> Ensemble:
     held_out = mnist.hold_out(HELD_OUT).valid
     answers = {name: answer(path, held_out) for name, path in twins().items()}
     votes = choose(answers, held_out.labels)
-    alone = {name: score(answers[name], held_out.labels) for name in answers}
-    reached = score(together(answers, votes), held_out.labels)
+    alone = {name: score_probabilities(answers[name], held_out.labels) for name in answers}
+    reached = score_probabilities(weighted_mean(answers, votes), held_out.labels)
     where = facts.environment(torch.device("cpu"))
-    return Ensemble(votes, alone, reached, tested(votes, mnist.test), where, facts.code(), facts.now())
-
-
-def section(ensemble: Ensemble) -> str:
-    """A table of the candidates: their votes, and what each reaches alone and all together."""
-    rows = []
-    for name, twin in sorted(ensemble.twins.items(), key=lambda item: (-ensemble.votes.get(item[0], 0), -item[1].correct)):
-        published = records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None  # its recipe may be another by now
-        test = f"{published.facts.test.percent:.2f}" if published else "–"
-        rows.append([name, ensemble.votes.get(name, 0), f"{twin.percent:.2f}", test])
-    rows.append(["together", sum(ensemble.votes.values()), f"**{ensemble.held_out.percent:.2f}**", f"**{ensemble.test.percent:.2f}**"])
-    return tables.table(["network", "votes", "its twin, held out %", "test %"], rows, right="votes")
+    return Ensemble(votes, alone, reached, score_ensemble(votes, mnist.test), where, facts.code(), facts.now())
 
 
 def main(words: list[str]) -> int:
     command.Parser(prog="python -m tools.ensemble", description=__doc__).parse_args(words)
     ensemble = make()
-    files.write_json(PATH, ensemble)
-    print(section(ensemble))
+    files.write_json(ENSEMBLE, ensemble)
+    print(ensemble_table(ensemble))
     return 0
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from tools.report import save_picture
 from utils import CourseError, models, runs
@@ -39,8 +38,7 @@ def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
         batch = torch.from_numpy(bodies.astype(np.float32)).view(-1, *(voxels.SIDE,) * 3)
     with torch.inference_mode():
         outputs = model(preprocess(batch))
-    probabilities = outputs if isinstance(models.layers(model)[-1], nn.Softmax) else outputs.softmax(1)
-    likely, digits = (values.tolist() for values in probabilities.max(1))
+    likely, digits = (values.tolist() for values in models.probabilities(model, outputs).max(1))
     titles = [f"{Path(path).name}: {digit}, {most:.0%}" for path, digit, most in zip(paths, digits, likely, strict=True)]
     if preprocess.kind == "voxels":
         figure = plots.solids(list(batch), titles)

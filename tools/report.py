@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from tools import again, bench, stale, stress
+from tools import measurements, stale
 from tools.colab import between
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
@@ -36,9 +36,9 @@ SECTIONS = {
     "references": tables.against_references,
     "voxels": tables.voxels,
     "family": lambda: tables.family(FAMILY),
-    "machines": again.section,
-    "speed": bench.section,
-    "stress": stress.section,
+    "machines": measurements.reproductions_section,
+    "speed": measurements.speed_section,
+    "stress": measurements.stress_section,
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"
 
@@ -86,8 +86,7 @@ def portrait(result: Result) -> str:
     if model is None:
         raise CourseError(f"{name}: its weights are not published, only its log: train it, without --final-state")
     outputs = predict(model, test.images, result.data.mean, result.data.std)
-    outputs = outputs.log() if isinstance(models.layers(model)[-1], nn.Softmax) else outputs
-    labels = outputs.argmax(1)
+    log_probabilities, labels = models.probabilities(model, outputs).log(), outputs.argmax(1)
     figure = tables.reported(result.experiment)
     pictures = {"curves": plots.curves([result.history], name, figure and figure.test)}
     if result.data.kind == "voxels":
@@ -99,7 +98,7 @@ def portrait(result: Result) -> str:
             maps = first_maps(model, first, normalise(test.images[:1], result.data.mean, result.data.std))
         pictures |= {
             "examples": plots.examples(test.images[:20], test.labels[:20], labels[:20]),
-            "mistakes": plots.mistakes(test.images, test.labels, outputs)[0],
+            "mistakes": plots.mistakes(test.images, test.labels, log_probabilities)[0],
             "confusion": plots.confusion(test.labels, labels, result.data.classes),
             "kernels": plots.kernels(first.weight),
             "features": plots.feature_maps(maps, test.images[0]),

@@ -1,15 +1,18 @@
 """Searching recipes on held-out images with Optuna: `python train.py NAME --search N`.
 
 All processes and machines that see the same folder share one study: it is a journal, to which each adds what it tried. A worker that is
-killed loses the trial that it was at. Every trial, given up early or not, is also a line of the study that utils.runs.trials reads.
+killed loses the trial that it was at. Every trial that ended or was given up early is also a line of the study that utils.runs.trials
+reads; one whose loss was no longer finite failed, and the search goes on.
 """
 
+import hashlib
+
 from utils import CourseError, runs, smoke
-from utils.experiments import Experiment
+from utils.experiments import Experiment, Range, Recipe
 from utils.report import tables
-from utils.runs.records import own_root
+from utils.runs.records import Run, own_root
 from utils.training import ddp
-from utils.training.loops import Row
+from utils.training.loops import Diverged, Row
 
 try:
     import optuna
@@ -22,25 +25,31 @@ HELD_OUT = 10_000  # training images, where the recipe holds out none
 
 
 def space(experiment: Experiment, trial: optuna.Trial) -> dict[str, object]:
-    """One draw from an experiment's search space: of two floats (lowest, highest) a number between, else one of the choices."""
+    """One draw from an experiment's search space: a number of a Range, or one of the choices."""
     drawn = {}
     for field, choices in experiment.search.items():
-        if len(choices) == 2 and all(type(value) is float for value in choices):
-            low, high = choices
+        if isinstance(choices, Range):
+            low, high = choices.low, choices.high
             drawn[field] = trial.suggest_float(field, low, high, log=low > 0 and high / low >= 4)
         else:
             drawn[field] = trial.suggest_categorical(field, choices)
     return drawn
 
 
+def study_name(experiment: Experiment) -> str:
+    """Name and digest of the search space and of what no trial changes: only trials that can be compared share a study."""
+    fixed = [(name, value) for name, (_, value) in experiment.recipe.changes(Recipe("")).items() if name not in experiment.search]
+    return f"{experiment.name}-{hashlib.sha256(repr((fixed, sorted(experiment.search.items()))).encode()).hexdigest()[:8]}"
+
+
 def open_study(experiment: Experiment) -> optuna.Study:
     """The study of an experiment, begun or continued; every process that opens it takes part in it."""
     path = own_root() / "trials" / f"{experiment.name}.journal"
     path.parent.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is one line of ours
     epochs = experiment.recipe.epochs
     return optuna.create_study(
-        study_name=experiment.name,
+        study_name=study_name(experiment),
         storage=JournalStorage(JournalFileBackend(str(path))),
         direction="maximize",
         load_if_exists=True,
@@ -71,12 +80,17 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
         except Pruned as pruned:
             runs.give_up(tried, 0, pruned.history, publish)
             raise optuna.TrialPruned from None
+        except Diverged as error:
+            Run.of(tried, 0, own_root()).checkpoint.unlink(missing_ok=True)
+            if echo:
+                print(f"{experiment.name}, trial {trial.number}, failed: {error}", flush=True)
+            raise
         percent = 100 * found.history[found.facts.kept_epoch - 1]["valid_correct"] / found.history[-1]["valid_total"]
         if echo and ddp.rank() == 0:
             print(f"{experiment.name}, trial {trial.number}: {percent:.2f} % with {trial.params}", flush=True)
         return percent / 100
 
-    study.optimize(objective, n_trials=n)
+    study.optimize(objective, n_trials=n, catch=(Diverged,))
     return tables.study(experiment)
 
 

@@ -13,7 +13,7 @@ from utils import ROOT
 
 TAG = "published"
 # a cell with one of these has the tag, or says why not
-SHOWS = ("tables.", "trials.", "records.", "bench.", "again.", "notebook.costs", "runs.run(")
+SHOWS = ("tables.", "trials.", "records.", "measurements.", "notebook.costs", "runs.run(")
 
 
 def paths() -> list[Path]:
@@ -46,9 +46,9 @@ def differences(path: Path) -> list[str]:
         shell = new_shell()
         run(shell, notebook.cells[2].source.replace("RETRAIN = True", "RETRAIN = False"))
         for cell in cells:
-            now, committed = run(shell, cell.source), "\n".join(map(text_of, cell.outputs))
-            if sorted(now.split()) != sorted(committed.split()):  # what is printed and what is shown are kept apart, so not in order
-                found.append(f"{path.name} prints now\n{now}\ninstead of\n{committed}")
+            now, committed = run(shell, cell.source), (printed(cell.outputs), displayed(cell.outputs))
+            if [text.split() for text in now] != [text.split() for text in committed]:
+                found.append("\n".join([f"{path.name} shows now", *now, "instead of", *committed]))
     finally:
         os.environ.clear()
         os.environ |= before[0]
@@ -66,20 +66,23 @@ def new_shell():
     return InteractiveShell.instance(history_length=0)
 
 
-def run(shell, source: str) -> str:
-    """What a cell prints and shows, as text. Raises what the cell raises."""
+def run(shell, source: str) -> tuple[str, str]:
+    """What a cell prints, and the texts that it displays, each in its order. Raises what the cell raises."""
     from IPython.utils.capture import capture_output
 
     with capture_output() as captured:
         result = shell.run_cell(source, silent=False)
     result.raise_error()
-    shown = [{"data": output.data} for output in captured.outputs]
-    return "\n".join([captured.stdout, *map(text_of, shown)])
+    return captured.stdout, displayed([{"output_type": "display_data", "data": output.data} for output in captured.outputs])
 
 
-def text_of(output: dict) -> str:
-    """An output's printed text or Markdown; nothing of a picture, a highlighted source or an error stream."""
-    if output.get("output_type") == "stream":
-        return output["text"] if output["name"] == "stdout" else ""
-    data = output.get("data", {})
-    return "" if "image/png" in data else data.get("text/markdown", "")
+def printed(outputs: list[dict]) -> str:
+    """What a cell's outputs hold of standard output."""
+    streams = [output for output in outputs if output["output_type"] == "stream" and output["name"] == "stdout"]
+    return "".join(output["text"] for output in streams)
+
+
+def displayed(outputs: list[dict]) -> str:
+    """The Markdown that a cell's outputs display; nothing of a picture or a highlighted source."""
+    shown = [output.get("data", {}) for output in outputs if output["output_type"] != "stream"]
+    return "\n".join(data.get("text/markdown", "") for data in shown if "image/png" not in data)

@@ -12,7 +12,6 @@ from tools import command  # isort: skip
 
 import csv
 import hashlib
-import importlib
 import os
 import random
 import sys
@@ -20,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,8 +27,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-import train
-from tools.bench import Machine
+from tools import report, train
+from tools.measurements import Machine, Stress, Stressed, stress_path
 from utils import ROOT, CourseError, files
 from utils.data import datasets, voxels
 from utils.runs import facts, pretrained, records, trials
@@ -47,36 +46,6 @@ KINDS: dict[str, list[list[str]]] = {  # one command after the other; the first 
 }
 
 
-@dataclass
-class Stressed:
-    """What came of the kills of one kind. same: of the kills, after how many the command ended with what it leaves undisturbed."""
-
-    kills: int = 0
-    damaged: int = 0
-    lost_runs: int = 0
-    lost_epochs: int = 0
-    same: int = 0
-
-
-@dataclass(frozen=True)
-class Stress:
-    kinds: dict[str, Stressed]
-    environment: Machine
-
-    @property
-    def total(self) -> Stressed:
-        return Stressed(*(sum(getattr(one, name) for one in self.kinds.values()) for name in Stressed.__dataclass_fields__))
-
-    @property
-    def passed(self) -> bool:
-        all_ = self.total
-        return all_.kills == all_.same and not (all_.damaged or all_.lost_runs or all_.lost_epochs)
-
-
-def path(root: Path = ROOT) -> Path:
-    return root / "logs" / "benchmarks" / "stress.json"
-
-
 def prepare(root: Path) -> None:
     """MNIST's files below `root`, holding a few of scikit-learn's digits."""
     digits, source = datasets.load("digits"), datasets.SOURCES["mnist"].files(root / "data")
@@ -87,8 +56,6 @@ def prepare(root: Path) -> None:
 
 def do(root: Path, words: list[str]) -> None:
     """A command, as a process of its own runs it: everything that it reads and writes lies below `root`."""
-    from tools import report  # which quotes this module
-
     os.environ |= {"COURSE_RUNS": str(root), "COURSE_DATA": str(root / "data"), "COURSE_SMOKE": "0"}
     datasets.ROOT, voxels.TRAIN, voxels.TEST = root, TRAIN // 2, TEST // 2
     action, words = (train.main, [*words[1:], *FEW]) if words[0] == "train" else (report.main, [str(root)])
@@ -227,20 +194,6 @@ def one_life(root: Path, words: list[str], seconds: float, expected: dict, found
     found.same += killed if outcome(root) == expected else 0
 
 
-def section() -> str:
-    """README's sentence."""
-    if not path().exists():
-        return f"Not measured yet: there is no `{files.shown(path())}` (`make stress`)."
-    found = files.read_json(path(), Stress, "`python -m tools.stress --publish` writes it.")
-    total, where = found.total, found.environment
-    kinds = ", ".join(f"{name} {one.kills}" for name, one in found.kinds.items())
-    return (
-        f"`make stress` killed such runs {total.kills} times with `kill -9` at random moments ({kinds}): {total.damaged} damaged files, "
-        f"{total.lost_runs} lost runs, {total.lost_epochs} lost epochs; {total.same} of {total.kills} ended with the same bits as "
-        f"undisturbed ({where.device}, torch {where.torch}, {where.time[:10]})."
-    )
-
-
 def main(words: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.stress", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
@@ -251,7 +204,6 @@ def main(words: list[str]) -> int:
         raise CourseError(f"--kills {options.kills}: expected 1 or more")
     if sys.platform in ("win32", "darwin"):
         raise CourseError(f"stress forks its processes, which {sys.platform} can't after torch is imported: expected Linux")
-    importlib.import_module("tools.report")  # now, for all the processes that will be forked
     torch.set_num_threads(1)  # a process that has computed with several can't be forked
     draw, found = random.Random(options.seed), {}
     for number, kind in enumerate(KINDS):
@@ -261,7 +213,7 @@ def main(words: list[str]) -> int:
     machine = asdict(facts.environment(torch.device("cpu")))
     machine = Machine(**machine, cores=os.cpu_count(), data="digits", commit=facts.code().commit, time=facts.now())
     result = Stress(found, machine)
-    files.write_json(path(ROOT if options.publish else records.own_root()), result)
+    files.write_json(stress_path(ROOT if options.publish else records.own_root()), result)
     print(f"all: {asdict(result.total)}")
     return int(not result.passed)
 

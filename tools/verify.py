@@ -7,14 +7,18 @@ from tools import command  # isort: skip
 
 from pathlib import Path
 
-from tools import ensemble
+from torch import Tensor
+from torch.nn import functional as F
+
+from tools.measurements import ENSEMBLE, read_ensemble
 from utils import ROOT, CourseError, models
 from utils.data import datasets
+from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import pretrained, records
 from utils.runs.records import Run
-from utils.training.loops import Score, evaluate
+from utils.training.loops import Score, evaluate, predict
 
 LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
 
@@ -47,16 +51,42 @@ def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, st
         return said, found, f"REFUSED: {error}"
 
 
+def answer(path: Path, split: Split) -> Tensor:
+    """The (N, 10) float64 probabilities that a state dict's network gives. Raises CourseError like pretrained.load_model."""
+    model, facts = pretrained.load_model(path)
+    outputs = predict(model, split.images, facts.normalisation.mean, facts.normalisation.std)
+    return models.probabilities(model, outputs.double())
+
+
+def weighted_mean(answers: dict[str, Tensor], votes: dict[str, int]) -> Tensor:
+    """The mean of the members' probabilities (N, 10), each as often as it has votes."""
+    return sum(answers[name] * count for name, count in votes.items()) / sum(votes.values())
+
+
+def score_probabilities(probabilities: Tensor, labels: Tensor) -> Score:
+    """Mean cross-entropy and correct answers of probabilities (N, 10) float64."""
+    return Score(F.nll_loss(probabilities.log(), labels).item(), int((probabilities.argmax(1) == labels).sum()), len(labels))
+
+
+def score_ensemble(votes: dict[str, int], split: Split) -> Score:
+    """What the published members reach together. Raises CourseError for one that is not there."""
+    unknown = ", ".join(name for name in votes if name not in EXPERIMENTS)
+    if unknown:
+        raise CourseError(f"no experiment is called {unknown}. Make it again: python -m tools.ensemble.")
+    answers = {name: answer(Run.of(EXPERIMENTS[name], 0).weights, split) for name in votes}
+    return score_probabilities(weighted_mean(answers, votes), split.labels)
+
+
 def check_ensemble(loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
     """The same of the networks that answer together (tools.ensemble)."""
     said = found = "–"
     try:
-        recorded = ensemble.read()
+        recorded = read_ensemble()
         said = f"{recorded.test.correct}/{recorded.test.total}"
         dataset = loaded["mnist"] = loaded.get("mnist") or datasets.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
             return said, found, "NOT EVALUATED: mnist is not at hand"
-        score = ensemble.tested(recorded.votes, dataset.test)
+        score = score_ensemble(recorded.votes, dataset.test)
         return said, f"{score.correct}/{score.total}", "agrees" if agrees(score, recorded.test) else "DISAGREES"
     except CourseError as error:
         return said, found, f"REFUSED: {error}"
@@ -107,8 +137,8 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
         pretrained.fetch(sidecar.with_suffix(".pth"))
     paths, loaded = sorted((root / "saved_dict").glob("*.pth")), {}
     rows = [[path.name, *check(path, loaded)] for path in paths]
-    if root == ROOT and ensemble.PATH.exists():
-        rows.append([ensemble.PATH.name, *check_ensemble(loaded)])
+    if root == ROOT and ENSEMBLE.exists():
+        rows.append([ENSEMBLE.name, *check_ensemble(loaded)])
     findings = strays(root)
     good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
     text = (

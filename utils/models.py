@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from itertools import pairwise
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from . import CourseError, closest
 from .layers import FaceOn, Oranges, Residual
@@ -459,6 +459,11 @@ def graph(model: nn.Module) -> list[fx.Node]:
 
 
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Conv3d, nn.MaxPool3d)
+
+
+def probabilities(model: nn.Module, outputs: Tensor) -> Tensor:
+    """A network's (N, 10) outputs as probabilities, also those of a network whose last layer is a softmax already."""
+    return outputs if isinstance(layers(model)[-1], nn.Softmax) else outputs.softmax(1)
 
 
 def layers(model: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Sphinx's settings. The folder it reads is written by tools/site_pages.py."""
+"""Sphinx's settings. The folder it reads is written by tools.site.pages.py."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from docutils import nodes
 
-from tools.site_pages import BESIDE
+from tools.site.pages import BESIDE
 
 project = "Small CNNs for MNIST"
 author = "the authors of this course"
@@ -85,7 +85,7 @@ def for_everybody(app, page, template, context, tree):
 
 
 def each_its_own_text(app, doctree):
-    """MyST-NB gives all pictures of a cell one alternative text; tools/site_pages.py has put those of all into it."""
+    """MyST-NB gives all pictures of a cell one alternative text; tools.site.pages.py has put those of all into it."""
     for cell in doctree.findall(lambda node: "cell_output" in getattr(node, "attributes", {}).get("classes", ())):
         pictures = list(cell.findall(nodes.image))
         for picture, text in zip(pictures, pictures[0]["alt"].split(BESIDE) if pictures else (), strict=True):

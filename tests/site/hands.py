@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import site as tool
+from tools.site import __main__ as tool
 
 QUIET = """() => { // for a quarter of a second nothing has been drawn or worked on
     const picture = document.getElementById("seen").toDataURL() + document.getElementById("way-note").textContent;

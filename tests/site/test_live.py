@@ -8,7 +8,7 @@ import pytest
 from hands import STROKES, draw, networks, read, settled, start, touch
 
 from conftest import SIZES, THEMES, opened, serving
-from tools import site as tool
+from tools.site import __main__ as tool
 from utils import ROOT
 
 AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"

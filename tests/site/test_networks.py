@@ -11,8 +11,9 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools import export, site_networks
-from tools import site as tool
+from tools import export
+from tools.site import __main__ as tool
+from tools.site import networks
 from utils import models
 from utils.runs import pretrained
 
@@ -98,7 +99,7 @@ def test_shared_weights_sums_and_thin_kernels_are_understood(name, tmp_path):
     images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
     batch = {"dynamic_shapes": ({0: torch.export.Dim("N")},), "input_names": ["images"], "output_names": ["logits"]}
     graph = torch.onnx.export(whole, (images,), dynamo=True, verbose=False, **batch).model_proto
-    blocks, weights, names = site_networks.opened(graph)
+    blocks, weights, names = networks.opened(graph)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     found = dict(zip(names, map(torch.from_numpy, session.run(names, {"images": images.numpy()})), strict=True))
     for block in blocks[1:]:
@@ -115,7 +116,7 @@ def test_a_network_with_another_operation_is_asked_but_not_looked_into():
     kernel = onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "kernel")
     ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1, 28, 28]) for name in ("images", "logits")]
     model = helper.make_model(helper.make_graph(nodes, "one", ends[:1], ends[1:], [kernel]))
-    assert site_networks.opened(onnx.shape_inference.infer_shapes(model)) == ([], b"", ["logits"])
+    assert networks.opened(onnx.shape_inference.infer_shapes(model)) == ([], b"", ["logits"])
 
 
 @pytest.mark.parametrize("one", [one for one in NETWORKS if one["axis"]], ids=lambda one: one["name"])

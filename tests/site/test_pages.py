@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import site_pages
+from tools.site import pages
 
 BADGE = "[![Open in Colab](https://elsewhere.org/badge.svg)](https://colab.elsewhere.org/notebook)"
 
@@ -18,7 +18,7 @@ def book(tmp_path):
         new_markdown_cell(
             f"{BADGE}\n\n# 01 · Try\n\nSee [its log](../logs/base) and [the loop](../utils/training/loops.py) and [this](../LICENSE)."
         ),
-        new_code_cell(f"# Setup: {site_pages.BOOTSTRAP}"),
+        new_code_cell(f"# Setup: {pages.BOOTSTRAP}"),
         new_markdown_cell("## Results"),
         new_code_cell("plots.feature_maps(model)", outputs=[picture, untold]),
     ]
@@ -27,7 +27,7 @@ def book(tmp_path):
 
 
 def staged(path, is_solution=False):
-    return nbformat.reads(site_pages.notebook(path, is_solution), as_version=4).cells
+    return nbformat.reads(pages.notebook(path, is_solution), as_version=4).cells
 
 
 def test_pictures_from_elsewhere_become_links(book):
@@ -44,7 +44,7 @@ def test_links_lead_somewhere_on_the_site(book):
 
 def test_pictures_say_what_they_show(book):
     """What their author wrote, each its own; without it, where they stand."""
-    assert staged(book)[3].metadata["mystnb"]["image"]["alt"] == f"Ten curves{site_pages.BESIDE}Results: a figure"
+    assert staged(book)[3].metadata["mystnb"]["image"]["alt"] == f"Ten curves{pages.BESIDE}Results: a figure"
 
 
 def test_solutions_are_folded_and_the_first_cell_always(book):

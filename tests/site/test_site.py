@@ -8,8 +8,8 @@ import nbformat
 import pytest
 
 from conftest import SIZES, THEMES, opened, serving
-from tools import site as tool
-from tools import site_check, site_results
+from tools.site import __main__ as tool
+from tools.site import check, results
 from utils import ROOT, records, tables
 from utils.experiments import EXPERIMENTS
 
@@ -188,15 +188,15 @@ def test_study_counts_each_recipe_once(tmp_path):
     published = tmp_path / "logs" / "base" / "seed0.json"
     published.parent.mkdir()
     published.write_text(json.dumps({"recipe": {"lr": 0.1, "epochs": 15}}))
-    rows = site_results.study(path, tmp_path)["rows"]
+    rows = results.study(path, tmp_path)["rows"]
     assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.1", True, [90.0, 92.0])]
     published.unlink()
-    assert [row["what"] for row in site_results.study(path, tmp_path)["rows"]] == ["best: lr 0.2", "lr 0.1"]
+    assert [row["what"] for row in results.study(path, tmp_path)["rows"]] == ["best: lr 0.2", "lr 0.1"]
 
 
 def whole(folder: Path) -> Path:
     """The smallest site that has everything."""
-    for name in site_check.PAGES:
+    for name in check.PAGES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text('<a href="index.html"></a>' if name == "index.html" else "")
     (folder / "networks").mkdir()
@@ -212,10 +212,10 @@ def whole(folder: Path) -> Path:
 
 def test_what_is_missing_is_found(tmp_path):
     site = whole(tmp_path)
-    assert site_check.problems(site) == []
+    assert check.problems(site) == []
     (site / "index.html").write_text(
         '<a href="gone.html"></a><a href="results.html#gone"></a><script src="https://elsewhere.org/x.js"></script>'
     )
     (site / "networks" / "n").write_text("another network")
     (site / "search.html").unlink()
-    assert len(site_check.problems(site)) == 5
+    assert len(check.problems(site)) == 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.site import program
+from tools.site.__main__ import program
 from utils import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler, swa_utils
 from tqdm import tqdm
 
-from .. import CourseError, graphs
+from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
@@ -22,6 +21,10 @@ from . import ddp
 from .steps import cross_entropies, forward, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
+
+
+class Diverged(CourseError):
+    """A loss is no longer a finite number; the message says which, and in which epoch."""
 
 
 class Unfit(CourseError):
@@ -90,26 +93,13 @@ class Training:
         self.augment = augmentation(recipe, self.numbers)
         self.loss_sum = torch.zeros((), device=device)  # over an epoch's images
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
-        self.by_graph = graphs.apply(recipe, device)
-        self.graphed: tuple[Dataset, graphs.Graphed] | None = None  # what trains on that data
         self.history: list[Row] = []
-        self.teacher: nn.Module | None = None  # a utils.distil.Committee, whose answers are learned too
-        self.teaching = 0.0  # seconds that it took and no row has told yet
         self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
 
     @property
     def tested(self) -> nn.Module:
         """The network whose accuracy counts: with the weights' running average where the recipe asks for it."""
         return self.average.module if self.average else self.model
-
-    def step_on(self, data: Dataset) -> Callable[[Tensor], Tensor]:
-        """What trains on the rows that it is given of data.train: train_batch, or a graph of it (see graphs.apply)."""
-        step = partial(train_batch, self, data)
-        if not self.by_graph:
-            return step
-        if self.graphed is None or self.graphed[0] is not data:
-            self.graphed = data, graphs.Graphed(step, self.optimizer, [self.numbers])
-        return self.graphed[1]
 
     def after_step(self) -> None:
         """One step of the schedule and the average."""
@@ -170,17 +160,15 @@ def fit(
     state: dict | None = None,
     after_epoch: Callable[[Training], None] = lambda training: None,
     echo: bool = True,
-    teach: Callable[[], nn.Module] | None = None,
 ) -> list[Row]:
     """Train `model` in place for recipe.epochs and return one row per epoch; with recipe.patience, stop early and
     leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged weights.
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
-    echo: one progress bar per epoch (in a terminal or a notebook) and its log lines. teach: trains the committee that the recipe learns
-    from, again where a run is continued; its seconds are those of the next epoch.
+    echo: one progress bar per epoch (in a terminal or a notebook) and its log lines.
 
-    Raises CourseError when the loss is no longer finite (what was saved before stays), Unfit for a state that does not fit.
+    Raises Diverged when a loss is no longer finite (what was saved before stays), Unfit for a state that does not fit.
     """
     training = Training(model, recipe, seed, len(data.train))
     if state:
@@ -188,9 +176,6 @@ def fit(
             training.load_state_dict(state)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # whatever a state may hold
             raise Unfit(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
-    start = time.perf_counter()
-    training.teacher = teach() if teach else None
-    training.teaching = time.perf_counter() - start
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
@@ -210,23 +195,28 @@ def is_over(history: list[Row], recipe: Recipe) -> bool:
 
 
 def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> Row:
-    """One epoch: its row of the log. Raises CourseError when the loss is no longer finite."""
+    """One epoch: its row of the log. Raises Diverged when a loss is no longer finite."""
     recipe, epoch = training.recipe, len(training.history) + 1
     start, lr = time.perf_counter(), training.scheduler.get_last_lr()[0]
     train = train_epoch(training, data, echo)
-    if not math.isfinite(train.loss):
-        raise CourseError(
-            f"{recipe.model}, seed {seed}: the training loss became {train.loss} in epoch {epoch}, so the run was stopped and "
-            f"nothing of this epoch kept. Try a lower learning rate than {recipe.lr:g} (--lr {recipe.lr / 10:g})."
-        )
+    require_finite("training", train.loss, recipe, seed, epoch)
     part, split = ("valid", data.valid) if data.valid else ("test", data.test)
     score = evaluate(training.tested, split, data.mean, data.std)
+    require_finite({"valid": "validation"}.get(part, part), score.loss, recipe, seed, epoch)
     training.step_schedule(score.loss)
     row = {"epoch": epoch, "lr": lr}
     row |= {f"train_{key}": value for key, value in asdict(train).items()}
     row |= {f"{part}_{key}": value for key, value in asdict(score).items()}
-    teaching, training.teaching = training.teaching, 0.0
-    return row | {"seconds": teaching + time.perf_counter() - start}
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def require_finite(which: str, loss: float, recipe: Recipe, seed: int, epoch: int) -> None:
+    """Raise Diverged for a loss that is not a finite number."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"{recipe.model}, seed {seed}: the {which} loss became {loss} in epoch {epoch}, so the run was stopped and "
+            f"nothing of this epoch kept. Try a lower learning rate than {recipe.lr:g} (--lr {recipe.lr / 10:g})."
+        )
 
 
 def kept(history: list[Row], recipe: Recipe) -> Row:
@@ -247,10 +237,9 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     training.wrapped.train()
     training.loss_sum.zero_()
     training.correct.zero_()
-    step = training.step_on(data)
     with progress(order.split(training.recipe.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
-            loss = step(rows)
+            loss = train_batch(training, data, rows)
             training.after_step()
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
                 batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
@@ -262,15 +251,12 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
 
 def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
     """One step of the optimizer on these rows of the training set, and its part of the sums; returns the batch's plain cross-entropy.
-    All of it is work for the device that waits for no number, so a CUDA graph can hold it."""
+    No line of it waits for a number from the device."""
     shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
     batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
     targets = data.train.labels[rows[shard]]
-    seen = normalise(batch, data.mean, data.std)
-    logits = training.forward(seen)
+    logits = training.forward(normalise(batch, data.mean, data.std))
     plain, loss = cross_entropies(logits, targets, training.recipe.label_smoothing)
-    if training.teacher:
-        loss = loss.lerp(training.teacher.loss(seen, logits), training.recipe.distil)
     training.optimizer.zero_grad()
     (loss * factor).backward()
     training.optimizer.step()

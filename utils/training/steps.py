@@ -1,8 +1,7 @@
 """What a training step is made of, as the recipe says: the loss, the optimizer and the schedule."""
 
-import inspect
+import os
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +21,18 @@ def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[
 
 def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network as training calls it: (N, C, ...) float32 → its float32 logits. With recipe.bfloat16 its convolutions and linear layers
-    multiply in torch.bfloat16, of float32's range and 8 significant bits, where the device has it; the weights stay float32."""
+    multiply in torch.bfloat16, of float32's range and 8 significant bits, where the device has it; the weights stay float32.
+    COURSE_COMPILE=1 compiles it first (torch.compile, with CUDA graphs): sums may be added in another order, so other bits result."""
+    if os.environ.get("COURSE_COMPILE") == "1":
+        network = torch.compile(network, mode="reduce-overhead")
     if not (recipe.bfloat16 and cpu.has_bfloat16(device)):
         return network
 
     def autocast(seen: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph could not hold the cache
+        with torch.autocast(device.type, torch.bfloat16):
             return network(seen).float()
 
     return autocast
-
-
-@cache
-def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """The same optimizer, whose first use does not import torch's compiler: a second or more of every start, and nothing is compiled here.
-
-    What its compiler is to leave alone torch wraps in a function that imports it, and keeps the method itself as `__wrapped__`.
-    """
-    methods = inspect.getmembers(kind, inspect.isfunction)
-    plain = {name: inspect.unwrap(method) for name, method in methods if hasattr(method, "__wrapped__")}
-    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -54,8 +45,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     if recipe.optimizer in ("sgd", "heavy_ball"):
         nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
-        return without_compiler(torch.optim.SGD)(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
-    return without_compiler({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer])(parameters, **common)
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:

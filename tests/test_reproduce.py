@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from tiny import TINY
 
-from tools import again
+from tools import measurements, reproduce
 from utils import CourseError, files
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
@@ -18,23 +19,23 @@ def line(record, images=0, off=1e-15, device="CPU, another"):
     then = record.facts
     test = Score(then.test.loss + off, then.test.correct + images, then.test.total)
     environment = replace(then.environment, device=device)
-    return again.Again(then.name, then.seed, environment, then.code, test, "0" * 64, then.finished)
+    return measurements.Reproduction(then.name, then.seed, environment, then.code, test, "0" * 64, then.finished)
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(again, "PATH", tmp_path / "again.jsonl")
+    monkeypatch.setattr(measurements, "REPRODUCTIONS", tmp_path / "reproductions.jsonl")
 
     def write(*lines):
         for one in lines:
-            files.append_line(again.PATH, one)
-        return again.rows()
+            files.append_line(measurements.REPRODUCTIONS, one)
+        return measurements.reproduction_rows()
 
     return write
 
 
 def test_nothing_trained_again_is_said_in_a_sentence(recorded):
-    assert recorded() == [] and "python -m tools.again NAME" in again.section()
+    assert recorded() == [] and "python -m tools.reproduce NAME" in measurements.reproductions_section()
 
 
 def test_a_row_counts_what_is_the_same_to_the_last_digit_and_the_images_between(recorded):
@@ -48,16 +49,19 @@ def test_each_kind_of_conditions_has_a_row_of_its_own_and_the_latest_line_counts
     assert [(row[1], row[4], row[-1]) for row in rows] == [("CPU, a third", "0 of 1", 1), ("CPU, another", "1 of 1", 0)]
 
 
-def test_what_is_no_longer_published_does_not_count(recorded):
+def test_what_is_no_longer_published_does_not_count_and_an_unknown_name_is_one_line(recorded):
     assert recorded(replace(line(PUBLISHED[0]), seed=10**6)) == []
+    with pytest.raises(CourseError, match=r"reproductions\.jsonl: no experiment is called 'sprnt': delete its lines"):
+        recorded(replace(line(PUBLISHED[0]), name="sprnt"))
 
 
-@pytest.mark.parametrize("name, why", [("sprnt", "no experiment is called 'sprnt'"), ("teacher", "is not published")])
-def test_what_cannot_be_compared_is_one_line(name, why):
+@pytest.mark.parametrize("name, why", [("sprnt", "no experiment is called 'sprnt'"), ("tiny", "is not published")])
+def test_what_cannot_be_compared_is_one_line(name, why, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     with pytest.raises(CourseError, match=why):
-        again.main([name])
+        reproduce.main([name])
 
 
 def test_the_repository_names_its_machines():
     """Every line is of a recorded experiment, and says on which processor, threads and torch."""
-    assert all(one.name in EXPERIMENTS and one.environment.device and one.test.total for one in again.recorded())
+    assert all(one.name in EXPERIMENTS and one.environment.device and one.test.total for one in measurements.reproductions())

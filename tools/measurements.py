@@ -1,40 +1,60 @@
-"""How fast the course is against the usual way, side by side in one run.
+"""Measurements in logs/ → tables. What measures them imports this module, which imports none of that:
 
-python -m tools.bench                measure everything, print the table, keep the measurements below runs/
-python -m tools.bench --publish      the same, kept in logs/benchmarks/ (real MNIST only): README and notebook 10 show them
-python -m tools.bench --only epoch   measure the rows whose name holds a word, print only; with --publish those rows alone are replaced
-python -m tools.bench --device cuda  the rows of a GPU, kept apart; where there is none, says so
-python -m tools.bench --once ROW SIDE SEED   one measurement in this process, as JSON
-
-Every measurement runs in a fresh process, the sides in turn, each repetition with a seed of its own, which is recorded; a table gives
-medians, the spread and the ratio. What a side times is its work alone. Loading is given beside it: the data and, before a training, two
-steps of a network that is thrown away, for on its first step a process compiles its kernels.
+logs/benchmarks/KIND.json   python -m tools.speed.measure --publish    how fast the course is
+logs/reproductions.jsonl    python -m tools.reproduce NAME             published runs, trained again
+logs/ensemble.json          python -m tools.ensemble                   networks that answer together
+logs/benchmarks/stress.json python -m tools.stress --publish           what kill -9 loses
 """
 
-from tools import command  # isort: skip
-
-import hashlib
-import json
-import os
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-from tools import costs, daily, gpu
-from tools.measure import ROWS, measure, once, sizes
-from tools.tried import TRIED
-from tools.work import BN, BN_EPOCH, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, SPRINT
 from utils import ROOT, CourseError, files
-from utils.data import datasets
-from utils.report.tables import table
+from utils.experiments import EXPERIMENTS
+from utils.report.tables import mean_sd, table
 from utils.runs import facts, records
 from utils.runs.facts import Environment
+from utils.training.loops import Score
 
+MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work says of itself: epochs, accuracy, rows
 KINDS = ("cpu", "cuda")  # of devices that a benchmark may be published for
+BN_EPOCH = "training epoch of bn_augmentation"
+TO_99 = "time to 99 %"
+# Of a compared row the first side is the course's; the others are the usual ways, the best of which counts.
+COMPARED = (
+    "augmented batches, one epoch",
+    BN_EPOCH,
+    TO_99,
+    "time to 99.4 %",
+    "3D-MNIST rows of 60 digits",
+    "training epoch of voxel_reference",
+)
+# from the usual way to the course's, step by step: an epoch of the example, then trainings to 99 %
+MACHINE_STEPS = "one epoch of PyTorch's example, changed step by step"
+RECIPE_STEPS = "from PyTorch's example to sprint, changed step by step"
+TRIED = (  # the first side is what the course does
+    "100 batches of bn_augmentation",
+    "50 batches of frontier_best",
+    "100 batches of bn_augmentation, five seeds",
+    "the images of an epoch of sprint",
+    "the optimizer's steps in an epoch of sprint",
+    "sprint on held-out images",
+)
+ALONE = "an epoch of sprint as a reader's command does it"
+BUSY = tuple(f"the same, other processes at work: {busy}" for busy in (1, 2))
+DAILY = (
+    ALONE,
+    *BUSY,
+    "five seeds of bn_augmentation, two epochs each",
+    "from the command to 99 %",
+    "loading MNIST",
+    "10,000 images by every published network",
+    "make verify",
+)
+REPRODUCTIONS, ENSEMBLE = ROOT / "logs" / "reproductions.jsonl", ROOT / "logs" / "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Machine(Environment):
 @dataclass(frozen=True)
 class Benchmark:
     """The measurements of one kind of device. rows: by row, then by side; sizes: of an epoch on more images; floor, profile: see
-    tools.costs. environment: where all was measured but `later`, rows that were measured anew by themselves."""
+    tools.speed.measure. environment: where all was measured but `later`, rows that were measured anew by themselves."""
 
     rows: dict[str, dict[str, list[MEASURED]]]
     sizes: dict[str, list[MEASURED]]
@@ -72,7 +92,7 @@ def path(kind: str = "cpu", root: Path = ROOT) -> Path:
 
 def read(kind: str = "cpu") -> Benchmark:
     """The published measurements. Raises CourseError if there are none, or they are damaged."""
-    return files.read_json(path(kind), Benchmark, "`python -m tools.bench --publish` measures them.")
+    return files.read_json(path(kind), Benchmark, "`python -m tools.speed.measure --publish` measures them.")
 
 
 def median(measurements: list[MEASURED], key: str) -> float:
@@ -138,12 +158,12 @@ def ladder(found: Benchmark) -> list[Step]:
 
     Raises CourseError where its rows come from different machines.
     """
-    rows, parts = found.rows, ("time to 99 %", MACHINE_STEPS, RECIPE_STEPS)
+    rows, parts = found.rows, (TO_99, MACHINE_STEPS, RECIPE_STEPS)
     if len({replace(found.machine(row), commit="", time="") for row in parts if row in rows}) > 1:
         raise CourseError(
-            f"{', '.join(parts)}: measured on different machines. Measure them together: python -m tools.bench --publish --only …"
+            f"{', '.join(parts)}: measured on different machines. Measure them together: python -m tools.speed.measure --publish --only …"
         )
-    to_99 = rows["time to 99 %"]
+    to_99 = rows[TO_99]
     epochs = median(to_99["PyTorch's example"], "epochs")
     steps = [Step(name, median(times, "seconds"), epochs) for name, times in rows[MACHINE_STEPS].items()]
     changed = rows.get(RECIPE_STEPS) or {"the network and recipe of sprint": to_99["course"]}  # as measured before there were steps
@@ -203,7 +223,7 @@ def note(found: Benchmark, which: Iterable[str]) -> str:
     return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {where}."
 
 
-def section() -> str:
+def speed_section() -> str:
     """README's tables of every benchmark that is published, each with its machine in a line below, and what is not measured."""
     parts = []
     for kind in KINDS:
@@ -212,79 +232,136 @@ def section() -> str:
             continue
         found = read(kind)
         parts += [speed_table(found.rows), note(found, COMPARED), memory_table(found.rows)]
-        if found.rows.keys() & daily.ROWS.keys():
-            parts += [tried_table(found.rows, daily.ROWS), note(found, daily.ROWS)]
+        if found.rows.keys() & set(DAILY):
+            parts += [tried_table(found.rows, DAILY), note(found, DAILY)]
         if found.sprint_floor:
             parts.append(f"An epoch of sprint can't take less than {found.sprint_floor['floor_seconds']:.2f} s here.")
     return "\n\n".join(parts)
 
 
-def whole(found: dict, repetitions: int, data: datasets.Dataset, machine: Machine, kind: str) -> Benchmark:
-    """What is kept: the rows, and of the CPU what an epoch costs on more images, at least, and by kind of operator."""
-    if kind != "cpu":
-        return Benchmark(found, {}, {}, {}, machine)
-    return Benchmark(found, sizes(repetitions), environment=machine, **floors(data))
+@dataclass(frozen=True)
+class Reproduction:
+    """One published run, trained again. sha256: of the state dict's file, whose form changes with torch even where no weight does."""
+
+    name: str
+    seed: int
+    environment: facts.Environment
+    code: facts.Code
+    test: Score
+    sha256: str
+    finished: str
+
+    @property
+    def title(self) -> tuple[str, str, int, str]:
+        """Experiment, device, threads, torch: what a row of the table is about."""
+        return self.name, self.environment.device, self.environment.threads, self.environment.torch.split("+")[0]
 
 
-def floors(data: datasets.Dataset) -> dict[str, dict[str, float]]:
-    """What stands beside the epoch of bn_augmentation and is measured where that is: its floor and its profile; and sprint's floor."""
-    return {"floor": costs.floor(BN), "profile": costs.profile(data, BN), "sprint_floor": costs.floor(SPRINT)}
-
-
-def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
-    """Measure and write: the whole benchmark, or where `only` some rows were asked for, and to be published, those rows among the
-    published ones. Raises CourseError for what can't be published."""
-    data = datasets.load("mnist")
-    if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
-        raise CourseError("only a benchmark on the whole real MNIST can be published: set COURSE_DATA and COURSE_SMOKE=0")
-    before = read(kind) if publish and only else None
-    environment, code = asdict(facts.environment(CPU if kind == "cpu" else torch.device(kind))), facts.code()
-    conditions = json.dumps([environment, asdict(code), data.fingerprint, rows, repetitions, publish])
-    unfinished = records.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
-    found = measure(rows, repetitions, unfinished, kind)
-    machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
-    if before:
-        limits = floors(data) if BN_EPOCH in found and kind == "cpu" else {}
-        among = replace(before, rows=before.rows | found, later=before.later | dict.fromkeys(found, machine), **limits)
-        files.write_json(path(kind), among)
-    elif not only:
-        files.write_json(path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind))
-    unfinished.unlink(missing_ok=True)
+def reproductions() -> list[Reproduction]:
+    """All lines so far. Raises CourseError for one that can't be read, or that names no experiment."""
+    found = files.read_lines(REPRODUCTIONS, Reproduction)
+    for line in found:
+        if line.name not in EXPERIMENTS:
+            raise CourseError(f"{files.shown(REPRODUCTIONS)}: no experiment is called {line.name!r}: delete its lines")
     return found
 
 
-def main(words: list[str]) -> None:
-    parser = command.Parser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument(
-        "--only", metavar="WORD", nargs="+", help="only the rows whose names hold one of these; nothing is kept unless published"
+def reproduction_rows() -> list[list[object]]:
+    """One row for each experiment and each kind of conditions in which it was trained again."""
+    groups: dict[tuple, list[Reproduction]] = {}
+    for line in reproductions():
+        groups.setdefault(line.title, []).append(line)
+    rows = []
+    for title, lines in sorted(groups.items()):
+        then = {record.facts.seed: record.facts for record in records.published(EXPERIMENTS[title[0]])}
+        latest = {line.seed: line for line in lines if line.seed in then}  # who trains twice corrects himself
+        if latest:
+            pairs = [(line, then[seed]) for seed, line in sorted(latest.items())]
+            same = sum(line.test == fact.test for line, fact in pairs)
+            now, before = ([one.test.percent for one in side] for side in zip(*pairs, strict=True))
+            apart = max(abs(line.test.correct - fact.test.correct) for line, fact in pairs)
+            rows.append([*title, f"{same} of {len(pairs)}", mean_sd(now), mean_sd(before), apart])
+    return rows
+
+
+def reproductions_section() -> str:
+    """README's table of what another machine, another number of threads or another version changes."""
+    found = reproduction_rows()
+    if not found:
+        return "No published run has been trained again yet: `python -m tools.reproduce NAME`."
+    header = ["experiment", "device", "threads", "torch", "identical", "here %", "published %", "images apart"]
+    return table(header, found, right="threads")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """votes: of each member, by its experiment's name; twins: what each candidate's twin reached alone on the held-out images;
+    held_out: what the members' twins reach there together; test: what the members do on the test images."""
+
+    votes: dict[str, int]
+    twins: dict[str, Score]
+    held_out: Score
+    test: Score
+    environment: facts.Environment
+    code: facts.Code
+    finished: str
+
+
+def read_ensemble() -> Ensemble | None:
+    """What is published; None where nothing is. Raises CourseError if it can't be read."""
+    return files.read_json(ENSEMBLE, Ensemble, "Make it anew: python -m tools.ensemble.") if ENSEMBLE.exists() else None
+
+
+def ensemble_table(ensemble: Ensemble) -> str:
+    """A table of the candidates: their votes, and what each reaches alone and all together."""
+    rows = []
+    for name, twin in sorted(ensemble.twins.items(), key=lambda item: (-ensemble.votes.get(item[0], 0), -item[1].correct)):
+        published = records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None  # its recipe may be another by now
+        test = f"{published.facts.test.percent:.2f}" if published else "–"
+        rows.append([name, ensemble.votes.get(name, 0), f"{twin.percent:.2f}", test])
+    rows.append(["together", sum(ensemble.votes.values()), f"**{ensemble.held_out.percent:.2f}**", f"**{ensemble.test.percent:.2f}**"])
+    return table(["network", "votes", "its twin, held out %", "test %"], rows, right="votes")
+
+
+@dataclass
+class Stressed:
+    """What came of the kills of one kind. same: of the kills, after how many the command ended with what it leaves undisturbed."""
+
+    kills: int = 0
+    damaged: int = 0
+    lost_runs: int = 0
+    lost_epochs: int = 0
+    same: int = 0
+
+
+@dataclass(frozen=True)
+class Stress:
+    kinds: dict[str, Stressed]
+    environment: Machine
+
+    @property
+    def total(self) -> Stressed:
+        return Stressed(*(sum(getattr(one, name) for one in self.kinds.values()) for name in Stressed.__dataclass_fields__))
+
+    @property
+    def passed(self) -> bool:
+        all_ = self.total
+        return all_.kills == all_.same and not (all_.damaged or all_.lost_runs or all_.lost_epochs)
+
+
+def stress_path(root: Path = ROOT) -> Path:
+    return root / "logs" / "benchmarks" / "stress.json"
+
+
+def stress_section() -> str:
+    """README's sentence."""
+    if not stress_path().exists():
+        return f"Not measured yet: there is no `{files.shown(stress_path())}` (`make stress`)."
+    found = files.read_json(stress_path(), Stress, "`python -m tools.stress --publish` writes it.")
+    total, where = found.total, found.environment
+    kinds = ", ".join(f"{name} {one.kills}" for name, one in found.kinds.items())
+    return (
+        f"`make stress` killed such runs {total.kills} times with `kill -9` at random moments ({kinds}): {total.damaged} damaged files, "
+        f"{total.lost_runs} lost runs, {total.lost_epochs} lost epochs; {total.same} of {total.kills} ended with the same bits as "
+        f"undisturbed ({where.device}, torch {where.torch}, {where.time[:10]})."
     )
-    parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
-    parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--once", nargs=3, help=command.HIDDEN)
-    parser.add_argument("--size", action="store_true", help=command.HIDDEN)
-    options = parser.parse_args(words)
-    if options.size:
-        print(json.dumps(costs.epoch_of_all()))
-        return
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print(f"Not measured: {', '.join(gpu.ROWS)}. PyTorch {torch.__version__} finds no CUDA GPU here.")
-        return
-    if options.once:
-        row, side, seed = options.once
-        known = ROWS[options.device]
-        if row not in known or side not in known[row].sides or not seed.isdecimal():
-            raise CourseError(f"--once {' '.join(options.once)}: expected a row, one of its sides, and a seed")
-        print(json.dumps(once(row, side, int(seed), options.device)))
-        return
-    if options.repetitions < 1:
-        raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
-    rows = [row for row in ROWS[options.device] if not options.only or any(word in row for word in options.only)]
-    if not rows:
-        raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS[options.device])}")
-    found = measure_all(rows, options.repetitions, options.publish, bool(options.only), options.device)
-    print(tried_table(found, found) if options.only else speed_table(found))
-
-
-if __name__ == "__main__":
-    command.main("bench", main)

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from utils.report.tables import table
+
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
 
@@ -160,12 +162,6 @@ def results(root: Path, commit: str) -> dict:
 def link(text: str, address: str) -> str:
     """A link as HTML: to a file of the site, which Sphinx does not know."""
     return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
-
-
-def table(header: list[str], rows: list[list], right: tuple[str, ...] = ()) -> str:
-    """A Markdown table; the columns named in `right` are aligned to the right."""
-    rule = ["---:" if name in right else "---" for name in header]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, rule, *rows])
 
 
 def shown(value: dict) -> str:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import site_check, site_networks, site_pages, site_results
+from tools.site import check, networks, pages, results
 from utils import ROOT, CourseError
 
 SOURCE, SITE, WORK = ROOT / "site", ROOT / "_site", ROOT / "runs" / "site"
@@ -88,8 +88,8 @@ def build() -> None:
     head, new = commit(), WORK / "new"
     for folder in (new, WORK / "html"):
         shutil.rmtree(folder, ignore_errors=True)
-    found = site_results.results(ROOT, head)
-    site_pages.stage(WORK / "source", found)
+    found = results.results(ROOT, head)
+    pages.stage(WORK / "source", found)
     sphinx(WORK / "source")
     shutil.copytree(WORK / "html", new, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
     shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
@@ -101,14 +101,14 @@ def build() -> None:
     (new / "results.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
     (new / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
     vendor(new / "vendor")
-    networks = site_networks.write(new / "networks", WORK / "networks", head)
-    wrong = site_check.problems(new)
+    published = networks.write(new / "networks", WORK / "networks", head)
+    wrong = check.problems(new)
     if wrong:
         raise CourseError("the pages are not whole:\n  " + "\n  ".join(wrong))
     shutil.rmtree(SITE, ignore_errors=True)
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(networks)} networks, {size:.0f} MiB; every link leads somewhere")
+    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(published)} networks, {size:.0f} MiB; every link leads somewhere")
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools import site_results
+from tools.site import results
 from utils import ROOT
 
 PAGES = ROOT / "site" / "pages"
@@ -29,13 +29,13 @@ def reachable(match: re.Match) -> str:
     """A notebook's link to a file of the repository, as the site has it: logs and weights as they are, modules as their page."""
     text, target = match.groups()
     if target.endswith(".ipynb"):
-        return site_results.link(text, target.removesuffix(".ipynb") + ".html")
-    module = re.fullmatch(r"(?:\.\./)+(utils|tools)/(\w+)\.py", target)
+        return results.link(text, target.removesuffix(".ipynb") + ".html")
+    module = re.fullmatch(r"(?:\.\./)+((?:utils|tools)(?:/\w+)+)\.py", target)
     if module:
-        return f"[{text}](../api/{module[1]}.{module[2]}.md)"
+        return f"[{text}](../api/{module[1].replace('/', '.')}.md)"
     if re.match(r"(\.\./)+(logs|saved_dict)/.", target):
         is_folder = not Path(target).suffix
-        return site_results.link(text, target.rstrip("/") + "/" * is_folder)
+        return results.link(text, target.rstrip("/") + "/" * is_folder)
     return f"{text} (`{re.sub(r'^(../)+', '', target)}`)"
 
 
@@ -95,12 +95,12 @@ def notebooks(source: Path) -> int:
 def reference(source: Path) -> None:
     """One page for each module; its first line is the module's own first sentence."""
     rows = []
-    for path in sorted([*(ROOT / "utils").glob("[!_]*.py"), *(ROOT / "tools").glob("[!_]*.py")]):
-        name = f"{path.parent.name}.{path.stem}"
+    for path in sorted([*(ROOT / "utils").rglob("[!_]*.py"), *(ROOT / "tools").rglob("[!_]*.py")]):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
         rows.append((name, says))
         write(source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n")
-    listed = site_results.table(["module", "subject"], [[f"[{name}]({name}.md)", says.replace("|", "\\|")] for name, says in rows])
+    listed = results.table(["module", "subject"], [[f"[{name}]({name}.md)", says.replace("|", "\\|")] for name, says in rows])
     hidden = toctree([name for name, _ in rows]).replace(":maxdepth: 1", ":hidden:")
     write(source / "api" / "index.md", f"{(PAGES / 'api.md').read_text(encoding='utf-8')}\n{listed}\n\n{hidden}\n")
 
@@ -113,10 +113,10 @@ def stage(source: Path, found: dict) -> None:
         (source / f"{name}.md").unlink()
     count = notebooks(source)
     reference(source)
-    for name, text in site_results.pages(found):
+    for name, text in results.pages(found):
         write(source / name, text)
     listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
-    compared = site_results.accuracy_table(found["experiments"], "../")
+    compared = results.accuracy_table(found["experiments"], "../")
     text = "Every experiment with all of its seeds, its recipe and its curves."
     write(source / "logs" / "index.md", f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{listed}\n")
     runs = sum(len(one["runs"]) for one in found["experiments"])

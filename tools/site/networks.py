@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tools import export, site_results  # export: the only line that says where the ONNX export lives
+from tools import export  # the only line that says where the ONNX export lives
+from tools.site import results
 from utils import ROOT
 
 NETWORKS = (
@@ -168,7 +169,7 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
 
 def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
     """The network by the course's own export, which takes seconds: kept until its weights or the code change."""
-    sources = sorted((ROOT / "utils").glob("*.py"))
+    sources = sorted((ROOT / "utils").rglob("*.py"))
     key = hashlib.sha256(b"".join([sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
     path = cache / f"{name}-{key[:16]}.onnx"
     if not path.is_file():
@@ -181,7 +182,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
     """Write NAME.onnx and NAME.bin to `folder`; returns the entry of networks.json."""
     facts = json.loads((ROOT / "saved_dict" / f"{name}.json").read_text(encoding="utf-8"))
     model = exported(name, facts["sha256"], cache)
-    kind = "voxels" if site_results.is_voxels(facts) else "image"
+    kind = "voxels" if results.is_voxels(facts) else "image"
     shape = [1, 16, 16, 16] if kind == "voxels" else [1, 28, 28]
     blocks, weights, outputs = opened(model)
     content = model.SerializeToString()
@@ -195,7 +196,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "parameters": facts["parameters"],
         **facts["test"],
         "accuracy": 100 * facts["test"]["correct"] / facts["test"]["total"],
-        "parts": site_results.parts_of(facts),
+        "parts": results.parts_of(facts),
         "seed": facts["seed"],
         "epochs": facts["epochs"],
         "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
@@ -228,6 +229,6 @@ def write(folder: Path, cache: Path, commit: str) -> list[dict]:
     digits(folder)
     doubt = ROOT / "logs" / "benchmarks" / "no_digit.json"
     table = {"commit": commit, "digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
-    table["no_digit"] = {**site_results.read(doubt), "log": doubt.relative_to(ROOT).as_posix()} if doubt.is_file() else None
+    table["no_digit"] = {**results.read(doubt), "log": doubt.relative_to(ROOT).as_posix()} if doubt.is_file() else None
     (folder / "networks.json").write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
     return entries

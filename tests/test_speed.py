@@ -12,7 +12,8 @@ import torch
 from tiny import dataset, few_digits
 
 import utils
-from tools import bench, costs, daily, gpu, measure, tried, work
+from tools import measurements
+from tools.speed import measure, rows
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -21,32 +22,33 @@ from utils.runs import records
 
 def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    bench.main(["--device", "cuda"])
+    measure.main(["--device", "cuda"])
     said = capsys.readouterr().out
-    assert "finds no CUDA GPU here" in said and all(row in said for row in gpu.ROWS)
-    assert not bench.path("cuda", records.own_root()).exists()
+    assert "finds no CUDA GPU here" in said and all(row in said for row in rows.ROWS["cuda"])
+    assert not measurements.path("cuda", records.own_root()).exists()
     with pytest.raises(CourseError, match="no row holds nothing"):
-        bench.main(["--only", "nothing"])
+        measure.main(["--only", "nothing"])
 
 
 def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
-    for row in gpu.ROWS.keys() & measure.ROWS["cpu"].keys():
-        assert list(gpu.ROWS[row].sides) == list(measure.ROWS["cpu"][row].sides)
+    for row in rows.ROWS["cuda"].keys() & rows.ROWS["cpu"].keys():
+        assert list(rows.ROWS["cuda"][row].sides) == list(rows.ROWS["cpu"][row].sides)
 
 
+EVERY_NETWORK = "10,000 images by every published network"
 # not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
-SLOW = {"torch.compile", "torchvision"} | daily.ROWS.keys() - {daily.ALONE, daily.EVERY_NETWORK}
-SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", daily.EVERY_NETWORK: "networks", "60 digits": "rows"}
+SLOW = {"torch.compile", "torchvision"} | set(measurements.DAILY) - {measurements.ALONE, EVERY_NETWORK}
+SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", EVERY_NETWORK: "networks", "60 digits": "rows"}
 
 
-@pytest.mark.parametrize("row", [row for row in measure.ROWS["cpu"] if row not in SLOW])
+@pytest.mark.parametrize("row", [row for row in rows.ROWS["cpu"] if row not in SLOW])
 def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
     """Of a few images, which are learnt in no time."""
     few, load = dataset(train=600), datasets.load
     monkeypatch.setattr(datasets, "load", lambda name: few if name == "mnist" else load(name))
-    monkeypatch.setattr(daily, "published", lambda: [models.build("mnist_ultrasmall").eval()])
-    monkeypatch.setattr(work, "sixty", lambda data: data.test.images[:1, 0].numpy())
-    for side in measure.ROWS["cpu"][row].sides.keys() - SLOW:
+    monkeypatch.setattr(rows, "published", lambda: [models.build("mnist_ultrasmall").eval()])
+    monkeypatch.setattr(rows, "sixty", lambda data: data.test.images[:1, 0].numpy())
+    for side in rows.ROWS["cpu"][row].sides.keys() - SLOW:
         found = measure.once(row, side, 3)
         assert found["seed"] == 3 and 0 < found["seconds"] < 300 and found["peak_mib"] > 0, side
         for words, said in SAID.items():
@@ -54,10 +56,10 @@ def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
 
 
 def test_a_fresh_process_answers_and_what_failed_in_it_is_said():
-    found = work.in_fresh_process("--once", "loading MNIST", "data.load", "3", COURSE_SMOKE="1")
+    found = rows.in_fresh_process("--once", "loading MNIST", "data.load", "3", COURSE_SMOKE="1")
     assert found["seed"] == 3 and found["images"] > 0
     with pytest.raises(CourseError, match="--once nothing course 0 failed: "):
-        work.in_fresh_process("--once", "nothing", "course", "0")
+        rows.in_fresh_process("--once", "nothing", "course", "0")
 
 
 def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
@@ -69,15 +71,15 @@ def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
         yield
         at_work.pop()
 
-    monkeypatch.setattr(daily, "beside", beside)
-    monkeypatch.setattr(work, "in_fresh_process", lambda *words: {"words": words, "busy": at_work[-1]})
-    found = measure.ROWS["cpu"]["the same, other processes at work: 2"].sides["one thread"].work(None, 7)
-    assert found == {"words": ("--once", daily.ALONE, "one thread", "7"), "busy": 2} and not at_work
+    monkeypatch.setattr(rows, "beside", beside)
+    monkeypatch.setattr(rows, "in_fresh_process", lambda *words: {"words": words, "busy": at_work[-1]})
+    found = rows.ROWS["cpu"]["the same, other processes at work: 2"].sides["one thread"].work(None, 7)
+    assert found == {"words": ("--once", measurements.ALONE, "one thread", "7"), "busy": 2} and not at_work
 
 
 def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
     script = f"import os, pathlib, sys; pathlib.Path({str(tmp_path)!r}, sys.argv[1]).write_text(os.environ['COURSE_RUNS'])"
-    daily.command("-c", script, "seed {seed}").work(None, 5)
+    rows.command("-c", script, "seed {seed}").work(None, 5)
     assert not Path((tmp_path / "seed 5").read_text()).exists()  # gone with its process
 
 
@@ -99,7 +101,7 @@ def test_an_epoch_of_more_images_is_measured_on_files_of_them(tmp_path, monkeypa
         with pytest.MonkeyPatch.context() as patch:
             for name in ("COURSE_DATA", "COURSE_MEMORY_GB"):
                 patch.setenv(name, environment[name])
-            return costs.epoch_of_all()
+            return measure.epoch_of_all()
 
     monkeypatch.setattr(measure, "in_fresh_process", here)
     found = measure.sizes(1)
@@ -111,67 +113,70 @@ def test_an_epoch_of_more_images_is_measured_on_files_of_them(tmp_path, monkeypa
 
 def test_an_epoch_costs_its_arithmetic_and_its_traffic_and_goes_somewhere():
     recipe = EXPERIMENTS["mnist_ultrasmall"].recipe
-    one, two = (costs.floor(recipe, images) for images in (6_000, 12_000))
+    one, two = (measure.floor(recipe, images) for images in (6_000, 12_000))
     assert two["gflop"] == pytest.approx(2 * one["gflop"]) and two["gbyte"] == pytest.approx(2 * one["gbyte"])
     slower = max(one["gflop"] / one["gflop_per_s"], one["gbyte"] / one["gbyte_per_s"])
     assert one["floor_seconds"] == pytest.approx(slower) and slower > 0  # both sides round, in units of their own
-    shares = costs.profile(dataset(train=600), recipe)
+    shares = measure.profile(dataset(train=600), recipe)
     assert sum(shares.values()) == pytest.approx(1) and shares["convolution"] > 0
 
 
 def test_an_accuracy_stands_beside_its_seconds():
     times = [{"seconds": 2.0, "peak_mib": 1.0, "accuracy": 99.25}]
-    assert "2.00, 99.25 %" in bench.tried_table({next(iter(tried.TRIED)): {"one": times}})
+    assert "2.00, 99.25 %" in measurements.tried_table({measurements.TRIED[0]: {"one": times}})
 
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
-    times, machine = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], bench.read().environment
-    rows = {row: dict.fromkeys(measure.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", bench.MACHINE_STEPS, "make verify")}
-    monkeypatch.setattr(bench, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
+    times, machine = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], measurements.read().environment
+    published = {
+        row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
+    }
+    for module in (measurements, measure):
+        monkeypatch.setattr(module, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
     monkeypatch.setattr(datasets, "load", lambda name: dataset(train=60))
     monkeypatch.setitem(datasets.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
     anew = [times[0] | {"seconds": 1.0}]
-    monkeypatch.setattr(bench, "measure", lambda rows, *_: {row: dict.fromkeys(measure.ROWS["cpu"][row].sides, anew) for row in rows})
-    before = bench.Benchmark(rows, {}, {}, {}, replace(machine, device="CPU, older"))
+    monkeypatch.setattr(measure, "measure", lambda wanted, *_: {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted})
+    before = measurements.Benchmark(published, {}, {}, {}, replace(machine, device="CPU, older"))
     files.write_json(tmp_path / "cpu.json", before)
     return before
 
 
 def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machine(measured, capsys):
-    bench.main(["--publish", "--only", "time to 99 %", "verify"])
-    after = bench.read()
+    measure.main(["--publish", "--only", "time to 99 %", "verify"])
+    after = measurements.read()
     assert after.rows.keys() == measured.rows.keys() and after.environment == measured.environment
-    assert after.rows[bench.MACHINE_STEPS] == measured.rows[bench.MACHINE_STEPS]
-    assert bench.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
-    assert after.later.keys() == {"time to 99 %", "make verify"} and after.machine(bench.MACHINE_STEPS).device == "CPU, older"
-    said = bench.note(after, after.rows)
-    assert f"; “{bench.MACHINE_STEPS}” on CPU, older, " in said and "verify" not in said  # most rows need no name
+    assert after.rows[measurements.MACHINE_STEPS] == measured.rows[measurements.MACHINE_STEPS]
+    assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
+    assert after.later.keys() == {"time to 99 %", "make verify"} and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
+    said = measurements.note(after, after.rows)
+    assert f"; “{measurements.MACHINE_STEPS}” on CPU, older, " in said and "verify" not in said  # most rows need no name
 
 
 def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
     for part in ("floor", "profile"):
-        monkeypatch.setattr(bench.costs, part, lambda *_: {"here": 1.0})
-    bench.main(["--publish", "--only", "make verify"])
-    assert bench.read().floor == {}
-    bench.main(["--publish", "--only", bench.BN_EPOCH])
-    assert bench.read().floor == bench.read().profile == bench.read().sprint_floor == {"here": 1.0}
+        monkeypatch.setattr(measure, part, lambda *_: {"here": 1.0})
+    measure.main(["--publish", "--only", "make verify"])
+    assert measurements.read().floor == {}
+    measure.main(["--publish", "--only", measurements.BN_EPOCH])
+    assert measurements.read().floor == measurements.read().profile == measurements.read().sprint_floor == {"here": 1.0}
 
 
 def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
-    assert bench.ladder(bench.read())
-    bench.main(["--publish", "--only", "time to 99 %"])
+    assert measurements.ladder(measurements.read())
+    measure.main(["--publish", "--only", "time to 99 %"])
     with pytest.raises(CourseError, match="measured on different machines"):
-        bench.ladder(bench.read())
-    bench.main(["--publish", "--only", "time to 99 %", bench.MACHINE_STEPS])
-    assert bench.ladder(bench.read())
+        measurements.ladder(measurements.read())
+    measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS])
+    assert measurements.ladder(measurements.read())
 
 
 def test_busy_processes_end_with_their_block(monkeypatch):
     begun, begin = [], subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *words: begun.append(begin(*words)) or begun[-1])
-    with daily.beside(2):
+    with rows.beside(2):
         assert [process.poll() for process in begun] == [None, None]
     assert len(begun) == 2 and None not in [process.poll() for process in begun]
 

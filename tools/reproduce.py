@@ -1,0 +1,54 @@
+"""Published runs trained again, here: is the test loss the same to the last digit, and if not, how far off are the accuracies?
+
+python -m tools.reproduce sprint --seeds 20              as published, on this machine
+python -m tools.reproduce sprint --seeds 20 --threads 2  and where something else differs
+
+Each run adds a line to logs/reproductions.jsonl, from which README's table of machines is made. Nothing that is published changes.
+"""
+
+from tools import command  # isort: skip
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tools.measurements import REPRODUCTIONS, Reproduction
+from utils import CourseError, closest, files, runs
+from utils.experiments import EXPERIMENTS
+from utils.runs import comparison, records
+from utils.runs.records import Facts
+
+
+def train(published: Facts) -> Facts:
+    """What comes out if a published run is trained once more, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}
+        return runs.run(EXPERIMENTS[published.name], published.seed, **where).facts
+
+
+def main(words: list[str]) -> int:
+    parser = command.Parser(prog="python -m tools.reproduce", description=__doc__)
+    parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one")
+    options = parser.parse_args(words)
+    if min(options.seeds, options.threads) < 1:
+        raise CourseError(f"--seeds {options.seeds} --threads {options.threads}: expected 1 or more")
+    for name in options.names:
+        if name not in EXPERIMENTS:
+            raise CourseError(f"no experiment is called {name!r}: expected {closest(name, EXPERIMENTS)}")
+        if not records.published(EXPERIMENTS[name]):
+            raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
+    torch.set_num_threads(options.threads)
+    for name in options.names:
+        for record in records.published(EXPERIMENTS[name])[: options.seeds]:
+            now = train(record.facts)
+            line = Reproduction(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished)
+            files.append_line(REPRODUCTIONS, line)
+            print(comparison.against_published(EXPERIMENTS[name], now), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    command.main("reproduce", main)

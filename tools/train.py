@@ -1,0 +1,320 @@
+"""The command line: python train.py base dropout --seeds 5"""
+
+from tools import command  # isort: skip
+
+import io
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated
+
+import torch
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from utils import ROOT, CourseError, Interrupted, closest, runs, smoke
+from utils.experiments import EXPERIMENTS, Experiment, Recipe
+from utils.report import tables
+from utils.runs import comparison, job, records
+from utils.training import ddp
+
+Task = tuple[Experiment, int]  # an experiment and a seed
+SEEDS = 10_000  # of one command
+NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # of flags; --model is one more experiment
+
+
+def flag_of(field: str) -> str:
+    """The flag that overrides a field of the recipe."""
+    return "--" + NAMES.get(field, {}).get("name", field.replace("_", "-"))
+
+
+def yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return text == "yes"
+
+
+def seed_range(text: str) -> tuple[int, int]:
+    """--seed: "3" → 3, 3."""
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= 2**63:
+        raise ValueError(f"{text[:40]!r} is no seed: expected a number from 0 to {2**63 - 1}")
+    return int(text), int(text)
+
+
+def seed_ranges(text: str) -> tuple[int, int | None]:
+    """--seeds, first and last: "5" → 0, 4; "2-4" → 2, 4; "1-" → 1 and None, for the last seed that an experiment publishes."""
+    found = re.fullmatch(r"([0-9]{1,18})|([0-9]{1,18})-([0-9]{1,18})?", text)
+    if not found:
+        raise ValueError(f"{text[:40]!r} names no seeds: expected N, A-B or A-")
+    count, first, last = found.groups()
+    first, last = (0, int(count) - 1) if count else (int(first), int(last) if last else None)
+    if last is not None and not 0 <= last - first < SEEDS:
+        raise ValueError(f"{text!r} names {last - first + 1} seeds: expected 1 to {SEEDS:,} (one alone: --seed K)")
+    return first, last
+
+
+def address(*words: str) -> str:
+    """Dask's own form, like tcp://192.168.0.2:8786; "", without a word, is this machine."""
+    text = " ".join(words)
+    if text and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:[0-9]+", text):
+        raise ValueError(f"{text!r} is no address: expected one like tcp://HOST:8786, or none (experiments come first)")
+    return text
+
+
+def pictures(*paths: str) -> tuple[str, ...]:
+    if not paths:
+        raise ValueError("expected the path of a picture, or of several")
+    return paths
+
+
+def value(read: Callable[..., object], metavar: str, nargs: int | str = 1, **options) -> object:
+    """The type of a flag whose words (nargs of them) `read` turns into an object; None where the flag is not given."""
+    spec = PrimitiveConstructorSpec(nargs, metavar, lambda words: read(*words), lambda _: True, lambda _: [""])
+    return Annotated[object, spec, arg(help_behavior_hint="", **options)]
+
+
+@dataclass(frozen=True)
+class Changes(Recipe):
+    """Override a field of the experiments' recipes."""
+
+    __annotations__ = {  # each flag's help is the comment beside the field in Recipe
+        field.name: value(yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {}))
+        for field in fields(Recipe)
+    }
+    vars().update(dict.fromkeys(__annotations__))  # None: as the recipe says
+
+    def __post_init__(self):
+        """Checked with the experiment that is changed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train experiments of the course. A run that was interrupted continues, a finished one is read."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")] = ()  # from --list, or all
+    model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")] = ()  # one more, as a flag
+    list: bool = False  # show all experiments and exit
+    seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
+    seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B; A-: to the last that is published
+    device: str = "auto"  # cuda, mps or cpu; auto: the first of them that is there
+    threads: value(int, "N") = None  # threads of one training; the published runs used one (default: torch's)
+    retrain: bool = False  # train again what is finished; without it only what is missing is trained
+    publish: bool = False  # write logs/ and saved_dict/; with --valid or --search only logs/trials/
+    search: value(int, "N") = None  # try N recipes on held-out images, drawn from the experiment's search space
+    final_state: bool = False  # load the finished network, evaluate it and draw; don't train
+    read: value(pictures, "PATH …", "*") = None  # read photographs or drawings of one digit each; don't train
+    quiet: bool = False  # no line per epoch
+    tensorboard: bool = False  # also write TensorBoard event files, below runs/tensorboard/
+    ngpus: value(int, "N") = None  # train each network on N GPUs of this machine at once
+    cluster: value(address, "[ADDRESS]", "*") = None  # do the runs at once on the Dask cluster at ADDRESS, or on this machine's own
+    recipe: OmitArgPrefixes[Changes] = Changes()
+
+
+def parse(words: list[str]) -> Options:
+    """The command line. Raises CourseError, one line, for a mistake."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            options = tyro.cli(Options, prog="train.py", args=words, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:] if not re.search(r"──|--\s*$", line)]
+        text = re.split(r"Argument helptext|For full helptext", " ".join(" ".join(lines).split()))[0].rstrip()
+        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:400])
+        raise CourseError(f"{text} (--help explains each flag)") from None
+    if options.seed and options.seeds:
+        raise CourseError("--seed K and --seeds N: expected one of them")
+    return options
+
+
+def chosen(options: Options) -> list[Experiment]:
+    """The experiments named, with the overridden fields. Raises CourseError."""
+    names = options.names + options.model
+    names = tuple(EXPERIMENTS) if names == ("all",) else names
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise CourseError(f"no experiment is called {name!r}: expected {closest(name, [*EXPERIMENTS, 'all'])}")
+    changes = {name: value for name, value in asdict(options.recipe).items() if value is not None}
+    try:
+        return [EXPERIMENTS[name].but(**changes) for name in names]
+    except ValueError as error:
+        raise CourseError(error) from error
+
+
+def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
+    """Every run that is asked for. Raises CourseError where the seeds are beyond all that are published."""
+    first, last = options.seed or options.seeds or (0, 0)
+    tasks = [(e, seed) for e in experiments for seed in range(first, (e.seeds - 1 if last is None else last) + 1)]
+    if not tasks:
+        most = max(e.seeds for e in experiments)
+        raise CourseError(f"--seeds {first}- names no seed: the last that is published is {most - 1}")
+    return list(dict.fromkeys(tasks))
+
+
+def relaunch(ngpus: int, device: str, words: list[str]) -> str:
+    """Put torchrun with so many processes in this one's place; without enough GPUs say so. Returns the device to go on with."""
+    found = torch.cuda.device_count()
+    if ddp.launched():
+        if str(ngpus) != os.environ.get("LOCAL_WORLD_SIZE"):
+            raise CourseError(f"--ngpus {ngpus} under a torchrun of another number of processes: leave --ngpus out")
+        return device
+    if ngpus < 1 or device not in ("auto", "cuda"):
+        raise CourseError(f"--ngpus {ngpus} --device {device}: expected 1 or more GPUs, and no other device")
+    if ngpus > found:
+        print(f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process", file=sys.stderr)
+        return "cpu"
+    if ngpus > 1:
+        if command.interactive():
+            raise CourseError(f"--ngpus {ngpus} starts processes in the place of this one: use a terminal")
+        sys.stdout.flush()
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ngpus}"]
+        os.execv(sys.executable, [sys.executable, *torchrun, str(ROOT / "train.py"), *words])
+    return device
+
+
+def require_alone(options: Options) -> None:
+    """Raise CourseError for flags that exclude each other."""
+    mine = next((flag for flag in ("read", "final_state") if getattr(options, flag) not in (None, False)), "")
+    others = ("publish", "cluster", "search", *(("final_state",) if mine == "read" else ()))
+    if mine and any(getattr(options, flag) not in (None, False) for flag in others):
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in others)
+        raise CourseError(f"--{mine.replace('_', '-')} trains nothing: leave out {flags}")
+    if options.tensorboard and (options.search is not None or options.cluster is not None):
+        raise CourseError("--tensorboard follows the runs of this process: leave out --search and --cluster")
+    if options.threads is not None and not 1 <= options.threads <= 1024:
+        raise CourseError(f"--threads {options.threads}: expected 1 to 1024")
+    if options.cluster is not None and (options.ngpus is not None or ddp.launched()):
+        raise CourseError("--cluster trains each network in one process: leave out --ngpus and torchrun")
+
+
+def main(words: list[str]) -> dict[str, object]:
+    """Do what a command line says. Returns what `python -i train.py …` finds at its prompt: model, history and data of the last run."""
+    options = parse(words)
+    experiments = chosen(options)
+    if options.list or not experiments:
+        print(tables.list_experiments())
+        return {}
+    require_alone(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.search is not None:
+        from tools import search  # Optuna is an extra: only who asks for it needs it
+
+        for experiment in experiments:
+            print(search.run(experiment, options.search, options.device, options.publish or None, not options.quiet))
+        return {}
+    tasks = tasks_of(experiments, options)
+    if options.read:
+        results = in_turn(tasks, lambda experiment, seed: print_read(experiment, options.read, seed))
+    elif options.final_state:
+        results = in_turn(tasks, show)
+    else:
+        results = train(tasks, options, words)
+    last = results[-1] if results else None
+    return {name: getattr(last, name) for name in ("model", "history", "data")} if last else {}
+
+
+def train(tasks: list[Task], options: Options, words: list[str]) -> list[runs.Result]:
+    """Train what is missing, one run after another or on a cluster, and print the table of it. Raises CourseError before the first run
+    starts if one of them can't be meant."""
+    device = options.device
+    if options.ngpus is not None:
+        device = relaunch(options.ngpus, device, words)
+    for experiment, seed in tasks:
+        job.check(experiment, seed, options.publish or None)
+    if options.cluster is not None:
+        from tools import cluster  # Dask is an extra: only who asks for it needs it
+
+        results, failures = cluster.run_all({task: words_of(*task, options) for task in tasks}, options.cluster, device, options.quiet)
+        summarize(results)
+        report_failures(failures, len(tasks))
+        return []
+
+    def run(experiment: Experiment, seed: int) -> runs.Result:
+        print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
+        how = {"device": device, "publish": options.publish or None, "retrain": options.retrain, "echo": not options.quiet}
+        if not options.tensorboard:
+            return runs.run(experiment, seed, **how)
+        from tools import tensorboard  # an extra
+
+        follow = tensorboard.follow(experiment, seed)
+        result = runs.run(experiment, seed, after_epoch=follow, **how)
+        follow(result.history)  # of a run that was finished before
+        return result
+
+    return in_turn(tasks, run, summarize)
+
+
+def words_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
+    """The words of train.py that do one task: its name, its seed, the command's flags, and what its recipe changes."""
+    words = [experiment.name, "--seed", str(seed), "--device", options.device]
+    words += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
+    words += ["--threads", str(options.threads)] if options.threads else []
+    for field, (_, value) in experiment.recipe.changes(EXPERIMENTS[experiment.name].recipe).items():
+        words += [flag_of(field), ("no", "yes")[value] if isinstance(value, bool) else str(value)]
+    return words
+
+
+def in_turn(tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None) -> list:
+    """What action returns for each task, one after another; a failure leaves the others to finish and is reported at the end. after: called
+    with what was done. Raises CourseError if anything failed, Interrupted at once."""
+    done, failures = [], []
+    for experiment, seed in tasks:
+        try:
+            done.append(action(experiment, seed))
+        except CourseError as error:
+            if len(tasks) == 1 or isinstance(error, Interrupted):
+                raise
+            failures.append(f"{experiment.name}, seed {seed}, failed: {error}")
+    after(done)
+    report_failures(failures, len(tasks))
+    return done
+
+
+def summarize(results: list[runs.Result]) -> None:
+    """The table of what was done."""
+    if results:
+        print(tables.summary(results))
+        last = results[-1]
+        stand_ins = sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)})
+        if stand_ins:
+            print(f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits stood in for the data. Compare these figures with nothing.")
+        if smoke():
+            print("This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies say nothing about the networks.")
+        if last.model is not None and records.stays(last.weights):
+            print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
+
+
+def report_failures(failures: list[str], tasks: int) -> None:
+    """Print what failed. Raises CourseError if anything did."""
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if failures:
+        raise CourseError(f"{len(failures)} of {tasks} runs failed; the same command does only what is missing")
+
+
+def show(experiment: Experiment, seed: int) -> runs.Result:
+    """--final-state: the reader's finished run, else the published one; evaluated again and drawn."""
+    from tools import report
+
+    result = runs.load(experiment, seed)
+    print(report.portrait(result))
+    return result
+
+
+def print_read(experiment: Experiment, paths: tuple[str, ...], seed: int) -> None:
+    """--read: one line per picture."""
+    from tools import read  # needs a second to import, and only this flag needs it
+
+    print(read.run(experiment, list(paths), seed))
+
+
+if __name__ == "__main__":  # one task of a cluster: it ends when its worker does, which holds this standard input open
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(143), daemon=True).start()
+    command.main("train.py", main)
