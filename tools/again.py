@@ -43,8 +43,13 @@ class Again:
 
 
 def recorded() -> list[Again]:
-    """All lines so far. Raises CourseError for one that can't be read."""
-    return files.read_lines(PATH, Again)
+    """All lines so far. Raises CourseError for one that can't be read, or is of no experiment."""
+    lines = files.read_lines(PATH, Again)
+    for number, line in enumerate(lines, 1):
+        if line.name not in EXPERIMENTS:
+            said = f"no experiment is called {line.name[:80]!r}: expected {closest(line.name[:80], EXPERIMENTS)}"
+            raise CourseError(f"{files.shown(PATH)}, line {number}: {said}. Delete that line.")
+    return lines
 
 
 def rows() -> list[list[object]]:

@@ -5,17 +5,22 @@ Imported by each command before what takes its time to import: from then on Ctrl
 """
 
 import argparse
+import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from utils import ROOT, CourseError, Interrupted
+from utils import ROOT, CourseError, Interrupted, printable
 
 HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
+# what a disk, a terminal or a user's rights make fail, and no mistake of the course's own
+ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
 _received = signal.SIGINT  # the signal that interrupted last
 
 
@@ -37,7 +42,7 @@ def run(name: str, action: Callable[[list[str]], int | None], words: list[str], 
     said, status = "", 0
     try:
         status = action(words) or 0
-        sys.stdout.flush()
+        print(end="", flush=True)
     except Interrupted as stop:
         said, status = str(stop), 128 + _received
     except CourseError as error:
@@ -45,11 +50,30 @@ def run(name: str, action: Callable[[list[str]], int | None], words: list[str], 
     except KeyboardInterrupt:
         said, status = "interrupted", 128 + _received
     except BrokenPipeError:  # the reader of `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         status = BROKEN_PIPE
+    except OSError as error:
+        where = error.filename or _unwritten()
+        if error.errno not in ENVIRONMENT or not where:
+            raise
+        said, status = f"{where}: {error.strerror}", MISTAKE
     if said and speaks():
-        print(f"{name}: {said}", file=sys.stderr)
+        print(f"{name}: {printable(said)}", file=sys.stderr)
     return status
+
+
+def _unwritten() -> str:
+    """ "standard output" if what was printed can't be written there, and then no more of it is tried; else ""."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _silence()
+        return "standard output"
+    return ""
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(name: str, action: Callable[[list[str]], int | None]) -> None:
@@ -79,8 +103,22 @@ def _begin() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _last_words
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a closed stream would give its number to the next file, and what is printed would go there
+    os.close(descriptor)
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout.reconfigure(errors="backslashreplace")
+    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
+    sys.stderr = io.TextIOWrapper(_Messages(2, "w", closefd=False), encoding, "backslashreplace", write_through=True)
+
+
+class _Messages(io.FileIO):
+    """Standard error: where it can't be written, as on a full disk, a command goes on without it."""
+
+    def write(self, content: bytes) -> int:
+        with suppress(OSError):
+            super().write(content)
+        return len(content)
 
 
 started = getattr(sys.modules["__main__"], "__file__", None)  # a notebook or an interpreter has none

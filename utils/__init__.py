@@ -12,8 +12,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent  # the repository
 
 
+def printable(text: str) -> str:
+    """Text whose control characters, such as a terminal's escape sequences in a name from a file, are written by their numbers."""
+    return "".join(mark if mark.isprintable() or mark == "\u00a0" else mark.encode("unicode_escape").decode() for mark in text)
+
+
 class CourseError(RuntimeError):
     """Something the reader can fix; the message says what was found, what was expected and what to do."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class Interrupted(CourseError):

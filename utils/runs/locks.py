@@ -56,6 +56,7 @@ class Lock:
 
     def acquire(self) -> None:
         """Hold it from now on. Raises Held if another living process does, CourseError where the file can't be written."""
+        files.refuse_special(self.path, "Delete it and run again.")
         content = msgspec.json.encode(Holder(os.getpid(), platform.node(), facts.now(), uuid4().hex))
         try:
             while not self._make(content):
@@ -120,6 +121,6 @@ class Lock:
                 aside.rename(self.path)  # another was quicker, and this is its lock
 
     def _beat(self, released: threading.Event) -> None:
-        while not released.wait(BEAT) and self._read() == self.content:
+        while not released.wait(BEAT) and self._read() in (self.content, None):  # None: a network disk that does not answer at the moment
             with suppress(OSError):
                 os.utime(self.path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import ROOT, closest, files, models, CourseError
 from ..files import shown
+from ..training import states
 from ..training.loops import normalise
 from .records import Facts, own_root, read_facts
 
@@ -21,7 +22,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
 
     Raises CourseError for a missing file, a hash that is not the sidecar's, or a file that the safe loader refuses.
     """
-    content, facts = files.read(path, "Train it with train.py, or check out the file again."), read_facts(path.with_suffix(".json"))
+    content = files.read(path, "Train it with train.py, or check out the file again.", files.TENSORS)
+    facts = read_facts(path.with_suffix(".json"))
     found = hashlib.sha256(content).hexdigest()
     if found != facts.sha256:
         raise CourseError(
@@ -35,10 +37,10 @@ def load_model(path: Path) -> tuple[nn.Module, Facts]:
     """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict."""
     state, facts = read_state_dict(path)
     model = models.build(facts.recipe.model, facts.recipe.dropout)
-    try:
-        model.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {' '.join(str(error).split())[:200]}") from error
+    wrong = states.of_network(state, model, "the state dict")
+    if wrong:
+        raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {wrong}. Check it out again, or train it anew.")
+    model.load_state_dict(state)
     return model.eval(), facts
 
 
@@ -90,7 +92,7 @@ def find_weights(name: str | Path) -> Path:
             if path.suffix == ".pth" and path.is_file():
                 return path
     known = [path.stem for folder in folders for path in folder.glob("*.pth")]
-    raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name), known)}")
+    raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name)[:80], known)}")
 
 
 def load_pretrained(name: str | Path) -> tuple[nn.Module, Preprocess]:
