@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 import torch
 
-from utils import CourseError, Interrupted
+from utils import CourseError, Interrupted, printable
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
 from utils.runs import plans, runs
@@ -84,7 +84,7 @@ def yes_or_no(text: str) -> bool:
 def fail(message: object) -> None:
     """One line (of several processes only one says it) and exit status 2, as shells expect of a mistake in the command."""
     if ddp.rank() == 0:
-        print(f"train.py: {message}", file=sys.stderr)
+        print(f"train.py: {printable(str(message))}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -220,7 +220,7 @@ def tell(results: list[runs.Result], failures: list[str], tasks: int) -> None:
         if last.model is not None:
             print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
     for failure in failures:
-        print(failure, file=sys.stderr)
+        print(printable(failure), file=sys.stderr)
     if failures:
         raise CourseError(f"{len(failures)} of {tasks} runs failed; the same command does only what is missing")
 

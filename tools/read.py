@@ -13,7 +13,7 @@ from utils.experiments import Experiment
 from utils.files import shown
 from utils.report import plots
 from utils.runs import records, runs
-from utils.runs import load_pretrained
+from utils.runs.pretrained import load_pretrained
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:

@@ -114,9 +114,11 @@ def refuse_special(path: Path, todo: str) -> None:
     """Raise CourseError for a pipe or a device, which can be opened, but never read to an end, and for a link to nothing."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # what else is wrong is told by whoever reads
+    except FileNotFoundError:
         if path.is_symlink():
             raise CourseError(f"{shown(path)} is a link to nothing: expected a file. {todo}") from None
+        return
+    except (OSError, ValueError):  # what else is wrong is told by whoever reads
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CourseError(f"{shown(path)} is a pipe, a device or a socket: expected a file. {todo}")
@@ -135,6 +137,7 @@ def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) 
         raise CourseError(f"{shown(path)} is missing. {todo}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        todo = "Change its permissions and run again." if isinstance(error, PermissionError) else todo
         raise CourseError(f"{_short(path)} can't be read ({reason}): expected a readable file. {todo}") from error
     if size > most:
         raise CourseError(f"{shown(path)} is {size:,} bytes: expected at most {most:,}. {todo}")
