@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .. import ROOT, smoke, CourseError
 from . import voxels
 from ..experiments import KINDS
-from ..files import ANEW, read_idx, shown
+from ..files import ANEW, exists, read_idx, shown
 
 
 class Split(NamedTuple):
@@ -206,7 +206,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
     """
     for folder in _folders():
         path = folder / voxels.REBUILT
-        if path.is_file():
+        if exists(path):
             rows, facts = voxels.read(path)
             if facts.get("mnist") == mnist.fingerprint:
                 return rows
@@ -222,7 +222,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
 def _published_rows() -> voxels.Rows:
     """The rows of the published full_dataset_vectors.h5, from a data folder. Raises CourseError if it is not there."""
     paths = [folder / file for folder in _folders() for file in (voxels.PUBLISHED, voxels.PUBLISHED.name)]
-    found = next((path for path in paths if path.is_file()), None)
+    found = next(filter(exists, paths), None)
     if found is None:
         raise CourseError(
             f"mnist3d_published is not at hand: expected kaggle.com/daavoo/3d-mnist's file at {shown(paths[-2])}. "
@@ -245,7 +245,7 @@ def _idx(name: str) -> tuple[Split, Split] | None:
     """The two halves of a torchvision set from the first folder that holds all its files; None if there is no way to get it."""
     source = SOURCES[name]
     roots = _folders()
-    root = next((root for root in roots if all(file.is_file() for file in source.files(root))), None)
+    root = next((root for root in roots if all(map(exists, source.files(root)))), None)
     if root is None:
         root, timeout = roots[-1], socket.getdefaulttimeout()
         try:
