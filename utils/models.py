@@ -7,7 +7,6 @@ import ast
 import inspect
 import warnings
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 
 import torch
@@ -458,30 +457,32 @@ def build(model: str, dropout: float = 0.0) -> nn.Module:
     Raises CourseError for one that is not there, and for arguments of which no network results that takes a digit.
     """
     name, arguments = parse(model)
-    if arguments:
-        _require_usable(model)
-    return MODELS[name](dropout, **arguments)
-
-
-@cache
-def _require_usable(model: str) -> None:
-    """Raise CourseError unless a network is small enough and answers, which is tried without memory for a number: on PyTorch's meta
-    device, in about as long as it takes to read its layers."""
-    name, arguments = parse(model)
+    if not arguments:
+        return MODELS[name](dropout)
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers without weights
-            network = MODELS[name](0.0, **arguments).eval()
-            numbers = count_parameters(network)
+            with torch.device("meta"):
+                numbers = count_parameters(MODELS[name](dropout, **arguments))
             if numbers > LARGEST:
-                raise CourseError(f"model = {model!r}: it has {numbers:,} parameters, expected at most {LARGEST:,}")
-            answer = network(torch.zeros(1, *input_shape(network)))
+                raise ValueError(f"it has {numbers:,} parameters, expected at most {LARGEST:,}")
+            network = MODELS[name](dropout, **arguments)
+        _require_an_answer(network)
     except (RuntimeError, ValueError, TypeError) as error:
-        if isinstance(error, CourseError):
-            raise
         raise CourseError(f"model = {model!r} can't be built: {' '.join(str(error).split())[:160]}. Try other arguments.") from error
-    if answer.shape != (1, 10):
-        raise CourseError(f"model = {model!r}: its answer is {tuple(answer.shape)}, expected (1, 10). Try other arguments.")
+    return network
+
+
+@torch.no_grad()
+def _require_an_answer(network: nn.Module) -> None:
+    """Raise ValueError, or what a layer raises, unless a network turns a digit into ten numbers; draws no random number. Of a network
+    without memory for its numbers (on PyTorch's meta device) nothing is asked: that would take seconds."""
+    shape = input_shape(network)
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        answer = network.eval()(torch.zeros(1, *shape))
+        network.train()
+        if answer.shape != (1, 10):
+            raise ValueError(f"its answer is {tuple(answer.shape)}, expected (1, 10)")
 
 
 class _Tracer(fx.Tracer):
