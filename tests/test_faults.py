@@ -38,7 +38,7 @@ def test_a_signal_ends_several_runs_in_one_line_with_the_state_saved(number, sta
     assert process.returncode == status and "seed 1:" not in said[0]
     assert said[1] == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
     [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
-    assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 2  # an epoch is printed before it is kept
+    assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 3  # what is printed is kept
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,30 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with start(ROOT, ["train.py", "--list"]) as process:
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == command.BROKEN_PIPE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a disk without any space")
+def test_a_full_or_closed_output_loses_no_epoch(tmp_path):
+    words = [sys.executable, *BASE, "--epochs", "2"]
+    environment = {**os.environ, "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    for end, status, said in ((">/dev/full", 2, "No space left"), ("2>/dev/full", 0, ""), (">&- 2>&- <&-", 0, "")):
+        root = tmp_path / str(status) / end.replace("/", "")
+        how = {"cwd": ROOT, "env": {**environment, "COURSE_RUNS": str(root)}, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *words], text=True, **how)
+        assert done.returncode == status and said in done.stderr and done.stderr.count("\n") == (1 if said else 0), done.stderr
+        assert list(root.glob("saved_dict/*.pth" if not status else "unfinished/*.pt")) or said, end
+
+
+def test_an_epoch_is_on_disk_before_its_line_is_printed(scratch, monkeypatch):
+    def full(*words, **how):
+        if str(words[0]).startswith("Epoch 1"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("builtins.print", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.run(TINY, device="cpu")
+    [checkpoint] = (scratch / "runs" / "unfinished").glob("*.pt")
+    assert len(records.read_checkpoint(checkpoint)[1]["history"]) == 1
 
 
 # ---- disks

@@ -12,6 +12,7 @@ pytest.importorskip("hypothesis", reason="hypothesis is not there: pip install -
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_bad_input_files import FACTS, HDF5, ROW, TRIAL, plain, put
+from tiny import dataset, tiny
 
 from tools import train
 from utils import CourseError, files, models
@@ -20,6 +21,7 @@ from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
 from utils.runs import records
 from utils.runs.records import Begun, Facts
 from utils.runs.trials import Trial
+from utils.training import loops
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
 PROPERTIES = []
@@ -176,13 +178,45 @@ def test_words_are_a_command_or_refused(folder, words):
 
 @holds(
     st.builds(
-        "{}({}={})".format, st.sampled_from(["separable", "base", "x"]), st.sampled_from(["width", "dropout", "x"]), st.text(max_size=8)
+        "{}({}={})".format,
+        st.sampled_from(["separable", "recurrent", "unpadded", "base", "x"]),
+        st.sampled_from(["width", "kernel", "depth", "placed", "dropout", "x"]),
+        st.text(max_size=8) | st.integers(-2, 40) | st.booleans() | st.floats(),
     )
     | st.text()
 )
-def test_text_is_a_network_or_refused(folder, text):
-    found = read_or_refused(lambda: models.parse(text))
-    assert found is None or found[0] in models.MODELS
+def test_text_is_a_network_that_takes_a_digit_or_refused(folder, text):
+    network = read_or_refused(lambda: models.build(text))
+    assert network is None or network.eval()(torch.zeros(1, *models.input_shape(network))).shape == (1, 10)
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+TENSORS = st.builds(torch.zeros, st.integers(0, 9), dtype=st.sampled_from([torch.float32, torch.int64, torch.complex64]))
+RECIPE = Recipe("tiny", epochs=3, batch_size=30, schedule="one_cycle", average=0.5)
+
+
+@holds(st.integers(0, 10**6), st.sampled_from(["exchanged", "missing", "one more"]), VALUES | TENSORS)
+def test_a_state_with_any_part_exchanged_is_continued_or_refused(folder, at, how, value):
+    network, data = tiny(), dataset()
+    training = loops.Training(network, RECIPE, 0, len(data.train))
+    training.history.append(loops.train_and_test(training, data, 0, echo=False))
+    state = {**training.state_dict(), "best": None}
+    places = list(containers(state))
+    container, key = places[at % len(places)]
+    if how == "missing":
+        del container[key]
+    else:
+        container[key if how == "exchanged" or isinstance(container, list) else "x"] = value
+    read_or_refused(lambda: loops.fit(tiny(), data, RECIPE, state=state, echo=False))
+
+
+def containers(part):
+    """Every place of nested dicts and lists, as the container and its key."""
+    for key, value in list(part.items() if isinstance(part, dict) else enumerate(part)):
+        if key != "history":  # records.read_checkpoint looks at the rows
+            yield part, key
+            if isinstance(value, dict | list):
+                yield from containers(value)
 
 
 def numbers(name: str, kind: type):
@@ -220,4 +254,4 @@ def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_
 
 
 def test_facts_that_are_whole_are_read():
-    assert files.decode(encoded(FACTS), Facts, "facts") == FACTS and len(PROPERTIES) == 8
+    assert files.decode(encoded(FACTS), Facts, "facts") == FACTS and len(PROPERTIES) == 9

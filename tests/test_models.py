@@ -439,3 +439,11 @@ def test_oranges_are_matplotlib_s():
     coloured = Oranges()(grids).permute(0, 2, 3, 4, 1).double()
     torch.testing.assert_close(coloured, torch.from_numpy(colormaps["Oranges"](grids[:, 0].numpy())[..., :3]), rtol=0, atol=1e-6)
     assert not Oranges().state_dict()
+
+
+def test_what_build_checks_of_arguments_changes_no_weight():
+    torch.manual_seed(0)
+    built = models.build("separable(width=32, placed=True)", dropout=0.1)
+    torch.manual_seed(0)
+    expected = models.separable(0.1, width=32, placed=True)
+    assert built.training and all(map(torch.equal, built.state_dict().values(), expected.state_dict().values()))

@@ -377,14 +377,7 @@ def test_code_that_is_in_no_commit_is_refused_before_training(commit, monkeypatc
     assert not counted and not listing(scratch)
 
 
-def test_facts_tell_changes_to_deciding_sources_and_where_git_is_missing(monkeypatch):
-    monkeypatch.setattr(
-        facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, " M utils/training/loops.py\n", "")
-    )
-    assert uncached_code().commit.endswith("+changes")
-    monkeypatch.setattr(facts.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, 0, "", ""))
-    assert not uncached_code().commit.endswith("+changes")
-
+def test_where_git_is_missing_the_commit_is_unknown(monkeypatch):
     def missing(*_, **__):
         raise FileNotFoundError("git")
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from tiny import dataset, few_digits
 
-import utils
-from tools import measurements
+from tools import command, measurements
 from tools.speed import measure, rows
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
@@ -184,11 +183,11 @@ def test_busy_processes_end_with_their_block(monkeypatch):
 @pytest.mark.parametrize(("running", "others"), [("procs_running 1", False), ("procs_running 3", True), ("nothing", False)])
 def test_whether_others_are_at_work_is_what_linux_says(running, others, monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda path: f"ctxt 7\n{running}\nprocs_blocked 0\n")
-    assert utils.others_at_work() is others
+    assert command._others_at_work() is others
 
 
 def test_how_threads_wait_is_left_as_it_is_set():
-    code = "import os, sys, utils; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    code = "import os, sys; from tools import command; command._wait_passively_among_others(); print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
     environment = {**os.environ, "GOMP_SPINCOUNT": "5", "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_WAIT_POLICY", None)
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -163,7 +163,7 @@ def spoil(old, value, dtype=np.float32):
     ("damage", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"can't be read as HDF5 .*expected a whole HDF5 file"),
-        (lambda path: path.write_bytes(b"<html>not found</html>"), r"can't be read as HDF5"),
+        (lambda path: path.write_bytes(b"<html>not found</html>"), r"it starts with 3c 68 .*expected an HDF5 file"),
         (lambda path: change(path, "X_test", None), r"found X_train, y_test, y_train in it.*\(no X_test\)"),
         (lambda path: change(path, "X_train", lambda old: old[:, :100]), r"X_train is \(8, 100\) .* expected \(2N, 4096\)"),
         (lambda path: change(path, "y_train", lambda old: old[:-1]), r"y_train \(7,\)"),

@@ -4,5 +4,3 @@ import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036  before anything is imported that an older Python can't run; train.py imports this first
     sys.exit("This is Python %d.%d, expected 3.10 or newer (README, Installation)." % sys.version_info[:2])  # noqa: UP031
-
-import utils  # noqa: F401  before torch: it says how threads wait

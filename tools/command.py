@@ -6,18 +6,24 @@ Imported by each command before what takes its time to import: from then on Ctrl
 
 import argparse
 import builtins
+import errno
+import io
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from utils import ROOT, CourseError, Interrupted, smoke
+from utils import ROOT, CourseError, Interrupted, printable, smoke
 
 HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
+# what a disk, a terminal or a user's rights make fail, and no mistake of the course's own
+ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
 _received = signal.SIGINT  # the signal that interrupted last
 
 
@@ -46,7 +52,7 @@ def run(name: str, action: Callable[[list[str]], object], words: list[str], spea
         smoke()  # a value that is neither on nor off ends here
         returned = action(words)
         status = returned if isinstance(returned, int) else 0
-        sys.stdout.flush()
+        print(end="", flush=True)
     except Interrupted as stop:
         said, status = str(stop), 128 + _received
     except CourseError as error:
@@ -54,12 +60,31 @@ def run(name: str, action: Callable[[list[str]], object], words: list[str], spea
     except KeyboardInterrupt:
         said, status = "interrupted", 128 + _received
     except BrokenPipeError:  # the reader of `| head` has seen enough
-        with suppress(OSError):  # a notebook's stream has no descriptor
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         status = BROKEN_PIPE
+    except OSError as error:
+        where = error.filename or _unwritten()
+        if error.errno not in ENVIRONMENT or not where:
+            raise
+        said, status = f"{where}: {error.strerror}", MISTAKE
     if said and speaks():
-        print(f"{name}: {said}", file=sys.stderr)
+        print(f"{name}: {printable(said)}", file=sys.stderr)
     return status
+
+
+def _unwritten() -> str:
+    """ "standard output" if what was printed can't be written there, and then no more of it is tried; else ""."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _silence()
+        return "standard output"
+    return ""
+
+
+def _silence() -> None:
+    with suppress(OSError):  # a notebook's stream has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(name: str, action: Callable[[list[str]], object]) -> None:
@@ -102,15 +127,50 @@ def _installation() -> str:
     return f"Install the course's packages: {sys.executable} -m pip install -r requirements.txt (README, Installation)."
 
 
+def _wait_passively_among_others() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, where other processes run; no bit depends on it.
+
+    On an idle machine spinning is fastest; elsewhere another process keeps the one that is waited for from running. OpenMP reads this
+    when torch loads it."""
+    settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+    if "torch" not in sys.modules and not os.environ.keys() & settings and _others_at_work():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def _others_at_work() -> bool:
+    """Whether Linux has a process running besides this one, three times in a row; elsewhere False."""
+    with suppress(OSError):
+        for _ in range(3):
+            running = re.search(r"procs_running (\d+)", Path("/proc/stat").read_text())
+            if running is None or int(running[1]) <= 1:
+                return False
+            time.sleep(0.001)
+        return True
+    return False
+
+
 def _begin() -> None:
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started this: without a stand-in, the next file would take its number
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  until the end
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+    _wait_passively_among_others()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell that ignores it for a background job means it
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _last_words
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a closed stream would give its number to the next file, and what is printed would go there
+    os.close(descriptor)
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout.reconfigure(errors="backslashreplace")
+    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
+    sys.stderr = io.TextIOWrapper(_Messages(2, "w", closefd=False), encoding, "backslashreplace", write_through=True)
+
+
+class _Messages(io.FileIO):
+    """Standard error: where it can't be written, as on a full disk, a command goes on without it."""
+
+    def write(self, content: bytes) -> int:
+        with suppress(OSError):
+            super().write(content)
+        return len(content)
 
 
 started = getattr(sys.modules["__main__"], "__file__", None)  # a notebook or an interpreter has none

@@ -260,9 +260,9 @@ class Reproduction:
 def reproductions() -> list[Reproduction]:
     """All lines so far. Raises CourseError for one that can't be read, or that names no experiment."""
     found = files.read_lines(REPRODUCTIONS, Reproduction)
-    for line in found:
+    for number, line in enumerate(found, 1):
         if line.name not in EXPERIMENTS:
-            raise CourseError(f"{files.shown(REPRODUCTIONS)}: no experiment is called {line.name!r}: delete its lines")
+            raise CourseError(f"{files.shown(REPRODUCTIONS)}, line {number}: no experiment is called {line.name[:80]!r}. Delete that line.")
     return found
 
 

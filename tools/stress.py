@@ -87,7 +87,9 @@ CHECKS: dict[str, Callable[[Path], object]] = {  # by suffix: reads a file, and 
     ".jsonl": lambda path: files.read_lines(path, trials.Trial),
     ".pt": records.read_checkpoint,
     ".pth": lambda path: (
-        pretrained.load_model(path) if path.with_suffix(".json").exists() else files.load_safely(path, files.read(path), "")
+        pretrained.load_model(path)
+        if path.with_suffix(".json").exists()
+        else files.load_safely(path, files.read(path, most=files.TENSORS), "")
     ),
     ".h5": voxels.read,
     ".png": lambda path: Image.open(path).verify(),

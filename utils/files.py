@@ -5,9 +5,11 @@ import gzip
 import io
 import math
 import os
+import pickle
 import platform
 import stat
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import CourseError, workspace
+from . import CourseError, printable, workspace
 
 try:
     import fcntl
@@ -28,11 +30,13 @@ except ImportError:  # not a POSIX system: appending side by side is then on the
     fcntl = None
 
 T = TypeVar("T")
+TEXT, TENSORS = 16 * 2**20, 400 * 2**20  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
+JSON, PICKLE = 2 * 2**20, 2**20  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
 
 
 def shown(path: Path) -> str:
     """A path as a reader would type it: relative to the repository where it lies inside."""
-    return str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path)
+    return printable(str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path))
 
 
 @contextmanager
@@ -65,11 +69,11 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
 
 def is_running(pid: str) -> bool:
     """Whether a process of this machine has that number."""
-    if os.name != "posix" or not pid.isdigit():
+    if os.name != "posix" or not pid.isdecimal():
         return True  # can't be told without doing harm
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError, ValueError):  # the last two: no process can have that number
         return False
     except OSError:
         return True  # another user's
@@ -89,25 +93,58 @@ def require_writable(*folders: Path) -> None:
         (folder / ".writable").unlink(missing_ok=True)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something under that name. Raises CourseError where the system does not tell: a folder that may not be entered, a
+    name that is too long."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        todo = "Use a shorter one." if error.errno == errno.ENAMETOOLONG else "Change its permissions, or those of the folders above it."
+        raise CourseError(f"{_short(path)} can't be looked at ({error.strerror}): expected a readable path. {todo}") from error
+    except ValueError:  # a zero byte
+        return False
+    return True
+
+
+def _short(path: Path) -> str:
+    """A path as `shown`, its middle left out if it is too long for a line."""
+    name = shown(path)
+    return name if len(name) < 400 else f"{name[:150]}…{name[-150:]}"
+
+
 def refuse_special(path: Path, todo: str) -> None:
-    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end."""
+    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end, and for a link to nothing."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # what is wrong is told by whoever reads
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise CourseError(f"{shown(path)} is a link to nothing: expected a file. {todo}") from None
+        return
+    except (OSError, ValueError):  # what else is wrong is told by whoever reads
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CourseError(f"{shown(path)} is a pipe, a device or a socket: expected a file. {todo}")
 
 
-def read(path: Path, todo: str = "Check out the file again.") -> bytes:
-    """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, or only a Git LFS pointer."""
+def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) -> bytes:
+    """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, has more than `most` bytes, or is
+    only a Git LFS pointer."""
     refuse_special(path, todo)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            content = file.read() if size <= most else b""
     except FileNotFoundError:
         raise CourseError(f"{shown(path)} is missing. {todo}") from None
-    except OSError as error:
-        raise CourseError(f"{shown(path)} can't be read ({error.strerror}): expected a readable file. {todo}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        todo = "Change its permissions and run again." if isinstance(error, PermissionError) else todo
+        raise CourseError(f"{_short(path)} can't be read ({reason}): expected a readable file. {todo}") from error
+    if size > most:
+        raise CourseError(f"{shown(path)} is {size:,} bytes: expected at most {most:,}. {todo}")
     if content.startswith(b"version https://git-lfs"):
         raise CourseError(f"{shown(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`.")
     return content
@@ -136,20 +173,29 @@ def _default(field: Field) -> object:
 
 def read_json(path: Path, kind: type[T], todo: str = "Check out the file again.") -> T:
     """A JSON file as the dataclass `kind`. Raises CourseError in one line: file, field, what was found, what was expected."""
-    return decode(read(path, todo), kind, shown(path), todo)
+    return decode(read(path, todo, JSON), kind, shown(path), todo)
 
 
 def decode(content: bytes, kind: type[T], where: str, todo: str = "Check out the file again.") -> T:
     """JSON as the dataclass `kind`, with no field too many. Raises CourseError, beginning with `where`."""
     try:
         plain = msgspec.json.decode(content)
+        if not _is_of_numbers_in_range(plain):
+            raise CourseError(f"{where}: found a whole number of more than 63 bits, expected none. {todo}")
         value = msgspec.convert(plain, kind)
+        extra = _unknown(plain, msgspec.to_builtins(value))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CourseError(f"{where}: {' '.join(str(error).split())[:200]}. {todo}") from error
-    extra = _unknown(plain, msgspec.to_builtins(value))
     if extra:
-        raise CourseError(f"{where}: found the unknown field `{extra}`, expected none of that name. {todo}")
+        raise CourseError(f"{where}: found the unknown field `{extra[:200]}`, expected none of that name. {todo}")
     return value
+
+
+def _is_of_numbers_in_range(plain: object) -> bool:
+    """Whether every whole number of JSON fits into 63 bits and a sign."""
+    if isinstance(plain, dict | list):
+        return all(map(_is_of_numbers_in_range, plain.values() if isinstance(plain, dict) else plain))
+    return not isinstance(plain, int) or abs(plain) < 2**63
 
 
 def _unknown(plain: object, known: object, path: str = "$") -> str:
@@ -167,24 +213,46 @@ def _unknown(plain: object, known: object, path: str = "$") -> str:
 def append_line(path: Path, value: object) -> None:
     """Add a line of JSON to a file; processes may append side by side. A last line that was cut off makes room for it.
 
-    Raises CourseError where the file can't take it.
+    Raises CourseError where the file can't take it; what was there before is then untouched.
     """
     line = msgspec.json.encode(without_defaults(value)) + b"\n"
+    todo = "Make room, or the folder writable, and run again."
+    refuse_special(path, "Delete it and run again.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
+        with path.open("ab+", buffering=0) as file:
             if fcntl:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # until the file is closed
-            before = path.read_bytes()
-            if not before.endswith(b"\n"):
-                os.ftruncate(descriptor, before.rfind(b"\n") + 1)
-            os.write(descriptor, line)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+            file.seek(0)
+            before = file.read()
+            kept = b"".join(_whole_lines(before))
+            end = b"\n" if kept and not kept.endswith(b"\n") else b""
+            file.truncate(len(kept))
+            try:
+                _write_all(file, end + line)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(len(kept))  # no part of a line stays
+                raise
     except OSError as error:
-        raise CourseError(f"{shown(path)} could not be written ({error.strerror}): make room, or the folder writable.") from error
+        raise CourseError(f"{_short(path)} could not be written ({error.strerror}): its last line is missing. {todo}") from error
+
+
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write all of it: one call may write a part only, and the next one tells why."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    """The lines of a JSON lines file with their ends; the last one also without an end, if it is whole."""
+    *lines, last = content.split(b"\n")
+    lines = [line + b"\n" for line in lines]
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        msgspec.json.decode(last)  # of a line that was cut off, the closing bracket is missing
+        lines.append(last)
+    return lines
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
@@ -192,18 +260,42 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
 
     A last line that is cut off, as a full disk leaves it, does not count.
     """
-    if not path.exists():
+    if not exists(path):
         return []
-    lines = read(path).split(b"\n")
-    return [decode(line, kind, f"{shown(path)}, line {number}") for number, line in enumerate(lines[:-1], 1) if line.strip()]
+    lines = _whole_lines(read(path))
+    return [decode(line, kind, f"{shown(path)}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def load_safely(path: Path, content: bytes, todo: str) -> dict:
-    """torch.load that builds nothing but tensors and plain containers."""
+    """torch.load that builds nothing but tensors and plain containers, of a file that holds no more than its size says."""
     try:
-        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged pickle raises whatever its bytes make it raise
-        raise CourseError(f"{shown(path)} is refused by the safe loader ({' '.join(str(error).split())[:160]}). {todo}") from error
+        wrong = _what_an_archive_lacks(content)
+        found = wrong or torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:  # whose own message tells how to load unsafely
+        wrong, cause = "it holds more than tensors, numbers and text", error
+    except Exception as error:  # a damaged file raises whatever its bytes make it raise
+        wrong, cause = f"it is damaged ({type(error).__name__})", error
+    else:
+        cause = None
+    if wrong:
+        expected = "expected what torch.save writes of tensors"
+        raise CourseError(f"{shown(path)} is refused by the safe loader: {wrong}, {expected}. {todo}") from cause
+    return found
+
+
+def _what_an_archive_lacks(content: bytes) -> str:
+    """Why a file of tensors is not even unpacked; "" if nothing speaks against it. torch.save compresses nothing."""
+    if not content.startswith(b"PK\3\4"):
+        return "it is no archive of PyTorch's"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+        return "its members are compressed or encrypted"
+    if sum(member.file_size for member in members) > len(content):
+        return "its members are larger than the file"
+    if any(member.file_size > PICKLE for member in members if member.filename.endswith(".pkl")):
+        return f"its description of the tensors has more than {PICKLE:,} bytes"
+    return ""
 
 
 def to_bytes(content: object) -> bytes:
@@ -226,6 +318,14 @@ def memory_bound() -> float:
         raise CourseError(f"COURSE_MEMORY_GB = {bound!r}: expected a number of gigabytes") from None
 
 
+def _unzipped(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        content = file.read(TENSORS + 1)
+    if len(content) > TENSORS:
+        raise CourseError(f"{shown(path)} holds more than {TENSORS:,} bytes, too many for a gzipped file: unzip it.")
+    return content
+
+
 def read_idx(path: Path) -> Tensor:
     """Read an IDX file of uint8 or int32 with up to three axes, as it is or gzipped (.gz); map it if it has more bytes than memory_bound().
 
@@ -235,17 +335,22 @@ def read_idx(path: Path) -> Tensor:
     """
     refuse_special(path, ANEW)
     try:
-        unzipped = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else None
+        unzipped = _unzipped(path) if path.suffix == ".gz" else None
         with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             head = file.read(16)
     except (OSError, EOFError, zlib.error) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise CourseError(f"{shown(path)} can't be read ({cause}): expected an IDX file. {ANEW}") from error
+        cause, denied = getattr(error, "strerror", None) or error, isinstance(error, PermissionError)
+        todo = "Change its permissions and run again." if denied else ANEW
+        raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
         raise CourseError(
             f"{shown(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 and 01 to 03. {ANEW}"
+        )
+    if size > TENSORS and memory_bound() == math.inf:
+        raise CourseError(
+            f"{shown(path)} is {size:,} bytes: expected at most {TENSORS:,}. With COURSE_MEMORY_GB=0.4 larger files are not read whole."
         )
     dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
     if len(head) < start:

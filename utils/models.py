@@ -5,9 +5,11 @@ A new network is one more public function here (or one nn.Module class): whateve
 
 import ast
 import inspect
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 from torch import Tensor, fx, nn
 
 from . import CourseError, closest
@@ -420,30 +422,67 @@ def _is_network(found: object) -> bool:
 MODELS: dict[str, Callable[..., nn.Module]] = {name: found for name, found in tuple(globals().items()) if _is_network(found)}
 
 
+MOST, LARGEST, LONGEST = 8, 20_000_000, 200  # of an argument in times its default, of a network in parameters, of its text in characters
+
+
 def parse(model: str) -> tuple[str, dict]:
-    """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for a network or an argument that is not there."""
+    """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for a network or an argument that is not there, and for a
+    value that is not of the argument's type, or no number from 1 to MOST times its default."""
+    wrong = CourseError(f"model = {model[:LONGEST]!r}: expected a network's name, with its arguments by name if any: separable(width=24)")
+    if len(model) > LONGEST:
+        raise wrong
     try:
         call = ast.parse(model.strip(), mode="eval").body
         name = call.func.id if isinstance(call, ast.Call) else call.id
         arguments = {word.arg: ast.literal_eval(word.value) for word in getattr(call, "keywords", [])}
         positional = getattr(call, "args", [])
-    except (SyntaxError, AttributeError, ValueError):
-        raise CourseError(f"model = {model!r}: expected a network's name, with its arguments by name if any: separable(width=24)") from None
+    except (SyntaxError, AttributeError, ValueError, TypeError, MemoryError, RecursionError):
+        raise wrong from None
     if name not in MODELS:
         raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
-    known = [word for word in inspect.signature(MODELS[name]).parameters if word != "dropout"]
-    if positional or len(arguments) < len(getattr(call, "keywords", [])) or not set(arguments) <= set(known):
+    known = {word: about for word, about in inspect.signature(MODELS[name]).parameters.items() if word != "dropout"}
+    if positional or len(arguments) < len(getattr(call, "keywords", [])) or not arguments.keys() <= known.keys():
         raise CourseError(f"model = {model!r}: {name} takes {', '.join(f'{word}=…' for word in known) or 'no arguments'}")
+    for word, value in arguments.items():
+        kind, usual = known[word].annotation, known[word].default
+        if type(value) is not kind or (kind is int and not 1 <= value <= MOST * usual):
+            expected = f"1 to {MOST * usual}" if kind is int else f"a {kind.__name__}"
+            raise CourseError(f"model = {model!r}: {word} = {str(value)[:40]}, expected {expected}")
     return name, arguments
 
 
 def build(model: str, dropout: float = 0.0) -> nn.Module:
     """A new network by its name in MODELS, with its arguments if it takes any, and random weights from the global generator.
 
-    Raises CourseError for one that is not there.
+    Raises CourseError for one that is not there, and for arguments of which no network results that takes a digit.
     """
     name, arguments = parse(model)
-    return MODELS[name](dropout, **arguments)
+    if not arguments:
+        return MODELS[name](dropout)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers without weights
+            with torch.device("meta"):
+                numbers = count_parameters(MODELS[name](dropout, **arguments))
+            if numbers > LARGEST:
+                raise ValueError(f"it has {numbers:,} parameters, expected at most {LARGEST:,}")
+            network = MODELS[name](dropout, **arguments)
+        _require_an_answer(network)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CourseError(f"model = {model!r} can't be built: {' '.join(str(error).split())[:160]}. Try other arguments.") from error
+    return network
+
+
+@torch.no_grad()
+def _require_an_answer(network: nn.Module) -> None:
+    """Raise ValueError, or what a layer raises, unless a network turns a digit into ten numbers; draws no random number. Of a network
+    without memory for its numbers (on PyTorch's meta device) nothing is asked: that would take seconds."""
+    shape = input_shape(network)
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        answer = network.eval()(torch.zeros(1, *shape))
+        network.train()
+        if answer.shape != (1, 10):
+            raise ValueError(f"its answer is {tuple(answer.shape)}, expected (1, 10)")
 
 
 class _Tracer(fx.Tracer):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .. import ROOT, CourseError, folder_setting, smoke
 from ..experiments import KINDS
-from ..files import ANEW, read_idx, shown
+from ..files import ANEW, exists, read_idx, shown
 from . import sources, voxels
 from .sources import SOURCES
 
@@ -188,7 +188,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
     """
     for folder in _folders():
         path = folder / voxels.REBUILT
-        if path.is_file():
+        if exists(path):
             rows, facts = voxels.read(path)
             if facts.get("mnist") == mnist.fingerprint:
                 return rows
@@ -204,7 +204,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
 def _published_rows() -> voxels.Rows:
     """The rows of the published full_dataset_vectors.h5, from a data folder. Raises CourseError if it is not there."""
     paths = [folder / file for folder in _folders() for file in (voxels.PUBLISHED, voxels.PUBLISHED.name)]
-    found = next((path for path in paths if path.is_file()), None)
+    found = next(filter(exists, paths), None)
     if found is None:
         raise CourseError(
             f"mnist3d_published is not at hand: expected kaggle.com/daavoo/3d-mnist's file at {shown(paths[-2])}. "

@@ -5,10 +5,12 @@ published ones; of the rotated ones the published random seed is unknown, so the
 """
 
 import io
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +24,8 @@ SIDE = 16  # voxels
 TRAIN, TEST = 5000, 1000  # digits: the first of each half of MNIST
 PUBLISHED = Path("3d-mnist", "full_dataset_vectors.h5")
 REBUILT = Path("3d-mnist", "rebuilt.h5")
+SIGNATURE, PIECES = b"\x89HDF\r\n\x1a\n", 50_000  # of an HDF5 file: its first bytes, and the most pieces of a dataset
+DAMAGED = "Delete it and run again to have it rebuilt, or download it anew."
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) of the pixels that may cover a box's four sides
 
 
@@ -169,16 +173,26 @@ def read(path: Path) -> tuple[Rows, dict]:
     """
     import h5py
 
-    files.refuse_special(path, "Delete it and run again.")
+    files.refuse_special(path, DAMAGED)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(SIGNATURE))
+    except OSError as error:
+        todo = DAMAGED if isinstance(error, FileNotFoundError | IsADirectoryError) else "Change its permissions and run again."
+        raise CourseError(f"{files.shown(path)} can't be read ({error.strerror}): expected a readable file. {todo}") from error
+    if start != SIGNATURE:
+        _refuse(path, f"it starts with {start.hex(' ') or 'nothing'}", "an HDF5 file")
     try:
         with h5py.File(path, "r") as file:
-            facts = dict(file.attrs)
+            facts = {name: file.attrs[name] for name in ("mnist", "seed") if _is_one_value(file, name)}
             for half in ("train", "test"):
                 _check_declared(path, file, half)
             found = {name: file[name][:] for name in Rows._fields}
     except CourseError:
         raise
     except Exception as error:  # damaged bytes make HDF5 raise whatever they say
+        if isinstance(error, BlockingIOError) or "already open" in str(error):
+            raise CourseError(f"{files.shown(path)} is open in another program. Close it there and run again.") from error
         _refuse(path, f"can't be read as HDF5 ({' '.join(str(error).split())[:120]})", "a whole HDF5 file")
     for half in ("train", "test"):
         grids, labels = found[f"X_{half}"], found[f"y_{half}"]
@@ -189,24 +203,34 @@ def read(path: Path) -> tuple[Rows, dict]:
     return Rows(*(values.astype(np.float32 if values.ndim == 2 else np.int64, copy=False) for values in found.values())), facts
 
 
+def _is_one_value(file: "h5py.File", name: str) -> bool:
+    """Whether a file has an attribute of that name that is one number or one text: thousands of texts can share the bytes of one."""
+    return name in file.attrs and file.attrs.get_id(name).shape == ()
+
+
 def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
     """Refuse what a file says that it holds, before it is read."""
+    import h5py
+
     names = f"X_{half}", f"y_{half}"
     for name in names:
-        if not hasattr(file.get(name), "dtype"):  # a group has none
-            there = ", ".join(file) or "nothing"
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+            there = ", ".join(islice(file, 10))[:100] or "nothing"
             _refuse(path, f"found {there} in it", f"the datasets {', '.join(Rows._fields)} (no {name})")
-        if file[name].dtype.kind not in "fiu" or file[name].shape is None:
-            _refuse(path, f"{name} holds {file[name].dtype}", "numbers")
+        values = file[name]
+        if values.dtype.kind not in "fiu" or values.shape is None or values.external or values.is_virtual:
+            _refuse(path, f"{name} holds {values.dtype}, or lies in another file", "numbers")
     grids, labels = (file[name] for name in names)
     if len(grids.shape) != 2 or grids.shape[1] != SIDE**3 or not grids.shape[0] or labels.shape != grids.shape[:1] or grids.shape[0] % 2:
         _refuse(path, f"X_{half} is {grids.shape} and y_{half} {labels.shape}", f"(2N, {SIDE**3}) and (2N,)")
-    stored, declared = grids.id.get_storage_size(), grids.size * grids.dtype.itemsize
-    if stored * 2000 < declared:  # gzip packs zeros some thousand times; what was never written takes nothing
-        _refuse(path, f"X_{half} says {declared:,} bytes, but {stored:,} are stored", "grids")
+    for name, values in zip(names, (grids, labels), strict=True):
+        stored, declared = values.id.get_storage_size(), values.size * values.dtype.itemsize
+        # gzip packs zeros some thousand times; what was never written takes nothing
+        if declared > files.TENSORS or stored * 2000 < declared:
+            _refuse(path, f"{name} says {declared:,} bytes, and {stored:,} are stored", f"at most {files.TENSORS:,}, all of them stored")
+        if values.chunks and math.prod(math.ceil(size / chunk) for size, chunk in zip(values.shape, values.chunks, strict=True)) > PIECES:
+            _refuse(path, f"{name} lies in pieces of {values.chunks} values", f"at most {PIECES:,} pieces")
 
 
-def _refuse(path: Path, found: str, expected: str) -> None:
-    raise CourseError(
-        f"{files.shown(path)}: {found}, expected {expected}. Delete it and run again to have it rebuilt, or download it anew."
-    )
+def _refuse(path: Path, found: str, expected: str) -> NoReturn:
+    raise CourseError(f"{files.shown(path)}: {found}, expected {expected}. {DAMAGED}")

@@ -1,8 +1,10 @@
 """What a number depends on, besides recipe, seed and data: device, threads, versions, commit, and the sources that decide the weights."""
 
 import hashlib
+import os
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -92,14 +94,28 @@ def code() -> Code:
     paths = [f"utils/{name}.py" for name in DECIDING]
     sources = hashlib.sha256(b"\0".join((ROOT / path).read_bytes() for path in paths)).hexdigest()[:16]
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-
     try:
-        changed = git("status", "--porcelain", "--", *paths, "utils/experiments.py")
-        return Code(git("rev-parse", "HEAD") + ("+changes" if changed else ""), sources)
-    except (OSError, subprocess.CalledProcessError):
-        return Code("unknown", sources)
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return Code("unknown", sources)  # an enclosing repository's
+        _git("ls-files", "--error-unmatch", "--", *paths)
+        changed = _git("status", "--porcelain", "--", *paths, "utils/experiments.py")
+        return Code(_git("rev-parse", "HEAD") + ("+changes" if changed else ""), sources)
+    except subprocess.CalledProcessError as error:
+        if "dubious ownership" in error.stderr:
+            todo = f"git config --global --add safe.directory {ROOT}"
+            print(
+                f"{ROOT} belongs to another user, so git does not tell its commit and runs record none. Trust it: {todo}", file=sys.stderr
+            )
+    except OSError:
+        pass  # no git here
+    return Code("unknown", sources)
+
+
+def _git(*words: str) -> str:
+    """What git says of the repository that the course lies in, whatever the environment says. Raises CalledProcessError, OSError."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"LC_ALL": "C"}
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=plain).stdout.strip()
 
 
 def now() -> str:

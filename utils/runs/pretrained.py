@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import CourseError, closest, files, models, workspace
 from ..files import shown
+from ..training import states
 from ..training.loops import normalise
 from .records import Facts, own_root, read_facts
 
@@ -23,7 +24,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
     Raises CourseError for a missing file, a hash that is not the sidecar's, or a file that the safe loader refuses.
     """
     fetch(path)
-    content, facts = files.read(path, "Train it with train.py, or check out the file again."), read_facts(path.with_suffix(".json"))
+    content = files.read(path, "Train it with train.py, or check out the file again.", files.TENSORS)
+    facts = read_facts(path.with_suffix(".json"))
     found = hashlib.sha256(content).hexdigest()
     if found != facts.sha256:
         raise CourseError(
@@ -61,10 +63,10 @@ def load_model(path: Path) -> tuple[nn.Module, Facts]:
     """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict."""
     state, facts = read_state_dict(path)
     model = models.build(facts.recipe.model, facts.recipe.dropout)
-    try:
-        model.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {' '.join(str(error).split())[:200]}") from error
+    wrong = states.of_network(state, model, "the state dict")
+    if wrong:
+        raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {wrong}. Check it out again, or train it anew.")
+    model.load_state_dict(state)
     return model.eval(), facts
 
 
@@ -120,7 +122,7 @@ def find_weights(name: str | Path) -> Path:
                 if path.is_file():
                     return path
     known = [path.stem for folder in folders for path in folder.glob("*.json")]
-    raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name), known)}")
+    raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name)[:80], known)}")
 
 
 def load_pretrained(name: str | Path) -> tuple[nn.Module, Preprocess]:

@@ -9,8 +9,8 @@ RUN is the experiment's name, and of a reader's own runs also the recipe's diges
 """
 
 import csv
+import hashlib
 import io
-import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ import torch
 
 from .. import ROOT, CourseError, files, folder_setting, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
-from ..experiments import Experiment, Recipe
+from ..experiments import RANGES, Experiment, Recipe
 from ..files import shown
 from ..training.loops import Row, Score
 from .facts import Code, Continued, Environment
@@ -31,9 +31,9 @@ COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d",
 COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
 FORMS = [[column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")]  # a log has one of these headers
-# what a checkpoint holds of a training (see loops.Training)
+# what a checkpoint holds of a training besides its rows (see loops.Training)
 STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor, "numbers": torch.Tensor}
-STATE |= {"device": str, "processes": list, "history": list, "best": dict | None}
+STATE |= {"device": str, "processes": list, "best": dict | None}
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def read_record(run: Run) -> Record:
 def finished(experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None) -> Record | None:
     """The finished run of this recipe and seed below `root` (None: published), where given on these data; None if there is none."""
     run = Run.of(experiment, seed, root)
-    if not run.facts.exists() or not run.log.exists():
+    if not files.exists(run.facts) or not files.exists(run.log):
         return None
     record = read_record(run)
     expected = data.fingerprint if data else PUBLISHABLE.get(experiment.recipe.data) if root is None else record.facts.data.fingerprint
@@ -230,6 +230,7 @@ def own(experiment: Experiment) -> list[Record]:
 
 def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[Record]:
     folder = Run.of(experiment, 0, root).log.parent
+    files.exists(folder / "seed0.json")  # of a folder that may not be entered, glob would tell nothing
     seeds = sorted(int(path.stem[4:]) for path in folder.glob("seed*.json") if path.stem[4:].isdecimal())
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
 
@@ -249,24 +250,23 @@ def read_log(path: Path) -> list[Row]:
     todo = "Train it with train.py, or check out the file again."
 
     def refuse(line: int, found: object, expected: str) -> None:
-        raise CourseError(f"{shown(path)}, line {line}: found {found}, expected {expected}. {todo}")
+        raise CourseError(f"{shown(path)}, line {line}: found {str(found)[:300]}, expected {expected}. {todo}")
 
+    rows: list[Row] = []
     try:
         text = files.read(path, f"This run has not been logged. {todo}").decode()
-        table = list(csv.DictReader(io.StringIO(text, newline=None)))
+        for line, row in enumerate(csv.DictReader(io.StringIO(text, newline=None)), 2):
+            try:
+                rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
+            except (KeyError, ValueError, TypeError):
+                refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
+            expected = what_a_row_lacks(rows[-1], len(rows))
+            if expected:
+                refuse(line, dict(row), expected)
     except UnicodeDecodeError:
         refuse(1, "bytes that are no text", "a CSV file")
     except csv.Error as error:
         refuse(1, f"what is no table ({error})", "a CSV file")
-    rows: list[Row] = []
-    for line, row in enumerate(table, 2):
-        try:
-            rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
-        except (KeyError, ValueError, TypeError):
-            refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
-        expected = what_a_row_lacks(rows[-1], len(rows))
-        if expected:
-            refuse(line, dict(row), expected)
     if not rows:
         refuse(1, "no row", "one row per epoch")
     return rows
@@ -276,45 +276,63 @@ def what_a_row_lacks(row: Row, epoch: int) -> str:
     """What is expected of a row that stands `epoch`th in a history, if it is not so; else ""."""
     if not any(set(row) == set(form) for form in FORMS):
         return f"the columns {', '.join(FORMS[0])}, or of held-out images valid instead of test"
-    if row["epoch"] != epoch:
-        return f"epoch {epoch}"
-    if not all(math.isfinite(value) and value >= 0 for value in row.values()):
+    if row["epoch"] != epoch or epoch > RANGES["epochs"][1]:
+        return f"epoch {min(epoch, RANGES['epochs'][1])}"
+    if not all(0 <= value < 2**53 for value in row.values()):  # NaN is neither
         return "finite numbers from 0"
-    if not all(row[f"{part}_correct"] <= row[f"{part}_total"] for part in ("train", "valid", "test") if f"{part}_total" in row):
-        return "correct between 0 and total, in training and of held-out or test images"
+    for part in (column.removesuffix("_total") for column in row if column.endswith("_total")):
+        if not row[f"{part}_correct"] <= row[f"{part}_total"] > 0:
+            return "correct between 0 and total, and a total, in training and of held-out or test images"
     return ""
 
 
+@dataclass
+class Saved:
+    """What a checkpoint holds besides tensors."""
+
+    begun: Begun
+    history: list[dict[str, int | float]]
+
+
 def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
-    """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be used."""
-    if not path.exists():
+    """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be used: one whose SHA-256
+    is another than when it was written, or that another run wrote.
+
+    Whether its tensors fit the network shows in Training.load_state_dict.
+    """
+    if not files.exists(path):
         return None
     todo = f"Delete {shown(path)} to start this run anew."
-    content = files.load_safely(path, files.read(path, todo), todo)
-    if not isinstance(content, dict) or set(content) != {"begun", "training"}:
-        raise CourseError(f"{shown(path)} is no checkpoint of this course's present form. {todo}")
-    begun, training = files.decode(str(content["begun"]).encode(), Begun, shown(path), todo), content["training"]
-    wrong = _what_a_state_lacks(training, begun.recipe.epochs)
+    digest, _, content = files.read(path, todo, files.TENSORS).partition(b"\n")
+    if digest != hashlib.sha256(content).hexdigest().encode():
+        raise CourseError(f"{shown(path)} is damaged, or no checkpoint of this course's present form: its SHA-256 is another. {todo}")
+    facts, _, tensors = content.partition(b"\n")
+    saved, training = files.decode(facts, Saved, shown(path), todo), files.load_safely(path, tensors, todo)
+    begun = saved.begun
+    own = Run(path.parent.parent, f"{begun.name}-{begun.recipe.digest()}", begun.seed)
+    if path.name != own.checkpoint.name:
+        raise CourseError(
+            f"{shown(path)} is the checkpoint of another run, expected the name {own.checkpoint.name}. Rename it or delete it."
+        )
+    if not isinstance(training, dict) or training.keys() != STATE.keys():
+        raise CourseError(f"{shown(path)} can't be continued: expected the parts {', '.join(STATE)}. {todo}")
+    wrong = _what_a_state_lacks(training, saved.history, begun.recipe.epochs)
     if wrong:
         raise CourseError(f"{shown(path)} can't be continued: {wrong}. {todo}")
-    return begun, training
+    return begun, training | {"history": saved.history}
 
 
-def _what_a_state_lacks(training: object, epochs: int) -> str:
+def _what_a_state_lacks(training: dict, history: list[Row], epochs: int) -> str:
     """What is wrong with a checkpoint's training state, as far as that shows before it meets a network; "" if nothing is."""
-    if not isinstance(training, dict) or training.keys() != STATE.keys():
-        return f"expected the parts {', '.join(STATE)}"
     for name, kind in STATE.items():
         part = training[name]
         if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
-            return f"its part {name} is {type(part).__name__ if part else 'empty'}, expected {getattr(kind, '__name__', kind)}"
+            return f"its part {name} is an empty or other {type(part).__name__}, expected {getattr(kind, '__name__', kind)}"
     if training["device"] not in ("cpu", "cuda", "mps"):
-        return f"it was saved on the device {training['device']!r}, expected cpu, cuda or mps"
-    if len(training["history"]) > epochs:
-        return f"its history has {len(training['history'])} rows, expected at most {epochs}"
-    for epoch, row in enumerate(training["history"], 1):
-        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-            return f"row {epoch} of its history holds {row!r}"[:200]
+        return f"it was saved on the device {training['device'][:40]!r}, expected cpu, cuda or mps"
+    if not 1 <= len(history) <= epochs:
+        return f"its history has {len(history)} rows, expected 1 to {epochs}"
+    for epoch, row in enumerate(history, 1):
         expected = what_a_row_lacks(row, epoch)
         if expected:
             return f"row {epoch} of its history: expected {expected}"
@@ -322,5 +340,8 @@ def _what_a_state_lacks(training: object, epochs: int) -> str:
 
 
 def write_checkpoint(path: Path, begun: Begun, training: dict, before_rename: Callable[[], None] = lambda: None) -> None:
-    content = files.to_bytes({"begun": msgspec.json.encode(files.without_defaults(begun)).decode(), "training": training})
-    files.write(path, content, before_rename)
+    """Three parts: the SHA-256 of all the rest and, as JSON, what is no tensor, a line each; then what torch.save writes."""
+    tensors = {name: part for name, part in training.items() if name != "history"}
+    saved = files.without_defaults(Saved(begun, training["history"]))
+    content = msgspec.json.encode(saved) + b"\n" + files.to_bytes(tensors)
+    files.write(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content, before_rename)

@@ -17,7 +17,7 @@ from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
-from . import ddp
+from . import ddp, states
 from .steps import cross_entropies, forward, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
@@ -40,7 +40,7 @@ class Score:
     total: int
 
     def __post_init__(self):
-        if self.loss < 0 or not (0 <= self.correct <= self.total and self.total):
+        if self.loss < 0 or not 0 <= self.correct <= self.total or not 0 < self.total < 2**53:
             raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total; loss = {self.loss}")
 
     @property
@@ -84,7 +84,8 @@ class Training:
         self.wrapped = ddp.wrap(model)  # the same network, for training
         self.forward = forward(self.wrapped, recipe, device)
         self.optimizer = make_optimizer(model, recipe)
-        self.scheduler = make_scheduler(self.optimizer, recipe, math.ceil(recipe.drawn(images) / recipe.batch_size))
+        self.steps = math.ceil(recipe.drawn(images) / recipe.batch_size)  # of an epoch
+        self.scheduler = make_scheduler(self.optimizer, recipe, self.steps)
         averaging = swa_utils.get_ema_multi_avg_fn(recipe.average)
         self.average = swa_utils.AveragedModel(model, multi_avg_fn=averaging, use_buffers=True) if recipe.average else None
         # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
@@ -131,13 +132,26 @@ class Training:
         """Continue from what state_dict() gave, bit for bit on the same kind of device.
 
         On another kind the generators there know nothing of this one's states, so they begin anew, from the epoch's number.
+
+        Raises ValueError, or what a generator raises, for a state that is not of this network, optimizer and schedule.
         """
-        self.model.load_state_dict(state["best"] or state["model"])  # whether they fit shows now
+        by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
+        steps = len(state["history"]) * (1 if by_loss else self.steps)
+        wrong = states.of_network(state["model"], self.model, "model")
+        if self.average:
+            wrong = wrong or states.of_network(state["average"], self.average, "average")
+        if state["best"]:
+            wrong = wrong or states.of_network(state["best"], self.tested, "best")
+        wrong = wrong or states.of_schedule(state["scheduler"], self.scheduler, steps, "scheduler")
+        if wrong:
+            raise ValueError(wrong)
+        make = lambda network: make_optimizer(network, self.recipe)  # noqa: E731
+        optimizer = states.fitted(state["optimizer"], self.model, self.optimizer, make, "optimizer")
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
         fused = [group["fused"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(optimizer)
         for group, value in zip(self.optimizer.param_groups, fused, strict=True):
             group["fused"] = value
         self.scheduler.load_state_dict(state["scheduler"])
@@ -174,16 +188,18 @@ def fit(
     if state:
         try:
             training.load_state_dict(state)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # whatever a state may hold
+        except ValueError as error:
+            raise Unfit(" ".join(str(error).split())[:200]) from error
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:  # whatever a random state may hold
             raise Unfit(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
         if recipe.patience and kept(training.history, recipe) is row:
             training.best = {key: value.clone() for key, value in training.tested.state_dict().items()}
+        after_epoch(training)  # what is printed is safe on disk, also where nothing can be printed
         if echo:
             print(describe(row), flush=True)
-        after_epoch(training)
     model.load_state_dict(training.best or training.tested.state_dict())
     return training.history
 
@@ -270,7 +286,7 @@ def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
 @contextmanager
 def progress(batches, echo: bool):
     """A progress bar over batches in the reference's form; silent where nobody watches (neither a terminal nor a notebook)."""
-    watched = sys.stdout.isatty() or "ipykernel" in sys.modules
+    watched = (sys.stdout is not None and sys.stdout.isatty()) or "ipykernel" in sys.modules
     with tqdm(batches, disable=not (echo and watched), file=sys.stdout, mininterval=0.25, ncols=88) as bar:
         yield bar
 
