@@ -30,7 +30,7 @@ from tools.tried import TRIED
 from tools.work import BN, BN_EPOCH, COMPARED, CPU, MACHINE_STEPS, MEASURED, RECIPE_STEPS, SPRINT
 from utils import ROOT, CourseError, files
 from utils.data import datasets
-from utils.report.tables import table
+from utils.report.tables import Markup, escape, table
 from utils.runs import facts, records
 from utils.runs.facts import Environment
 
@@ -93,7 +93,7 @@ def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
         reached = [f", {median(side, 'accuracy'):.2f} %" if "accuracy" in side[0] else "" for side in (rows[row][best], course)]
         times = median(rows[row][best], "seconds") / median(course, "seconds")
         cells = [spread(rows[row][best]) + reached[0], spread(course) + reached[1]]
-        lines.append([row, best, *cells, f"**{more(row, rows[row][best])}{times:.1f} ×**", len(course)])
+        lines.append([row, best, *cells, Markup(f"**{more(row, rows[row][best])}{times:.1f} ×**"), len(course)])
     return table(["what", "against", "usual, s", "course, s", "faster", "n"], lines, right="n")
 
 
@@ -197,7 +197,7 @@ def note(found: Benchmark, which: Iterable[str]) -> str:
     for row in rows:
         one = found.machine(row)
         threads = f"{one.threads} thread{'s' * (one.threads != 1)}"
-        places.setdefault(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}", []).append(row)
+        places.setdefault(escape(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}"), []).append(row)
     most, *others = sorted(places, key=lambda place: -len(places[place]))
     where = "; ".join([most, *(f"“{', '.join(places[place])}” on {place}" for place in others)])
     return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {where}."

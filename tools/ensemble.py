@@ -119,7 +119,8 @@ def section(ensemble: Ensemble) -> str:
         published = records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None  # its recipe may be another by now
         test = f"{published.facts.test.percent:.2f}" if published else "–"
         rows.append([name, ensemble.votes.get(name, 0), f"{twin.percent:.2f}", test])
-    rows.append(["together", sum(ensemble.votes.values()), f"**{ensemble.held_out.percent:.2f}**", f"**{ensemble.test.percent:.2f}**"])
+    reached = [tables.Markup(f"**{one.percent:.2f}**") for one in (ensemble.held_out, ensemble.test)]
+    rows.append(["together", sum(ensemble.votes.values()), *reached])
     return tables.table(["network", "votes", "its twin, held out %", "test %"], rows, right="votes")
 
 

@@ -8,10 +8,6 @@ Needs requirements-site.txt, requirements-extra.txt (ONNX) and npm: from the sys
 
 from tools import command  # isort: skip
 
-import functools
-import gzip
-import http.server
-import io
 import json
 import os
 import re
@@ -20,10 +16,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import site_check, site_networks, site_pages, site_results
+from tools.site_server import SITE, serve
 from utils import ROOT, CourseError
 
-SOURCE, SITE, WORK = ROOT / "site", ROOT / "_site", ROOT / "runs" / "site"
+SOURCE, WORK = ROOT / "site", ROOT / "runs" / "site"
 VENDOR = {
     "d3.min.js": "d3/dist/d3.min.js",
     "plot.umd.min.js": "@observablehq/plot/dist/plot.umd.min.js",
@@ -34,10 +30,6 @@ VENDOR = {
     "three/three.core.js": "three/build/three.core.js",
     "three/OrbitControls.js": "three/examples/jsm/controls/OrbitControls.js",
 }
-TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
-TYPES |= {".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".bin": "application/octet-stream"}
-TYPES |= {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/plain; charset=utf-8", ".pth": "application/octet-stream"}
-PACKED = {".html", ".css", ".js", ".mjs", ".json", ".svg", ".csv"}
 
 
 def program(name: str) -> list[str]:
@@ -59,7 +51,7 @@ def vendor(folder: Path) -> None:
     """Copy what the pages run from the locked packages: nothing is fetched by a reader's browser from anywhere else."""
     installed = SOURCE / "node_modules" / ".package-lock.json"
     if not installed.is_file() or installed.stat().st_mtime < (SOURCE / "package-lock.json").stat().st_mtime:
-        npm("ci")
+        npm("ci", "--ignore-scripts")
         installed.touch()
     for name, package in VENDOR.items():
         path = folder / name
@@ -84,16 +76,23 @@ def sphinx(source: Path) -> None:
 
 
 def build() -> None:
-    """Write _site/ anew, whole or not at all. Raises CourseError if a page, a network or a link is missing."""
+    """Write _site/ anew, whole or not at all. Raises CourseError if a page, a network or a link is missing, or a file does not belong."""
+    from tools import site_check, site_networks, site_pages, site_results  # here: they import torch, which --serve does not need
+    from utils.runs import inventory
+
     head, new = commit(), WORK / "new"
+    published, strays = inventory.published(ROOT)
+    if strays:
+        more = f" (and {len(strays) - 1} more: python -m tools.verify)" if len(strays) > 1 else ""
+        raise CourseError(strays[0] + more)
     for folder in (new, WORK / "html"):
         shutil.rmtree(folder, ignore_errors=True)
-    found = site_results.results(ROOT, head)
+    found = site_results.results(head)
     site_pages.stage(WORK / "source", found)
     sphinx(WORK / "source")
     shutil.copytree(WORK / "html", new, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
     shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
-    for path in [*(ROOT / "logs").rglob("*.csv"), *(ROOT / "logs").rglob("*.json*"), *(ROOT / "saved_dict").glob("*")]:
+    for path in published:
         target = new / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -109,56 +108,6 @@ def build() -> None:
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
     print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(networks)} networks, {size:.0f} MiB; every link leads somewhere")
-
-
-@functools.lru_cache(maxsize=256)
-def packed(path: str, _changed: int) -> bytes:
-    return gzip.compress(Path(path).read_bytes(), 6)
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files as a project page sends them: below `prefix`, texts packed, with the types that browsers insist on, whatever this machine's
-    registry says."""
-
-    extensions_map = TYPES
-    prefix = "/"
-
-    def translate_path(self, path: str) -> str:
-        inside = "/" + path[len(self.prefix) :] if path.startswith(self.prefix) else "/nothing-here"
-        return super().translate_path(inside)
-
-    def send_head(self):
-        path = Path(self.translate_path(self.path))
-        path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
-        if not path.is_file() or path.suffix not in PACKED or "gzip" not in self.headers.get("Accept-Encoding", ""):
-            return super().send_head()
-        content = packed(str(path), path.stat().st_mtime_ns)
-        self.send_response(200)
-        for header in (("Content-Type", TYPES[path.suffix]), ("Content-Encoding", "gzip"), ("Content-Length", str(len(content)))):
-            self.send_header(*header)
-        self.end_headers()
-        return io.BytesIO(content)
-
-    def end_headers(self) -> None:
-        self.send_header("Cache-Control", "no-cache")  # ask again each time: a page just built is the page shown
-        super().end_headers()
-
-    def log_message(self, *_words) -> None:
-        pass
-
-
-def server(port: int = 0, prefix: str = "/") -> http.server.ThreadingHTTPServer:
-    """A server of _site/ on this machine only; port 0 takes a free one."""
-    handler = type("Handler", (Handler,), {"prefix": prefix})
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(handler, directory=str(SITE)))
-
-
-def serve(port: int) -> None:
-    if not (SITE / "index.html").is_file():
-        raise CourseError("_site/ is not built: python -m tools.site")
-    with server(port) as running:
-        print(f"http://127.0.0.1:{running.server_port}/   Ctrl-C ends it", flush=True)
-        running.serve_forever()
 
 
 def main(words: list[str]) -> None:

@@ -32,6 +32,7 @@ import train
 from tools.bench import Machine
 from utils import ROOT, CourseError, files
 from utils.data import datasets, voxels
+from utils.report import tables
 from utils.runs import facts, pretrained, records, trials
 
 TRAIN, TEST = 192, 48  # digits
@@ -233,11 +234,11 @@ def section() -> str:
         return f"Not measured yet: there is no `{files.shown(path())}` (`make stress`)."
     found = files.read_json(path(), Stress, "`python -m tools.stress --publish` writes it.")
     total, where = found.total, found.environment
-    kinds = ", ".join(f"{name} {one.kills}" for name, one in found.kinds.items())
+    kinds = tables.escape(", ".join(f"{name} {one.kills}" for name, one in found.kinds.items()))
     return (
         f"`make stress` killed such runs {total.kills} times with `kill -9` at random moments ({kinds}): {total.damaged} damaged files, "
         f"{total.lost_runs} lost runs, {total.lost_epochs} lost epochs; {total.same} of {total.kills} ended with the same bits as "
-        f"undisturbed ({where.device}, torch {where.torch}, {where.time[:10]})."
+        f"undisturbed ({tables.escape(f'{where.device}, torch {where.torch}, {where.time[:10]}')})."
     )
 
 

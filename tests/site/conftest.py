@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tools import site as pages
+from tools.site_server import SITE, server
 
 FIGURES = pytest.StashKey[list[str]]()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -38,7 +38,7 @@ def figure(pytestconfig):
 @contextmanager
 def serving(prefix: str = "/course/") -> Iterator[str]:
     """The address of _site/ as long as the block lasts."""
-    running = pages.server(0, prefix)
+    running = server(0, prefix)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{running.server_port}{prefix}"
@@ -49,7 +49,7 @@ def serving(prefix: str = "/course/") -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[str]:
-    if not (pages.SITE / "index.html").is_file():
+    if not (SITE / "index.html").is_file():
         pytest.fail("_site/ is not built: make site")
     with serving() as address:
         yield address

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import ROOT, files
+from .. import ROOT, CourseError, files, models
 from ..report import tables
 from ..data.datasets import PUBLISHABLE
 from ..experiments import Experiment, Recipe
@@ -65,9 +65,22 @@ def add(trial: Trial, publish: bool, own: Path | None = None) -> None:
     files.append_line(path(trial.name, publish, own), trial)
 
 
+def read_file(path: Path) -> list[Trial]:
+    """The trials of one study, NAME.jsonl. Raises CourseError for a line that is damaged or names another experiment or no known network."""
+    found = files.read_lines(path, Trial)
+    for trial in found:
+        if trial.name != path.stem:
+            raise CourseError(f"{files.shown(path)}: found a trial of {trial.name!r}, expected {path.stem}. Delete its line.")
+        try:
+            models.parse(trial.recipe.model)
+        except CourseError as error:
+            raise CourseError(f"{files.shown(path)}: {error}. Delete its line.") from None
+    return found
+
+
 def read(name: str) -> list[Trial]:
-    """All trials of an experiment, the published ones first, then one's own. Raises CourseError for a damaged line."""
-    return [trial for publish in (True, False) for trial in files.read_lines(path(name, publish), Trial)]
+    """All trials of an experiment, the published ones first, then one's own. Raises CourseError like read_file."""
+    return [trial for publish in (True, False) for trial in read_file(path(name, publish))]
 
 
 def study(experiment: Experiment) -> list[Tried]:
@@ -95,7 +108,7 @@ def table(experiment: Experiment, most: int = 12) -> str:
         return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid {held}` adds to it."
     rows = [[_said(one.changes), one.recipe.epochs, tables.mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
     for row in rows:
-        row[0] = row[0] or "**kept**"
+        row[0] = row[0] or tables.Markup("**kept**")
     pruned = sum(trial.pruned for trial in read(experiment.name))
     notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
     notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []
