@@ -65,6 +65,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     """At most CONNECTIONS at once: the next one waits until another ends."""
 
+    request_queue_size = CONNECTIONS
+
     def __init__(self, *words):
         self.free = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__(*words)
@@ -83,11 +85,11 @@ class Server(http.server.ThreadingHTTPServer):
         """A client that went away is no news."""
 
 
-def server(port: int = 0, prefix: str = "/") -> Server:
-    """A server of _site/ on this machine only; port 0 takes a free one. Raises CourseError for a port that can't be had."""
+def server(port: int = 0, prefix: str = "/", folder: Path = SITE) -> Server:
+    """A server of a built site on this machine only; port 0 takes a free one. Raises CourseError for a port that can't be had."""
     handler = type("Handler", (Handler,), {"prefix": prefix})
     try:
-        return Server(("127.0.0.1", port), functools.partial(handler, directory=str(SITE)))
+        return Server(("127.0.0.1", port), functools.partial(handler, directory=str(folder)))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or "it is out of range"
         raise CourseError(f"port {port} can't be had ({why}): expected a free one from 0 to 65535, such as --port 8001") from error

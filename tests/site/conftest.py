@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -36,9 +37,9 @@ def figure(pytestconfig):
 
 
 @contextmanager
-def serving(prefix: str = "/course/") -> Iterator[str]:
-    """The address of _site/ as long as the block lasts."""
-    running = server(0, prefix)
+def serving(prefix: str = "/course/", folder: Path = SITE) -> Iterator[str]:
+    """The address of a built site as long as the block lasts."""
+    running = server(0, prefix, folder)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{running.server_port}{prefix}"

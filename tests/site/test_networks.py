@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tools import export, site_networks
 from tools import site as tool
 from utils import models
+from utils.experiments import EXPERIMENTS
 from utils.runs import pretrained
 
 FOLDER = tool.SITE / "networks"
@@ -55,6 +56,10 @@ def does(block: dict, before: Tensor, beside: Tensor | None, weights: np.ndarray
         return before + beside
     over_a_map = {"mean": lambda x: x.mean((2, 3), keepdim=True), "max": lambda x: x.amax((2, 3), keepdim=True)}
     return {"relu": F.relu, "flatten": lambda x: x.flatten(1), **over_a_map}[block["kind"]](before)
+
+
+def test_every_network_of_the_page_is_an_experiment():
+    assert [name for name in site_networks.NETWORKS if name not in EXPERIMENTS] == []
 
 
 @pytest.mark.parametrize("one", NETWORKS, ids=lambda one: one["name"])
