@@ -10,7 +10,6 @@ from tools import command  # isort: skip
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,6 @@ VENDOR = {
     "ort/ort-wasm-simd-threaded.wasm": "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
     "three/three.module.js": "three/build/three.module.js",
     "three/three.core.js": "three/build/three.core.js",
-    "three/OrbitControls.js": "three/examples/jsm/controls/OrbitControls.js",
 }
 
 
@@ -57,8 +55,6 @@ def vendor(folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(SOURCE / "node_modules" / package, path)
-    controls = folder / "three" / "OrbitControls.js"  # no import map: it would have to stand in the page
-    controls.write_text(re.sub(r"from 'three'", "from './three.module.js'", controls.read_text("utf-8")), "utf-8")
 
 
 def commit() -> str:

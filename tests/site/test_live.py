@@ -56,7 +56,9 @@ def test_tabs_by_keyboard_and_by_an_address_typed_by_hand(page, site):
     page.locator("#tab-draw").focus()
     for key, tab in (("End", "turn"), ("Home", "draw"), ("ArrowLeft", "turn"), ("ArrowRight", "draw")):
         page.keyboard.press(key)
-        assert page.locator(f"#tab-{tab}").get_attribute("aria-selected") == "true" and page.locator(f"#view-{tab}").is_visible(), key
+        assert page.locator(f"#tab-{tab}").get_attribute("aria-selected") == "true" and not page.evaluate(
+            f"document.getElementById('view-{tab}').hidden"
+        ), key
     page.evaluate("location.hash = '#turn'")
     page.wait_for_function("!document.getElementById('view-turn').hidden")
     page.locator("#pad").focus()
