@@ -1,8 +1,6 @@
 PYTHON ?= python3
 MINUTES ?= 10
 BIN := .venv/bin
-EXECUTE := $(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False
-COALESCE := $(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace
 # a test file or notebook to each process; one thread each unless told otherwise, or they would wait for one another
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -69,7 +67,7 @@ lint: install
 results: export COURSE_SMOKE = 0
 results: install
 	$(BIN)/python train.py all --seeds 0- --threads 1 --publish
-	for notebook in $$($(BIN)/python -m tools.report --stale); do COURSE_PUBLISH=1 $(EXECUTE) $$notebook && $(COALESCE) $$notebook || exit 1; done
+	COURSE_PUBLISH=1 $(BIN)/python -m tools.report --execute
 	$(BIN)/python -m tools.report
 
 verify: export COURSE_SMOKE = 0
@@ -103,7 +101,8 @@ $(BIN)/.installed-site: requirements-site.txt $(BIN)/.installed-extra
 site: $(BIN)/.installed-site
 	$(BIN)/python -m tools.site
 
-serve: site
+serve:
+	@test -f _site/index.html || $(MAKE) --no-print-directory site
 	$(BIN)/python -m tools.site --serve
 
 test-site: site

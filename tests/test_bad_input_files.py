@@ -27,6 +27,7 @@ from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, photo, voxels
 from utils.report import tables
 from utils.runs import pretrained, records
+from utils.runs.lock import Lock
 from utils.runs.records import Run, Saved
 from utils.runs.trials import Trial
 

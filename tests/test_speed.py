@@ -187,7 +187,10 @@ def test_whether_others_are_at_work_is_what_linux_says(running, others, monkeypa
 
 
 def test_how_threads_wait_is_left_as_it_is_set():
-    code = "import os, sys; from tools import command; command._wait_passively_among_others(); print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    code = (
+        "import os, sys; from tools import command; command._wait_passively_among_others(); "
+        "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    )
     environment = {**os.environ, "GOMP_SPINCOUNT": "5", "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_WAIT_POLICY", None)
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

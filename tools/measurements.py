@@ -14,9 +14,9 @@ from pathlib import Path
 
 from utils import ROOT, CourseError, files
 from utils.experiments import EXPERIMENTS
-from utils.report.tables import mean_sd, table
+from utils.report.tables import Markup, escape, mean_sd, table
 from utils.runs import facts, records
-from utils.runs.facts import Environment
+from utils.runs.facts import Code, Environment
 from utils.training.loops import Score
 
 MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work says of itself: epochs, accuracy, rows
@@ -113,7 +113,7 @@ def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
         reached = [f", {median(side, 'accuracy'):.2f} %" if "accuracy" in side[0] else "" for side in (rows[row][best], course)]
         times = median(rows[row][best], "seconds") / median(course, "seconds")
         cells = [spread(rows[row][best]) + reached[0], spread(course) + reached[1]]
-        lines.append([row, best, *cells, f"**{more(row, rows[row][best])}{times:.1f} ×**", len(course)])
+        lines.append([row, best, *cells, Markup(f"**{more(row, rows[row][best])}{times:.1f} ×**"), len(course)])
     return table(["what", "against", "usual, s", "course, s", "faster", "n"], lines, right="n")
 
 
@@ -217,7 +217,7 @@ def note(found: Benchmark, which: Iterable[str]) -> str:
     for row in rows:
         one = found.machine(row)
         threads = f"{one.threads} thread{'s' * (one.threads != 1)}"
-        places.setdefault(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}", []).append(row)
+        places.setdefault(escape(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}"), []).append(row)
     most, *others = sorted(places, key=lambda place: -len(places[place]))
     where = "; ".join([most, *(f"“{', '.join(places[place])}” on {place}" for place in others)])
     return f"Medians (smallest to largest) of n = {several} fresh processes per side, sides in turn, on {where}."
@@ -319,7 +319,8 @@ def ensemble_table(ensemble: Ensemble) -> str:
         published = records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None  # its recipe may be another by now
         test = f"{published.facts.test.percent:.2f}" if published else "–"
         rows.append([name, ensemble.votes.get(name, 0), f"{twin.percent:.2f}", test])
-    rows.append(["together", sum(ensemble.votes.values()), f"**{ensemble.held_out.percent:.2f}**", f"**{ensemble.test.percent:.2f}**"])
+    reached = [Markup(f"**{one.percent:.2f}**") for one in (ensemble.held_out, ensemble.test)]
+    rows.append(["together", sum(ensemble.votes.values()), *reached])
     return table(["network", "votes", "its twin, held out %", "test %"], rows, right="votes")
 
 
@@ -359,9 +360,26 @@ def stress_section() -> str:
         return f"Not measured yet: there is no `{files.shown(stress_path())}` (`make stress`)."
     found = files.read_json(stress_path(), Stress, "`python -m tools.stress --publish` writes it.")
     total, where = found.total, found.environment
-    kinds = ", ".join(f"{name} {one.kills}" for name, one in found.kinds.items())
+    kinds = escape(", ".join(f"{name} {one.kills}" for name, one in found.kinds.items()))
     return (
         f"`make stress` killed such runs {total.kills} times with `kill -9` at random moments ({kinds}): {total.damaged} damaged files, "
         f"{total.lost_runs} lost runs, {total.lost_epochs} lost epochs; {total.same} of {total.kills} ended with the same bits as "
-        f"undisturbed ({where.device}, torch {where.torch}, {where.time[:10]})."
+        f"undisturbed ({escape(f'{where.device}, torch {where.torch}, {where.time[:10]}')})."
     )
+
+
+@dataclass(frozen=True)
+class NoDigit:
+    """Where the bound comes from. least: the probability of the likeliest digit below which a picture is doubted; share: of the
+    held-out digits that stay below it; letters, doubted: printed letters, and how many of them stay below it."""
+
+    network: str
+    least: float
+    share: float
+    held_out: int
+    letters: int
+    doubted: int
+    fingerprint: str
+    code: Code
+    environment: Environment
+    finished: str

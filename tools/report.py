@@ -3,6 +3,7 @@
 python -m tools.report            write README's tables, logs/runs.csv and pngs/
 python -m tools.report --check    exit 1 and show the difference if README's tables or logs/runs.csv are not what the logs say
 python -m tools.report --stale    list the notebooks that show something else than what is published
+python -m tools.report --execute  execute those notebooks, each replaced by its outputs when it is through
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
 
@@ -13,6 +14,7 @@ import io
 import sys
 from pathlib import Path
 
+import nbformat
 import torch
 from matplotlib.figure import Figure
 from torch import nn
@@ -25,7 +27,7 @@ from utils.experiments import EXPERIMENTS
 from utils.files import shown
 from utils.layers import FaceOn
 from utils.report import diagrams, plots, tables
-from utils.runs import Result, records
+from utils.runs import Result, inventory, records
 from utils.training.loops import normalise, predict
 
 README = ROOT / "README.md"
@@ -127,10 +129,11 @@ def own_report(root: Path) -> str:
     found: dict[str, list[records.Record]] = {}
     strays = []
     for path in sorted(root.glob("logs/*/*.json")):
-        if path.stem[:4] != "seed" or not path.stem[4:].isdecimal():
+        seed = records.seed_of(path)
+        if seed is None:
             strays.append(shown(path))
             continue
-        run = records.Run(root, path.parent.name, int(path.stem[4:]))
+        run = records.Run(root, path.parent.name, seed)
         found.setdefault(run.key, []).append(records.read_record(run))
     if not found:
         raise CourseError(f"{shown(root)} holds no finished run: expected logs/NAME/seedK.json in it, as train.py writes them")
@@ -145,18 +148,38 @@ def own_report(root: Path) -> str:
     return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {shown(root / 'pngs')}/{ignored}"
 
 
+def execute(path: Path) -> None:
+    """Execute a notebook and replace it by the one with its outputs, whole or not at all. Raises CourseError if a cell fails."""
+    from nbclient import NotebookClient  # only here: whoever draws a table needs no kernel
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    book = nbformat.read(path, as_version=4)
+    folder = {"metadata": {"path": str(path.parent)}}
+    try:
+        NotebookClient(book, timeout=None, record_timing=False, coalesce_streams=True, resources=folder).execute()
+    except (CellExecutionError, DeadKernelError) as error:
+        why = inventory.printable(str(error).strip().splitlines()[-1])
+        raise CourseError(f"{shown(path)} stopped with an error, and its file is unchanged: {why}. Run it in Jupyter.") from error
+    files.write(path, (nbformat.writes(book) + "\n").encode())
+
+
 def main(words: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.report", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true")
     what.add_argument("--stale", action="store_true")
+    what.add_argument("--execute", action="store_true")
     options = parser.parse_args(words)
     if options.folder:
         print(own_report(options.folder.resolve()))
         return 0
     if options.stale:
         print(*(shown(path) for path in stale.notebooks()), sep="\n")
+        return 0
+    if options.execute:
+        for path in stale.notebooks():
+            execute(path)
         return 0
     old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (README, RUNS)}
     new = {README: readme(old[README]), RUNS: tables.runs_csv()}

@@ -16,7 +16,7 @@ from utils.data import datasets
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
-from utils.runs import pretrained, records
+from utils.runs import inventory, pretrained, records, trials
 from utils.runs.records import Run
 from utils.training.loops import Score, evaluate, predict
 
@@ -94,26 +94,14 @@ def check_ensemble(loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
 
 def strays(root: Path = ROOT) -> list[str]:
     """One line for each published file that is missing, or that does not belong there, or that its log contradicts."""
-    findings = []
-    weights = root / "saved_dict"
+    _, findings = inventory.published(root)
     for experiment in EXPERIMENTS.values():
         run = Run(root, experiment.name, 0)
         if run.facts.is_file() and experiment.weights:
             findings += [
                 f"{path.relative_to(root)} is missing" for path in (run.weights, run.weights.with_suffix(".json")) if not path.is_file()
             ]
-        findings += contradictions(run)
-    for path in sorted(weights.iterdir() if weights.is_dir() else []):
-        if path.suffix not in (".pth", ".json") or path.stem not in EXPERIMENTS:
-            findings.append(f"{path.relative_to(root)} belongs to no experiment: delete it")
-        elif path.suffix == ".json" and not path.with_suffix(".pth").exists():
-            findings.append(f"{path.relative_to(root)} has no state dict beside it")
-    for path in sorted((root / "logs").glob("*/*")):
-        known = (
-            path.parent.name in EXPERIMENTS and path.suffix in (".csv", ".json") and path.stem[:4] == "seed" and path.stem[4:].isdecimal()
-        )
-        if path.parent.name not in ("trials", "benchmarks") and not known:
-            findings.append(f"{path.relative_to(root)} belongs to no experiment: delete it")
+        findings += contradictions(run) + unreadable_trials(root / "logs" / "trials" / f"{experiment.name}.jsonl")
     return findings
 
 
@@ -121,14 +109,25 @@ def contradictions(run: Run) -> list[str]:
     """One line for each log of an experiment that can't be read, and for a sidecar that is not its log's twin."""
     findings = []
     for path in sorted(run.log.parent.glob("seed*.json")):
+        seed = records.seed_of(path)
         try:
-            records.read_record(Run(run.root, run.key, int(path.stem[4:])))
-        except (CourseError, ValueError) as error:
-            findings.append(str(error))
+            if seed is not None:  # else it is a stray
+                models.parse(records.read_record(Run(run.root, run.key, seed)).facts.recipe.model)
+        except CourseError as error:
+            findings.append(inventory.printable(error))
     sidecar = run.weights.with_suffix(".json")
     if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
         findings.append(f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed")
     return findings
+
+
+def unreadable_trials(path: Path) -> list[str]:
+    """One line if a study can't be read."""
+    try:
+        trials.read_file(path)
+    except CourseError as error:
+        return [inventory.printable(error)]
+    return []
 
 
 def verify(root: Path = ROOT) -> tuple[str, bool]:

@@ -86,7 +86,7 @@ export function picker(place, canvas, digits, board) {
   canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (/^[0-9]$/.test(event.key)) take(Number(event.key));
-    else if (event.key === "r") take();
+    else if (event.key.toLowerCase() === "r") take();
     else if (event.key === "Delete" || event.key === "Escape") board.clear();
     else if (event.key === "Backspace") board.undo();
     else return;

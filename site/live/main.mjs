@@ -108,8 +108,8 @@ function choose(tab, focus) {
 TABS.forEach((tab, i) => {
   $(`tab-${tab}`).onclick = () => choose(tab);
   $(`tab-${tab}`).onkeydown = ({ key }) => {
-    const step = { ArrowRight: 1, ArrowLeft: TABS.length - 1 }[key];
-    if (step) choose(TABS[(i + step) % TABS.length], true);
+    const next = { ArrowRight: i + 1, ArrowLeft: i + TABS.length - 1, Home: 0, End: TABS.length - 1 }[key];
+    if (next !== undefined) choose(TABS[next % TABS.length], true);
   };
 });
 
@@ -130,5 +130,7 @@ $("theme").onclick = () => theme({ auto: "light", light: "dark", dark: "auto" }[
 
 document.querySelectorAll("input[name=way]").forEach((choice) => (choice.onchange = changed));
 attempt(async () => files((await catalogue()).networks));
-if (TABS.includes(location.hash.slice(1))) choose(location.hash.slice(1));
+const typed = () => TABS.includes(location.hash.slice(1)) && choose(location.hash.slice(1));
+addEventListener("hashchange", typed);
+typed();
 changed();

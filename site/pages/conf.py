@@ -6,6 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 
 from tools.site.pages import BESIDE
 
@@ -14,13 +17,14 @@ author = "the authors of this course"
 copyright = "the authors of this course, MIT"
 html_title = project
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+html_math_renderer = "mathml"
 exclude_patterns = ["tables"]
 templates_path = ["templates"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_render_markdown_format = "gfm"
-myst_enable_extensions = ["substitution", "attrs_block", "attrs_inline", "colon_fence", "html_image"]
+myst_enable_extensions = ["substitution", "attrs_block", "attrs_inline", "colon_fence", "html_image", "dollarmath", "amsmath"]
 myst_substitutions = json.loads((Path(__file__).parent / "facts.json").read_text(encoding="utf-8"))
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
@@ -92,7 +96,26 @@ def each_its_own_text(app, doctree):
             picture["alt"] = text
 
 
+# what docutils does not know by the name that the notebooks use
+SPELLED = ((r"\\(big{1,2}|Big{1,2})(?![a-zA-Z])", r"\\\1l"), (r"\\dots(?![a-z])", r"\\ldots"), ("°", r"\\text{°}"))
+
+
+def mathml(translator, node):
+    """A formula as MathML, which browsers draw by themselves. A formula that can't be converted is a warning, and so ends the build."""
+    text, is_block = node.astext(), isinstance(node, nodes.math_block)
+    for pattern, other in SPELLED:
+        text = re.sub(pattern, other, text)
+    try:
+        formula = tex2mathml(text, as_block=is_block)
+    except (MathError, IndexError) as error:
+        logging.getLogger(__name__).warning("the formula %r can't be shown: %s", text, error, location=node)
+        formula = ""
+    translator.body.append(f'<div class="formula" tabindex="0">{formula}</div>\n' if is_block else formula)
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("doctree-read", each_its_own_text)
     app.connect("html-page-context", for_everybody)
     app.connect("autodoc-process-docstring", as_written)

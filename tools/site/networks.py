@@ -8,15 +8,17 @@ networks.json         what is said about them, from their sidecars and graphs
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tools import export  # the only line that says where the ONNX export lives
-from tools.site import results
-from utils import ROOT
+from tools import export
+from tools.measurements import NoDigit
+from utils import ROOT, CourseError, files
+from utils.runs import records
 
 NETWORKS = (
     "base",
@@ -25,7 +27,6 @@ NETWORKS = (
     "frontier_99_4",
     "mnist_medium",
     "sprint_994",
-    "ensemble",
     "voxel_best",
     "voxel_more_digits",
 )
@@ -180,9 +181,11 @@ def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
 
 def network(name: str, folder: Path, cache: Path) -> dict:
     """Write NAME.onnx and NAME.bin to `folder`; returns the entry of networks.json."""
-    facts = json.loads((ROOT / "saved_dict" / f"{name}.json").read_text(encoding="utf-8"))
-    model = exported(name, facts["sha256"], cache)
-    kind = "voxels" if results.is_voxels(facts) else "image"
+    facts = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
+    if facts.test is None:
+        raise CourseError(f"saved_dict/{name}.json: found no `test`, expected one: a published network is tested.")
+    model = exported(name, facts.sha256, cache)
+    kind = "voxels" if facts.recipe.kind == "voxels" else "image"
     shape = [1, 16, 16, 16] if kind == "voxels" else [1, 28, 28]
     blocks, weights, outputs = opened(model)
     content = model.SerializeToString()
@@ -192,15 +195,15 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "name": name,
         "kind": kind,
         "input": {"name": "images", "dtype": "float32" if kind == "voxels" else "uint8", "shape": shape},
-        "normalisation": facts["normalisation"],
-        "parameters": facts["parameters"],
-        **facts["test"],
-        "accuracy": 100 * facts["test"]["correct"] / facts["test"]["total"],
-        "parts": results.parts_of(facts),
-        "seed": facts["seed"],
-        "epochs": facts["epochs"],
+        "normalisation": asdict(facts.normalisation),
+        "parameters": facts.parameters,
+        **asdict(facts.test),
+        "accuracy": facts.test.percent,
+        "parts": {part: asdict(score) for part, score in facts.parts.items()},
+        "seed": facts.seed,
+        "epochs": facts.epochs,
         "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
-        "state_dict": {"file": f"{name}.pth", "bytes": facts["bytes"], "sha256": facts["sha256"]},
+        "state_dict": {"file": f"{name}.pth", "bytes": facts.bytes, "sha256": facts.sha256},
         "weights": {"file": f"{name}.bin", "bytes": len(weights)},
         "outputs": outputs,
         "axis": "axis" if "axis" in outputs else None,
@@ -229,6 +232,7 @@ def write(folder: Path, cache: Path, commit: str) -> list[dict]:
     digits(folder)
     doubt = ROOT / "logs" / "benchmarks" / "no_digit.json"
     table = {"commit": commit, "digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
-    table["no_digit"] = {**results.read(doubt), "log": doubt.relative_to(ROOT).as_posix()} if doubt.is_file() else None
+    found = asdict(files.read_json(doubt, NoDigit)) if doubt.is_file() else None
+    table["no_digit"] = found and {**found, "log": doubt.relative_to(ROOT).as_posix()}
     (folder / "networks.json").write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
     return entries

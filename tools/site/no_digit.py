@@ -5,8 +5,6 @@ that all but a few of those held-out digits reach. Printed letters show what it 
 needs of it is written to logs/benchmarks/no_digit.json.
 """
 
-from tools import command  # isort: skip
-
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from tools import command
 from utils import ROOT, CourseError, files, smoke
 from utils.data import photo
 from utils.experiments import EXPERIMENTS

@@ -10,6 +10,7 @@ import nbformat
 
 from tools.site import results
 from utils import ROOT
+from utils.report.tables import Markup, table
 
 PAGES = ROOT / "site" / "pages"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
@@ -29,13 +30,13 @@ def reachable(match: re.Match) -> str:
     """A notebook's link to a file of the repository, as the site has it: logs and weights as they are, modules as their page."""
     text, target = match.groups()
     if target.endswith(".ipynb"):
-        return results.link(text, target.removesuffix(".ipynb") + ".html")
-    module = re.fullmatch(r"(?:\.\./)+((?:utils|tools)(?:/\w+)+)\.py", target)
+        return results.link(Markup(text), target.removesuffix(".ipynb") + ".html")
+    module = re.fullmatch(r"((?:\.\./)+)((?:utils|tools)/[\w/]+)\.py", target)
     if module:
-        return f"[{text}](../api/{module[1].replace('/', '.')}.md)"
+        return f"[{text}](../api/{module[2].replace('/', '.')}.md)"
     if re.match(r"(\.\./)+(logs|saved_dict)/.", target):
         is_folder = not Path(target).suffix
-        return results.link(text, target.rstrip("/") + "/" * is_folder)
+        return results.link(Markup(text), target.rstrip("/") + "/" * is_folder)
     return f"{text} (`{re.sub(r'^(../)+', '', target)}`)"
 
 
@@ -100,7 +101,8 @@ def reference(source: Path) -> None:
         says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
         rows.append((name, says))
         write(source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n")
-    listed = results.table(["module", "subject"], [[f"[{name}]({name}.md)", says.replace("|", "\\|")] for name, says in rows])
+    cells = [[Markup(f"[{name}]({name}.md)"), Markup(says.replace("|", "\\|"))] for name, says in rows]
+    listed = table(["module", "subject"], cells)
     hidden = toctree([name for name, _ in rows]).replace(":maxdepth: 1", ":hidden:")
     write(source / "api" / "index.md", f"{(PAGES / 'api.md').read_text(encoding='utf-8')}\n{listed}\n\n{hidden}\n")
 

@@ -1,27 +1,26 @@
-"""Logs, sidecars, studies and benchmarks → results.json, which every chart reads, and the Markdown of the pages that stand around them."""
+"""Logs, sidecars, studies and benchmarks → results.json, which every chart reads, and the Markdown of the pages that stand around them.
 
-import csv
+Everything is read as the dataclass that wrote it. What is text in it (a device, a network's name) is escaped where it becomes markup.
+"""
+
 import html
 import json
 import statistics
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from utils.report.tables import table
+from tools import measurements
+from utils import ROOT, CourseError, files, models
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.files import shown
+from utils.report import tables
+from utils.report.tables import Markup, escape, table
+from utils.runs import records, trials
+from utils.runs.records import Record
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
-
-
-def read(path: Path, otherwise=None):
-    """The content of a JSON file; `otherwise` where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() or otherwise is None else otherwise
-
-
-def percent(score: dict, part: str = "") -> float:
-    """Accuracy in %: of {correct, total}, or of an epoch's {test_correct, test_total}."""
-    first = f"{part}_" if part else ""
-    return round(100 * float(score[f"{first}correct"]) / float(score[f"{first}total"]), 4)
 
 
 def spread(values: list[float]) -> dict:
@@ -30,141 +29,127 @@ def spread(values: list[float]) -> dict:
     return {"mean": statistics.mean(values), "sd": sd, "n": len(values)}
 
 
-def parts_of(facts: dict) -> dict:
-    """The scores of the test half's parts, where a sidecar has some: older ones have them beside the others."""
-    return facts.get("parts") or {part: facts[part] for part in ("upright", "rotated") if part in facts}
-
-
-def is_voxels(facts: dict) -> bool:
-    return facts["data"]["name"].startswith("mnist3d")
-
-
-def run(facts: dict, log: Path, root: Path) -> dict:
+def run(record: Record) -> dict:
     """One seed: what it reached and its curves."""
-    with log.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    facts, rows = record.facts, record.history
     parts = [part for part in ("train", "valid", "test") if f"{part}_correct" in rows[0]]
     watched = parts[-1]
-    best = max(rows, key=lambda row: percent(row, watched))
-    kept = next((row for row in rows if int(row["epoch"]) == facts.get("kept_epoch")), rows[-1])
+    best = max(rows, key=lambda row: tables.percent(row, watched))
     return {
-        "seed": facts["seed"],
-        "log": log.relative_to(root).as_posix(),
-        "test": percent(kept, "test") if "test_correct" in kept else percent(facts["test"]),  # as utils/report/tables.py takes it
-        "train": percent(kept, "train"),
-        "best": {"part": watched, "percent": percent(best, watched), "epoch": int(best["epoch"])},
-        "kept": int(kept["epoch"]),
-        "seconds": facts["seconds"],
-        "device": facts["environment"]["device"],
-        "threads": facts["environment"].get("threads"),
-        "parts": {part: percent(score) for part, score in parts_of(facts).items()},
-        "curves": {part: [percent(row, part) for row in rows] for part in parts},
-        "losses": {part: [float(row[f"{part}_loss"]) for row in rows] for part in parts},
+        "seed": facts.seed,
+        "log": record.log.relative_to(ROOT).as_posix(),
+        "test": round(tables.test_percents([record])[0], 4),
+        "train": round(tables.percent(record.kept, "train"), 4),
+        "best": {"part": watched, "percent": round(tables.percent(best, watched), 4), "epoch": best["epoch"]},
+        "kept": facts.kept_epoch,
+        "seconds": facts.seconds,
+        "device": facts.environment.device,
+        "threads": facts.environment.threads,
+        "parts": {part: round(score.percent, 4) for part, score in facts.parts.items()},
+        "curves": {part: [round(tables.percent(row, part), 4) for row in rows] for part in parts},
+        "losses": {part: [row[f"{part}_loss"] for row in rows] for part in parts},
     }
 
 
-def experiment(folder: Path, root: Path, figures: dict, references: dict) -> dict | None:
-    """All seeds of an experiment that share the recipe of its first; None where nothing is logged."""
-    logs = sorted(folder.glob("seed*.csv"), key=lambda path: int(path.stem[4:]))
-    if not logs:
+def experiment(one: Experiment) -> dict | None:
+    """All published seeds of an experiment; None where there is none. Raises CourseError for a log that can't be read."""
+    found = records.published(one)
+    if not found:
         return None
-    facts = [read(log.with_suffix(".json")) for log in logs]
-    recipe = facts[0]["recipe"]
-    same = [all(one["recipe"].get(key, value) == value for key, value in recipe.items()) for one in facts]
-    runs = [run(one, log, root) for one, log, is_same in zip(facts, logs, same, strict=True) if is_same]
-    weights = read(root / "saved_dict" / f"{folder.name}.json", {})
-    found = {
-        "name": folder.name,
-        "kind": "voxels" if is_voxels(facts[0]) else "image",
-        "page": f"{folder.relative_to(root).as_posix()}/",
-        "model": recipe["model"],
-        "data": recipe["data"],
-        "parameters": facts[0]["parameters"],
-        "epochs": facts[0]["epochs"],
-        "stopped": bool(recipe.get("patience")),
-        "recipe": recipe,
-        "weights": {"file": f"saved_dict/{folder.name}.pth", **{key: weights[key] for key in ("sha256", "bytes")}} if weights else None,
-        **{key: spread([one[key] for one in runs]) for key in ("test", "train", "seconds")},
+    models.parse(one.recipe.model)
+    sidecar, facts = records.Run.of(one, 0).weights.with_suffix(".json"), found[0].facts
+    weights = records.read_facts(sidecar) if sidecar.is_file() else None
+    runs = [run(record) for record in found]
+    shown_facts = {
+        "name": one.name,
+        "kind": "voxels" if one.recipe.kind == "voxels" else "image",
+        "page": f"logs/{one.name}/",
+        "model": one.recipe.model,
+        "data": one.recipe.data,
+        "parameters": facts.parameters,
+        "epochs": facts.epochs,
+        "stopped": bool(one.recipe.patience),
+        "recipe": asdict(one.recipe),
+        "weights": weights and {"file": f"saved_dict/{one.name}.pth", "sha256": weights.sha256, "bytes": weights.bytes},
+        **{key: spread([run[key] for run in runs]) for key in ("test", "train", "seconds")},
         "runs": runs,
     }
-    figure = figures.get(folder.name)
+    figure = tables.reported(one)
     if figure:
-        found["reported"] = {**references.get(figure["reference"], {}), **figure}
-    return found
+        reference = tables.references().references.get(figure.reference)
+        shown_facts["reported"] = {**(asdict(reference) if reference else {}), **asdict(figure)}
+    return shown_facts
 
 
 def said(fields: dict) -> str:
     return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
 
 
-def study(path: Path, root: Path) -> dict:
-    """A study: each recipe that was tried to its end, with its seeds' accuracies on held-out images. The one that was published for the
+def study(path: Path) -> dict:
+    """A study: each recipe that was tried to its end, with its seeds' accuracies on held-out images. The one that is kept for the
     experiment (in as many epochs as were tried) or else the best is given by all that varies, the others by what differs from it.
+
+    Raises CourseError for a line that can't be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    trials = [trial for trial in map(json.loads, filter(str.strip, lines)) if not trial.get("pruned")]
-    recipes = [trial["recipe"] for trial in trials]
-    varied = [key for key in recipes[0] if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1] if recipes else []
-    published = read(root / "logs" / path.stem / "seed0.json", {}).get("recipe")
+    found = [(asdict(trial.recipe), trial) for trial in trials.read_file(path) if not trial.pruned]
+    recipes = [recipe for recipe, _ in found]
+    varied = [key for key in recipes[0] if len({recipe[key] for recipe in recipes}) > 1] if recipes else []
+    kept = asdict(EXPERIMENTS[path.stem].recipe)
     tried: dict[str, dict[int, float]] = {}
-    for trial in trials:  # of a repeated seed the last run counts
-        tried.setdefault(json.dumps({key: trial["recipe"].get(key) for key in varied}), {})[trial["seed"]] = percent(trial["valid"])
+    for recipe, trial in found:  # of a repeated seed the last run counts
+        tried.setdefault(json.dumps({key: recipe[key] for key in varied}), {})[trial.seed] = round(trial.valid.percent, 4)
     rows = [
         {"recipe": json.loads(recipe), **spread(list(seeds.values())), "values": list(seeds.values())} for recipe, seeds in tried.items()
     ]
     rows.sort(key=lambda row: -row["mean"])
     for row in rows:
-        row["kept"] = bool(published) and all(published.get(key) == value for key, value in row["recipe"].items() if key not in SHORTENED)
+        row["kept"] = all(kept[key] == value for key, value in row["recipe"].items() if key not in SHORTENED)
     middle = next((row for row in rows if row["kept"]), rows[0] if rows else None)
     for row in rows:
         differs = {key: value for key, value in row["recipe"].items() if value != middle["recipe"][key]}
         row["what"] = said(differs) if differs else f"{'kept' if row['kept'] else 'best'}: {said(row['recipe']) or 'the recipe as it is'}"
-    held, epochs = ([recipe[key] for recipe in recipes] for key in ("valid", "epochs"))
-    return {"name": path.stem, "log": path.relative_to(root).as_posix(), "held": max(held), "epochs": max(epochs), "rows": rows}
+    held, epochs = (max((recipe[key] for recipe in recipes), default=0) for key in ("valid", "epochs"))
+    return {"name": path.stem, "log": path.relative_to(ROOT).as_posix(), "held": held, "epochs": epochs, "rows": rows}
 
 
-def benchmark(root: Path) -> dict | None:
-    """The published measurements: seconds of each side of each comparison."""
-    path = root / "logs" / "benchmarks" / "cpu.json"
+def benchmark() -> dict | None:
+    """The published measurements: seconds of each side of each comparison. Raises CourseError where they can't be read."""
+    path = ROOT / "logs" / "benchmarks" / "cpu.json"
     if not path.is_file():
         return None
-    found = read(path)
-    usual, later = found["environment"], found.get("later", {})
-    rows = [
-        {
-            "what": what,
-            "side": side,
-            "seconds": sorted(one["seconds"] for one in times),
-            "accuracy": times[0].get("accuracy"),
-            "on": later.get(what, usual)["device"],
-        }
-        for what, sides in found["rows"].items()
-        for side, times in sides.items()
-    ]
-    return {"log": path.relative_to(root).as_posix(), "rows": rows}
+    found, rows = files.read_json(path, measurements.Benchmark), []
+    for what, sides in found.rows.items():
+        for side, times in sides.items():
+            if not times or not all("seconds" in one for one in times):
+                raise CourseError(
+                    f"{shown(path)}: {what!r}, {side!r}: found no seconds, expected some in each measurement. Measure it again."
+                )
+            seconds = sorted(one["seconds"] for one in times)
+            rows.append(
+                {"what": what, "side": side, "seconds": seconds, "accuracy": times[0].get("accuracy"), "on": found.machine(what).device}
+            )
+    return {"log": path.relative_to(ROOT).as_posix(), "rows": rows}
 
 
-def results(root: Path, commit: str) -> dict:
-    """Everything that the charts show."""
-    sources = read(root / "references.json", {})
-    figures, references = sources.get("figures", {}), sources.get("references", {})
-    folders = sorted(path for path in (root / "logs").iterdir() if path.is_dir())
-    found = [experiment(folder, root, figures, references) for folder in folders]
+def results(commit: str) -> dict:
+    """Everything that the charts show. Raises CourseError for a file that can't be read."""
+    found = [experiment(EXPERIMENTS[name]) for name in sorted(EXPERIMENTS)]
+    studied = [path for name in sorted(EXPERIMENTS) if (path := trials.path(name, publish=True)).is_file()]
     return {
         "commit": commit,
         "experiments": [one for one in found if one],
-        "studies": [study(path, root) for path in sorted((root / "logs" / "trials").glob("*.jsonl"))],
-        "field": sources.get("field", []),
-        "benchmark": benchmark(root),
+        "studies": [study(path) for path in studied],
+        "field": [asdict(claim) for claim in tables.references().field],
+        "benchmark": benchmark(),
     }
 
 
-def link(text: str, address: str) -> str:
+def link(text: str, address: str) -> Markup:
     """A link as HTML: to a file of the site, which Sphinx does not know."""
-    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
+    return Markup(f'<a href="{html.escape(address)}">{escape(text)}</a>')
 
 
-def shown(value: dict) -> str:
+def shown_spread(value: dict) -> str:
     """Mean ± standard deviation of accuracies."""
     return f"{value['mean']:.2f}" + (f" ± {value['sd']:.2f}" if value["sd"] is not None else "")
 
@@ -177,19 +162,19 @@ def accuracy_table(experiments: list[dict], up: str = "") -> str:
     for one in sorted(experiments, key=lambda one: -one["test"]["mean"]):
         figure = one.get("reported", {})
         source = link(f"{figure['test']:g}", figure["address"]) if figure.get("address") else figure.get("test") or "–"
-        cells = [link(one["name"], up + one["page"]), shown(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
+        cells = [link(one["name"], up + one["page"]), shown_spread(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
         rows.append([*cells, f"{one['seconds']['mean']:,.0f}", *[source] * reported])
     return table(header, rows, right=tuple(header[1:]))
 
 
 def seeds_table(one: dict, up: str = "") -> str:
     """Every seed of an experiment with its log."""
-    parts = [part for part in ("upright", "rotated") if one["runs"][0]["parts"]]
+    parts = [part for part in ("upright", "rotated") if all(part in run["parts"] for run in one["runs"])]
     header = ["seed", "test, %", *parts, "train, %", "best epoch", "seconds", "log"]
     rows = []
     for seed in one["runs"]:
         best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + (" (held out)" if seed["best"]["part"] == "valid" else "")
-        logs = " ".join(link(text, up + seed["log"].replace(".csv", text)) for text in (".csv", ".json"))
+        logs = Markup(" ".join(link(text, up + seed["log"].replace(".csv", text)) for text in (".csv", ".json")))
         numbers = [f"{seed['test']:.2f}", *(f"{seed['parts'][part]:.2f}" for part in parts), f"{seed['train']:.2f}"]
         rows.append([seed["seed"], *numbers, best, f"{seed['seconds']:,.0f}", logs])
     return table(header, rows, right=tuple(header[1:-1]))
@@ -203,7 +188,7 @@ def field_table(field: list[dict]) -> str:
 
 
 def study_table(one: dict) -> str:
-    rows = [[row["what"], shown(row), row["n"]] for row in one["rows"]]
+    rows = [[row["what"], shown_spread(row), row["n"]] for row in one["rows"]]
     return table(["recipe, or what differs from it", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
 
 
@@ -221,23 +206,23 @@ def benchmark_table(found: dict) -> str:
 def experiment_page(one: dict) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment."""
     images = one["recipe"].get("images")
-    facts = [f"**{shown(one['test'])} %** on the test set ({one['test']['n']} seeds)", f"{one['parameters']:,} parameters"]
-    facts += [f"data `{one['data']}`", f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"]
+    facts = [f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)", f"{one['parameters']:,} parameters"]
+    facts += [f"data {escape(one['data'])}", f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"]
     if one["stopped"]:
         facts.append("the epoch that is best on held-out training images; the test set is looked at once")
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
     if "reported" in one:
         figure = one["reported"]
-        name = link(figure["name"], figure["address"]) if figure.get("address") else html.escape(figure.get("name", "its reference"))
-        note = f" ({html.escape(figure['note'])})" if figure.get("note") else ""
-        lines += [f"Reported: {figure['test']:g} %{note}. {name}, {html.escape(figure.get('where', ''))}.", ""]
+        name = link(figure["name"], figure["address"]) if figure.get("address") else escape(figure.get("name", "its reference"))
+        note = f" ({escape(figure['note'])})" if figure["note"] else ""
+        lines += [f"Reported: {figure['test']:g} %{note}. {name}, {escape(figure['where'])}.", ""]
     if one["weights"]:
         size = f"{one['weights']['bytes'] / 1024:,.0f} KB"
         lines += [f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "]
-        lines += [f"SHA-256 <code class='hash'>{one['weights']['sha256']}</code>", ""]
+        lines += [f"SHA-256 <code class='hash'>{escape(one['weights']['sha256'])}</code>", ""]
     for what, title in (("curves", "Accuracy by epoch"), ("losses", "Loss by epoch")):
         lines += [f"## {title}", "", f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>', ""]
-    recipe = [[f"`{key}`", f"`{value}`"] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
+    recipe = [[Markup(f"`{key}`"), value] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
     lines += ["## Seeds", "", seeds_table(one, "../../"), "", "## Recipe", "", table(["field", "value"], recipe), ""]
     return "\n".join(lines)
 

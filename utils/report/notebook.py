@@ -105,6 +105,7 @@ def picture(figure: "Figure", alt: str) -> None:
 def costs(*experiments: "Experiment") -> None:
     """Show what a run of each experiment took, from the facts of its published logs: the median, for each machine they were made on."""
     from ..runs import records
+    from . import tables
 
     lines = []
     for experiment in experiments:
@@ -116,6 +117,6 @@ def costs(*experiments: "Experiment") -> None:
         for machine, seconds in sorted(machines.items(), key=lambda item: -len(item[1])):
             median = statistics.median(seconds)
             time = f"{median:.0f} s" if median < 100 else f"{median / 60:.0f} min"
-            takes.append(f"{time}{'' if takes else ' for one seed'} ({machine}; median of {len(seconds)})")
+            takes.append(f"{time}{'' if takes else ' for one seed'} ({tables.escape(machine)}; median of {len(seconds)})")
         lines.append(f"- `{experiment.name}`: {', '.join(takes) or 'no run is published yet'}")
     markdown("What training takes, from the published logs (other processes ran beside):\n\n" + "\n".join(lines))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,25 @@ def reported(experiment: Experiment) -> Figure | None:
     return references().figures.get(experiment.name)
 
 
-def table(header: list[str], rows: list[list], right: str = "") -> str:
-    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right."""
-    cells = [header, *([str(cell) for cell in row] for row in rows)]
+class Markup(str):
+    """Markdown that table() leaves as it is. Every other cell is text: no character of it has a meaning."""
+
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")  # line breaks, terminal escapes, changes of direction
+MEANINGFUL = re.compile(r"[\\`*\[\]{}~$|@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")  # Markdown, MyST and what hosts turn into links
+
+
+def escape(text: object) -> Markup:
+    """Text as one line of Markdown that shows exactly this text, whatever it contains; names and numbers stay as they are."""
+    if isinstance(text, Markup):
+        return text
+    line = CONTROLS.sub(" ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return Markup(MEANINGFUL.sub(r"\\\g<0>", line))
+
+
+def table(header: list[str], rows: list[list], right: Sequence[str] = "") -> str:
+    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right. Cells are escaped unless Markup."""
+    cells = [header, *([escape(cell) for cell in row] for row in rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
     rule = ["-" * (width - 1) + (":" if name in right else "-") for name, width in zip(header, widths, strict=True)]
     lines = [
@@ -104,15 +121,15 @@ def published_of_kind(kind: str) -> dict[Experiment, list[Record]]:
 
 
 def links(experiment: Experiment, link: str) -> str:
-    """State dict (with its size) and logs of an experiment, where they are published."""
+    """State dict (with its size) and logs of an experiment, where they are published, as Markup."""
     run = Run.of(experiment, 0)
     sidecar = run.weights.with_suffix(".json")  # it is there also where a clone left the weights out
     size = f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), " if sidecar.is_file() else ""
-    return f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published"
+    return Markup(f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published")
 
 
 def name(experiment: Experiment, link: str) -> str:
-    return f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name
+    return Markup(f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name)
 
 
 def epochs(recipe: Recipe) -> str:
@@ -141,7 +158,7 @@ def results(link: str = "") -> str:
 
 def headline(experiment: Experiment, found: list[Record]) -> str:
     """Test accuracy over the seeds, with a dagger where early stopping chose the epoch."""
-    return f"**{mean_sd(test_percents(found))}**{'†' if experiment.recipe.patience else ''}"
+    return Markup(f"**{mean_sd(test_percents(found))}**{'†' if experiment.recipe.patience else ''}")
 
 
 def early_stopping(found: dict[Experiment, list[Record]]) -> list[str]:
@@ -164,10 +181,10 @@ def against_references() -> str:
         rows.append(
             [
                 e.name,
-                f"{figure.test:.2f}{'*' if figure.note else ''}",
-                f"**{mean_sd(test_percents(runs))}**",
+                Markup(f"{figure.test:.2f}{'*' if figure.note else ''}"),
+                Markup(f"**{mean_sd(test_percents(runs))}**"),
                 f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not looked at",
-                f"{source}, {figure.where}",
+                Markup(f"{source}, {escape(figure.where)}"),
             ]
         )
         notes += [f"\\* {e.name}: {figure.note}"] if figure.note else []
@@ -181,7 +198,7 @@ def voxels(link: str = "") -> str:
     found = published_of_kind("voxels")
     rows = []
     for e, runs in found.items():
-        apart = [mean_sd([record.facts.parts[part].percent for record in runs]) for part in ("upright", "rotated")]
+        apart = [mean_sd([r.facts.parts[part].percent for r in runs if part in r.facts.parts]) for part in ("upright", "rotated")]
         valid = f"{statistics.mean(percent(record.kept, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
         train = f"{statistics.mean(train_percents(runs)):.2f}"
         rows.append([name(e, link), headline(e, runs), *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
@@ -195,7 +212,7 @@ def family(experiments: Sequence[Experiment], link: str = "") -> str:
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
-        ours = f"**{mean_sd(test_percents(found))}** ({seeds(found)})"
+        ours = Markup(f"**{mean_sd(test_percents(found))}** ({seeds(found)})")
         rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
 
@@ -281,7 +298,7 @@ def study(experiment: Experiment, most: int = 12) -> str:
         return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid {held}` adds to it."
     rows = [[_said(one.changes), one.recipe.epochs, mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
     for row in rows:
-        row[0] = row[0] or "**kept**"
+        row[0] = row[0] or Markup("**kept**")
     pruned = sum(trial.pruned for trial in trials.read(experiment.name))
     notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
     notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []

@@ -219,8 +219,12 @@ def finished(experiment: Experiment, seed: int, root: Path | None = None, data: 
 
 
 def published(experiment: Experiment) -> list[Record]:
-    """All published seeds that were trained by the experiment's present recipe, in order."""
-    return _of_all_seeds(experiment, None)
+    """All published seeds that were trained by the experiment's present recipe, in order. Raises CourseError for one without a test."""
+    found = _of_all_seeds(experiment, None)
+    for record in found:
+        if record.facts.test is None:
+            raise CourseError(f"{shown(record.log.with_suffix('.json'))}: found no `test`, expected one: a published run is tested.")
+    return found
 
 
 def own(experiment: Experiment) -> list[Record]:
@@ -228,10 +232,16 @@ def own(experiment: Experiment) -> list[Record]:
     return _of_all_seeds(experiment, own_root())
 
 
+def seed_of(path: Path) -> int | None:
+    """The seed that a log's name gives: 0 of seed0.json; None of any other name, also of seed00.json, which would count seed 0 twice."""
+    number = path.stem.removeprefix("seed")
+    return int(number) if number.isdecimal() and path.stem == f"seed{int(number)}" else None
+
+
 def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[Record]:
     folder = Run.of(experiment, 0, root).log.parent
     files.exists(folder / "seed0.json")  # of a folder that may not be entered, glob would tell nothing
-    seeds = sorted(int(path.stem[4:]) for path in folder.glob("seed*.json") if path.stem[4:].isdecimal())
+    seeds = sorted(seed for path in folder.glob("seed*.json") if (seed := seed_of(path)) is not None)
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
 
 

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import files, workspace
+from .. import CourseError, files, models, workspace
 from ..data.datasets import PUBLISHABLE
 from ..experiments import Experiment, Recipe
 from ..training.loops import Score
@@ -64,9 +64,22 @@ def add(trial: Trial, publish: bool, own: Path | None = None) -> None:
     files.append_line(path(trial.name, publish, own), trial)
 
 
+def read_file(path: Path) -> list[Trial]:
+    """The trials of a study, NAME.jsonl. Raises CourseError for a line that is damaged, or names another experiment or an unknown network."""
+    found = files.read_lines(path, Trial)
+    for trial in found:
+        if trial.name != path.stem:
+            raise CourseError(f"{files.shown(path)}: found a trial of {trial.name!r}, expected {path.stem}. Delete its line.")
+        try:
+            models.parse(trial.recipe.model)
+        except CourseError as error:
+            raise CourseError(f"{files.shown(path)}: {error}. Delete its line.") from None
+    return found
+
+
 def read(name: str) -> list[Trial]:
-    """All trials of an experiment, the published ones first, then one's own. Raises CourseError for a damaged line."""
-    return [trial for publish in (True, False) for trial in files.read_lines(path(name, publish), Trial)]
+    """All trials of an experiment, the published ones first, then one's own. Raises CourseError like read_file."""
+    return [trial for publish in (True, False) for trial in read_file(path(name, publish))]
 
 
 def study(experiment: Experiment) -> list[Tried]:

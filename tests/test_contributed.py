@@ -1,0 +1,186 @@
+"""Contributed data, which anybody may send: no markup, no path and no file of this machine gets out, and each fault is one line."""
+
+import html
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import mistune
+import pytest
+from tiny import TINY, TRIAL
+
+from tools import measurements, report, verify
+from utils import CourseError, files
+from utils.experiments import EXPERIMENTS
+from utils.report import tables
+from utils.runs import inventory, records, trials
+from utils.training.loops import Score
+
+MARKUP = (
+    "<svg onload=alert(1)>",
+    "<!-- end of machines -->",
+    "a | b",
+    "a\nb",
+    "a\r\n\r\n```{raw} html\n<script>alert(1)</script>\n```",
+    "[a](javascript:alert(1))",
+    "![a](https://elsewhere.org/a.png)",
+    "https://elsewhere.org www.elsewhere.org a@elsewhere.org",
+    "{{ notebooks }}",
+    "{include}`/etc/passwd`",
+    "$x^2$",
+    "**bold** _italic_ ~~gone~~ `code`",
+    "\x1b[31mred\x07",
+    "\u202egnp.exe",
+    "\\| \\<b>",
+    "&lt;b&gt;",
+)
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_a_cell_shows_its_text_and_nothing_else(text):
+    """By the parser that renders notebooks: a table of one row, whose first cell is this text, with no element, link or formula in it."""
+    markdown = mistune.create_markdown(renderer="ast", plugins=["table", "strikethrough", "url", "math"])
+    table = tables.table(["what", "n"], [[text, 1]])
+    assert len(table.splitlines()) == 3 and "<!--" not in table
+    (found,) = markdown(table + "\n")
+    (row,) = found["children"][1]["children"]
+    cell, count = (one["children"] for one in row["children"])
+    assert [one["raw"] for one in count] == ["1"] and {one["type"] for one in cell} == {"text"}
+    assert html.unescape("".join(one["raw"] for one in cell)) == tables.CONTROLS.sub(" ", text).strip()
+
+
+def test_names_and_numbers_stay_as_they_are():
+    for text in ("mnist_small", "separable(width=24)", "99.43 ± 0.05", "> 105.7 ×", "CPU, AMD EPYC (family 25, model 17)", "-1,234.5 %"):
+        assert tables.escape(text) == text
+    assert tables.table(["a"], [[tables.Markup("**b**")]]).splitlines()[2] == "| **b** |"
+
+
+@pytest.fixture
+def published(scratch):
+    """A repository with one published run and one trial of it."""
+    from test_tables import publish, row
+
+    publish(TINY, 0, [row(1, 900, 900), row(2, 950, 950), row(3, 990, 980)])
+    files.write(scratch / "saved_dict" / "tiny.json", (scratch / "logs" / "tiny" / "seed0.json").read_bytes())
+    trials.add(replace(TRIAL, recipe=replace(TINY.recipe, valid=100), valid=Score(0.2, 90, 100)), publish=True)
+
+    return scratch
+
+
+def link(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+STRAYS = {
+    "logs/tiny/seed00.json": None,
+    "logs/tiny/seed٣.json": None,
+    "logs/tiny/seed1.csv": None,
+    "logs/tiny/seed1.json": None,
+    "logs/tiny/notes.txt": None,
+    "logs/tiny/seed0.csv.html": None,
+    "logs/tiny/deep/seed0.json": None,
+    "logs/unknown/seed0.json": None,
+    "logs/<svg onload=alert(1)>/seed0.json": None,
+    "logs/line\nbreak/seed0.json": None,
+    "logs/seed0.json": None,
+    "logs/index.html": None,
+    "logs/trials/unknown.jsonl": None,
+    "logs/trials/tiny.json": None,
+    "logs/benchmarks/cpu.html": None,
+    "logs/benchmarks/deep/cpu.json": None,
+    "saved_dict/unknown.pth": None,
+    "saved_dict/tiny.bin.txt": None,
+    "saved_dict/tiny_seed1.json": None,
+    "saved_dict/deep/tiny.pth": None,
+    "saved_dict/base.bin": None,
+    "logs/tiny/seed2.json": link,
+    "logs/trials/base.jsonl": link,
+    "logs/benchmarks/passwd.json": link,
+    "logs/base": lambda path: path.symlink_to("/etc"),
+    "saved_dict/base.pth": link,
+    "saved_dict/gone.json": lambda path: path.symlink_to("nowhere"),
+    "logs/tiny/seed3.json": os.mkfifo if hasattr(os, "mkfifo") else None,
+}
+
+
+@pytest.mark.parametrize("name", STRAYS)
+@pytest.mark.skipif(os.name == "nt", reason="names and links that Windows does not have")
+def test_what_does_not_belong_is_named_in_one_line_and_never_published(name, published):
+    before = set(inventory.published(published)[0])
+    path = published / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (STRAYS[name] or (lambda path: path.write_text("{}")))(path)
+    paths, findings = inventory.published(published)
+    assert set(paths) == before
+    assert any(inventory.printable(name) in line for line in findings), findings
+    assert all(line.isprintable() for line in findings)
+    assert len(records.published(TINY)) == 1  # and it counts nowhere
+    assert set(findings) <= set(verify.strays(published))
+
+
+def change(path: Path, *keys, to) -> None:
+    facts = place = json.loads(path.read_text())
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = to
+    path.write_text(json.dumps(facts) + "\n")
+
+
+@pytest.mark.parametrize("model", ["tiny<svg onload=alert(1)>", "tiny\n```{raw} html", "__import__('os').system('true')", "unknown", ""])
+def test_a_trial_of_no_known_network_is_one_line_everywhere(model, published):
+    path = trials.path("tiny", publish=True)
+    change(path, "recipe", "model", to=model)
+    with pytest.raises(CourseError, match=r"trials/tiny\.jsonl") as refusal:
+        trials.table(TINY)
+    assert "\n" not in str(refusal.value)
+    assert [line for line in verify.strays(published) if "trials/tiny.jsonl" in line and line.isprintable()]
+
+
+def test_a_trial_of_another_experiment_is_refused(published):
+    change(trials.path("tiny", publish=True), "name", to="base")
+    with pytest.raises(CourseError, match="found a trial of 'base', expected tiny"):
+        trials.read("tiny")
+
+
+@pytest.mark.parametrize("model", ["tiny<svg onload=alert(1)>", "unknown"])
+def test_verify_names_a_log_of_no_known_network(model, published):
+    change(published / "logs" / "tiny" / "seed0.json", "recipe", "model", to=model)
+    assert any(model[:7] in line and line.isprintable() for line in verify.strays(published))
+
+
+def test_readme_keeps_its_sections_whatever_a_device_is_called(published, monkeypatch):
+    """A device that closes the section of machines, and a benchmark whose names do: the next report finds all markers again."""
+    hostile = "CPU | a\n<!-- end of machines --><svg onload=alert(1)>"
+
+    facts = records.published(TINY)[0].facts
+    monkeypatch.setattr(measurements, "REPRODUCTIONS", published / "logs" / "reproductions.jsonl")
+    where = replace(facts.environment, device=hostile)
+    files.append_line(measurements.REPRODUCTIONS, measurements.Reproduction("tiny", 0, where, facts.code, facts.test, "0" * 64, "now"))
+    machine = measurements.Machine(**{**vars(where), "cores": 1, "data": "mnist", "commit": "a", "time": hostile})
+    times = [{"seconds": 1.0, "loading": 1.0, "peak_mib": 1.0, "accuracy": 99.0, "seed": 0.0}]
+    row = "time to 99 %"
+    files.write_json(
+        published / "logs" / "benchmarks" / "cpu.json",
+        measurements.Benchmark({row: {"course": times, hostile: times}}, {}, {}, {}, machine),
+    )
+    monkeypatch.setattr(measurements, "path", lambda kind="cpu", root=published: published / "logs" / "benchmarks" / f"{kind}.json")
+    empty = "\n".join(f"{marker.format(name)}" for name in ("machines", "speed") for marker in report.WRITTEN)
+    monkeypatch.setattr(report, "SECTIONS", {"machines": measurements.reproductions_section, "speed": measurements.speed_section})
+    once = report.readme(empty)
+    assert "<svg" not in once and once.count("<!--") == empty.count("<!--")
+    assert report.readme(once) == once
+
+
+def test_a_published_run_without_a_test_is_one_line(published):
+    change(published / "logs" / "tiny" / "seed0.json", "test", to=None)
+    with pytest.raises(CourseError, match="found no `test`, expected one"):
+        records.published(TINY)
+
+
+def test_known_files_are_all_published():
+    """Of the repository itself: what is there belongs there."""
+    from utils import ROOT
+
+    paths, findings = inventory.published(ROOT)
+    assert findings == [] and len(paths) > len(EXPERIMENTS)

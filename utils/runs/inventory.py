@@ -1,0 +1,61 @@
+"""Which files belong to what is published: everything else in logs/ and saved_dict/ is named, and nothing else is copied anywhere."""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from ..experiments import EXPERIMENTS
+from .records import seed_of
+
+SINGLE = ("logs/again.jsonl", "logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
+
+
+def printable(text: object) -> str:
+    """One line in which line breaks, terminal escapes and invalid bytes of a file's name are shown by their numbers."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "replace").decode() for one in str(text))
+
+
+def published(root: Path) -> tuple[list[Path], list[str]]:
+    """All files below logs/ and saved_dict/ that belong there, and one line for each other entry, or for one that lacks its twin."""
+    paths, findings = [], []
+    for path in _entries(root):
+        mode, name = path.lstat().st_mode, path.relative_to(root).as_posix()
+        if stat.S_ISDIR(mode):
+            wrong = "" if _is_known_folder(name) else "belongs to no experiment: delete it"
+        elif not stat.S_ISREG(mode):
+            wrong = f"is {'a link' if stat.S_ISLNK(mode) else 'a pipe, a device or a socket'}: expected a file. Delete it"
+        else:
+            wrong = _why_stray(path, name)
+            paths += [] if wrong else [path]
+        findings += [printable(f"{name} {wrong}")] if wrong else []
+    return paths, findings
+
+
+def _entries(root: Path) -> list[Path]:
+    """Files, folders and links below logs/ and saved_dict/, in order; no link is followed."""
+    found = [path for path in (root / "logs", root / "saved_dict") if path.is_symlink()]
+    for top in (root / "logs", root / "saved_dict"):
+        if top not in found:
+            found += [Path(folder, name) for folder, folders, names in os.walk(top) for name in (*folders, *names)]
+    return sorted(found)
+
+
+def _is_known_folder(name: str) -> bool:
+    top, _, inner = name.partition("/")
+    return top == "logs" and (inner in EXPERIMENTS or inner in ("trials", "benchmarks"))
+
+
+def _why_stray(path: Path, name: str) -> str:
+    """Why a regular file does not belong to what is published, or what it lacks; "" if nothing is wrong."""
+    folder, suffix, is_known = path.parent.name, path.suffix, path.stem in EXPERIMENTS
+    if name in SINGLE or re.fullmatch(r"logs/benchmarks/\w+\.json", name) or (name == f"logs/trials/{path.stem}.jsonl" and is_known):
+        return ""
+    if name == f"saved_dict/{path.name}" and is_known and suffix in (".json", ".bin"):
+        return "" if path.with_suffix(".pth").is_file() else "has no state dict beside it"
+    if name == f"saved_dict/{path.stem}.pth" and is_known:
+        return ""  # whoever looks for its sidecar says if that is missing
+    if name == f"logs/{folder}/{path.name}" and folder in EXPERIMENTS and seed_of(path) is not None and suffix in (".csv", ".json"):
+        twin = path.with_suffix({".csv": ".json", ".json": ".csv"}[suffix])
+        return "" if twin.is_file() else f"has no {twin.name} beside it"
+    return "belongs to no experiment: delete it"
