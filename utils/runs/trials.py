@@ -65,7 +65,7 @@ def add(trial: Trial, publish: bool, own: Path | None = None) -> None:
 
 
 def read_file(path: Path) -> list[Trial]:
-    """The trials of a study, NAME.jsonl. Raises CourseError for a line that is damaged, or names another experiment or an unknown network."""
+    """The trials of a study, NAME.jsonl. Raises CourseError for a line that is damaged or names another experiment or network."""
     found = files.read_lines(path, Trial)
     for trial in found:
         if trial.name != path.stem:
