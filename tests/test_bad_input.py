@@ -119,6 +119,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "a score of more than can be counted": (lambda: loops.Score(0.1, 0, 10**400), ValueError),
     "a normalisation by nothing": (lambda: records.Normalisation(0.1, 0.0), ValueError),
     "a benchmark of a device that has none": (lambda: measurements.read("tpu"), CourseError),
+    "floats to 255": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.full((28, 28), 255.0)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),
     "bytes as voxels": (lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)), CourseError),
     "a report on nothing": (lambda: report.own_report(photo.Path("/nowhere")), CourseError),

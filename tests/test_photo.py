@@ -1,16 +1,30 @@
 """Photographs come out as MNIST's pictures do, whatever camera or program made them; and what is no digit is refused."""
 
+import io
+import struct
+import sys
+import warnings
+import zlib
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngImageFile
 from shapes import STROKES, drawn
 
-from tools import train
-from utils import CourseError
-from utils.data import photo
+pytest.importorskip("hypothesis", reason="hypothesis is missing: pip install -r requirements-extra.txt")
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tools import photographs as measure
+from tools import read, train
+from utils import CourseError, files
+from utils.data import frames, photo
+from utils.report import photographs
 from utils.runs import pretrained
 
 PEN = {"ballpoint": 0.015, "felt pen": 0.06, "marker": 0.14}
@@ -126,7 +140,7 @@ def test_specks_and_the_rim_of_the_sheet_are_not_the_digit():
     tones = np.asarray(image).copy()
     tones[::90, ::110] = 0
     tones[:, :6] = 40
-    assert np.array_equal(photo.read(Image.fromarray(tones)), clean)
+    assert np.abs(photo.read(Image.fromarray(tones)).astype(int) - clean).max() <= 1
 
 
 def test_steps_end_in_what_read_returns_and_plain_is_only_a_resize():
@@ -187,6 +201,10 @@ BAD = {
     "too small": (lambda: Image.new("L", (5, 300)), "too small"),
     "small ink": (lambda: drawn(STROKES[4], 7, canvas=(300, 300), place=(100, 100)), "too small|no ink"),
     "an array": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
+    "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
+    "int32 black": (lambda: Image.fromarray(np.zeros((28, 28), np.int32)), "no ink found"),
+    "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame without a digit"),
+    "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
     "nothing": (lambda: None, "not a picture"),
 }
 
@@ -218,6 +236,233 @@ def test_a_huge_picture_is_refused_before_it_is_unpacked(monkeypatch):
     monkeypatch.setattr(photo, "LARGEST", 1000)
     with pytest.raises(CourseError, match="300 × 300"):
         photo.read(Image.new("L", (300, 300)))
+
+
+# ---- frames
+
+
+def page(digit=5):
+    return drawn(STROKES[digit], 300, 0.05, canvas=(480, 400), place=(90, 40))
+
+
+def framed(image, box, width, ink=0, shape="rectangle"):
+    image = image.copy()
+    getattr(ImageDraw.Draw(image), shape)(box, outline=ink, width=width)
+    return image
+
+
+def grid(image):
+    brush = ImageDraw.Draw(image := image.copy())
+    for line in ((70, 0, 70, 400), (410, 0, 410, 400), (0, 30, 480, 30), (0, 370, 480, 370)):
+        brush.line(line, 0, 3)
+    return image
+
+
+def open_circle(image):
+    ImageDraw.Draw(image := image.copy()).arc((20, 2, 460, 398), 20, 350, 0, 5)
+    return image
+
+
+FRAMES = {
+    "thin": lambda image: framed(image, (60, 30, 420, 380), 1),
+    "thick": lambda image: framed(image, (40, 15, 440, 390), 25),
+    "grey": lambda image: framed(image, (60, 30, 420, 380), 4, 120),
+    "circle": lambda image: framed(image, (42, 2, 438, 398), 4, 0, "ellipse"),
+    "circle with a gap": open_circle,
+    "at the edge": lambda image: framed(image, (0, 0, 479, 399), 9),
+    "cut off by the edge": lambda image: framed(image, (60, 30, 420, 430), 5),
+    "double": lambda image: framed(framed(image, (60, 30, 420, 380), 3), (45, 15, 435, 392), 3),
+    "rotated": lambda image: framed(image, (60, 30, 420, 380), 4).rotate(5, Image.Resampling.BICUBIC, fillcolor=255),
+    "three sides": lambda image: framed(image, (60, 30, 600, 380), 4),
+    "a table": grid,
+}
+
+
+@pytest.mark.parametrize("invert", [False, True], ids=["dark on light", "light on dark"])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_the_inside_of_a_frame_is_read(frame, invert):
+    pictures = [FRAMES[frame](page(digit)) for digit in STROKES]
+    assert labels([photo.read(light_on_dark(one) if invert else one) for one in pictures]) == list(STROKES)
+
+
+def test_zeros_and_other_closed_curves_are_no_frames(mnist):
+    rows = torch.cat([(mnist.test.labels == digit).nonzero()[:30, 0] for digit in (0, 6, 8, 9)])
+    for image in mnist.test.images[rows, 0].numpy():
+        assert frames.find(np.asarray(Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)) > 127) is None
+    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None, "the control: a circle around a digit is one"
+    assert frames.find(np.zeros((50, 50), bool)) is None
+
+
+def test_a_digit_that_a_hard_shadow_crosses_is_read():
+    pictures = []
+    for digit in STROKES:
+        tones = np.asarray(page(digit)).astype(np.float64)
+        tones[np.add.outer(np.arange(400), np.arange(480)) > 440] *= 0.45
+        pictures.append(Image.fromarray((20 + 0.85 * tones).astype(np.uint8)))
+    assert labels([photo.read(one) for one in pictures]) == list(STROKES)
+
+
+def test_the_published_measurement_holds_enough_of_each_kind():
+    found = files.read_json(photographs.PATH, photographs.Photographs)
+    assert tuple(found.kinds) == photographs.KINDS and min(one.n for one in found.kinds.values()) >= 100
+    assert photographs.section().count("|") == 6 * (len(photographs.KINDS) + 2)
+    for parts in ((1, 1, 1, 1), (2, 3, -1, 0), (0, 0, 0, 0)):
+        with pytest.raises(ValueError, match="expected parts"):
+            photographs.Kind(*parts)
+
+
+def test_every_kind_of_photograph_is_measured(mnist):
+    assert set(measure.FRAMES) < set(photographs.KINDS)
+    for kind in photographs.KINDS:
+        found = measure.measure(kind, mnist.test, 2, lambda image: labels([image])[0])
+        assert found.n == 2 and found.wrong < 2
+
+
+# ---- what a file may hold
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 77])
+def test_damaged_exif_data_do_not_keep_a_picture_from_being_read(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = orientation, 72.0
+    content = exif.tobytes()
+    for tag_type in (9, 10, 12, 13, 99):  # the other field becomes of another type, or of none
+        damaged = content.replace(b"\x01\x1a\x00\x05", bytes((1, 0x1A, 0, tag_type)))
+        page(7).save(tmp_path / "seven.jpg", exif=damaged + b"\xff" * tag_type, quality=95)
+        turned = page(7).transpose(Image.Transpose.ROTATE_270) if orientation == 6 else page(7)
+        assert np.abs(photo.read(tmp_path / "seven.jpg").astype(int) - photo.read(turned)).mean() < 3
+
+
+def png(width, height, bits, color):
+    """The start of a PNG file that claims a size: signature and header."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(bytes(100))
+    chunk = lambda part: struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))  # noqa: E731
+    return b"\x89PNG\r\n\x1a\n" + chunk(head) + chunk(body) + chunk(b"IEND")
+
+
+@pytest.mark.parametrize("size", [(13_300, 13_300), (8945, 8945), (2_000_000, 1000)])
+def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(size, tmp_path, monkeypatch):
+    (tmp_path / "bomb.png").write_bytes(png(*size, 16, 0))
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("unpacked"))
+    with pytest.raises(CourseError, match=f"at most {photo.LARGEST:,}"):
+        photo.read(tmp_path / "bomb.png")
+    assert photo.LARGEST < Image.MAX_IMAGE_PIXELS, "Pillow's limit must not come first"
+
+
+def test_formats_that_start_programs_are_not_opened(tmp_path):
+    page().save(tmp_path / "five.eps")
+    page().save(tmp_path / "five.pdf")
+    for name in ("five.eps", "five.pdf"):
+        with pytest.raises(CourseError, match="is not a picture: expected PNG, JPEG"):
+            photo.read(tmp_path / name)
+
+
+HOSTILE = ["a\x1b[31mred\x07.png", "line\nbreak.png", "x" * 5000, "nul\0.png", "\udcff.png", "\u202eright.png", "/dev/zero", "dir/" * 900]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_name_is_reported_in_one_printable_line(name):
+    for action in (photo.read, network()[1]):
+        with pytest.raises(CourseError) as error:
+            action(name)
+        assert str(error.value).isprintable() and len(str(error.value)) < 600
+
+
+# ---- preprocess
+
+DIGIT = np.zeros((28, 28), np.uint8)
+DIGIT[5:23, 11:15] = 255
+PICTURE = Image.fromarray(DIGIT)
+BLACK, WHITE = Image.new("L", (28, 28)), Image.new("L", (28, 28), 255)
+SAME = {
+    "RGBA": lambda: PICTURE.convert("RGBA"),
+    "LA": lambda: PICTURE.convert("LA"),
+    "dark ink in alpha": lambda: Image.merge("RGBA", (BLACK, BLACK, BLACK, PICTURE)),
+    "light ink in alpha": lambda: Image.merge("LA", (WHITE, PICTURE)),
+    "P": lambda: PICTURE.convert("P"),
+    "1": lambda: PICTURE.convert("1"),
+    "I": lambda: Image.fromarray(DIGIT.astype(np.int32)),
+    "I;16": lambda: Image.fromarray(DIGIT.astype(np.uint16) * 257),
+    "F": lambda: floats(PICTURE),
+    "floats": lambda: DIGIT / 255,
+    "half floats": lambda: (DIGIT / 255).astype(np.float16),
+    "big-endian floats": lambda: (DIGIT / 255).astype(">f4"),
+    "flipped twice": lambda: DIGIT[::-1, ::-1].copy()[::-1, ::-1],
+    "transposed": lambda: DIGIT.T.copy().T,
+    "read-only": lambda: np.frombuffer(DIGIT.tobytes(), np.uint8).reshape(28, 28),
+    "a list": lambda: [PICTURE],
+    "a tensor": lambda: torch.from_numpy(DIGIT / 255),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_preprocess_takes_the_same_digit_in_any_form(case, tmp_path):
+    preprocess = network()[1]
+    assert torch.allclose(preprocess(SAME[case]()), preprocess(DIGIT), atol=1e-3)
+    PICTURE.save(tmp_path / "one.png")
+    mixed = preprocess([SAME[case](), tmp_path / "one.png", DIGIT])
+    assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3)
+
+
+WRONG = [None, {}, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.astype(np.float32), DIGIT > 0, DIGIT.astype(complex)]
+WRONG += [np.full((28, 28), np.nan), np.full((28, 28), -0.1), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1), DIGIT[:27]]
+
+
+@pytest.mark.parametrize("bad", WRONG, ids=range(len(WRONG)))
+def test_preprocess_reports_in_one_line_what_it_cannot_take(bad):
+    with pytest.raises(CourseError) as error:
+        network()[1](bad)
+    assert "\n" not in str(error.value) and "expected" in str(error.value)
+
+
+# ---- inputs without limit
+
+
+def answered(action):
+    """action()'s result, or None for a CourseError of one line; anything else fails."""
+    try:
+        return action()
+    except CourseError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+@given(
+    st.binary(max_size=80),
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=6),
+    st.sampled_from(["JPEG", "TIFF", "GIF", "PNG"]),
+)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+def test_damaged_files_are_read_or_reported(exif, flips, form):
+    page(3).resize((96, 80)).save(content := io.BytesIO(), form, **({"exif": b"Exif\0\0" + exif} if form == "JPEG" else {}))
+    content = bytearray(content.getvalue())
+    for at, value in flips:
+        content[at % len(content)] = value
+    image = answered(lambda: photo.read(io.BytesIO(bytes(content))))
+    assert image is None or (image.shape == (28, 28) and image.max() == 255)
+
+
+@given(
+    arrays(
+        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]), st.tuples(st.integers(1, 40), st.integers(1, 40))
+    )
+    | st.builds(
+        lambda seed, blocks: np.kron(
+            np.random.default_rng(seed).integers(0, 2, (blocks, blocks), np.uint8), np.full((7, 7), 255, np.uint8)
+        ),
+        st.integers(0, 99),
+        st.integers(2, 9),
+    )
+)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+def test_arrays_are_read_or_reported(values):
+    image = answered(lambda: photo.read(Image.fromarray(values)) if values.dtype != np.float64 else None)
+    assert image is None or (image.shape == (28, 28) and image.max() == 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a bright background
+        inputs = answered(lambda: network()[1](values))
+    assert inputs is None or (inputs.shape == (1, 1, 28, 28) and inputs.isfinite().all())
 
 
 # ---- the command line
@@ -262,6 +507,21 @@ def test_train_py_refuses_in_one_line_what_it_cannot_read(words, said, monkeypat
     with pytest.raises(CourseError, match=said) as error:
         train.main(words)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_any_file_name_is_printed_and_drawn_as_plain_text(five, tmp_path, capsys):
+    names = [r"$\frac$.png", "\udcff.png", "\u9f8d.png", "a\x1b[31m.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(Path(five).read_bytes())
+    *lines, where = ask(["base", "--read", *(str(tmp_path / name) for name in names)], capsys)
+    assert len(lines) == 4 and all(line.isprintable() and ": 5 (" in line for line in lines) and where.startswith("What base saw: ")
+
+
+def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_none(five, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(read, "save_picture", lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None)
+    with pytest.raises(CourseError, match=r"1 of 3 pictures could not be read as one digit: missing\.png is missing"):
+        train.main(["base", "--read", five, "missing.png", five])
 
 
 def test_a_refusal_names_the_picture(five, tmp_path):

@@ -214,7 +214,7 @@ def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(28, 28), r"images are torch.float32: expected torch.uint8"),
+        (torch.full((28, 28), 255.0), r"values are 255 to 255: expected floats from 0 \(black\) to 1, or uint8"),
         (torch.zeros(3, 32, 32, dtype=torch.uint8), r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first"),
         (Image.new("L", (20, 20)), r"images are \(20, 20\): expected \(28, 28\)"),
     ],

@@ -1,17 +1,21 @@
 """Photographs of digits, read by a trained network: `python train.py NAME --read photo.jpg …`."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from tools.report import save_picture
 from utils import CourseError, models, runs
 from utils.data import photo, voxels
 from utils.experiments import Experiment
-from utils.files import shown
+from utils.files import shorten, shown
 from utils.report import plots
 from utils.runs import load_pretrained, records
+
+DRAWN = 30  # pictures in the figure, at most
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:
@@ -25,34 +29,62 @@ def find(experiment: Experiment, seed: int = 0) -> Path:
 
 
 def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
-    """One line per picture, its path, digit and probability, and where the picture of what the network saw lies.
+    """Print one line per picture as it is read: its path, digit and probability. Returns where the picture of what the network saw lies.
 
-    Raises CourseError, one line with the path, for the first picture that can't be read as one digit.
+    A picture that can't be read as one digit gets its line, too, and the others are still read. Raises CourseError at the end if there
+    were any.
     """
     weights = find(experiment, seed)
     model, preprocess = load_pretrained(weights)
-    images = [_read(path) for path in paths]
-    batch = torch.from_numpy(np.stack(images))
-    if preprocess.kind == "voxels":  # the body of the digit, upright
-        bodies = np.stack([voxels.voxelise(voxels.cloud(image)) for image in images])
-        batch = torch.from_numpy(bodies.astype(np.float32)).view(-1, *(voxels.SIDE,) * 3)
+    inputs, titles, refusals = [], [], []
+    for path in paths:
+        try:
+            image = _input(path, preprocess.kind)
+        except CourseError as error:
+            refusals.append(str(error))
+            if len(paths) > 1:
+                print(error, flush=True)
+            continue
+        digit, most = _answer(model, preprocess(image))
+        print(f"{shorten(path)}: {digit} ({most:.1%})", flush=True)
+        if len(inputs) < DRAWN:
+            inputs.append(image)
+            titles.append(f"{shorten(Path(path).name, 24)}: {digit}, {most:.0%}")
+    where = ""
+    if inputs:
+        draw = plots.solids if preprocess.kind == "voxels" else _gallery
+        target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # of a name with characters that the font lacks: they are drawn as boxes
+            save_picture(draw(inputs, titles), target)
+        first = f" (the first {DRAWN} pictures)" if len(paths) - len(refusals) > DRAWN else ""
+        where = f"What {experiment.name} saw{first}: {shown(target)}"
+    if refusals:
+        if where:
+            print(where)
+        count = f"{len(refusals)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
+        raise CourseError(f"{count}{refusals[0]}")
+    return where
+
+
+def _gallery(inputs: list[Tensor], titles: list[str]) -> plots.Figure:
+    return plots.images(torch.stack(inputs)[:, None], titles, columns=min(3, len(titles)))
+
+
+def _answer(model: nn.Module, batch: Tensor) -> tuple[int, float]:
+    """The likeliest digit and its probability."""
     with torch.inference_mode():
-        outputs = model(preprocess(batch))
-    likely, digits = (values.tolist() for values in models.probabilities(model, outputs).max(1))
-    titles = [f"{Path(path).name}: {digit}, {most:.0%}" for path, digit, most in zip(paths, digits, likely, strict=True)]
-    if preprocess.kind == "voxels":
-        figure = plots.solids(list(batch), titles)
-    else:
-        figure = plots.images(batch.unsqueeze(1), titles, columns=min(3, len(titles)))
-    target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
-    save_picture(figure, target)
-    lines = [f"{path}: {digit} ({most:.1%})" for path, digit, most in zip(paths, digits, likely, strict=True)]
-    return "\n".join([*lines, f"What {experiment.name} saw: {shown(target)}"])
+        probabilities = models.probabilities(model, model(batch))
+    return int(probabilities.argmax()), float(probabilities.max())
 
 
-def _read(path: str) -> np.ndarray:
-    """(28, 28) uint8. Raises CourseError with the path in front."""
+def _input(path: str, kind: str) -> Tensor:
+    """What a network sees of a photograph: (28, 28) uint8, or the body of the digit, upright. Raises CourseError with the path in front."""
     try:
-        return photo.read(path)
+        image = photo.read(path)
     except CourseError as error:
-        raise CourseError(str(error) if path in str(error) else f"{path}: {error}") from error
+        name = shorten(path)
+        raise CourseError(str(error) if name in str(error) else f"{name}: {error}") from error
+    if kind == "voxels":
+        return torch.from_numpy(voxels.voxelise(voxels.cloud(image)).astype(np.float32)).view((voxels.SIDE,) * 3)
+    return torch.from_numpy(image)

@@ -26,8 +26,8 @@ from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.files import shown
 from utils.layers import FaceOn
-from utils.report import diagrams, plots, tables
-from utils.runs import Result, inventory, records
+from utils.report import diagrams, photographs, plots, tables
+from utils.runs import Result, records
 from utils.training.loops import normalise, predict
 
 README = ROOT / "README.md"
@@ -41,6 +41,7 @@ SECTIONS = {
     "machines": measurements.reproductions_section,
     "speed": measurements.speed_section,
     "stress": measurements.stress_section,
+    "photographs": photographs.section,
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"
 
@@ -158,7 +159,7 @@ def execute(path: Path) -> None:
     try:
         NotebookClient(book, timeout=None, record_timing=False, coalesce_streams=True, resources=folder).execute()
     except (CellExecutionError, DeadKernelError) as error:
-        why = inventory.printable(str(error).strip().splitlines()[-1])
+        why = files.shorten(str(error).strip().splitlines()[-1])
         raise CourseError(f"{shown(path)} stopped with an error, and its file is unchanged: {why}. Run it in Jupyter.") from error
     files.write(path, (nbformat.writes(book) + "\n").encode())
 

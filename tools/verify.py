@@ -114,7 +114,7 @@ def contradictions(run: Run) -> list[str]:
             if seed is not None:  # else it is a stray
                 models.parse(records.read_record(Run(run.root, run.key, seed)).facts.recipe.model)
         except CourseError as error:
-            findings.append(inventory.printable(error))
+            findings.append(files.shorten(error))
     sidecar = run.weights.with_suffix(".json")
     if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
         findings.append(f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed")
@@ -126,7 +126,7 @@ def unreadable_trials(path: Path) -> list[str]:
     try:
         trials.read_file(path)
     except CourseError as error:
-        return [inventory.printable(error)]
+        return [files.shorten(error)]
     return []
 
 

@@ -39,6 +39,12 @@ def shown(path: Path) -> str:
     return printable(str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path))
 
 
+def shorten(text: object, most: int = 200) -> str:
+    """A name from outside, safe to print (see printable) and shortened in the middle."""
+    line = printable(str(text))
+    return line if len(line) <= most else f"{line[: most // 2]}…{line[-most // 2 :]}"
+
+
 @contextmanager
 def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A path next to `path` to write to: it replaces `path` when the block ends, and is deleted if the block or `before_rename` fails.

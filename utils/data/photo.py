@@ -10,24 +10,31 @@ the middle (LeCun et al. 1998). A network that has seen nothing else reads a pho
 """
 
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
 from .. import CourseError
-from ..files import refuse_special
+from ..files import refuse_special, shorten
+from . import frames
 
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the centre of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
-SMALLEST, LARGEST = 8, 200_000_000  # pixels: of the shorter side, and of the whole picture
+SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the whole picture (below Pillow's own limit)
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no others are opened: EPS, for one, would start a program
+TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → Image.Transpose that undoes it
 CONTRAST = 0.04  # of the whole range from black to white: what is nearer to the paper is no ink
 THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, as no digit of MNIST has it, is widened to PEN
 LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
 WIDEST = 1.9  # width over height: of 60,000 training digits one in 10,000 is above 2
 GAP = 0.1  # of the largest part: strokes that are nearer belong together
+WIDTHS = (1 / 3, 1 / 6, 1 / 10)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
+DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is made up for
+NESTED = 5  # frames inside one another, at most
 FAR = 0.4  # of the digit: how far off a part may be that is too flat to be another digit
 
 
@@ -60,8 +67,7 @@ def plain(picture) -> np.ndarray:
 
 def steps(picture) -> Steps:
     """What `read` does, step by step. Takes and raises the same."""
-    light = grey(picture)
-    paper, ink = _ink(light)
+    light, paper, ink = _without_frames(grey(picture))
     digit = _one_digit(ink > 0.5)
     box = _box(ink, digit)
     return Steps(light, paper, ink, digit, box, centred(box))
@@ -69,13 +75,16 @@ def steps(picture) -> Steps:
 
 def grey(picture) -> np.ndarray:
     """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING pixels long."""
-    image = _open(picture)
-    image = ImageOps.exif_transpose(image)
+    image = _upright(_open(picture))
     few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
     if image.mode[0] in "IF":  # 16 bits, 32 bits or floats: whatever range they use
-        values = np.nan_to_num(np.asarray(image, np.float32))
-        values = (values - values.min()) / max(np.ptp(values), 1e-12)
-        return np.asarray(Image.fromarray(values).reduce(few)) if few > 1 else values
+        image = image.convert("F")
+        values = np.asarray(image.reduce(few) if few > 1 else image, np.float64)
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            raise CourseError(f"{_name(picture)} holds no finite number: expected the brightness of each pixel")
+        low, high = finite.min(), finite.max()
+        return ((np.clip(np.nan_to_num(values, nan=low), low, high) - low) / max(high - low, 1e-12)).astype(np.float32)
     if image.has_transparency_data:
         image = _on_paper(image.convert("RGBA"))
     elif image.mode not in ("1", "L"):
@@ -84,55 +93,137 @@ def grey(picture) -> np.ndarray:
     return np.asarray(image.reduce(few) if few > 1 else image, np.float32) / 255
 
 
+def tones(picture) -> np.ndarray:
+    """The tones of a picture that is MNIST's already, white on black: (H, W), uint8, or float32 of a picture of floats.
+
+    picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises CourseError.
+    """
+    image = _upright(_open(picture))
+    if image.mode[0] == "F":
+        return np.array(image, np.float32)
+    if image.mode[0] == "I":
+        values = np.array(image, np.int64)
+        if values.min() < 0 or values.max() >= 2**16:
+            raise CourseError(f"{_name(picture)} has values from {values.min()} to {values.max()}: expected 0 to 255, or to 65,535")
+        return (values if values.max() < 256 else np.rint(values / 257)).astype(np.uint8)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        grey = np.array(_on_paper(image).convert("L"))
+        drawn = np.median(np.asarray(image.getchannel("A"))) < 128  # most is transparent: the alpha holds the ink
+        return 255 - grey if drawn and _ground(image) == 255 else grey
+    return np.array((image if image.mode in ("1", "L") else image.convert("RGB")).convert("L"))
+
+
+def _name(picture) -> str:
+    return shorten(picture) if isinstance(picture, str | os.PathLike) else "the picture"
+
+
 def _open(picture) -> Image.Image:
     """A path, file or PIL image → a PIL image with its pixels loaded and of a size that can be worked with."""
-    what = picture if isinstance(picture, str | os.PathLike) else "the picture"
-    if what is picture:
+    what = _name(picture)
+    if isinstance(picture, str | os.PathLike):
         refuse_special(Path(picture), "Save the picture as PNG or JPEG.")
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        if image.width * image.height > LARGEST:
-            raise CourseError(f"{what} has {image.width} × {image.height} pixels: expected at most {LARGEST:,}. Make it smaller.")
-        image.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and of its own limit, which is higher
+            image = picture if isinstance(picture, Image.Image) else Image.open(picture, formats=FORMATS)
+            if image.width * image.height > LARGEST:
+                raise CourseError(f"{what} has {image.width} × {image.height} pixels: expected at most {LARGEST:,}. Make it smaller.")
+            image.load()
+    except CourseError:
+        raise
     except FileNotFoundError as error:
         raise CourseError(f"{what} is missing: expected the path of a picture, from {Path.cwd()}") from error
     except Image.DecompressionBombError as error:
-        raise CourseError(f"{what} is too huge: expected at most {LARGEST:,} pixels. Make it smaller.") from error
+        raise CourseError(f"{what} is too large: expected at most {LARGEST:,} pixels. Make it smaller.") from error
     except (UnidentifiedImageError, AttributeError, TypeError) as error:
-        found = "" if what is picture else f" ({type(picture).__name__})"
-        raise CourseError(f"{what}{found} is not a picture: expected a file that Pillow reads (PNG, JPEG, …) or a PIL image") from error
-    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # RuntimeError: Python before 3.13 of a link to itself
-        raise CourseError(f"{what} can't be read as a picture ({error}): save it anew, as PNG or JPEG") from error
+        found = "" if isinstance(picture, str | os.PathLike) else f" ({type(picture).__name__})"
+        raise CourseError(f"{what}{found} is not a picture: expected {', '.join(FORMATS)} or a PIL image") from error
+    except Exception as error:  # a damaged file raises whatever its bytes make Pillow raise
+        reason = shorten(getattr(error, "strerror", None) or error or type(error).__name__)
+        raise CourseError(f"{what} can't be read as a picture ({reason}): save it again, as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
         raise CourseError(f"{what} has {image.width} × {image.height} pixels, too small: expected at least {SMALLEST} × {SMALLEST}")
     return image
 
 
-def _on_paper(image: Image.Image) -> Image.Image:
-    """A picture with transparent parts, laid on what it was drawn for: more of its own paper, or else white under dark and black under
-    light ink."""
+def _upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF data state; as it is where they are damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turn = TURNS.get(image.getexif().get(0x0112))
+    except Exception:  # damaged EXIF data raise whatever their bytes make Pillow raise, and the picture can be read without them
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _ground(image: Image.Image) -> int:
+    """The tone for the transparent parts of an RGBA picture: its own paper's, or else white under dark and black under light ink."""
     opaque = np.asarray(image.getchannel("A")) > 127
     tone = np.median(np.asarray(image.convert("L"))[opaque]) if opaque.any() else 0
-    beneath = int(tone) if opaque.mean() > 0.5 else 255 * int(tone < 128)
-    return Image.alpha_composite(Image.new("RGBA", image.size, (beneath,) * 3 + (255,)), image)
+    return int(tone) if opaque.mean() > 0.5 else 255 * int(tone < 128)
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """An RGBA picture with its transparent parts laid on what it was drawn for."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, (_ground(image),) * 3 + (255,)), image)
+
+
+def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A grey picture, its paper and its ink; of a frame with something in it only the inside. Raises CourseError, naming the frame."""
+    paper, ink = _ink(light)
+    for _ in range(NESTED):
+        frame = frames.find(ink > 0.5)
+        if frame is None:
+            return light, paper, ink
+        if frame.touched or not frame.inside.any():
+            raise CourseError(f"{frame.name} touches the digit, or is part of it: crop the picture to the inside of the frame")
+        rows, columns = (np.flatnonzero(frame.inside.any(axis)) for axis in (1, 0))
+        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        light = np.where(frame.inside, light, paper)[window]
+        try:
+            paper, ink = _ink(light)
+        except CourseError as error:
+            raise CourseError(f"{frame.name} without a digit in it ({error})") from error
+    raise CourseError("too many frames, one inside the other: crop the picture to the digit")
 
 
 def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Paper and ink of a grey picture. The paper is the picture without anything narrower than a third of it: a grey closing takes dark
     ink away, an opening light ink; what remains is more even where it was the right one. Shadows and the edge of the desk stay paper."""
-    size = max(5, min(light.shape) // 3)
     smooth = ndimage.gaussian_filter(light, max(light.shape) / 400 if max(light.shape) > 100 else 0)
-    closed, opened = (_wide(operation, smooth, size) for operation in ("closing", "opening"))
-    paper = min(closed, opened, key=np.std)
-    above = np.abs(paper - smooth)
+    usual, *narrow = (max(5, int(max(min(light.shape), 0.75 * max(light.shape)) * share)) for share in WIDTHS)
+    paper, above, gain = _above(smooth, usual)
+    if _at_edge(above):  # perhaps the shadow of something narrow: then it is paper
+        found = next((one for one in (_above(smooth, size) for size in narrow) if not _at_edge(one[1])), None)
+        paper, above, gain = found or (paper, above, gain)
     if above.max() < CONTRAST:
         raise CourseError("no ink found: the picture is of one tone. Write the digit darker, or photograph it from nearer.")
     marks = above[above > _otsu(above)]
     tone = np.percentile(marks, 75)
-    noise = np.median(np.abs(ndimage.laplace(light))) / 3
+    noise = np.median(np.abs(ndimage.laplace(light)) * gain) / 3
     if tone < max(CONTRAST, 2.5 * noise):
         raise CourseError("no ink found: nothing stands out from the paper. Write the digit darker, or photograph it in better light.")
     return paper, np.clip(1.5 * above / tone - 0.25, 0, 1)  # a ramp about half the tone, flat where it is paper or full ink
+
+
+def _above(smooth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The paper of a smoothed picture, without what is narrower than `size` pixels; how far each pixel stands out from it; and how much
+    brighter the best-lit paper is. A shadow on light paper takes the same share of the light from the paper and from the ink."""
+    closed, opened = (_wide(operation, smooth, size) for operation in ("closing", "opening"))
+    paper = min(closed, opened, key=np.std)
+    brightest = max(paper.max(), CONTRAST)
+    gain = brightest / np.maximum(paper, DEEPEST * brightest) if paper is closed else np.ones_like(paper)
+    return paper, np.abs(paper - smooth) * gain, gain
+
+
+def _at_edge(above: np.ndarray) -> bool:
+    """Whether anything stands out at the edge of the picture."""
+    if above.max() < CONTRAST:
+        return False
+    ink = above > _otsu(above)
+    return bool(ink[0].any() or ink[-1].any() or ink[:, 0].any() or ink[:, -1].any())
 
 
 def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:

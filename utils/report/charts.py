@@ -62,5 +62,5 @@ def gallery(pictures: list, titles: list[str], columns: int = 5, wrong: frozense
         place.axis("off")
     for number, (place, picture, title) in enumerate(zip(places.flat, pictures, titles, strict=False)):
         place.imshow(picture, cmap="gray")
-        place.set_title(title, fontsize=9, color=WRONG if number in wrong else "black")
+        place.set_title(title, fontsize=9, color=WRONG if number in wrong else "black", parse_math=False)
     return finish(figure)

@@ -61,7 +61,7 @@ def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
         place.axis("off")
     for place, image, title in zip(axes.flat, images, titles, strict=False):
         place.imshow(image.squeeze(0).cpu().numpy(), cmap="gray_r")
-        place.set_title(title, fontsize=9)
+        place.set_title(title, fontsize=9, parse_math=False)
     return finish(figure)
 
 
@@ -227,7 +227,7 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
                 axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
             axes.view_init(elevation, azimuth)
             axes.tick_params(labelbottom=False, labelleft=False)  # with labels that are empty, matplotlib 3.10 gives up the layout
-            axes.set_title(title if column == 0 else "")
+            axes.set_title(title if column == 0 else "", parse_math=False)
             axes.set_box_aspect([1, 1, 1])
     return finish(figure)
 

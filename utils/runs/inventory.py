@@ -9,11 +9,7 @@ from ..experiments import EXPERIMENTS
 from .records import seed_of
 
 SINGLE = ("logs/again.jsonl", "logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
-
-
-def printable(text: object) -> str:
-    """One line in which line breaks, terminal escapes and invalid bytes of a file's name are shown by their numbers."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "replace").decode() for one in str(text))
+from ..files import shorten
 
 
 def published(root: Path) -> tuple[list[Path], list[str]]:
@@ -28,7 +24,7 @@ def published(root: Path) -> tuple[list[Path], list[str]]:
         else:
             wrong = _why_stray(path, name)
             paths += [] if wrong else [path]
-        findings += [printable(f"{name} {wrong}")] if wrong else []
+        findings += [shorten(f"{name} {wrong}")] if wrong else []
     return paths, findings
 
 

@@ -2,19 +2,16 @@
 
 import hashlib
 import subprocess
-import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from .. import CourseError, closest, files, models, workspace
 from ..files import shown
 from ..training import states
-from ..training.loops import normalise
+from .preprocess import Preprocess
 from .records import Facts, own_root, read_facts
 
 
@@ -68,48 +65,6 @@ def load_model(path: Path) -> tuple[nn.Module, Facts]:
         raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {wrong}. Check it out again, or train it anew.")
     model.load_state_dict(state)
     return model.eval(), facts
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What a network of the course was trained to see: pictures of white digits on black, 28×28, → its normalised input.
-
-    Call it with a PIL image, a NumPy array or a tensor: (28, 28), (N, 28, 28) or (N, 1, 28, 28), uint8 0…255 (a PIL image of
-    another mode is converted to grey). Returns (N, 1, 28, 28) float32, on the device of a tensor. Of a voxel network: grids
-    (16, 16, 16), (N, 16, 16, 16) or (N, 1, 16, 16, 16) of densities, float 0…1; returns (N, 1, 16, 16, 16). Raises CourseError
-    for another size or dtype: how to cut out and resize a picture is not for a network's normalisation to decide.
-    """
-
-    mean: float
-    std: float
-    kind: str = "images"
-
-    def __call__(self, images) -> Tensor:
-        if hasattr(images, "convert"):  # a PIL image
-            images = np.array(images.convert("L"))
-        images = torch.as_tensor(images)
-        if self.kind == "voxels" and not images.is_floating_point():
-            raise CourseError(f"grids are {images.dtype}: expected floats, densities from 0 to 1 (utils.data.voxels makes them of images)")
-        if self.kind == "images" and images.dtype != torch.uint8:
-            raise CourseError(f"images are {images.dtype}: expected torch.uint8, 0 (black) to 255; normalising is done here")
-        shape = (16,) * 3 if self.kind == "voxels" else (28,) * 2
-        batch = images.unsqueeze(0) if images.ndim == len(shape) else images
-        batch = batch.unsqueeze(1) if batch.ndim == len(shape) + 1 else batch
-        if batch.shape[1:] != (1, *shape):
-            size = ", ".join(map(str, shape))
-            raise CourseError(f"images are {tuple(images.shape)}: expected ({size}), (N, {size}) or (N, 1, {size}); resize them first")
-        if self.kind == "images" and not torch.compiler.is_compiling():  # an export follows no values
-            warn_of_paper(batch)
-        return normalise(batch, self.mean, self.std).float()
-
-
-def warn_of_paper(images: Tensor) -> None:
-    """Warn where most of (N, 1, 28, 28) uint8 images have a bright edge: dark ink on paper, of which no network of the course saw any."""
-    edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
-    if (edge.float().median(1).values > 127).float().mean() > 0.5:
-        warnings.warn(
-            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs", stacklevel=3
-        )
 
 
 def find_weights(name: str | Path) -> Path:

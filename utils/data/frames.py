@@ -1,0 +1,195 @@
+"""Frames around a digit: form cells, circles, screenshot borders, ruled lines. Which part of a picture lies inside?"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+EIGHT = np.ones((3, 3))  # neighbors in all eight directions
+SMALLEST = 12  # pixels: a smaller shape is no frame
+FEW = 400  # pixels: shapes are compared on masks reduced to a longer side of at most about this
+GAP = 0.3  # of a frame's longer side: a gap of up to twice this does not open it
+SMALL = 0.2  # of a hole's longer side: a smaller shape inside it is a speck or a dot
+BAND = 0.12  # of the shorter side of all ink: lines lie this near its border, also if they are slightly rotated
+COVERED = 0.35  # share of a side that the dashes of a broken line cover
+LONGER = 1.35  # a single line must be this much longer than the digit beside it to be a line of the paper
+RECTANGLE, CIRCLE, LINE = "a rectangular frame", "a circle", "the line of a frame"
+OVERLAP = {RECTANGLE: 0.93, CIRCLE: 0.95}  # of an outline with a rectangle, and with an ellipse
+ATTACHED = {RECTANGLE: 0.02, CIRCLE: 0.08}  # share of the inside that other strokes cover: then they touch the frame
+
+
+class Frame(NamedTuple):
+    """A frame: its name for messages, its ink and the region inside, both (H, W) bool, and whether the digit touches it."""
+
+    name: str
+    ink: np.ndarray
+    inside: np.ndarray
+    touched: bool = False
+
+
+def find(ink: np.ndarray) -> Frame | None:
+    """The outermost frame in a (H, W) bool mask of ink; None if there is none.
+
+    A shape that encloses a second one is a frame. So are lines along the border of all ink that have other ink between them, and a
+    rectangle alone. A ring alone is a zero, unless other strokes touch it from inside.
+    """
+    if not ink.any():
+        return None
+    window = ndimage.find_objects(ink.astype(np.int8))[0]
+    step = max(1, -(-_longer(window) // FEW))
+    parts, _ = ndimage.label(_reduced(ink[window], step), EIGHT)
+    edges = [(window[i].start == 0, window[i].stop == ink.shape[i]) for i in range(2)]
+    boxes = ndimage.find_objects(parts)
+    longer = np.array([_longer(box) for box in boxes])
+    largest = [k for k in np.argsort(-longer)[:60] if longer[k] >= max(3, 0.05 * longer.max())]
+    if not largest or longer.max() < SMALLEST:
+        return None
+    found = _enclosing(parts, longer, largest, edges) or _lines(parts, boxes, largest)
+    found = found or _alone(parts == largest[0] + 1, edges)
+    if found is None:
+        return None
+    frame = np.zeros_like(ink)
+    inside = np.full_like(ink, found.name == LINE)  # what lies outside the border of all ink lies beside a line
+    for mask, small in ((frame, found.ink), (inside, found.inside)):
+        mask[window] = small.repeat(step, 0).repeat(step, 1)[: ink[window].shape[0], : ink[window].shape[1]]
+    frame &= ink
+    halo = ndimage.binary_dilation(frame, EIGHT, iterations=2) & ~(ink & ~frame)
+    return found._replace(ink=frame, inside=inside & ~halo)
+
+
+def _longer(box: tuple[slice, slice]) -> int:
+    return max(box[0].stop - box[0].start, box[1].stop - box[1].start)
+
+
+def _reduced(mask: np.ndarray, step: int) -> np.ndarray:
+    """(H, W) bool → one pixel for each square of `step` pixels, set if any of them is."""
+    padded = np.pad(mask, [(0, -side % step) for side in mask.shape])
+    return padded.reshape(padded.shape[0] // step, step, -1, step).any((1, 3))
+
+
+def _walled(ink: np.ndarray, edges: list[tuple[bool, bool]]) -> np.ndarray:
+    """A shape with the picture's edge as one more line between the first and the last place where the shape touches it."""
+    walled = ink.copy()
+    for side, at_edge in zip((walled[0], walled[-1], walled[:, 0], walled[:, -1]), (*edges[0], *edges[1]), strict=True):
+        if at_edge and side.any():
+            places = np.flatnonzero(side)
+            side[places[0] : places[-1] + 1] = True
+    return walled
+
+
+def _filled(ink: np.ndarray, radius: float) -> np.ndarray:
+    """A shape with its holes, also those that are open by a gap of up to twice the radius."""
+    margin = int(radius) + 2
+    padded = np.pad(ink, margin)
+    near = ndimage.distance_transform_edt(~padded) <= radius
+    closed = ndimage.distance_transform_edt(ndimage.binary_fill_holes(near)) > radius
+    return (closed | ndimage.binary_fill_holes(padded))[margin:-margin, margin:-margin]
+
+
+def _enclosing(parts: np.ndarray, longer: np.ndarray, largest: list[int], edges: list) -> Frame | None:
+    """A single shape, perhaps with a gap, that has another one inside."""
+    for outer in largest:
+        smaller = [k for k in largest if longer[k] < longer[outer]]
+        ink = parts == outer + 1
+        for radius in (0, GAP * longer[outer]) if smaller else ():
+            inside = _filled(_walled(ink, edges), radius) & ~ink
+            holes, _ = ndimage.label(inside)
+            sizes = [_longer(box) for box in ndimage.find_objects(holes)]
+            for k in smaller:
+                around = holes[parts == k + 1]
+                if around.all() and longer[k] >= SMALL * sizes[around[0] - 1]:
+                    return Frame("a frame", ink, inside)
+    return None
+
+
+def _lines(parts: np.ndarray, boxes: list, largest: list[int]) -> Frame | None:
+    """Lines along the border of all ink that have other ink between them, or beside them and shorter."""
+    of = [boxes[k] for k in largest]
+    (top, bottom), (left, right) = ((min(box[i].start for box in of), max(box[i].stop for box in of)) for i in range(2))
+    band = max(2, round(BAND * min(bottom - top, right - left)))
+    ring = np.ones(parts.shape, bool)
+    ring[top + band : bottom - band, left + band : right - band] = False
+    lines = [k for k in largest if ring[boxes[k]][parts[boxes[k]] == k + 1].all()]
+    rest = [boxes[k] for k in largest if k not in lines]
+    if not lines or not rest:
+        return None
+    ink = np.isin(parts, [k + 1 for k in lines])
+    window = ink[top:bottom, left:right]
+    sides = [window[:band].any(0), window[-band:].any(0), window[:, :band].any(1), window[:, -band:].any(1)]
+    covered = [side.mean() > COVERED for side in sides]
+    digit = max(max(box[i].stop for box in rest) - min(box[i].start for box in rest) for i in range(2))
+    long = max(_longer(boxes[k]) for k in lines)
+    corner = any(covered[:2]) and any(covered[2:])
+    if sum(covered) >= 3 or long > LONGER * digit or (corner and len(lines) == 1 and long > digit):
+        return Frame(LINE, ink, ~ink)
+    return None
+
+
+def _alone(ink: np.ndarray, edges: list) -> Frame | None:
+    """A rectangle, whatever it holds, or a circle that other strokes touch from inside."""
+    straight = _straight_sides(ink)
+    filled = ndimage.binary_fill_holes(_walled(ink, edges) if straight >= 3 else ink)
+    hollow = (filled & ~ink).sum() / filled.sum()
+    for name, looks_like, reach in ((RECTANGLE, _is_rectangle, 0), (CIRCLE, _is_ellipse, 0.5)) if hollow > 0.05 else ():
+        body = _opened(filled, reach)
+        if looks_like(body):
+            depth = ndimage.distance_transform_edt(np.pad(body, 1))[1:-1, 1:-1]
+            levels = depth.astype(int)
+            share = np.bincount(levels[body], ink[body]) / np.maximum(np.bincount(levels[body]), 1)
+            thick = int(np.argmax(share[1:] < 0.7)) + 1  # from this depth on most is paper
+            within = depth > 1.25 * thick + 1
+            touched = bool(within.any() and ink[within].mean() > ATTACHED[name])
+            if touched or name == RECTANGLE:  # a circle that is not touched is a zero, or the loop of a nine
+                return Frame(name, ink, within & ~ink, touched)
+    rows, columns = (np.ptp(places) + 1 for places in np.nonzero(ink))
+    plain = columns > 0.4 * rows and ink.sum() < 0.5 * rows * columns  # neither a one nor a bar
+    boxed = (hollow > 0.05 or plain) and straight >= (3 if hollow > 0.3 and rows > 100 else 4)
+    return Frame(RECTANGLE, ink, filled, touched=True) if boxed else None
+
+
+def _opened(filled: np.ndarray, reach: float) -> np.ndarray:
+    """A filled outline without strokes that reach outside, as wide as `reach` times the outline's width at most."""
+    depth = ndimage.distance_transform_edt(np.pad(filled, 1))[1:-1, 1:-1]
+    radius = reach * depth.max()
+    return ndimage.distance_transform_edt(depth <= radius) <= radius if reach else filled
+
+
+def _straight_sides(ink: np.ndarray) -> int:
+    """On how many sides a straight line bounds a shape but for a few strokes that reach over it, also if slightly rotated."""
+    most = 0
+    for angle in range(-8, 9, 2):
+        turned = ndimage.rotate(ink, angle, order=0) if angle else ink
+        turned = turned[ndimage.find_objects(turned.astype(np.int8))[0]]
+        sides = 0
+        for lines in (turned, turned.T):
+            runs = _longest_runs(lines) / lines.shape[1]
+            beyond = max(2, round(0.03 * len(lines)))
+            before = np.concatenate([np.zeros(beyond), runs, np.zeros(beyond)])
+            jumps = [(runs > 0.6) & (other < 0.3) for other in (before[: len(runs)], before[2 * beyond :])]
+            sides += int(jumps[0][: len(runs) // 2].any()) + int(jumps[1][len(runs) // 2 :].any())
+        most = max(most, sides)
+    return most
+
+
+def _longest_runs(lines: np.ndarray) -> np.ndarray:
+    """(H, W) bool → (H,) int: the most ink pixels in a row, of each line."""
+    counts = np.cumsum(lines, 1)
+    starts = np.maximum.accumulate(np.where(lines, 0, counts), 1)  # how many came before the latest gap
+    return (counts - starts).max(1)
+
+
+def _is_rectangle(filled: np.ndarray) -> bool:
+    rows, columns = np.nonzero(filled)
+    for angle in np.deg2rad(np.arange(-10, 11, 2)):
+        u, v = columns * np.cos(angle) - rows * np.sin(angle), columns * np.sin(angle) + rows * np.cos(angle)
+        if len(rows) > OVERLAP[RECTANGLE] * (np.ptp(u) + 1) * (np.ptp(v) + 1):
+            return True
+    return False
+
+
+def _is_ellipse(filled: np.ndarray) -> bool:
+    rows, columns = np.nonzero(filled)
+    (top, high), (left, wide) = ((places.min(), np.ptp(places) + 1) for places in (rows, columns))
+    down, right = np.mgrid[: filled.shape[0], : filled.shape[1]]
+    ellipse = ((down - top + 0.5) / high * 2 - 1) ** 2 + ((right - left + 0.5) / wide * 2 - 1) ** 2 <= 1
+    return bool((filled & ellipse).sum() > OVERLAP[CIRCLE] * (filled | ellipse).sum())
