@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tools.measurements import ENSEMBLE, read_ensemble
-from utils import ROOT, CourseError, models
+from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS

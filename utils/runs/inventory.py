@@ -6,10 +6,10 @@ import stat
 from pathlib import Path
 
 from ..experiments import EXPERIMENTS
+from ..files import shorten
 from .records import seed_of
 
-SINGLE = ("logs/again.jsonl", "logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
-from ..files import shorten
+SINGLE = ("logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
 
 
 def published(root: Path) -> tuple[list[Path], list[str]]:
