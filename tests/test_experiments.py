@@ -7,13 +7,13 @@ from itertools import count
 
 import pytest
 import torch
-from tiny import NETWORKS, RECIPE, TINY, dataset
+from tiny import FACTS, NETWORKS, RECIPE, TINY, dataset
 
 from utils import CourseError, experiments, models
 from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
-from utils.runs import job
+from utils.runs import execution, job
 from utils.training import cpu, loops
 from utils.training.loops import Score
 
@@ -40,6 +40,8 @@ CASES = {
     "drop_at": ({"schedule": "step", "epochs": 2}, 2),
     "warmup": ({}, 0.5),
     "average": ({}, 0.5),
+    "start": ({}, f"tiny-{'0' * 8}"),
+    "levels": ({}, 3),
     "dropout": ({}, 0.3),
     "label_smoothing": ({}, 0.1),
     "rotate": ({}, 9.0),
@@ -74,6 +76,9 @@ def small(monkeypatch):
     networks = {**NETWORKS, "other": lambda dropout: NETWORKS["tiny"](dropout).append(torch.nn.Linear(10, 10))}
     monkeypatch.setattr(models, "MODELS", models.MODELS | networks)
     monkeypatch.setattr(datasets, "load", lambda name: known()[name])
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    published = NETWORKS["tiny"]().state_dict(), replace(FACTS, sha256="0" * 64, recipe=SHORT)
+    monkeypatch.setattr(job, "read_state_dict", lambda path: published)
     monkeypatch.setattr(cpu, "has_bfloat16", lambda device: True)  # every device can, slowly where it is not built for it
     return monkeypatch
 
@@ -83,7 +88,7 @@ def weights(recipe: Recipe, monkeypatch) -> dict:
     scores = zip(count(4, -1), [60, 50, 55, 99], strict=False)
     monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
     torch.manual_seed(0)
-    model = models.build(recipe.model, recipe.dropout)
+    model = execution.initial(Experiment("t", recipe, ""))
     images = job.prepare_data(Experiment("t", recipe, ""))
     loops.fit(model, images, recipe, echo=False)
     return model.state_dict()

@@ -1,14 +1,16 @@
-"""A network in a format for use without this course: ONNX, PyTorch's own .pt2, or safetensors.
+"""A network in a format for use without this course: ONNX, PyTorch's own .pt2, safetensors, or C.
 
 python -m tools.export NAME [FILE] [--to FORMAT]    write FILE (default: runs/FORMAT/NAME.FORMAT) and evaluate it on the test set
+python -m tools.export NAME --to c --publish        also keep what the network costs in C in logs/benchmarks/c.json
 
 NAME: a published network, or a run of your own by its name or the path of its state dict.
 
 onnx, pt2      the network with its preprocessing. Input "images": (N, 1, 28, 28) uint8, 0 to 255, of a voxel network
                (N, 1, 16, 16, 16) float32, 0 to 1. Output "logits": (N, 10) float32.
 safetensors    the weights alone; a tensor that several layers share is stored once
+c              one header (.h) without dependencies or heap, for networks of images; the system's C compiler checks it
 
-Each file carries the class names, the input convention and the license. onnx and safetensors need requirements-extra.txt.
+onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx and safetensors need requirements-extra.txt.
 """
 
 from tools import command  # isort: skip
@@ -24,13 +26,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utils import CourseError, files, models
+from tools import c_header
+from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.files import shown
-from utils.runs.pretrained import Preprocess, find_weights, load_pretrained
+from utils.runs.pretrained import Preprocess, find_weights, load_model, load_pretrained
 from utils.runs.records import Facts, own_root, read_facts
+from utils.training.loops import predict
 
 INCLUDED = {"preprocess": "included in this file's graph"}
+COSTS = ROOT / "logs" / "benchmarks" / "c.json"
 
 
 class Whole(nn.Module):
@@ -149,16 +154,40 @@ def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
     return same, len(test)
 
 
+def export_c(name: str, path: Path) -> tuple[c_header.Costs, int, int]:
+    """Write the network `name` to `path` as a C header. Returns what it costs, to how many test images it gives the same label as PyTorch,
+    and how many there are. Raises CourseError for a network of voxels, and without a C compiler, when the header is written."""
+    model, said = load_model(find_weights(name))
+    called, normalisation = c_header.identifier(find_weights(name).stem), (said.normalisation.mean, said.normalisation.std)
+    text, program = c_header.header(called, model, said.recipe.levels, *normalisation)
+    files.write(path, text.encode())
+    images = datasets.load("mnist").test.images
+    labels, _ = c_header.answers(path, called, images)
+    same = int((labels == predict(model, images, *normalisation).argmax(1)).sum())
+    return c_header.costs(path, called, program), same, len(images)
+
+
 def main(words: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.export", description=__doc__)
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
-    parser.add_argument("--to", choices=FORMATS, default="onnx", help="the file's format (default: onnx)")
+    parser.add_argument("--to", choices=[*FORMATS, "c"], default="onnx", help="the file's format (default: onnx)")
+    parser.add_argument("--publish", action="store_true", help="with --to c: keep what the network costs in logs/benchmarks/c.json")
     options = parser.parse_args(words)
-    path = options.file or own_root() / options.to / f"{find_weights(options.name).stem}.{options.to}"
-    export(options.name, path, options.to)
-    same, total = compare(options.name, path, options.to)
-    print(f"{shown(path)}: {path.stat().st_size / 1024:.0f} KB; it gives {same} of {total} test images the same label as PyTorch")
+    if options.publish and options.to != "c":
+        raise CourseError("--publish keeps what a network costs in C: add --to c, or leave it out")
+    stem, suffix = find_weights(options.name).stem, "h" if options.to == "c" else options.to
+    path = options.file or own_root() / options.to / f"{stem}.{suffix}"
+    if options.to == "c":
+        costs, same, total = export_c(options.name, path)
+        if options.publish:
+            files.write_json(COSTS, (json.loads(COSTS.read_text()) if COSTS.exists() else {}) | {stem: costs})
+        size = f"{costs.constants:,} bytes of constants, {costs.memory:,} bytes of static memory"
+    else:
+        export(options.name, path, options.to)
+        same, total = compare(options.name, path, options.to)
+        size = f"{path.stat().st_size / 1024:.0f} KB"
+    print(f"{shown(path)}: {size}; it gives {same} of {total} test images the same label as PyTorch")
     return int(same != total)
 
 

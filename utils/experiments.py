@@ -24,6 +24,7 @@ RANGES = {  # field → lowest and highest value that a run could use
     "momentum": (0, 0.9999),
     "dropout": (0, 0.99),
     "average": (0, 0.99999),
+    "levels": (0, 255),
     "rotate": (0, 360),
     "shift": (0, 28),
     "scale": (0, 0.99),
@@ -72,6 +73,8 @@ class Recipe:
     fresh: bool = False  # voxels: draw each grid anew whenever it is used, from its digit (which the augmentation deforms before)
     stroke: float = 0.0  # images: up to so far towards a pen that is two pixels wider, or thinner, drawn uniformly per image
     erase: float = 0.0  # images: side in pixels of a square that is blackened, anywhere in each image
+    start: str = ""  # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
+    levels: int = 0  # round weights, in training too, to so many values, an odd number: 2^bits - 1 for so many bits; 0: float32
     bfloat16: bool = False  # training multiplies numbers of 8 significant bits, where a device is built for it (steps.forward)
 
     def __post_init__(self):
@@ -98,6 +101,12 @@ class Recipe:
         taught = bool(self.teacher), bool(self.teachers), bool(self.distil)
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
+            (self.levels and not self.levels % 2, f"levels = {self.levels}: expected an odd number, as many values below 0 as above"),
+            (
+                self.start and self.valid,
+                f"start = {self.start!r} with valid = {self.valid}: a published network has learned the images that would be held out",
+            ),
+            (self.levels == 1, "levels = 1: expected 3 or more, or 0 for weights that are not rounded"),
             (
                 self.patience and not self.valid,
                 f"patience = {self.patience} with valid = 0: early stopping needs held-out images, never the test set's",
@@ -481,6 +490,33 @@ FRONTIER_99_5 = Experiment(
     teaches="99.5 % below 6,000 parameters: the same, a third wider",
     notebook="11_frontier",
     search=FRONTIER_99_4.search | {"model": ("separable(stem=10,width=28,placed=True)", "separable(stem=16,width=32,placed=True)")},
+)
+# The fewest bytes instead of the fewest parameters: weights of few levels. A trained network learns to do with fifteen of them in a few
+# epochs; all seeds begin with seed 0 of frontier_99_5, so they differ in what rounding and further training do, not in the first training.
+# Smaller files hold more of a network that is a little wider and has still fewer levels, and is trained with them from the beginning.
+BYTES_99_5 = Experiment(
+    "bytes_99_5",
+    replace(FRONTIER_99_5.recipe, start="frontier_99_5-60020dd0", levels=15, epochs=6, lr=0.05),
+    teaches="99.5 % in one QR code: frontier_99_5, trained on with weights that are whole numbers from -7 to 7",
+    notebook="11_frontier",
+)
+BYTES_99_4 = Experiment(
+    "bytes_99_4",
+    replace(FRONTIER_99_4.recipe, model="separable(stem=16,width=27,placed=True)", levels=7, epochs=30),
+    teaches="99.4 % in 1,700 bytes: wider than frontier_99_4, with weights from -3 to 3 from the first step on",
+    notebook="11_frontier",
+    search={
+        "model": ("separable(stem=15,width=23,placed=True)", "separable(stem=16,width=27,placed=True)"),
+        "levels": (5, 7, 9, 11, 15),
+        "lr": (0.1, 0.4),
+    },
+)
+BYTES_99 = Experiment(
+    "bytes_99",
+    replace(BYTES_99_4.recipe, model="separable(stem=8,width=16,placed=True)"),
+    teaches="99 % in 900 bytes: the same, half as wide",
+    notebook="11_frontier",
+    search=BYTES_99_4.search | {"model": ("recurrent(placed=True)", "separable(stem=8,width=16,placed=True)")},
 )
 FRONTIER_100K = Experiment(
     "frontier_100k",

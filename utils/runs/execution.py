@@ -16,9 +16,9 @@ from ..training import cpu, ddp
 from ..training.devices import pick_device
 from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, kept
 from ..training.loops import fit as train
-from . import facts, records, trials
+from . import facts, packed, records, trials
 from .comparison import against_published
-from .job import Job, as_run, prepare_data, resolve
+from .job import Job, as_run, prepare_data, resolve, start_of
 from .pretrained import load_model
 from .records import Begun, DataFacts, Facts, Record, Run, Use
 
@@ -94,7 +94,7 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         cpu.keep_memory()
     torch.backends.cudnn.deterministic = True  # same seed, same bits on CUDA too
     torch.manual_seed(job.seed)
-    model = cpu.prepare(models.build(recipe.model, recipe.dropout), job.device)
+    model = cpu.prepare(initial(job.experiment), job.device)
     if ddp.rank():
         torch.manual_seed(job.seed + ddp.rank())  # equal weights to begin with, but other masks of dropout
 
@@ -121,6 +121,15 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
     return plain.eval(), history
 
 
+def initial(experiment: Experiment) -> nn.Module:
+    """The network as a training starts: with random weights from the global generator, or those of a published one."""
+    model = models.build(experiment.recipe.model, experiment.recipe.dropout)
+    weights = start_of(experiment)
+    if weights:
+        model.load_state_dict(weights)
+    return model
+
+
 def print_continued(job: Job) -> None:
     """The rows so far, and a warning where the bits will differ from an uninterrupted run's."""
     now = job.begun.continued[-1]
@@ -139,10 +148,14 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
 
     def write() -> Facts:
         content, require = files.to_bytes(model.state_dict()), job.lock.require
-        done = measured(job, model, history, content)
+        recipe, data = job.experiment.recipe, job.data
+        small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if recipe.levels else b""
+        done = replace(measured(job, model, history, content), packed=len(small))
         records.write_log(job.run.log, history, require)
         if job.run == job.own or (job.seed == 0 and job.experiment.weights):
             files.write(job.run.weights, content, require)
+            if small:
+                files.write(job.run.weights.with_suffix(".bin"), small, require)
             files.write_json(job.run.weights.with_suffix(".json"), done, require)
         if job.experiment.recipe.valid:
             trials.add(trial(done, history), job.publish, job.own.root)

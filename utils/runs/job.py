@@ -4,16 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .. import CourseError, files, models, smoke, switch, workspace
 from ..data import datasets
 from ..data.datasets import Dataset
-from ..experiments import Experiment
+from ..experiments import EXPERIMENTS, Experiment
 from ..files import shown
 from ..training import ddp
 from ..training.devices import pick_device
 from . import facts, records
 from .lock import Lock
+from .pretrained import read_state_dict
 from .records import Begun, DataFacts, Normalisation, Record, Run
 
 
@@ -173,7 +175,25 @@ def check(experiment: Experiment, seed: int, publish: bool | None) -> bool:
     if experiment.recipe.data not in datasets.NAMES:
         raise CourseError(f"no data set is called {experiment.recipe.data!r}: expected one of {', '.join(datasets.NAMES)}")
     require_fit(experiment)
+    start_of(experiment)
     return publish
+
+
+def start_of(experiment: Experiment) -> dict[str, Tensor] | None:
+    """The weights with which a training starts; None for random ones. Raises CourseError for a network that is not published, was trained
+    again, is another one, or saw other data."""
+    wanted, recipe = experiment.recipe.start, experiment.recipe
+    if not wanted:
+        return None
+    name, _, digits = wanted.rpartition("-")
+    if name not in EXPERIMENTS or len(digits) != 8:
+        raise CourseError(f"{experiment.name}: start = {wanted!r}: expected NAME-HASH of a published network")
+    weights, found = read_state_dict(Run.of(EXPERIMENTS[name], 0).weights)
+    if not found.sha256.startswith(digits):
+        raise CourseError(f"{experiment.name}: start = {wanted!r}: expected {name}-{found.sha256[:8]}, as it is published now")
+    if (found.recipe.model, found.recipe.data, found.recipe.normalise) != (recipe.model, recipe.data, recipe.normalise):
+        raise CourseError(f"{experiment.name}: start = {wanted!r}: expected a network {recipe.model} that saw the same data")
+    return weights
 
 
 def require_publishable(experiment: Experiment) -> None:

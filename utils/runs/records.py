@@ -2,6 +2,7 @@
 
 Below a root (the repository for what is published; runs/, or in a smoke run a temporary folder, for a reader's own):
     saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
+    saved_dict/RUN.bin                the same network in as few bytes as its numbers need, if its recipe has levels (utils.packed)
     logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
     unfinished/RUN_seedK.pt           checkpoint of a run that is not finished (always below runs/ or the temporary folder)
     unfinished/RUN_seedK.lock         held by the process that trains the run, with .holder, which names it (there too)
@@ -108,7 +109,8 @@ class Begun:
 
 @dataclass
 class Facts(Begun):
-    """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the test half's parts."""
+    """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the test half's parts;
+    packed: bytes of the network as a file of few bits (utils.packed), 0 without levels."""
 
     parameters: int
     epochs: int
@@ -120,12 +122,13 @@ class Facts(Begun):
     finished: str
     parts: dict[str, Score] = field(default_factory=dict)
     use: Use | None = None  # not recorded in earlier versions
+    packed: int = 0
 
     def __post_init__(self):
         super().__post_init__()
         if not 1 <= self.kept_epoch <= self.epochs:
             raise ValueError(f"kept_epoch = {self.kept_epoch} of {self.epochs} epochs")
-        if min(self.parameters, self.bytes, self.seconds) < 0:
+        if min(self.parameters, self.bytes, self.packed, self.seconds) < 0:
             raise ValueError("a count or a time is negative")
 
 

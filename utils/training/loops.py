@@ -17,7 +17,7 @@ from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
-from . import ddp, states
+from . import ddp, quantize, states
 from .steps import cross_entropies, forward, make_optimizer, make_scheduler
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
@@ -79,6 +79,7 @@ class Training:
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, images: int):
         """images: how many there are to train on."""
         device = next(model.parameters()).device
+        quantize.begin(model, recipe.levels)
         self.model = model
         self.recipe = recipe
         self.wrapped = ddp.wrap(model)  # the same network, for training
@@ -176,7 +177,8 @@ def fit(
     echo: bool = True,
 ) -> list[Row]:
     """Train `model` in place for recipe.epochs and return one row per epoch; with recipe.patience, stop early and
-    leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged weights.
+    leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged weights, and with
+    recipe.levels the rounded ones.
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
@@ -201,6 +203,7 @@ def fit(
         if echo:
             print(describe(row), flush=True)
     model.load_state_dict(training.best or training.tested.state_dict())
+    quantize.end(model, recipe.levels)
     return training.history
 
 
@@ -217,7 +220,7 @@ def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> 
     train = train_epoch(training, data, echo)
     require_finite("training", train.loss, recipe, seed, epoch)
     part, split = ("valid", data.valid) if data.valid else ("test", data.test)
-    score = evaluate(training.tested, split, data.mean, data.std)
+    score = evaluate(quantize.ended(training.tested, recipe.levels), split, data.mean, data.std)
     require_finite({"valid": "validation"}.get(part, part), score.loss, recipe, seed, epoch)
     training.step_schedule(score.loss)
     row = {"epoch": epoch, "lr": lr}

@@ -1,0 +1,106 @@
+"""A printed network reads digits: pixels of a QR code → bytes → network → score, also from a photograph of it."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from tiny import TINY
+
+from tools import qr
+from utils import ROOT, CourseError, runs
+from utils.experiments import EXPERIMENTS
+from utils.runs import packed, records
+from utils.training import quantize
+from utils.training.loops import evaluate
+
+pytest.importorskip("segno", reason="QR codes need segno (requirements-extra.txt)")
+zxingcpp = pytest.importorskip("zxingcpp", reason="QR codes need zxing-cpp (requirements-extra.txt)")
+PRINTED = sorted((ROOT / "pngs").glob("*_qr.png"))
+
+
+def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
+    """A code as a phone sees it: from the side, a little out of focus, in uneven light, with noise and JPEG's blocks."""
+    picture = picture.convert("L").resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
+    side = picture.width
+    # the corners of the code in the photograph: left and far, right and near
+    corners = np.array([[0.07, 0.10], [0.95, 0.04], [0.91, 0.97], [0.03, 0.90]]) * side
+    rows, targets = [], []
+    for (x, y), (u, v) in zip(corners, [(0, 0), (side, 0), (side, side), (0, side)], strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        targets += [u, v]
+    turned = picture.transform(
+        (side, side), Image.Transform.PERSPECTIVE, np.linalg.solve(rows, targets), Image.Resampling.BICUBIC, fillcolor=255
+    )
+    seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
+    light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
+    noise = np.random.default_rng(seed).normal(0, 6, seen.shape)
+    jpeg = io.BytesIO()
+    Image.fromarray(((40 + 0.8 * seen) * light + noise).clip(0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=80)
+    return Image.open(jpeg)
+
+
+@pytest.mark.parametrize("length", [100, 700, 2331, 2953])
+@pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
+def test_bytes_come_back_from_a_picture_of_their_code(length, seen):
+    content = random.Random(length).randbytes(length)
+    assert qr.scan(seen(Image.open(io.BytesIO(qr.draw(content))))) == content
+
+
+def test_what_is_no_code_or_no_network_is_refused():
+    with pytest.raises(CourseError, match="2954 bytes: expected at most the 2953"):
+        qr.draw(bytes(2954))
+    with pytest.raises(CourseError, match="no QR code can be read"):
+        qr.scan(Image.new("L", (200, 200), 255))
+    with pytest.raises(CourseError, match="the 5 bytes of this code are no network of the course: expected one of bytes_99_5"):
+        qr.recognize(b"hello")
+
+
+def test_a_network_is_recognized_by_its_bytes():
+    for name in ("bytes_99_5", "bytes_99"):
+        model, levels = EXPERIMENTS[name].recipe.model, EXPERIMENTS[name].recipe.levels
+        network = quantize.end(packed.models.build(model), levels)
+        found, read, *_ = qr.recognize(packed.write(network, model, levels, 0.1, 0.3))
+        assert found == name and torch.equal(read[0].weight, network[0].weight)
+
+
+def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
+    few = TINY.but(levels=5)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", few)
+    monkeypatch.setattr(qr, "ROOT", scratch)
+    monkeypatch.setattr(qr.data, "load", lambda name, load=qr.data.load: load("digits"))
+    result = runs.run(few, device="cpu", echo=False)
+    qr.main([str(result.weights)])
+    path = records.own_root() / "pngs" / f"{few.key}_qr.png"
+    assert path.is_file() and f"{result.facts.packed} bytes" in capsys.readouterr().out
+    qr.main(["--read", str(path)])
+    assert f"holds tiny: {result.facts.test.correct} of {result.facts.test.total} test images of digits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "expected the NAME of a network to draw, or --read FILE"),
+        (["base", "--read", "x.png"], "expected the NAME"),
+        (["base"], r"base\.bin.*Only a network whose recipe has levels"),
+        (["--read", "README.md"], "README.md is no picture: expected one of a QR code"),
+        (["--read", "no.png"], r"no\.png"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words, said, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(CourseError, match=said):
+        qr.main(words)
+
+
+@pytest.mark.parametrize("path", PRINTED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
+def test_a_printed_network_has_the_score_of_its_sidecar(path, seen, mnist):
+    name = path.stem.removesuffix("_qr")
+    said = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
+    content = qr.scan(seen(Image.open(path)))
+    assert content == (ROOT / "saved_dict" / f"{name}.bin").read_bytes()
+    found, model, mean, std = qr.recognize(content)
+    assert (found, evaluate(model, mnist.test, mean, std).correct) == (name, said.test.correct)

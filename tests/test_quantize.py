@@ -1,0 +1,254 @@
+"""Weights of few levels: what is trained is what is tested, and what is tested is what the file of few bytes holds."""
+
+import copy
+import math
+
+import pytest
+import torch
+from tiny import RECIPE, TINY, dataset, tiny
+from torch.nn.utils import parametrize
+
+from utils import CourseError, files, models, runs
+from utils.experiments import EXPERIMENTS, Recipe, replace
+from utils.models import count_parameters
+from utils.runs import packed, pretrained, records
+from utils.training import quantize
+from utils.training.loops import evaluate, fit
+
+FEW = replace(RECIPE, levels=5, average=0.9)
+IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+SHARED = "recurrent(width=4,times=1,placed=True)"  # one convolution, used twice, with two batch norms
+
+
+def trained(recipe: Recipe = FEW):
+    torch.manual_seed(0)
+    model, images = tiny(), dataset()
+    return model, images, fit(model, images, recipe, echo=False)
+
+
+def random_network(name: str) -> torch.nn.Module:
+    """Batch norms too have seen something."""
+    torch.manual_seed(1)
+    model = models.build(name)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.1)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            torch.nn.init.uniform_(buffer, 0.5, 2)
+    return model.eval()
+
+
+def test_every_trained_weight_is_one_of_the_levels_and_they_are_used():
+    model, _, _ = trained()
+    for layer in quantize.layers_with_weights(model):
+        step, whole = quantize.weight_grid(layer.weight.detach(), 5)
+        assert torch.equal(step * whole, layer.weight) and 2 <= len(whole.unique()) <= 5
+    plain, _, _ = trained(replace(FEW, levels=0))
+    assert len(plain[0].weight.unique()) > 50
+
+
+def test_the_last_row_of_the_log_is_of_the_rounded_network():
+    model, images, history = trained()
+    score = evaluate(model, images.test, images.mean, images.std)
+    assert (score.correct, score.loss) == (history[-1]["test_correct"], history[-1]["test_loss"])
+
+
+def test_a_trained_network_is_a_plain_one():
+    model, _, _ = trained()
+    assert [type(layer) for layer in model.modules()] == [type(layer) for layer in tiny().modules()]
+    assert not any(parametrize.is_parametrized(layer) for layer in model.modules())
+    assert model.state_dict().keys() == tiny().state_dict().keys() and count_parameters(model) == count_parameters(tiny())
+
+
+def test_a_network_that_is_tested_goes_on_training_from_where_it_was():
+    model = tiny()
+    quantize.begin(model, 5)
+    before = copy.deepcopy(model.state_dict())
+    quantize.ended(model, 5)
+    model(IMAGES)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items() if "running" not in key and "num" not in key)
+
+
+def test_the_gradient_passes_through_the_rounding_except_where_a_weight_is_beyond_the_last_level():
+    weight = torch.tensor([[-9.0, -0.4, 0.3, 1.2, 9.0]], requires_grad=True)
+    rounded = quantize.Rounded(weight, 5)
+    with torch.no_grad():
+        rounded.step.fill_(1.0)
+    result = rounded(weight)
+    result.sum().backward()
+    assert result.tolist() == [[-2, 0, 0, 1, 2]] and weight.grad.tolist() == [[0, 1, 1, 1, 0]]
+    # of the step (Esser et al. 2020, equation 3): the last level beyond it, else what rounding added, times 1 / sqrt(5 weights * 2)
+    assert math.isclose(rounded.step.grad.item(), (-2 + 0.4 - 0.3 - 0.2 + 2) / math.sqrt(10), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bn_augmentation", "under_20k", SHARED, "separable(stem=3,width=4,placed=True)", "base"])
+def test_folding_batch_norms_changes_no_answer(name):
+    model = random_network(name)
+    images, folded = torch.randn(4, *models.input_shape(model)), copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in folded.modules():
+            if isinstance(layer, quantize.NORMS):
+                quantize.fold(layer)
+                assert not layer.running_mean.any() and torch.equal(layer.running_var, torch.full_like(layer.running_var, 1 - layer.eps))
+        torch.testing.assert_close(folded(images), model(images), rtol=1e-4, atol=1e-4 * model(images).abs().max().item())
+
+
+def test_rounding_what_is_rounded_changes_nothing():
+    once = quantize.end(random_network(SHARED), 7)
+    twice = quantize.end(copy.deepcopy(once), 7)
+    assert all(torch.equal(value, twice.state_dict()[key]) for key, value in once.state_dict().items())
+
+
+@pytest.mark.parametrize("levels", [3, 5, 15, 255])
+def test_the_step_is_the_one_of_the_least_error(levels):
+    weight, most = torch.randn(50, 20, generator=torch.Generator().manual_seed(0)), levels // 2
+
+    def error(step: torch.Tensor) -> float:
+        return (step * (weight / step).round().clamp(-most, most) - weight).square().mean().item()
+
+    step, whole = quantize.weight_grid(weight, levels)
+    assert whole.abs().max() == most and step == step.half().float()
+    assert error(step) < 1.01 * min(error(other) for other in torch.linspace(0.01, 3, 2000))
+    step, whole = quantize.weight_grid(torch.zeros(3, 3), levels)
+    assert not (step * whole).any()
+
+
+# ---- the file
+
+
+@pytest.mark.parametrize("levels", [3, 7, 16, 255])
+def test_a_file_gives_back_every_number_bit_for_bit(levels):
+    model = quantize.end(random_network(SHARED), levels)
+    content = packed.write(model, SHARED, levels, 0.13066, 1.0)
+    read, mean, std = packed.read(content, SHARED)
+    assert (mean, std) == (0.13066, 1.0) and not read.training
+    state = read.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if "tracked" not in key)
+    assert packed.write(read, SHARED, levels, mean, std) == content
+
+
+def test_a_file_is_hardly_longer_than_its_numbers_need():
+    """The entropy of each layer's weights, six bits for each number of a vector, the steps, and 2 % for learning what is likely."""
+    model, levels = quantize.end(random_network("separable"), 7), 7
+    need = 32 + 40
+    for parameter in model.parameters():
+        numbers = parameter.detach()
+        if numbers.ndim > 1:
+            share = quantize.weight_grid(numbers, levels)[1].unique(return_counts=True)[1] / numbers.numel()
+            need += 16 - numbers.numel() * (share * share.log2()).sum().item()
+        else:
+            need += 32 + 6 * numbers.numel()
+    length = 8 * len(packed.write(model, "separable", levels, 0.1, 0.3))
+    assert need < length < 1.02 * need
+
+
+@pytest.mark.parametrize("likely", [[1, 0, 0, 0], [0, 0, 1], [2] * 50 + [1], [0, 1, 2] * 30, []])
+def test_symbols_come_back_in_the_order_in_which_they_were_written(likely):
+    writer = packed.Writer()
+    writer.whole([3, 0], 5)
+    writer.counted(likely, 3)
+    writer.whole([9], 10)
+    reader = packed.Reader(writer.content())
+    assert (reader.whole(2, 5), reader.counted(len(likely), 3), reader.whole(1, 10)) == ([3, 0], likely, [9])
+    assert reader.state == 0
+
+
+def test_a_likely_symbol_takes_less_than_a_bit():
+    lengths = []
+    for symbols in ([1] * 400, [0, 1, 2, 0, 2, 1] * 66):
+        writer = packed.Writer()
+        writer.counted(symbols, 3)
+        lengths.append(len(writer.content()))
+    assert lengths[0] < 5 and 75 < lengths[1] < 85  # log2(3) * 396 / 8 = 78.5
+
+
+CONTENT = packed.write(quantize.end(random_network(SHARED), 5), SHARED, 5, 0.1, 0.3)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", CONTENT[:3], CONTENT[:-1], CONTENT + b"\1", b"\2" + CONTENT[1:], CONTENT[:40] + b"?" + CONTENT[41:], b"\1\0\0\0"]
+)
+def test_a_damaged_file_is_refused(content):
+    with pytest.raises(CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: expected"):
+        packed.read(content, SHARED)
+
+
+def test_a_file_of_another_network_is_refused():
+    packed.read(CONTENT, SHARED.replace(",", ", "))
+    with pytest.raises(CourseError, match="no network separable"):
+        packed.read(CONTENT, "separable")
+
+
+# ---- runs
+
+
+def test_a_run_files_its_network_in_few_bytes_too(scratch):
+    result = runs.run(TINY.but(levels=5), device="cpu", echo=False)
+    content = files.read(result.weights.with_suffix(".bin"), "")
+    model, mean, std = packed.read(content, "tiny")
+    assert result.facts.packed == len(content) < result.facts.bytes / 5
+    assert evaluate(model, result.data.test, mean, std) == result.facts.test
+    plain = runs.run(TINY, device="cpu", echo=False)
+    assert plain.facts.packed == 0 and not plain.weights.with_suffix(".bin").exists()
+
+
+def test_an_interrupted_run_of_few_levels_equals_an_uninterrupted_one():
+    whole, images, history = trained()
+    states = []
+    torch.manual_seed(0)
+    fit(tiny(), images, FEW, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())), echo=False)
+    continued = tiny()
+    rows = fit(continued, images, FEW, state=states[0], echo=False)
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in continued.state_dict().items())
+    assert [row["test_loss"] for row in rows] == [row["test_loss"] for row in history]
+
+
+def test_a_training_that_starts_with_a_published_network_begins_with_its_weights(scratch):
+    before = runs.run(TINY, device="cpu", publish=True, echo=False)
+    start = f"tiny-{before.facts.sha256[:8]}"
+    after = runs.run(TINY.but(start=start, epochs=1, lr=1e-12, dropout=0.0), seed=3, device="cpu", echo=False)
+    for (key, value), other in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=1e-6, msg=key)
+
+
+def test_a_start_that_is_not_what_is_published_is_refused(scratch):
+    sha256 = runs.run(TINY, device="cpu", publish=True, echo=False).facts.sha256
+    for start, said in (
+        ("tiny", "expected NAME-HASH of a published network"),
+        (f"other-{sha256[:8]}", "expected NAME-HASH of a published network"),
+        ("tiny-00000000", f"expected tiny-{sha256[:8]}, as it is published now"),
+    ):
+        with pytest.raises(CourseError, match=f"start = '{start}': {said}"):
+            runs.run(TINY.but(start=start), device="cpu", echo=False)
+    with pytest.raises(CourseError, match="expected a network tiny that has seen the same data"):
+        runs.run(TINY.but(start=f"tiny-{sha256[:8]}", normalise=False), device="cpu", echo=False)
+    with pytest.raises(ValueError, match="start = 'tiny-00000000' with valid = 20: a published network has learned the images"):
+        TINY.but(start="tiny-00000000", valid=20)
+
+
+@pytest.mark.parametrize("levels", [1, 4, 257])
+def test_a_number_of_levels_without_a_middle_is_refused(levels):
+    with pytest.raises(ValueError, match="levels = "):
+        replace(RECIPE, levels=levels)
+
+
+# ---- what is published
+
+PACKED = sorted((records.ROOT / "saved_dict").glob("*.bin"))
+
+
+@pytest.mark.parametrize("path", PACKED, ids=lambda path: path.stem)
+def test_a_published_file_alone_gives_the_network_and_the_score_of_the_sidecar(path, mnist):
+    facts = records.read_facts(path.with_suffix(".json"))
+    content = path.read_bytes()
+    model, mean, std = packed.read(content, facts.recipe.model)
+    assert len(content) == facts.packed
+    state = pretrained.read_state_dict(path.with_suffix(".pth"))[0]
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if "tracked" not in key)
+    score = evaluate(model, mnist.test, mean, std)
+    assert score.correct == facts.test.correct
+
+
+def test_every_published_network_of_few_levels_has_a_file():
+    few = {e.name for e in EXPERIMENTS.values() if e.recipe.levels and records.published(e)}
+    assert {path.stem for path in PACKED} == few

@@ -1,0 +1,303 @@
+"""A network of images as one C header: no library, no heap, and one static array for all that it computes (python -m tools.export --to c).
+
+The header's one function is `int NAME_digit(const unsigned char pixels[784], float scores[10])`. Compiled as C99 or C++; it is not
+reentrant, for its array is static.
+"""
+
+import ctypes
+import math
+import operator
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from utils import CourseError, files, models
+from utils.training.quantize import weight_grid
+
+LAYERS = Path(__file__).with_name("layers.h")
+SAME = (nn.Dropout, nn.Identity, nn.Flatten, nn.Softmax)  # numbers stay where they are; a softmax changes no order
+COMPILERS = ("cc", "gcc", "clang")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one network in C. constants: bytes of weights; memory: bytes of the static array; multiplications: of numbers, for one image,
+    not counting those by a weight of 0, which are left out, nor those that find an address. flash: bytes of constants and machine code
+    together, as the compiler builds them when it is to save bytes; None where the tool `size` is missing."""
+
+    levels: int
+    constants: int
+    memory: int
+    multiplications: int
+    flash: int | None
+    compiler: str
+
+
+@dataclass
+class Memory:
+    """One array, in which a value's place is free again after its last use."""
+
+    used: dict[int, int] = field(default_factory=dict)  # where a value begins → its length
+    length: int = 0
+
+    def take(self, length: int) -> int:
+        """The first gap of this length."""
+        place = 0
+        for begin in sorted(self.used):
+            if begin - place >= length:
+                break
+            place = max(place, begin + self.used[begin])
+        self.used[place] = length
+        self.length = max(self.length, place + length)
+        return place
+
+
+class Program:
+    """The steps of a network in C, its constants, and what they cost."""
+
+    def __init__(self, model: nn.Module, levels: int):
+        self.model, self.levels = model, levels
+        self.steps: list[str] = []
+        self.constants: dict[str, str] = {}  # what has been declared, by its name
+        self.bytes, self.multiplications = 0, 2 * 784  # the pixels are scaled
+        self.memory = Memory()
+        self.places: dict[fx.Node, int] = {}
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.nodes = models.graph(model)
+        self.names = {id(parameter): name.replace(".", "_") for name, parameter in model.named_parameters()}
+        for position, node in enumerate(self.nodes):
+            self.add(node, position)
+
+    def add(self, node: fx.Node, position: int) -> None:
+        """The step of one node. Raises CourseError for a layer that is not written in C here."""
+        if node.op == "output":
+            return
+        if node.op == "placeholder":
+            self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
+            return
+        sources, layer = node.all_input_nodes, self.model.get_submodule(node.target) if node.op == "call_module" else node.target
+        with torch.no_grad():
+            self.shapes[node] = tuple(layer(*(torch.zeros(1, *self.shapes[source]) for source in sources)).shape[1:])
+        ends = [source for source in dict.fromkeys(sources) if not self.needed(source, position)]
+        in_place = not isinstance(layer, (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d))
+        if (ends and in_place) or isinstance(layer, SAME):
+            self.places[node] = self.places[(ends or sources)[0]]
+        else:
+            self.places[node] = self.memory.take(math.prod(self.shapes[node]))
+        self.steps += self.step(layer, sources, node)
+        for place in {self.places[source] for source in ends} - {self.places[node]}:
+            del self.memory.used[place]
+
+    def needed(self, value: fx.Node, position: int) -> bool:
+        """Whether a later step reads the place of this value."""
+        there = {node for node, place in self.places.items() if place == self.places[value]}
+        return any(there & set(node.all_input_nodes) for node in self.nodes[position + 1 :] if node.op != "output")
+
+    def step(self, layer: nn.Module, sources: list[fx.Node], node: fx.Node) -> Iterator[str]:
+        """The lines of C that compute a layer."""
+        (channels, height, width), (filters, out_height, out_width) = ((*self.shapes[value], 1, 1)[:3] for value in (sources[0], node))
+        start, to = (f"values + {self.places[value]}" for value in (sources[0], node))
+        plane, numbers = out_height * out_width, filters * out_height * out_width
+        planes = f"{start}, {height}, {width}, {to}, {out_height}, {out_width}, {channels}"
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            yield f"NAME_convolve({planes}, {self.convolution(layer, (channels, height, width))});"
+            if layer.bias is not None:
+                yield f"NAME_affine({to}, {to}, {filters}, {plane}, 0, {self.vector(layer.bias)});"
+        elif isinstance(layer, nn.BatchNorm2d):
+            factor = layer.weight / (layer.running_var + layer.eps).sqrt()
+            shift, name = layer.bias - layer.running_mean * factor, self.names[id(layer.weight)]
+            self.multiplications += numbers
+            vectors = f"{self.vector(factor, name)}, {self.vector(shift, self.names[id(layer.bias)])}"
+            yield f"NAME_affine({start}, {to}, {channels}, {plane}, {vectors});"
+        elif isinstance(layer, nn.ReLU):
+            yield f"NAME_relu({start}, {to}, {numbers});"
+        elif isinstance(layer, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
+            adaptive = isinstance(layer, nn.AdaptiveMaxPool2d)
+            kernel, stride = ((height, width), 1) if adaptive else (pair(layer.kernel_size), pair(layer.stride)[0])
+            yield f"NAME_largest({planes}, {kernel[0]}, {kernel[1]}, {stride});"
+        elif isinstance(layer, nn.AdaptiveAvgPool2d):
+            self.multiplications += channels
+            yield f"NAME_average({start}, {to}, {channels}, {height * width});"
+        elif isinstance(layer, nn.ZeroPad2d):
+            yield f"NAME_window({planes}, {-layer.padding[2]}, {-layer.padding[0]});"
+        elif layer is operator.add:
+            yield f"NAME_add({start}, values + {self.places[sources[-1]]}, {to}, {numbers});"
+        elif not isinstance(layer, SAME):
+            raise CourseError(f"{type(layer).__name__} is not written in C yet: expected a network of images (tools/layers.h)")
+
+    def convolution(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int]) -> str:
+        """The arguments of NAME_convolve that say what a layer does. A linear layer is a convolution of one place."""
+        linear = isinstance(layer, nn.Linear)
+        weight = layer.weight[:, :, None, None] if linear else layer.weight
+        (stride, _), (top, left), groups = ((1, 1), (0, 0), 1) if linear else (layer.stride, layer.padding, layer.groups)
+        used = F.conv2d(torch.ones(1, *shape), (weight != 0).float(), stride=stride, padding=(top, left), groups=groups)
+        self.multiplications += int(used.double().sum()) + (weight.numel() if self.levels else 0)
+        constants, step = self.matrix(layer.weight)
+        return f"{len(weight)}, {groups}, {weight.shape[2]}, {weight.shape[3]}, {stride}, {top}, {left}, {constants}, {step}"
+
+    def matrix(self, weight: Tensor) -> tuple[str, str]:
+        """The name of a declared array of weights, and their step."""
+        if not self.levels:
+            return self.vector(weight.flatten(), self.names[id(weight)]), "1"
+        step, whole = weight_grid(weight.detach(), self.levels)
+        codes = packed_bits((whole.flatten() + self.levels // 2).int().numpy(), bits_of(self.levels))
+        return self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1), literal(step)
+
+    def vector(self, values: Tensor, name: str | None = None) -> str:
+        return self.declare("float", name or self.names[id(values)], [literal(value) for value in values.detach()], 4)
+
+    def declare(self, kind: str, name: str, values: list[str], size: int) -> str:
+        if name not in self.constants:
+            lines, line = [], ""
+            for value in values:
+                if len(line) + len(value) > 118:
+                    lines, line = [*lines, line], ""
+                line += value + ","
+            self.constants[name] = "\n".join([f"static const {kind} NAME_{name}[{len(values)}] = {{", *lines, line, "};"])
+            self.bytes += size * len(values)
+        return f"NAME_{name}"
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def literal(value: Tensor) -> str:
+    """A float32 in C, to the last bit."""
+    text = f"{float(value):.9g}"
+    return text + ("f" if "." in text or "e" in text else ".f")
+
+
+def bits_of(levels: int) -> int:
+    return (levels - 1).bit_length()
+
+
+def packed_bits(codes: np.ndarray, bits: int) -> list[int]:
+    """Codes from 0 below 2^bits, one behind the other, the least significant bit first; and a byte more, which a reader may touch."""
+    each = (codes[:, None] >> np.arange(bits)) & 1
+    return [*np.packbits(each.astype(np.uint8).ravel(), bitorder="little").tolist(), 0]
+
+
+WEIGHT = """typedef unsigned char NAME_weights;
+
+/* Weight number i in steps: BITS bits. */
+static inline int NAME_weight(const NAME_weights *weights, int i)
+{
+    int at = i * BITS;
+    return ((weights[at >> 3] | weights[(at >> 3) + 1] << 8) >> (at & 7) & MASK) - MOST;
+}
+"""
+FLOATS = """typedef float NAME_weights;
+
+static inline float NAME_weight(const NAME_weights *weights, int i)
+{
+    return weights[i];
+}
+"""
+DIGIT = """/* Which digit 28 x 28 pixels show, row after row, each from 0 (black, the background) to 255.
+ * scores: room for ten numbers, of which the digit's will be the largest, or 0. */
+static inline int NAME_digit(const unsigned char *pixels, float *scores)
+{
+    static float values[LENGTH];
+    int best = 0;
+    for (int i = 0; i < 784; i++)
+        values[i] = (pixels[i] / 255.0f - MEAN) / STD;
+STEPS
+    for (int i = 0; i < 10; i++) {
+        if (scores)
+            scores[i] = values[LAST + i];
+        if (values[LAST + i] > values[LAST + best])
+            best = i;
+    }
+    return best;
+}
+"""
+
+
+def identifier(name: str) -> str:
+    """What a network is called in C."""
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    return name if name[:1].isalpha() else f"network_{name}"
+
+
+def header(name: str, model: nn.Module, levels: int, mean: float, std: float) -> tuple[str, Program]:
+    """A network as a C header, and the program in it. name: as identifier() gives it; levels: of the weights, 0 for float32.
+    Raises CourseError for a network of voxels."""
+    if models.input_shape(model) != (1, 28, 28):
+        raise CourseError(f"{name} takes grids of voxels: C is written for networks of images only (leave out --to c for ONNX)")
+    program = Program(model.eval(), levels)
+    last = program.places[program.nodes[-1].all_input_nodes[0]]
+    bits = bits_of(levels)
+    words = {"BITS": bits, "MASK": (1 << bits) - 1, "MOST": levels // 2, "LAST": last, "LENGTH": program.memory.length}
+    words |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
+    about = (
+        f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {4 * program.memory.length:,} bytes of\n"
+        f" * static memory, {program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
+    )
+    parts = [about, *program.constants.values(), WEIGHT if levels else FLOATS, LAYERS.read_text(), DIGIT, "#endif\n"]
+    text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    return re.sub(rf"\b({'|'.join(words)})\b", lambda word: str(words[word[0]]), text).replace("NAME", name), program
+
+
+def compiler() -> str:
+    """The system's C compiler. Raises CourseError where there is none."""
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if not found:
+        raise CourseError(
+            f"no C compiler was found: expected one of {', '.join(COMPILERS)}. Install one to compare the header with PyTorch"
+        )
+    return found
+
+
+def build(path: Path, name: str, folder: Path, *flags: str) -> Path:
+    """The header's network, compiled in `folder`, behind one function for many images. Raises CourseError where it can't be compiled."""
+    source = f"""#include "{path.resolve().as_posix()}"
+void read_all(const unsigned char *pixels, int images, int *labels, float *scores)
+{{
+    for (int i = 0; i < images; i++)
+        labels[i] = {name}_digit(pixels + 784 * i, scores + 10 * i);
+}}
+"""
+    files.write(folder / "all.c", source.encode())
+    command = [compiler(), "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *flags, "all.c", "-o", "all.so"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if ended.returncode:
+        raise CourseError(f"{path.name} can't be compiled: {' '.join(ended.stderr.split())[:300]}")
+    return folder / "all.so"
+
+
+def answers(path: Path, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The labels (N,) int32 and scores (N, 10) float32 that a header's network gives (N, 1, 28, 28) uint8 images. Raises CourseError."""
+    pixels, scores = np.ascontiguousarray(images.numpy()), np.empty((len(images), 10), np.float32)
+    labels = np.empty(len(images), np.int32)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        library = ctypes.CDLL(str(build(path, name, Path(folder), "-O2", "-shared", "-fPIC")))
+        first, second, third = (array.ctypes.data_as(ctypes.c_void_p) for array in (pixels, labels, scores))
+        library.read_all(first, ctypes.c_int(len(images)), second, third)
+    return torch.from_numpy(labels), torch.from_numpy(scores)
+
+
+def costs(path: Path, name: str, program: Program) -> Costs:
+    """What a header's network costs, compiled for this machine. Raises CourseError."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        built = build(path, name, Path(folder), "-Os", "-c")
+        said = subprocess.run(["size", str(built)], capture_output=True, text=True).stdout if shutil.which("size") else ""
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
+    return Costs(
+        levels=program.levels,
+        constants=program.bytes,
+        memory=4 * program.memory.length,
+        multiplications=program.multiplications,
+        flash=sum(map(int, said.splitlines()[1].split()[:2])) if said else None,  # text and data
+        compiler=f"{version} -Os, {platform.machine()}",
+    )

@@ -1,0 +1,138 @@
+"""A network in as few bytes as its numbers need: what quantize.end left of it, as a file.
+
+Four bytes of header: the format's version, the number of levels, and a CRC-16 of the network's name and of all other bytes. The rest is
+one whole number, the least significant byte first, from which a reader takes one number after the other (see Reader): the mean and the
+standard deviation of the pixels in millionths, then each parameter in the order of the network's layers. A matrix: its step as float16,
+and its weights in steps. A vector (a bias, or what a batch norm multiplies by or adds): its lowest value and its step as float16, and its
+numbers in steps above the lowest.
+
+J. Duda 2009, "Asymmetric numeral systems": a number of n equally likely ones takes a remainder by n; of unequally likely ones each owns a
+share of the remainders, and so takes fewer bits the likelier it is. How likely a weight is, writer and reader count as they go along.
+"""
+
+from binascii import crc_hqx
+from collections.abc import Callable
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import CourseError, models
+from ..training.quantize import NORMS, VECTOR_LEVELS, vector_grid, weight_grid
+
+VERSION = 1
+MILLION = 1_000_000
+PIXELS = 2**20  # above every mean and standard deviation in millionths
+Share = tuple[int, int, int]  # first remainder, how many, of how many
+
+
+class Counts:
+    """How often each of `levels` symbols has come so far, which says how likely it is to come next. At first those in the middle are the
+    likeliest: most weights are small."""
+
+    def __init__(self, levels: int):
+        self.counts = [1 + min(symbol, levels - 1 - symbol) for symbol in range(levels)]
+
+    def share(self, symbol: int) -> Share:
+        """The remainders that a symbol owns now; counts it."""
+        share = sum(self.counts[:symbol]), self.counts[symbol], sum(self.counts)
+        self.counts[symbol] += 1
+        return share
+
+    def symbol(self, remainder: int) -> int:
+        return next(symbol for symbol, end in enumerate(accumulate(self.counts)) if remainder < end)
+
+
+class Writer:
+    """Takes symbols in the order in which a Reader will give them back."""
+
+    def __init__(self):
+        self.shares: list[Share] = []
+
+    def whole(self, values: list[int], below: int) -> None:
+        """Numbers from 0, all equally likely."""
+        self.shares += [(value, 1, below) for value in values]
+
+    def counted(self, symbols: list[int], levels: int) -> None:
+        counts = Counts(levels)
+        self.shares += [counts.share(symbol) for symbol in symbols]
+
+    def content(self) -> bytes:
+        state = 0
+        for first, count, of in reversed(self.shares):  # the last one written is the first one read
+            state = state // count * of + first + state % count
+        return state.to_bytes((state.bit_length() + 7) // 8, "little")
+
+
+class Reader:
+    """Gives back what a Writer took."""
+
+    def __init__(self, content: bytes):
+        self.state = int.from_bytes(content, "little")
+
+    def whole(self, number: int, below: int) -> list[int]:
+        """The next `number` equally likely numbers from 0."""
+        values = []
+        for _ in range(number):
+            self.state, value = divmod(self.state, below)
+            values.append(value)
+        return values
+
+    def counted(self, number: int, levels: int) -> list[int]:
+        counts, symbols = Counts(levels), []
+        for _ in range(number):
+            quotient, remainder = divmod(self.state, sum(counts.counts))
+            symbols.append(counts.symbol(remainder))
+            first, count, _ = counts.share(symbols[-1])
+            self.state = quotient * count + remainder - first
+        return symbols
+
+
+def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> bytes:
+    """A network that quantize.end left, as a file. name: of the network, with its arguments; mean and std: of the pixels, 0 to 1."""
+    writer = Writer()
+    writer.whole([round(MILLION * mean), round(MILLION * std)], PIXELS)
+    for parameter in model.parameters():
+        numbers = parameter.detach()
+        if numbers.ndim > 1:
+            step, whole = weight_grid(numbers, levels)
+            writer.whole(halves(step), 2**16)
+            writer.counted([int(code) + levels // 2 for code in whole.flatten()], levels)
+        else:
+            low, step, whole = vector_grid(numbers)
+            writer.whole(halves(low, step), 2**16)
+            writer.whole([int(code) for code in whole], VECTOR_LEVELS)
+    body = writer.content()
+    return bytes([VERSION, levels]) + checksum(name, levels, body) + body
+
+
+def read(content: bytes, name: str) -> tuple[nn.Module, float, float]:
+    """The network of a file, in eval mode, and the mean and standard deviation of its pixels. Raises CourseError for another file, a
+    damaged one, or one of another network."""
+    version, levels, crc, body = content[0:1], (content[1:2] or b"\0")[0], content[2:4], content[4:]
+    if version != bytes([VERSION]) or levels < 3 or crc != checksum(name, levels, body):
+        raise CourseError(f"the {len(content)} bytes are no network {name} of format {VERSION}, or damaged: expected a file of its own")
+    reader, model = Reader(body), models.build(name)
+    mean, std = (value / MILLION for value in reader.whole(2, PIXELS))
+    for layer in (layer for layer in model.modules() if isinstance(layer, NORMS)):
+        layer.running_var.fill_(1 - layer.eps)
+    for parameter in model.parameters():
+        low, step = (0.0, *floats(reader.whole(1, 2**16))) if parameter.ndim > 1 else floats(reader.whole(2, 2**16))
+        take: Callable = reader.counted if parameter.ndim > 1 else reader.whole
+        whole = take(parameter.numel(), levels if parameter.ndim > 1 else VECTOR_LEVELS)
+        offset = levels // 2 if parameter.ndim > 1 else 0
+        parameter.data = low + step * (torch.tensor(whole, dtype=torch.float32) - offset).view(parameter.shape)
+    return model.eval(), mean, std
+
+
+def checksum(name: str, levels: int, body: bytes) -> bytes:
+    return crc_hqx(name.replace(" ", "").encode() + bytes([levels]) + body, 0).to_bytes(2, "little")
+
+
+def halves(*values: Tensor) -> list[int]:
+    return np.array([float(value) for value in values], np.float16).view(np.uint16).tolist()
+
+
+def floats(codes: list[int]) -> list[float]:
+    return np.array(codes, np.uint16).view(np.float16).astype(np.float32).tolist()

@@ -1,0 +1,108 @@
+"""Weights of few levels: rounded while they are trained, so that the network learns to do with them.
+
+S. K. Esser et al. 2020, "Learned step size quantization": every weight is a whole number times its tensor's step; the gradient passes
+through the rounding as if it were not there (the straight-through estimator), and the step is learned like a weight.
+PyTorch's own quantization and torchao round to 8 bits, or linear layers only; so few levels in a convolution take these lines.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+VECTOR_LEVELS = 64  # of biases, and of what a batch norm multiplies by and adds: 6 bits
+
+
+class Rounded(nn.Module):
+    """A parametrization: weights → the nearest of `levels` multiples of a learned step, as many below 0 as above."""
+
+    def __init__(self, weight: Tensor, levels: int):
+        super().__init__()
+        self.most = (levels - 1) // 2
+        self.share = 1 / math.sqrt(weight.numel() * self.most)  # of the step's gradient, to which every weight adds
+        self.step = nn.Parameter(weight_grid(weight.detach(), levels)[0])
+
+    def forward(self, weight: Tensor) -> Tensor:
+        step = self.step.detach() + self.share * (self.step - self.step.detach())
+        whole = (weight / step).clamp(-self.most, self.most)
+        return (whole + (whole.round() - whole).detach()) * step
+
+
+def layers_with_weights(model: nn.Module) -> list[nn.Module]:
+    """The convolutions and linear layers, each once, however often it is used."""
+    return [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear))]
+
+
+def begin(model: nn.Module, levels: int) -> None:
+    """Round every weight of a convolution or linear layer from now on, in place. levels = 0: leave the network as it is."""
+    for layer in layers_with_weights(model) if levels else ():
+        parametrize.register_parametrization(layer, "weight", Rounded(layer.weight, levels))
+
+
+def end(model: nn.Module, levels: int) -> nn.Module:
+    """Leave plain layers, in place, in which every number is one that a file of few bits holds: see nearest and vector_grid.
+    Each batch norm becomes what it does in eval mode: its mean 0, its variance 1, weight and bias what it multiplies by and adds.
+    Works on a network that was trained without rounding, too. levels = 0: leave it as it is."""
+    with torch.no_grad():
+        for layer in model.modules() if levels else ():
+            if parametrize.is_parametrized(layer):
+                release(layer)
+            if isinstance(layer, NORMS):
+                fold(layer)
+        for layer in layers_with_weights(model) if levels else ():
+            step, whole = weight_grid(layer.weight, levels)
+            layer.weight.copy_(step * whole)
+        for vector in (parameter for parameter in model.parameters() if levels and parameter.ndim == 1):
+            low, step, whole = vector_grid(vector)
+            vector.copy_(low + step * whole)
+    return model
+
+
+def ended(model: nn.Module, levels: int) -> nn.Module:
+    """What `end` would leave of a network that is still training; without levels the network itself."""
+    return end(copy.deepcopy(model), levels) if levels else model
+
+
+def release(layer: nn.Module) -> None:
+    """The plain layer with its present, rounded weights. parametrize.remove_parametrizations would also take the weight out of the class
+    that it made, which a copy of the layer shares."""
+    weight = layer.weight.detach()
+    layer.__class__ = type(layer).__base__
+    del layer.parametrizations
+    layer.weight = nn.Parameter(weight)
+
+
+def fold(norm: nn.Module) -> None:
+    """Batch norm in eval mode is a factor and a summand per channel: make them its weight and bias."""
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    norm.bias.sub_(norm.running_mean * factor)
+    norm.weight.copy_(factor)
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1 - norm.eps)
+
+
+def weight_grid(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """The step of the least squared error, which float16 holds, and the whole number of steps nearest to each weight.
+
+    Weights that already lie on such a grid keep it: the largest is a whole number of steps, and all of those are tried.
+    """
+    most, largest = (levels - 1) // 2, weight.abs().max()
+    shares = torch.cat([torch.arange(1, most + 1), torch.linspace(most, 4 * most, 200)]).to(weight.device)
+    steps = (largest / shares).half().float().clamp(min=2.0**-24)  # the smallest number that float16 holds
+
+    def whole(step: Tensor) -> Tensor:
+        return (weight / step).round().clamp(-most, most)
+
+    step = min(steps, key=lambda step: (step * whole(step) - weight).square().sum().item())
+    return step, whole(step)
+
+
+def vector_grid(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The lowest value and the step of VECTOR_LEVELS values that span a vector, both such that float16 holds them, and for each
+    number the nearest whole number of steps above the lowest."""
+    low = vector.min().half().float()
+    step = ((vector.max() - low) / (VECTOR_LEVELS - 1)).half().float().clamp(min=2.0**-24)
+    return low, step, ((vector - low) / step).round().clamp(0, VECTOR_LEVELS - 1)
