@@ -6,7 +6,13 @@ import importlib.util
 import pathlib
 import sys
 
-dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib"]  # all that importing this, and building its networks, needs
+dependencies = [
+    "torch",
+    "numpy",
+    "msgspec",
+    "tqdm",
+    "matplotlib",
+]  # all that importing this, and building its networks, needs
 
 
 def _load_package() -> str:
@@ -51,6 +57,6 @@ globals().update(
     {
         name: _entry_point(experiment)
         for name, experiment in _experiments.EXPERIMENTS.items()
-        if _records.Run.of(experiment, 0).weights.with_suffix(".json").is_file()  # a clone may leave large weights out
+        if _records.RunPaths.of(experiment, 0).weights.with_suffix(".json").is_file()  # a clone may leave large weights out
     }
 )

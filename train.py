@@ -8,5 +8,5 @@ from tools.train import main
 from utils.training import ddp
 
 if __name__ == "__main__":
-    with ddp.joined():
-        command.finish(command.run("train.py", lambda words: globals().update(main(words)), sys.argv[1:], lambda: ddp.rank() == 0))
+    with ddp.process_group():
+        command.finish(command.run("train.py", lambda argv: globals().update(main(argv)), sys.argv[1:], lambda: ddp.rank() == 0))

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from refusals import ids, refused, refused_command
+from rejections import ids, rejected, rejected_command
 from tiny import TINY
 
 from tools import colab, export, measurements, report, stress, train, verify
@@ -36,13 +36,13 @@ WORDS = [  # one of each kind; test_fuzz.py draws more
     "tiny --lr nan",
     "tiny --epochs 1.5",
     "tiny --epochs 100001",
-    "tiny --normalise maybe",
+    "tiny --normalize maybe",
     "tiny --optimizer SGD",
     "tiny --data mnits",
     "tiny --network tiny(3)",
     "tiny --network separable(width=-1)",
-    "tiny --network separable(times=1000000)",
-    "tiny --network separable(placed=1)",
+    "tiny --network separable(repeats=1000000)",
+    "tiny --network separable(position_weighted=1)",
     "tiny --network __import__('os')",
     "tiny --network tiny_voxels --data digits",
     "tiny --patience 2",
@@ -71,10 +71,10 @@ WORDS = [  # one of each kind; test_fuzz.py draws more
 ]
 
 
-@pytest.mark.parametrize("words", WORDS, ids=ids(WORDS))
-def test_words_that_train_py_can_not_take_are_refused(words, root):
-    device = [] if "--device" in words else ["--device", "cpu"]
-    assert "\x1b" not in refused_command("train.py", train.main, [*words.split(), *device], root)
+@pytest.mark.parametrize("argv", WORDS, ids=ids(WORDS))
+def test_words_that_train_py_can_not_take_are_refused(argv, root):
+    device = [] if "--device" in argv else ["--device", "cpu"]
+    assert "\x1b" not in rejected_command("train.py", train.main, [*argv.split(), *device], root)
 
 
 TOOLS = [
@@ -88,22 +88,22 @@ TOOLS = [
 ]
 
 
-@pytest.mark.parametrize(("tool", "words"), TOOLS, ids=ids([(tool.__name__, words) for tool, words in TOOLS]))
-def test_words_that_a_tool_can_not_take_are_refused(tool, words, root, monkeypatch):
+@pytest.mark.parametrize(("tool", "argv"), TOOLS, ids=ids([(tool.__name__, argv) for tool, argv in TOOLS]))
+def test_words_that_a_tool_can_not_take_are_refused(tool, argv, root, monkeypatch):
     monkeypatch.setattr(measure, "measure", lambda *_: pytest.fail("something was measured"))
-    refused_command("tool", tool.main, words, root)
+    rejected_command("tool", tool.main, argv, root)
 
 
 ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, and the exception that is documented
     "seed below 0": (lambda: runs.run(TINY, -1), CourseError),
     "a seed that is not published": (lambda: runs.load(TINY, 9, published=True), CourseError),
-    "a changed recipe published": (lambda: runs.run(TINY.but(lr=0.5), publish=True), CourseError),
+    "a changed recipe published": (lambda: runs.run(TINY.with_recipe(lr=0.5), publish=True), CourseError),
     "a stranger published": (lambda: runs.run(Experiment("mine", TINY.recipe, ""), publish=True), CourseError),
-    "neither own nor published": (lambda: runs.load(TINY.but(lr=0.5), 0), CourseError),
+    "neither own nor published": (lambda: runs.load(TINY.with_recipe(lr=0.5), 0), CourseError),
     "a file as root": (lambda: runs.run(TINY, folder=photo.Path("/dev/null")), CourseError),
     "a root that is too long": (lambda: runs.run(TINY, folder=photo.Path("/tmp/" + "a" * 300)), CourseError),
-    "a type": (lambda: TINY.but(epochs="3"), ValueError),
-    "a field": (lambda: TINY.but(blur=1.0), TypeError),
+    "a type": (lambda: TINY.with_recipe(epochs="3"), ValueError),
+    "a field": (lambda: TINY.with_recipe(blur=1.0), TypeError),
     "no model": (lambda: Recipe(None), ValueError),
     "data.load": (lambda: datasets.load("mnits"), CourseError),
     "hold out too many": (lambda: datasets.load("digits").hold_out(1437), CourseError),
@@ -117,11 +117,14 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "no ink to draw a body of": (lambda: voxels.cloud(torch.zeros(28, 28).numpy()), CourseError),
     "a score of nothing": (lambda: loops.Score(0.1, 0, 0), ValueError),
     "a score of more than can be counted": (lambda: loops.Score(0.1, 0, 10**400), ValueError),
-    "a normalisation by nothing": (lambda: records.Normalisation(0.1, 0.0), ValueError),
+    "a normalization by nothing": (lambda: records.Normalization(0.1, 0.0), ValueError),
     "a benchmark of a device that has none": (lambda: measurements.read("tpu"), CourseError),
     "floats to 255": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.full((28, 28), 255.0)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),
-    "bytes as voxels": (lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)), CourseError),
+    "bytes as voxels": (
+        lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)),
+        CourseError,
+    ),
     "a report on nothing": (lambda: report.own_report(photo.Path("/nowhere")), CourseError),
 }
 
@@ -129,15 +132,15 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
 @pytest.mark.parametrize("case", ARGUMENTS)
 def test_arguments_that_can_not_be_meant_are_refused(case, root):
     action, kind = ARGUMENTS[case]
-    refused(action, root, kind=kind)
+    rejected(action, root, kind=kind)
 
 
 def test_what_is_meant_is_not_refused(root):
     """The control: the table would notice a harness that calls everything refused."""
     assert runs.run(TINY, device="cpu", echo=False).facts.epochs == 3
-    assert models.count_parameters(models.build("separable(width=24, placed=True)")) > 3000
+    assert models.count_parameters(models.build("separable(width=24, position_weighted=True)")) > 3000
     with pytest.raises(AssertionError):
-        refused_command("train.py", train.main, ["tiny", "--list"], root)
+        rejected_command("train.py", train.main, ["tiny", "--list"], root)
     with pytest.raises(AssertionError):
-        refused_command("train.py", lambda words: (root / "new").write_text("x") and train.parse(["-x"]), [], root)
+        rejected_command("train.py", lambda argv: (root / "new").write_text("x") and train.parse(["-x"]), [], root)
     assert "tiny" in tables.list_experiments()

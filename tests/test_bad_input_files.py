@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refusals import refused, refused_command
+from rejections import rejected, rejected_command
 from tiny import BEGUN, FACTS, TINY, TRIAL
 
 from tools import export, measurements, report, train, verify
@@ -28,7 +28,7 @@ from utils.data import datasets, photo, voxels
 from utils.report import tables
 from utils.runs import pretrained, records
 from utils.runs.lock import Lock
-from utils.runs.records import Run, Saved
+from utils.runs.records import RunPaths, Saved
 from utils.runs.trials import Trial
 
 # ---- what is no file, or none of its kind, wherever one is read
@@ -58,7 +58,11 @@ KINDS_OF_NONE = {
     "bytes": lambda path: path.write_bytes(bytes(range(256)) * 4 + b"\n"),
     "10 GB of zeros": lambda path: path.touch() or os.truncate(path, 10**10),
 }
-ABSENT = {"missing", "a dangling link", "a link to itself"}  # which of a checkpoint or a study only means that none has begun
+ABSENT = {
+    "missing",
+    "a dangling link",
+    "a link to itself",
+}  # which of a checkpoint or a study only means that none has begun
 CUT_OFF = {"empty", "zeros"}  # a line without an end never counts
 
 
@@ -80,7 +84,10 @@ def test_what_is_no_file_of_its_kind_is_refused_by_every_reader(kind, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="pipes and links are POSIX's")
 @pytest.mark.parametrize("kind", ["a dangling link", "a pipe", "an endless device"])
 def test_a_lock_or_a_study_that_is_no_file_is_refused(kind, tmp_path):
-    for name, use in (("run.lock", lambda path: Lock(path, "tiny").__enter__()), ("t.jsonl", lambda p: files.append_line(p, TRIAL))):
+    for name, use in (
+        ("run.lock", lambda path: Lock(path, "tiny").__enter__()),
+        ("t.jsonl", lambda p: files.append_line(p, TRIAL)),
+    ):
         KINDS_OF_NONE[kind](tmp_path / name)
         with pytest.raises(CourseError, match=f"{name} is a .*Delete it"):
             use(tmp_path / name)
@@ -136,9 +143,9 @@ def plain(value) -> dict:
 def test_a_count_that_nothing_can_have_is_one_line(total, tmp_path):
     path = tmp_path / "seed0.csv"
     path.write_text(f"{','.join(ROW)}\n{','.join((ROW | {'test_correct': '0', 'test_total': total}).values())}\n")
-    assert refused(lambda: records.read_log(path), tmp_path).startswith(f"{path}, line 2")
+    assert rejected(lambda: records.read_log(path), tmp_path).startswith(f"{path}, line 2")
     path.write_text(json.dumps(plain(FACTS)).replace('"total": 360', f'"total": {total}').replace('"correct": 350', '"correct": 0'))
-    assert "seed0.csv" in refused(lambda: records.read_facts(path), tmp_path)
+    assert "seed0.csv" in rejected(lambda: records.read_facts(path), tmp_path)
     assert not files.is_running("9" * 30) and not files.is_running(str(2**31))
 
 
@@ -146,8 +153,8 @@ def test_a_line_about_an_unknown_experiment_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, "REPRODUCTIONS", tmp_path / "reproductions.jsonl")
     line = measurements.Reproduction("tiny\x1b", 0, FACTS.environment, FACTS.code, FACTS.test, FACTS.sha256, "now")
     files.append_line(measurements.REPRODUCTIONS, line)
-    said = refused(measurements.reproductions_section, tmp_path)
-    assert "reproductions.jsonl, line 1: no experiment is called 'tiny\\x1b'" in said
+    message = rejected(measurements.reproductions_section, tmp_path)
+    assert "reproductions.jsonl, line 1: no experiment is called 'tiny\\x1b'" in message
 
 
 # ---- IDX and HDF5
@@ -195,7 +202,7 @@ HDF5 = {
 def test_a_file_of_voxels_that_holds_something_else_is_refused(case, tmp_path):
     path = tmp_path / "rows.h5"
     HDF5[case](path)
-    assert "rows.h5: " in refused(lambda: voxels.read(path), tmp_path)
+    assert "rows.h5: " in rejected(lambda: voxels.read(path), tmp_path)
     put()(path)
     assert voxels.read(path)[0].X_train.shape == (4, 4096)
 
@@ -215,9 +222,9 @@ def test_a_file_of_voxels_that_is_open_elsewhere_is_to_be_closed_not_deleted(tmp
     script = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        said = refused(lambda: voxels.read(path))
+        message = rejected(lambda: voxels.read(path))
         other.stdin.close()
-    assert "Close it there" in said and "elete" not in said
+    assert "Close it there" in message and "elete" not in message
     assert len(voxels.read(path)[0].y_test) == 2
 
 
@@ -243,7 +250,7 @@ def test_what_is_no_picture_of_a_digit_is_refused_by_name(case, tmp_path):
     PICTURES[case](tmp_path / "digit.png")
     if not (ROOT / "saved_dict" / "base.pth").is_file():
         pytest.skip("base is not published here")
-    assert "digit.png" in refused_command("train.py", train.main, ["base", "--read", str(tmp_path / "digit.png")], tmp_path)
+    assert "digit.png" in rejected_command("train.py", train.main, ["base", "--read", str(tmp_path / "digit.png")], tmp_path)
 
 
 # ---- state dicts and checkpoints, and what may be hidden in them
@@ -308,7 +315,7 @@ PICKLES = {
 }
 
 
-def forge(run: Run, content: bytes) -> None:
+def forge(run: RunPaths, content: bytes) -> None:
     """Put another content in a run's weights, and its hash into the sidecar: a forger would."""
     run.weights.write_bytes(content)
     for path in (run.weights.with_suffix(".json"), run.facts):
@@ -321,19 +328,19 @@ def forge_checkpoint(content: bytes, name: str = "", seed: int = 1) -> None:
     path = own(1).checkpoint
     _, facts, tensors = path.read_bytes().split(b"\n", 2)
     told = json.loads(facts)
-    told["begun"] |= {"name": name or told["begun"]["name"], "seed": seed}
+    told["run_start"] |= {"name": name or told["run_start"]["name"], "seed": seed}
     rest = json.dumps(told).encode() + b"\n" + (content or tensors)
     path.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
 
 
-def own(seed=0) -> Run:
-    return Run.of(TINY, seed, records.own_root())
+def own(seed=0) -> RunPaths:
+    return RunPaths.of(TINY, seed, records.own_root())
 
 
 PLACES = {  # every place that loads: what is forged, and what then reads it
     "load_pretrained": (lambda content: forge(own(), content), lambda: pretrained.load_pretrained(own().weights)),
     "a finished run": (lambda content: forge(own(), content), lambda: runs.run(TINY, device="cpu")),
-    "a published run": (lambda content: forge(Run.of(TINY, 0), content), lambda: runs.load(TINY, published=True)),
+    "a published run": (lambda content: forge(RunPaths.of(TINY, 0), content), lambda: runs.load(TINY, published=True)),
     "--final-state": (lambda content: forge(own(), content), lambda: train.main(["tiny", "--final-state"])),
     "--read": (lambda content: forge(own(), content), lambda: train.main(["tiny", "--read", "x.png"])),
     "tools.export": (lambda content: forge(own(), content), lambda: export.main([str(own().weights)])),
@@ -350,27 +357,31 @@ def test_nothing_hidden_in_a_file_is_run(place, finished, tmp_path_factory):
     hide, read = PLACES[place]
     for make in PICKLES.values():
         hide(make(canary))
-        said = refused(read, finished)
-        assert "refused by the safe loader" in said and "weights_only" not in said and not canary.exists()
+        message = rejected(read, finished)
+        assert "refused by the safe loader" in message and "weights_only" not in message and not canary.exists()
 
 
 @pytest.mark.parametrize("kind", PICKLES)
 def test_verify_runs_nothing_either_and_the_canary_would_sing(kind, finished, tmp_path):
     canary = tmp_path / "sang"
-    forge(Run.of(TINY, 0), PICKLES[kind](canary))
+    forge(RunPaths.of(TINY, 0), PICKLES[kind](canary))
     text, good = verify.verify(finished)
     assert not good and "REFUSED" in text and not canary.exists()
     with suppress(RuntimeError):  # a plain pickle is none of torch's, which shows only when it has run
-        torch.load(Run.of(TINY, 0).weights, weights_only=False)  # the control: this very test's own file, which makes a folder
+        torch.load(RunPaths.of(TINY, 0).weights, weights_only=False)  # the control: this very test's own file, which makes a folder
     assert canary.exists()
 
 
 def test_an_archive_that_expands_is_not_unpacked(finished, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
     weights = saved({"0.weight": torch.zeros(10**6)})
-    for content in (packed(weights, zipfile.ZIP_DEFLATED), packed(weights, data=bytes(files.PICKLE + 1)), weights[: len(weights) // 2]):
+    for content in (
+        packed(weights, zipfile.ZIP_DEFLATED),
+        packed(weights, data=bytes(files.PICKLE + 1)),
+        weights[: len(weights) // 2],
+    ):
         forge(own(), content)
-        assert "refused by the safe loader" in refused(lambda: pretrained.load_model(own().weights), finished)
+        assert "refused by the safe loader" in rejected(lambda: pretrained.load_model(own().weights), finished)
 
 
 STATES = {
@@ -389,9 +400,9 @@ STATES = {
 def test_weights_that_fit_no_network_are_refused_and_verify_says_so(case, finished):
     state = torch.load(own().weights, weights_only=True)
     STATES[case](state)
-    for run in (own(), Run.of(TINY, 0)):
+    for run in (own(), RunPaths.of(TINY, 0)):
         forge(run, saved(state))
-    assert own().weights.name in refused(lambda: pretrained.load_model(own().weights), finished)
+    assert own().weights.name in rejected(lambda: pretrained.load_model(own().weights), finished)
     assert "does not fit the network" in verify.verify(finished)[0]
 
 
@@ -403,17 +414,17 @@ def test_one_flipped_bit_of_a_checkpoint_is_noticed(finished):
     content = path.read_bytes()
     for at in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        assert "its SHA-256 is another" in refused(lambda: records.read_checkpoint(path))
+        assert "its SHA-256 is another" in rejected(lambda: records.read_checkpoint(path))
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(finished):
     path = own(1).checkpoint
     renamed = path.rename(own(2).checkpoint)
-    said = refused(lambda: runs.run(TINY, 2, device="cpu", echo=False), finished)
-    assert renamed.name in said and "another run" in said and path.name in said
+    message = rejected(lambda: runs.run(TINY, 2, device="cpu", echo=False), finished)
+    assert renamed.name in message and "another run" in message and path.name in message
     renamed.rename(path)
     forge_checkpoint(b"", name="other")
-    assert "another run" in refused(lambda: records.read_checkpoint(path))
+    assert "another run" in rejected(lambda: records.read_checkpoint(path))
 
 
 def first(state):
@@ -447,21 +458,21 @@ CHECKPOINTS = {
 
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_a_checkpoint_with_a_part_of_another_kind_is_refused(case, finished):
-    begun, state = records.read_checkpoint(own(1).checkpoint)
+    run_start, state = records.read_checkpoint(own(1).checkpoint)
     CHECKPOINTS[case](state)
     if "history" in state:
-        records.write_checkpoint(own(1).checkpoint, begun, state)
-    said = refused(lambda: runs.run(TINY, 1, device="cpu", echo=False), finished)
-    assert own(1).checkpoint.name in said and "Delete" in said
+        records.write_checkpoint(own(1).checkpoint, run_start, state)
+    message = rejected(lambda: runs.run(TINY, 1, device="cpu", echo=False), finished)
+    assert own(1).checkpoint.name in message and "Delete" in message
 
 
 def test_a_tensor_that_only_looks_as_long_as_it_should_corrupts_no_memory(finished):
     """Of stride 0, all of it one number: a fused optimizer would write beyond it."""
-    begun, state = records.read_checkpoint(own(1).checkpoint)
+    run_start, state = records.read_checkpoint(own(1).checkpoint)
     first(state)[0]["exp_avg"] = torch.zeros(1).expand(first(state)[0]["exp_avg"].shape)
-    records.write_checkpoint(own(1).checkpoint, begun, state)
+    records.write_checkpoint(own(1).checkpoint, run_start, state)
     assert runs.run(TINY, 1, device="cpu", echo=False).facts.epochs == 3
-    assert BEGUN.seed == 0 and Saved.__dataclass_fields__.keys() == {"begun", "history"}
+    assert BEGUN.seed == 0 and Saved.__dataclass_fields__.keys() == {"run_start", "history"}
 
 
 # ---- a folder of runs
@@ -475,8 +486,8 @@ def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
         assert name in report.own_report(records.own_root()).split("No runs, and ignored: ")[1]
         stray.unlink()
     log.write_text(log.read_text().replace("\n2,", "\n3,"))
-    assert "seed0.csv, line 3" in refused_command("report", report.main, [str(records.own_root())], finished)
-    assert "seed0.csv, line 3" in refused(partial(tables.compare, [TINY], records.own), finished)
+    assert "seed0.csv, line 3" in rejected_command("report", report.main, [str(records.own_root())], finished)
+    assert "seed0.csv, line 3" in rejected(partial(tables.compare, [TINY], records.own), finished)
 
 
 @pytest.mark.parametrize("name", ["mnist", "qmnist"])
@@ -491,8 +502,8 @@ def test_a_folder_whose_files_do_not_fit_each_other_is_refused(name, tmp_path, m
     good = images.read_bytes(), labels.read_bytes()
     for path, shape in ((images, (4, 28, 28)), (images, (5, 27, 28)), (images, (5,)), (labels, (6,))):
         files.write_idx(path, torch.ones(shape, dtype=torch.uint8))
-        assert images.name in refused(lambda: datasets.load(name), tmp_path)
+        assert images.name in rejected(lambda: datasets.load(name), tmp_path)
         images.write_bytes(good[0])
         labels.write_bytes(good[1])
     files.write_idx(labels, torch.full((5,), 10, dtype=torch.uint8))
-    assert "labels 10 to 10" in refused(lambda: datasets.load(name), tmp_path)
+    assert "labels 10 to 10" in rejected(lambda: datasets.load(name), tmp_path)

@@ -19,7 +19,7 @@ from utils.training.loops import predict
 
 compiled = pytest.mark.skipif(not any(map(shutil.which, c_header.COMPILERS)), reason="C needs a compiler (cc, gcc or clang)")
 IMAGES = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-FEW = "recurrent(width=4,times=1,placed=True)"  # one convolution, used twice
+FEW = "recurrent(width=4,repeats=1,position_weighted=True)"  # one convolution, used twice
 LARGE = 1_000_000  # parameters: above, a header is tens of megabytes and takes a minute to compile
 PUBLISHED = [
     e.name for e in EXPERIMENTS.values() if e.weights and e.recipe.kind == "images" and (ROOT / "saved_dict" / f"{e.name}.pth").exists()
@@ -49,7 +49,12 @@ def network(name: str, levels: int) -> nn.Module:
     model = Branches() if name == "branches" else models.build(name)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for values, low, high in ((layer.weight, -1, 2), (layer.bias, -1, 1), (layer.running_mean, -1, 1), (layer.running_var, 0.5, 2)):
+            for values, low, high in (
+                (layer.weight, -1, 2),
+                (layer.bias, -1, 1),
+                (layer.running_mean, -1, 1),
+                (layer.running_var, 0.5, 2),
+            ):
                 nn.init.uniform_(values, low, high)
     return quantize.end(model.eval(), levels)
 
@@ -62,7 +67,8 @@ def in_c(model: nn.Module, levels: int, images: torch.Tensor, folder) -> tuple[t
 
 @compiled
 @pytest.mark.parametrize(
-    ("name", "levels"), [("branches", 0), ("branches", 9), (FEW, 0), (FEW, 3), (FEW, 7), (FEW, 255), ("sprint", 0), ("residual", 5)]
+    ("name", "levels"),
+    [("branches", 0), ("branches", 9), (FEW, 0), (FEW, 3), (FEW, 7), (FEW, 255), ("sprint", 0), ("residual", 5)],
 )
 def test_compiled_scores_are_those_of_pytorch(name, levels, tmp_path):
     model = network(name, levels)
@@ -105,7 +111,8 @@ def test_a_place_is_used_again_when_its_value_is_no_longer_needed():
 
 
 @pytest.mark.parametrize(
-    ("name", "called"), [("bytes_99_5", "bytes_99_5"), ("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")]
+    ("name", "called"),
+    [("bytes_99_5", "bytes_99_5"), ("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")],
 )
 def test_a_network_gets_a_name_that_c_allows(name, called):
     assert c_header.identifier(name) == called
@@ -138,13 +145,13 @@ def test_what_can_not_be_compiled_is_told(tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_network_gives_the_same_labels_in_c(name, mnist, tmp_path):
     """Those of few levels on all test images, also in a smoke run; the others on a few there."""
-    model, said = pretrained.load_model(pretrained.find_weights(name))
+    model, message = pretrained.load_model(pretrained.find_weights(name))
     if models.count_parameters(model) > (30_000 if smoke() else LARGE):
         pytest.skip("a large header takes long to compile (COURSE_SMOKE=0 compiles those of up to a million weights)")
-    normalization = said.normalisation.mean, said.normalisation.std
-    text, _ = c_header.header(name, model, said.recipe.levels, *normalization)
+    normalization = message.normalization.mean, message.normalization.std
+    text, _ = c_header.header(name, model, message.recipe.levels, *normalization)
     files.write(tmp_path / "network.h", text.encode())
-    images = mnist.test.images if said.recipe.levels or not smoke() else mnist.test.images[:300]
+    images = mnist.test.images if message.recipe.levels or not smoke() else mnist.test.images[:300]
     labels, _ = c_header.answers(tmp_path / "network.h", name, images)
     assert torch.equal(labels.long(), predict(model, images, *normalization).argmax(1))
 
@@ -154,8 +161,8 @@ def test_the_command_writes_a_header_and_keeps_what_it_costs(monkeypatch, tmp_pa
     monkeypatch.setattr(export, "COSTS", tmp_path / "c.json")
     monkeypatch.setattr(datasets, "load", lambda name, load=datasets.load: load("digits"))
     assert export.main(["frontier_99", str(tmp_path / "small.h"), "--to", "c", "--publish"]) == 0
-    said = capsys.readouterr().out
-    assert "small.h: 4,648 bytes of constants" in said and re.search(r"the compiled header gives (\d+) of \1 test images", said)
+    message = capsys.readouterr().out
+    assert "small.h: 4,648 bytes of constants" in message and re.search(r"the compiled header gives (\d+) of \1 test images", message)
     kept = json.loads((tmp_path / "c.json").read_text())["frontier_99"]
     assert kept["constants"] == 4648 and kept["memory"] > 4 * 784 and "-Os" in kept["compiler"]
     assert kept["flash"] is None or kept["flash"] > 4648
@@ -165,8 +172,8 @@ def test_the_command_writes_a_header_and_keeps_what_it_costs(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("name", json.loads(export.COSTS.read_text()) if export.COSTS.exists() else [])
 def test_published_costs_are_those_of_the_published_network(name):
-    model, said = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")
-    _, program = c_header.header(name, model, said.recipe.levels, said.normalisation.mean, said.normalisation.std)
+    model, message = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")
+    _, program = c_header.header(name, model, message.recipe.levels, message.normalization.mean, message.normalization.std)
     kept = json.loads(export.COSTS.read_text())[name]
     found = program.levels, program.bytes, 4 * program.memory.length, program.multiplications
     assert found == (kept["levels"], kept["constants"], kept["memory"], kept["multiplications"])

@@ -9,7 +9,7 @@ import sys
 from dataclasses import fields
 
 import pytest
-from refusals import refused_command
+from rejections import rejected_command
 
 from tools import command, report, train
 from utils import ROOT, CourseError, models
@@ -21,7 +21,7 @@ SMOKE = {**os.environ, "COURSE_SMOKE": "1"}
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         ("bas", "no experiment is called 'bas': expected base"),
         ("base --epoch 3", "Unrecognized options: --epoch"),
@@ -29,7 +29,7 @@ SMOKE = {**os.environ, "COURSE_SMOKE": "1"}
         ("base --lr fast", "Error parsing --lr: could not convert string to float: 'fast'"),
         ("base --lr", "--lr"),
         ("base --epochs 0", "epochs = 0: expected 1 to"),
-        ("base --normalise False", "--normalise: 'False' is neither yes nor no"),
+        ("base --normalize False", "--normalize: 'False' is neither yes nor no"),
         ("base --seeds 0", "'0' names 0 seeds: expected 1 to 10,000 (one alone: --seed K)"),
         ("base --seeds x", "'x' names no seeds: expected N, A-B or A-"),
         ("base --seeds 9-", "--seeds 9- names no seed: the last that is published is 4"),
@@ -46,8 +46,8 @@ SMOKE = {**os.environ, "COURSE_SMOKE": "1"}
         ("base --cluster --ngpus 2", "--cluster trains each network in one process: leave out --ngpus"),
     ],
 )
-def test_a_mistake_is_one_line_with_what_to_type_instead(words, said, tmp_path):
-    assert said in refused_command("train.py", train.main, words.split(), tmp_path)
+def test_a_mistake_is_one_line_with_what_to_type_instead(argv, message, tmp_path):
+    assert message in rejected_command("train.py", train.main, argv.split(), tmp_path)
 
 
 def test_list_shows_every_experiment_and_help_every_flag_with_the_comment_beside_its_field(capsys):
@@ -58,28 +58,50 @@ def test_list_shows_every_experiment_and_help_every_flag_with_the_comment_beside
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert not stop.value.code and all(f"{train.flag_of(field.name)} " in text for field in fields(Recipe)) and "--l2 " in text
-    for comment in ("learning rate; the peak, for one_cycle", "stop after so many epochs that are no better on the held-out images"):
+    for comment in (
+        "learning rate; the peak, for one_cycle",
+        "stop after so many epochs that are no better on the held-out images",
+    ):
         assert comment in text
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [([], [0]), (["--seed", "3"], [3]), (["--seeds", "3"], [0, 1, 2]), (["--seeds", "2-4"], [2, 3, 4]), (["--seeds", "3-"], [3, 4])],
+    ("argv", "expected"),
+    [
+        ([], [0]),
+        (["--seed", "3"], [3]),
+        (["--seeds", "3"], [0, 1, 2]),
+        (["--seeds", "2-4"], [2, 3, 4]),
+        (["--seeds", "3-"], [3, 4]),
+    ],
 )
 @pytest.mark.parametrize("mode", [[], ["--final-state"], ["--read", "x.png"]], ids=["train", "final-state", "read"])
-def test_a_seed_and_seeds_mean_the_same_for_every_action(words, expected, mode, monkeypatch):
+def test_a_seed_and_seeds_mean_the_same_for_every_action(argv, expected, mode, monkeypatch):
     seen = []
     for name in ("show", "print_read"):
         monkeypatch.setattr(train, name, lambda experiment, *rest: seen.append(rest[-1]))
     monkeypatch.setattr(train.runs, "run", lambda experiment, seed, *rest, **options: seen.append(seed))
     monkeypatch.setattr(train, "summarize", lambda results: None)
-    train.main(["base", *words, *mode])
+    train.main(["base", *argv, *mode])
     assert seen == expected
 
 
 def test_flags_override_the_recipe_and_the_end_is_a_table():
-    words = [sys.executable, "train.py", "base", "dropout", "--data", "digits", "--batch-size", "256", "--seeds", "2", "--device", "cpu"]
-    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True)
+    argv = [
+        sys.executable,
+        "train.py",
+        "base",
+        "dropout",
+        "--data",
+        "digits",
+        "--batch-size",
+        "256",
+        "--seeds",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True)
     assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.004872]" in ended.stdout
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
     table = [line for line in ended.stdout.splitlines() if line.startswith("| base ") or line.startswith("| dropout ")]
@@ -99,7 +121,13 @@ def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
     train.main(R4)
     assert capsys.readouterr().err == "train.py: --ngpus 1, but found 0 of them: going on with the CPU, in one process\n"
     recipe = asked[0].recipe
-    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == ("small_cnn", 50, 0.5, 1.0, 30)
+    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == (
+        "small_cnn",
+        50,
+        0.5,
+        1.0,
+        30,
+    )
     model = models.build(recipe.model)
     settings = make_optimizer(model, recipe).param_groups[0]
     assert (settings["weight_decay"], settings["lr"], settings["momentum"]) == (1.0, 0.5, 0.0)
@@ -110,8 +138,8 @@ def test_threads_and_retrain_reach_the_run(monkeypatch):
     asked, threads = [], train.torch.get_num_threads()
     monkeypatch.setattr(train, "summarize", lambda results: None)
     monkeypatch.setattr(train.runs, "run", lambda *rest, **options: asked.append((train.torch.get_num_threads(), options["again"])))
-    for words in (["--threads", "3", "--retrain"], []):
-        train.main(["base", *words])
+    for argv in (["--threads", "3", "--retrain"], []):
+        train.main(["base", *argv])
     train.torch.set_num_threads(threads)
     assert asked == [(3, True), (3, False)]
 
@@ -128,11 +156,11 @@ def test_a_run_that_fails_leaves_the_others_and_the_same_command_does_what_is_mi
     fit = execution.train
     monkeypatch.setattr(execution, "train", lambda *arguments: trained.append(arguments[3]) or fit(*arguments))
     monkeypatch.setattr(train.runs, "run", run)
-    words = ["tiny", "--seeds", "3", "--quiet", "--device", "cpu"]
+    argv = ["tiny", "--seeds", "3", "--quiet", "--device", "cpu"]
     with pytest.raises(CourseError, match="1 of 3 runs failed; the same command does only what is missing"):
-        train.main(words)
+        train.main(argv)
     assert trained == [0, "failed", 2] and "tiny, seed 1, failed: no space left" in capsys.readouterr().err
-    train.main(words)
+    train.main(argv)
     assert trained == [0, "failed", 2, 1] and capsys.readouterr().out.count("| tiny ") == 3
 
 
@@ -199,9 +227,9 @@ def test_idle_s_streams_need_nothing(monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell that closes a stream")
 def test_a_closed_standard_output_is_no_error(tmp_path):
-    words = "train.py base --data digits --device cpu"
+    argv = "train.py base --data digits --device cpu"
     environment = {**os.environ, "COURSE_SMOKE": "0", "COURSE_RUNS": str(tmp_path)}
-    ended = subprocess.run(f"exec {sys.executable} {words} --epochs 1 >&-", shell=True, cwd=ROOT, env=environment, capture_output=True)
+    ended = subprocess.run(f"exec {sys.executable} {argv} --epochs 1 >&-", shell=True, cwd=ROOT, env=environment, capture_output=True)
     assert (ended.returncode, ended.stderr) == (0, b"") and list(tmp_path.glob("logs/*/seed0.json"))
 
 
@@ -225,7 +253,10 @@ def test_what_is_read_before_the_version_is_checked_parses_on_older_versions(pat
 @pytest.mark.parametrize("code", ["runpy.run_path('train.py')", "runpy.run_module('tools.verify')"])
 def test_an_old_python_is_one_line(code):
     ended = subprocess.run([sys.executable, "-c", OLD + code, "train.py"], cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (1, "This is Python 3.9, expected 3.10 or newer (README, Installation).\n")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "This is Python 3.9, expected 3.10 or newer (README, Installation).\n",
+    )
 
 
 @pytest.mark.skipif(os.name != "posix" or not shutil.which("make"), reason="needs make and a shell")
@@ -241,10 +272,10 @@ def test_make_checks_the_version_before_it_installs(tmp_path):
     assert not (tmp_path / "called").exists() and not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("words", [["train.py", "base"], ["-m", "tools.verify"]])
-def test_outside_the_environment_one_line_says_how_to_install(words):
+@pytest.mark.parametrize("argv", [["train.py", "base"], ["-m", "tools.verify"]])
+def test_outside_the_environment_one_line_says_how_to_install(argv):
     """-S: Python without its site-packages, and so without torch."""
-    ended = subprocess.run([sys.executable, "-S", *words], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-S", *argv], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
     assert "is not installed for" in ended.stderr and ("Run the same command with" in ended.stderr or "requirements.txt" in ended.stderr)
 

@@ -19,13 +19,21 @@ from utils import ROOT, CourseError, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
 
 # every random state matters: order and augmentation (generators of their own) and dropout (the global one)
-CHANGES = {"data": "digits", "valid": 900, "epochs": 6, "batch_size": 128, "optimizer": "adamw", "lr": 0.01, "dropout": 0.1}
-TRIED = EXPERIMENTS["bn_augmentation"].but(**CHANGES)
+CHANGES = {
+    "data": "digits",
+    "valid": 900,
+    "epochs": 6,
+    "batch_size": 128,
+    "optimizer": "adamw",
+    "lr": 0.01,
+    "dropout": 0.1,
+}
+TRIED = EXPERIMENTS["bn_augmentation"].with_recipe(**CHANGES)
 TASKS = [(TRIED, 0), (TRIED, 1)]
 OPTIONS = train.Options(device="cpu", quiet=True)
 
@@ -45,13 +53,19 @@ def two_workers():
     """A client of a scheduler with two worker processes of one thread each, and the options that lead there."""
     from distributed import Client, LocalCluster
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0", "silence_logs": 50}
+    options = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "memory_limit": 0,
+        "dashboard_address": ":0",
+        "silence_logs": 50,
+    }
     with LocalCluster(**options, env={"OMP_NUM_THREADS": "1"}) as place, Client(place, set_as_default=False) as client:
         yield client
 
 
 def run_all(client, tasks):
-    return cluster.run_all({task: train.words_of(*task, OPTIONS) for task in tasks}, client.scheduler.address, "cpu", True)
+    return cluster.run_all({task: train.argv_of(*task, OPTIONS) for task in tasks}, client.scheduler.address, "cpu", True)
 
 
 def children(pid: int) -> list[int]:
@@ -61,7 +75,7 @@ def children(pid: int) -> list[int]:
 
 def kill_at(client, epoch: int, killed: list, pick) -> None:
     """SIGKILL to pick(the worker that does seed 0), once its checkpoint holds so many epochs."""
-    checkpoint = Run.of(TRIED, 0, records.own_root()).checkpoint
+    checkpoint = RunPaths.of(TRIED, 0, records.own_root()).checkpoint
     for _ in range(6000):
         saved = records.read_checkpoint(checkpoint)
         if saved and len(saved[1]["history"]) >= epoch:
@@ -69,8 +83,8 @@ def kill_at(client, epoch: int, killed: list, pick) -> None:
         time.sleep(0.02)
     for worker in client.run(os.getpid).values():
         for task in children(worker):
-            words = subprocess.run(["ps", "-o", "args=", "-p", str(task)], capture_output=True, text=True).stdout.split()
-            if "tools.train" in words and words[words.index("--seed") + 1] == "0":
+            argv = subprocess.run(["ps", "-o", "args=", "-p", str(task)], capture_output=True, text=True).stdout.split()
+            if "tools.train" in argv and argv[argv.index("--seed") + 1] == "0":
                 killed.append(pick(worker, task))
                 os.kill(killed[-1], signal.SIGKILL)
 
@@ -132,14 +146,14 @@ def test_what_a_task_says_fills_no_pipe_and_a_signal_is_reported_as_such(monkeyp
 
 @needs_dask
 def test_a_run_that_fails_leaves_the_others_alone(two_workers):
-    bad = TRIED.but(epochs=1, optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6)
-    results, [failure] = run_all(two_workers, [(bad, 0), (TRIED.but(epochs=1), 0)])
+    bad = TRIED.with_recipe(epochs=1, optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6)
+    results, [failure] = run_all(two_workers, [(bad, 0), (TRIED.with_recipe(epochs=1), 0)])
     assert [result.experiment.recipe.lr for result in results] == [0.01]
     assert re.match(rf"{TRIED.name}, seed 0, failed: .*the (training|validation) loss became (nan|inf) in epoch 1", failure)
 
 
 def test_other_data_than_this_machine_s_is_a_failure(tmp_path, monkeypatch):
-    experiment = TRIED.but(epochs=1, lr=0.02)
+    experiment = TRIED.with_recipe(epochs=1, lr=0.02)
     assert "the worker finished it, but" in cluster.collect(experiment, 0)
     runs.run(experiment, 0, "cpu", echo=False)
     assert cluster.collect(experiment, 0).seed == 0
@@ -149,9 +163,9 @@ def test_other_data_than_this_machine_s_is_a_failure(tmp_path, monkeypatch):
 
 
 def test_a_task_is_a_command_line_that_asks_for_the_same_recipe():
-    voxels = EXPERIMENTS["voxel_best"].but(fresh=False, scale=0.0, shear=0.0, decay_vectors=False)
-    for experiment in (TRIED, EXPERIMENTS["base"], EXPERIMENTS["base"].but(model="dropout"), voxels):
-        options = train.parse(train.words_of(experiment, 3, train.Options(device="cpu", retrain=True, publish=True, threads=1)))
+    voxels = EXPERIMENTS["voxel_best"].with_recipe(fresh=False, scale=0.0, shear=0.0, decay_vectors=False)
+    for experiment in (TRIED, EXPERIMENTS["base"], EXPERIMENTS["base"].with_recipe(model="dropout"), voxels):
+        options = train.parse(train.argv_of(experiment, 3, train.Options(device="cpu", retrain=True, publish=True, threads=1)))
         assert train.chosen(options) == [experiment] and options.seed == (3, 3) and options.device == "cpu"
         assert options.retrain and options.publish and options.threads == 1
 
@@ -184,8 +198,8 @@ def test_train_py_starts_a_cluster_of_its_own_with_tls_and_ends_with_a_table():
         "Client.__init__ = lambda self, *a, **k: (real(self, *a, **k), print(self.scheduler.address, file=sys.stderr))[0]\n"
         "if __name__ == '__main__': train.main(sys.argv[1:])"
     )
-    words = ["base", "--data", "digits", "--device", "cpu", "--epochs", "1", "--cluster"]
-    ended = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    argv = ["base", "--data", "digits", "--device", "cpu", "--epochs", "1", "--cluster"]
+    ended = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("base seed 0: done\n") and ended.stdout.count("| base ") == 1
     assert ended.stderr.startswith("tls://127.0.0.1:") and ended.stderr.count("\n") == 1
 

@@ -33,7 +33,12 @@ def origin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("origin")
     git("init", "--quiet", "--initial-branch=main", folder)
     git("-C", folder, "config", "uploadpack.allowFilter", "true")
-    for name, text in {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}.items():
+    for name, text in {
+        "train.py": "",
+        "references.json": "{}",
+        "utils/__init__.py": "",
+        "utils/report/notebook.py": NOTEBOOK,
+    }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     for version in ("v1.9", "v1.10", "some/branch", "main"):
@@ -60,11 +65,14 @@ def machine(origin, tmp_path):
 
     def run(repo: str = "") -> subprocess.CompletedProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
-        redirect = {"GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf", "GIT_CONFIG_VALUE_0": "https://github.com/someone/course"}
+        redirect = {
+            "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://github.com/someone/course",
+        }
         at = {} if made.paths is None else {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
         environment = kept | redirect | at | {"GIT_CONFIG_COUNT": "1", "no_proxy": "127.0.0.1"}
-        words = [sys.executable, "-c", colab.bootstrap(repo)]
-        return subprocess.run(words, cwd=made.folder, env=environment, capture_output=True, text=True)
+        argv = [sys.executable, "-c", colab.bootstrap(repo)]
+        return subprocess.run(argv, cwd=made.folder, env=environment, capture_output=True, text=True)
 
     (tmp_path / "content").mkdir()
     made = SimpleNamespace(folder=tmp_path / "content", paths=None, run=run)
@@ -152,7 +160,7 @@ def lacks_msgspec(monkeypatch):
 def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter(lacks_msgspec, monkeypatch, capsys):
     called = []
     monkeypatch.setattr(notebook, "cloned", lambda: True)
-    monkeypatch.setattr(notebook.subprocess, "run", lambda words, **_: called.append(words) or subprocess.CompletedProcess(words, 0))
+    monkeypatch.setattr(notebook.subprocess, "run", lambda argv, **_: called.append(argv) or subprocess.CompletedProcess(argv, 0))
     notebook.setup()
     assert called == [[sys.executable, "-m", "pip", "install", "--quiet", "msgspec"]]
     first, last = capsys.readouterr().out.splitlines()
@@ -162,7 +170,7 @@ def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter(lacks_msgs
 def test_an_installation_that_fails_is_reported_in_one_line(lacks_msgspec, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: one\nERROR: No matching distribution found for msgspec\n")
     monkeypatch.setattr(notebook, "cloned", lambda: True)
-    monkeypatch.setattr(notebook.subprocess, "run", lambda words, **_: failed)
+    monkeypatch.setattr(notebook.subprocess, "run", lambda argv, **_: failed)
     with pytest.raises(CourseError, match=r"pip could not install msgspec: ERROR: No matching distribution found for msgspec\. Connect"):
         notebook.setup()
 
@@ -244,10 +252,14 @@ def test_a_state_dict_that_was_deleted_is_missing(partial):
 class Broken:
     """A GPU that PyTorch lists and cannot use."""
 
-    def __init__(self, monkeypatch, said: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…"):
+    def __init__(
+        self,
+        monkeypatch,
+        message: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…",
+    ):
         def ones(*size, device=None):
             if torch.device(device).type != "cpu":
-                raise RuntimeError(said)
+                raise RuntimeError(message)
             return real(*size, device=device)
 
         real = torch.ones
@@ -277,15 +289,18 @@ def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used(broken, monk
 
 def test_a_gpu_that_is_asked_for_and_fails_is_an_error(broken, monkeypatch):
     broken.lists(monkeypatch, cuda=True, mps=False)
-    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu"):
+    with pytest.raises(
+        CourseError,
+        match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu",
+    ):
         devices.pick_device("cuda:0")
 
 
 def test_voxels_on_mps_name_the_version_of_torch_that_they_need(monkeypatch, capsys):
-    said = "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
-    Broken(monkeypatch, said).lists(monkeypatch, cuda=False, mps=True)
+    message = "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
+    Broken(monkeypatch, message).lists(monkeypatch, cuda=False, mps=True)
     assert devices.pick_device(kind="voxels") == torch.device("cpu")
-    assert capsys.readouterr().out == f"MPS can't be used ({said}; voxels need torch 2.9 or newer there): CPU is next\n"
+    assert capsys.readouterr().out == f"MPS can't be used ({message}; voxels need torch 2.9 or newer there): CPU is next\n"
     devices._first_that_works.cache_clear()
 
 
@@ -301,8 +316,8 @@ def test_the_operation_that_is_tried_works_on_a_device_that_works(kind, monkeypa
 
 def test_the_tool_needs_python_alone():
     """-S: without a single installed package."""
-    words = [sys.executable, "-S", "-m", "tools.colab", "--help"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    argv = [sys.executable, "-S", "-m", "tools.colab", "--help"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "owner/name" in done.stdout, done.stderr
 
 
@@ -330,8 +345,8 @@ torchvision==0.27.0+cu128
 
 def test_the_image_s_list_takes_the_versions_that_colab_publishes(tmp_path):
     (tmp_path / "pip-freeze.txt").write_text(FROZEN)
-    words = [sys.executable, ROOT / "tests" / "colab" / "image.py", tmp_path / "pip-freeze.txt"]
-    new = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    argv = [sys.executable, ROOT / "tests" / "colab" / "image.py", tmp_path / "pip-freeze.txt"]
+    new = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     old = (ROOT / "tests" / "colab" / "image.txt").read_text().splitlines()
     changed = [line for line, before in zip(new, old, strict=True) if line != before]
     assert changed == ["ipykernel==7.0.0", "jupyter_client==8.1.0", "torch==2.12.1", "torchvision==0.27.0"]

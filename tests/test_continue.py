@@ -10,26 +10,32 @@ from utils import Interrupted, runs
 from utils.data import datasets, voxels
 from utils.experiments import Experiment
 from utils.runs import records
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 from utils.training import ddp
 
-PLAIN = TINY.but(dropout=0.0, rotate=0.0)
-CUBES = PLAIN.but(model="tiny_voxels", data="mnist3d", batch_size=32)
+PLAIN = TINY.with_recipe(dropout=0.0, rotate=0.0)
+CUBES = PLAIN.with_recipe(model="tiny_voxels", data="mnist3d", batch_size=32)
 KINDS = {  # and the random states that decide the weights: of the order, of the augmentation, and the global one
     "plain": (PLAIN, {"order"}),
-    "plain SGD, smoothed labels": (PLAIN.but(optimizer="sgd", schedule="constant", label_smoothing=0.1, decay_vectors=False), {"order"}),
-    "heavy ball, steps": (PLAIN.but(optimizer="heavy_ball", schedule="step", drop_at=2), {"order"}),
-    "averaged": (PLAIN.but(average=0.9), {"order"}),
-    "augmented": (PLAIN.but(rotate=10.0, shift=2.0, scale=0.1, shear=5.0), {"order", "numbers"}),
-    "part of the images": (PLAIN.but(images=700), {"order"}),
-    "elastic, other pens, holes": (PLAIN.but(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
-    "dropout": (PLAIN.but(dropout=0.3), {"order", "processes"}),
+    "plain SGD, smoothed labels": (
+        PLAIN.with_recipe(optimizer="sgd", schedule="constant", label_smoothing=0.1, decay_vectors=False),
+        {"order"},
+    ),
+    "heavy ball, steps": (PLAIN.with_recipe(optimizer="heavy_ball", schedule="step", drop_at=2), {"order"}),
+    "averaged": (PLAIN.with_recipe(average=0.9), {"order"}),
+    "augmented": (PLAIN.with_recipe(rotate=10.0, shift=2.0, scale=0.1, shear=5.0), {"order", "numbers"}),
+    "part of the images": (PLAIN.with_recipe(images=700), {"order"}),
+    "elastic, other pens, holes": (PLAIN.with_recipe(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
+    "dropout": (PLAIN.with_recipe(dropout=0.3), {"order", "processes"}),
     "dropout and augmentation": (TINY, {"order", "numbers", "processes"}),
-    "plateau, early stopping": (PLAIN.but(valid=200, patience=3, schedule="plateau", epochs=4, keep="loss"), {"order"}),
-    "not normalised": (PLAIN.but(normalise=False), {"order"}),
+    "plateau, early stopping": (
+        PLAIN.with_recipe(valid=200, patience=3, schedule="plateau", epochs=4, keep="loss"),
+        {"order"},
+    ),
+    "not normalized": (PLAIN.with_recipe(normalize=False), {"order"}),
     "voxels": (CUBES, {"order"}),
-    "voxels with dropout": (CUBES.but(dropout=0.3), {"order", "processes"}),
-    "voxels drawn anew": (CUBES.but(fresh=True, rotate=5.0), {"order", "numbers"}),
+    "voxels with dropout": (CUBES.with_recipe(dropout=0.3), {"order", "processes"}),
+    "voxels drawn anew": (CUBES.with_recipe(fresh=True, rotate=5.0), {"order", "numbers"}),
 }
 
 
@@ -45,7 +51,7 @@ def train(experiment: Experiment, root, **options) -> str:
     return runs.run(experiment, device="cpu", echo=False, folder=root, **options).facts.sha256
 
 
-def interrupted(experiment: Experiment, root) -> Run:
+def interrupted(experiment: Experiment, root) -> RunPaths:
     """A run of which the first epoch is done."""
 
     def stop(history):
@@ -53,7 +59,7 @@ def interrupted(experiment: Experiment, root) -> Run:
 
     with pytest.raises(Interrupted):
         train(experiment, root, after_epoch=stop)
-    return Run.of(experiment, 0, root)
+    return RunPaths.of(experiment, 0, root)
 
 
 def fresh(part: str):
@@ -71,8 +77,8 @@ def test_a_continued_run_has_the_bits_of_an_uninterrupted_one(kind, tmp_path):
     torch.manual_seed(1)  # the process that continues knows nothing of the one before
     assert train(experiment, tmp_path / "continued") == expected
     for part in ("order", "numbers", "processes"):
-        run = Run.of(experiment, 0, tmp_path / part)
-        begun, state = records.read_checkpoint(run.checkpoint)
+        run = RunPaths.of(experiment, 0, tmp_path / part)
+        run_start, state = records.read_checkpoint(run.checkpoint)
         torch.manual_seed(1)
-        records.write_checkpoint(run.checkpoint, begun, state | {part: fresh(part)})
+        records.write_checkpoint(run.checkpoint, run_start, state | {part: fresh(part)})
         assert (train(experiment, tmp_path / part) != expected) == (part in states), f"without its {part}"

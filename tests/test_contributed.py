@@ -51,7 +51,14 @@ def test_a_cell_shows_its_text_and_nothing_else(text):
 
 
 def test_names_and_numbers_stay_as_they_are():
-    for text in ("mnist_small", "separable(width=24)", "99.43 ± 0.05", "> 105.7 ×", "CPU, AMD EPYC (family 25, model 17)", "-1,234.5 %"):
+    for text in (
+        "mnist_small",
+        "separable(width=24)",
+        "99.43 ± 0.05",
+        "> 105.7 ×",
+        "CPU, AMD EPYC (family 25, model 17)",
+        "-1,234.5 %",
+    ):
         assert tables.escape(text) == text
     assert tables.table(["a"], [[tables.Markup("**b**")]]).splitlines()[2] == "| **b** |"
 

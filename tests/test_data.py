@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from utils import CourseError, files, smoke
 from utils.data import datasets, sources
-from utils.data.augment import _pixels, affine, augmentation, elastic, erased, stroked
+from utils.data.augment import _pixels, affine, augmentation, elastic, erase_square, vary_stroke_width
 from utils.experiments import Recipe
 from utils.runs import records
 
@@ -103,11 +103,17 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(tm
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
     digits = datasets.load("mnist")
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
-    first, last = said.splitlines()
+    first, last = message.splitlines()
     assert first == "Downloading mnist from a mirror: failed (OSError: no route to host)."
-    for part in ("nowhere", "train-images-idx3-ubyte", "COURSE_DATA", "nothing can be published", "compared with nothing"):
+    for part in (
+        "nowhere",
+        "train-images-idx3-ubyte",
+        "COURSE_DATA",
+        "nothing can be published",
+        "compared with nothing",
+    ):
         assert part in last
     datasets.load("mnist")
     assert capsys.readouterr().err == f"{last}\n"  # what failed a moment ago is not tried again
@@ -146,7 +152,11 @@ def test_held_out_images_are_pinned_and_disjoint():
     assert (len(split.train), len(split.valid)) == (1337, 100)
     both = torch.cat([split.train.images, split.valid.images]).flatten(1).unique(dim=0)
     assert torch.equal(both, digits.train.images.flatten(1).unique(dim=0))
-    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [42613, 43567, 2732]  # the split of MNIST, for all time
+    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [
+        42613,
+        43567,
+        2732,
+    ]  # the split of MNIST, for all time
     with pytest.raises(CourseError, match="expected 1 to 1436"):
         digits.hold_out(1437)
 
@@ -202,25 +212,25 @@ def test_elastic_moves_pixels_smoothly_by_what_it_says():
     moved = (elastic(ramps, torch.Generator().manual_seed(0), 1.5) - ramps)[:, :, 8:20, 8:20]  # pixels, away from the outside's zeros
     # cubic interpolation between knots of standard deviation 1.5: a little less between them; over 400 independent fields ± 4 %
     assert 0.6 * 1.5 < moved.std(0).mean() < 1.1 * 1.5 and moved.mean().abs() < 0.1
-    assert (moved[..., 1:] - moved[..., :-1]).std() < 0.5  # neighbours move together: knots are seven pixels apart
+    assert (moved[..., 1:] - moved[..., :-1]).std() < 0.5  # neighbors move together: knots are seven pixels apart
 
 
 def test_strokes_become_as_much_wider_or_thinner_as_it_says():
     bars = torch.zeros(1, 1, 28, 28)
     bars[..., 10:15] = 1  # five pixels wide
-    assert stroked(bars, torch.Generator(), 0.0) is bars
-    widths = stroked(bars.expand(500, 1, 28, 28), torch.Generator().manual_seed(0), 0.5)[:, 0, 14].sum(1)
+    assert vary_stroke_width(bars, torch.Generator(), 0.0) is bars
+    widths = vary_stroke_width(bars.expand(500, 1, 28, 28), torch.Generator().manual_seed(0), 0.5)[:, 0, 14].sum(1)
     # up to a half of the way to seven or to three pixels, uniformly
     assert widths.max() == pytest.approx(6, abs=0.02) and widths.min() == pytest.approx(4, abs=0.02)
     assert widths.mean() == pytest.approx(5, abs=0.1) and widths.std() == pytest.approx(1 / 3**0.5, abs=0.05)
-    whole = stroked(torch.rand(100, 1, 28, 28), torch.Generator().manual_seed(0), 1.0)
+    whole = vary_stroke_width(torch.rand(100, 1, 28, 28), torch.Generator().manual_seed(0), 1.0)
     assert whole.min() >= 0 and whole.max() <= 1  # also at the edges, around which there is nothing
 
 
 def test_a_square_of_its_side_is_blackened_anywhere():
     white = torch.ones(2000, 1, 28, 28)
-    assert erased(white, torch.Generator(), 0.0) is white
-    holes = 1 - erased(white, torch.Generator().manual_seed(0), 6.0)
+    assert erase_square(white, torch.Generator(), 0.0) is white
+    holes = 1 - erase_square(white, torch.Generator().manual_seed(0), 6.0)
     assert white.min() == 1  # the images that it is given stay
     rows, columns = holes.amax(3).sum(2).flatten(), holes.amax(2).sum(2).flatten()
     assert torch.equal(holes.sum((1, 2, 3)), rows * columns)  # one rectangle: a square, unless the image's edge cuts it
@@ -251,7 +261,11 @@ def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
 
 
 def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():
-    images, rows, generator = datasets.load("digits").train.images[:8], torch.arange(8), torch.Generator().manual_seed(0)
+    images, rows, generator = (
+        datasets.load("digits").train.images[:8],
+        torch.arange(8),
+        torch.Generator().manual_seed(0),
+    )
     augment = augmentation(DEFORMED, generator)
     assert not torch.equal(augment(images, rows), augment(images, rows))
     before = generator.get_state()
@@ -321,8 +335,8 @@ def test_a_tilde_in_a_setting_is_the_home_folder(tmp_path, monkeypatch, no_netwo
 
 
 def test_smoke_is_on_off_or_rejected(monkeypatch):
-    for words, expected in (("1 true True YES on", True), ("0 false No OFF", False)):
-        for word in words.split():
+    for argv, expected in (("1 true True YES on", True), ("0 false No OFF", False)):
+        for word in argv.split():
             monkeypatch.setenv("COURSE_SMOKE", word)
             assert smoke() is expected
     monkeypatch.setenv("COURSE_SMOKE", "")

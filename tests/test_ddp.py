@@ -17,7 +17,7 @@ import two_processes
 from tools import train
 from utils import ROOT, CourseError, files
 from utils.runs import records
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 from utils.training import ddp
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -30,7 +30,11 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     script = str(Path(two_processes.__file__))
     subprocess.run(
-        [*TORCHRUN, "--standalone", "--nproc-per-node=2", script, str(folder)], cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300
+        [*TORCHRUN, "--standalone", "--nproc-per-node=2", script, str(folder)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
+        timeout=300,
     )
     return json.loads((folder / "found.json").read_text()) | {"folder": folder}, torch.load(folder / "weights.pt")
 
@@ -56,7 +60,7 @@ def one(tmp_path_factory):
 
 
 def log(name: str, root: Path) -> list:
-    return records.read_log(Run.of(two_processes.CASES[name], 0, root).log)
+    return records.read_log(RunPaths.of(two_processes.CASES[name], 0, root).log)
 
 
 # Adam divides by the root of a squared gradient that is all but 0 at first, which turns float32's rounding into steps of up to
@@ -90,33 +94,35 @@ def test_batch_norm_sees_its_own_shard_only_and_all_end_with_the_statistics_of_o
 @pytest.mark.parametrize("kind", ["images", "voxels"])
 def test_continued_training_of_two_processes_is_exact(kind, two):
     found, weights = two
-    assert all("interrupted. The same command continues it after its last finished epoch" in said for said in found[f"{kind} continued"])
+    assert all(
+        "interrupted. The same command continues it after its last finished epoch" in message for message in found[f"{kind} continued"]
+    )
     assert files.to_bytes(weights[f"{kind} continued"]) == files.to_bytes(weights[f"{kind} uninterrupted"])
     # the control: without process 1's random state it draws other dropout
     assert difference(weights[f"{kind} forgotten"], weights[f"{kind} uninterrupted"]) > 1e-5
 
 
 def test_facts_tell_how_many_processes(two):
-    facts = records.read_facts(Run.of(two_processes.CASES["float32"], 0, two[0]["folder"] / "float32").facts)
+    facts = records.read_facts(RunPaths.of(two_processes.CASES["float32"], 0, two[0]["folder"] / "float32").facts)
     assert facts.environment.processes == 2
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("no folder", "could not be written"),
         ("full disk", "no space left"),
         ("other data", "process 1 has data = .*1436.*, process 0 has .*1437"),
     ],
 )
-def test_an_error_of_one_process_ends_all(name, said, two):
-    assert len(two[0][name]) == 2 and all(re.search(said, words) for words in two[0][name])
+def test_an_error_of_one_process_ends_all(name, message, two):
+    assert len(two[0][name]) == 2 and all(re.search(message, argv) for argv in two[0][name])
 
 
 def test_train_py_on_two_machines_prints_once():
     """Two torchruns, as two machines would start them, with the flags that README gives."""
     port = free_port()
-    words = ["train.py", "base", "--data", "digits", "--batch-size", "100"]
+    argv = ["train.py", "base", "--data", "digits", "--batch-size", "100"]
     machines = [
         subprocess.Popen(
             [
@@ -126,7 +132,7 @@ def test_train_py_on_two_machines_prints_once():
                 "--nproc-per-node=1",
                 "--master-addr=127.0.0.1",
                 f"--master-port={port}",
-                *words,
+                *argv,
             ],
             cwd=ROOT,
             env={**ENVIRONMENT, "COURSE_SMOKE": "1"},
@@ -144,17 +150,17 @@ def test_train_py_on_two_machines_prints_once():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_torchrun_is_one_line_of_ours_with_the_state_saved(number, tmp_path):
     """torchrun passes it on to its processes, and adds lines and a traceback of its own."""
-    words = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1", "--epochs", "2000"]
+    argv = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1", "--epochs", "2000"]
     environment = {**ENVIRONMENT, "COURSE_RUNS": str(tmp_path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*TORCHRUN, "--standalone", "--nproc-per-node=2", *words], cwd=ROOT, env=environment, **pipes) as process:
+    with subprocess.Popen([*TORCHRUN, "--standalone", "--nproc-per-node=2", *argv], cwd=ROOT, env=environment, **pipes) as process:
         for line in process.stdout:
             if line.startswith("Epoch 3:"):
                 break
         process.send_signal(number)
-        _, said = process.communicate(timeout=120)
+        _, message = process.communicate(timeout=120)
     assert process.returncode != 0
-    ours = [line for line in said.splitlines() if "train.py: " in line]
+    ours = [line for line in message.splitlines() if "train.py: " in line]
     assert ours == ["train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch."]
     [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
     assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 2
@@ -190,7 +196,20 @@ def test_ngpus_starts_torchrun_with_the_same_words(monkeypatch):
     with pytest.raises(SystemExit):
         train.main(["base", "--ngpus", "4", "--seeds", "2"])
     assert started == [
-        (sys.executable, [*TORCHRUN, "--standalone", "--nproc-per-node=4", str(ROOT / "train.py"), "base", "--ngpus", "4", "--seeds", "2"])
+        (
+            sys.executable,
+            [
+                *TORCHRUN,
+                "--standalone",
+                "--nproc-per-node=4",
+                str(ROOT / "train.py"),
+                "base",
+                "--ngpus",
+                "4",
+                "--seeds",
+                "2",
+            ],
+        )
     ]
 
 
@@ -198,12 +217,12 @@ def test_ngpus_without_enough_gpus_says_so_and_goes_on_with_the_cpu(monkeypatch,
     monkeypatch.setenv("COURSE_SMOKE", "1")
     monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 1)
     train.main(["base", "--data", "digits", "--ngpus", "2", "--quiet"])
-    said = capsys.readouterr()
-    assert said.err == "train.py: --ngpus 2, but found 1 of them: going on with the CPU, in one process\n"
-    assert "| base " in said.out
+    message = capsys.readouterr()
+    assert message.err == "train.py: --ngpus 2, but found 1 of them: going on with the CPU, in one process\n"
+    assert "| base " in message.out
 
 
-@pytest.mark.parametrize("words", [["--ngpus", "0"], ["--ngpus", "2", "--device", "cpu"]])
-def test_ngpus_that_can_not_be_meant_is_refused(words):
+@pytest.mark.parametrize("argv", [["--ngpus", "0"], ["--ngpus", "2", "--device", "cpu"]])
+def test_ngpus_that_can_not_be_meant_is_refused(argv):
     with pytest.raises(CourseError, match="expected 1 or more GPUs, and no other device"):
-        train.main(["base", *words])
+        train.main(["base", *argv])

@@ -9,9 +9,9 @@ from test_loops import PLAIN, begin
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from utils import models
-from utils.data import augment, bodies
+from utils.data import augment, fresh_voxels
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.training.loops import normalise, predict
+from utils.training.loops import normalize, predict
 from utils.training.steps import cross_entropies, forward
 
 CUDA = torch.device("cuda", 0)
@@ -20,7 +20,7 @@ CUDA = torch.device("cuda", 0)
 @pytest.fixture
 def fake():
     """Fake CUDA tensors; what was cached of them is forgotten afterwards."""
-    cached = augment._pixels, augment._pixel, bodies._shapes
+    cached = augment._pixels, augment._pixel, fresh_voxels._shapes
     for function in cached:
         function.cache_clear()
     with FakeTensorMode() as mode, torch.no_grad():  # going backward would need a GPU
@@ -58,7 +58,7 @@ def test_a_batch_its_network_its_loss_and_a_prediction_stay_on_the_gpu(entry, fa
     with unset_fake_temporarily():
         model = models.build(recipe.model, recipe.dropout)
     model = on_gpu(model)
-    logits = model(normalise(batch, 0.1, 0.3))
+    logits = model(normalize(batch, 0.1, 0.3))
     losses = cross_entropies(logits, labels, recipe.label_smoothing)
     found = [batch, logits, *losses, *model.state_dict().values()]
     found.append(predict(model, images(5, recipe), 0.1, 0.3, batch_size=2))
@@ -68,14 +68,14 @@ def test_a_batch_its_network_its_loss_and_a_prediction_stay_on_the_gpu(entry, fa
 def test_images_are_deformed_on_the_gpu(fake):
     def deformed(device):
         one = augment.affine(torch.empty(4, 1, 28, 28, device=CUDA), None, 10.0, 1.0, 0.1, 5.0)
-        return augment.erased(augment.stroked(augment.elastic(one.to(device), None, 1.0), None, 0.5), None, 6.0)
+        return augment.erase_square(augment.vary_stroke_width(augment.elastic(one.to(device), None, 1.0), None, 0.5), None, 6.0)
 
     assert deformed(CUDA).device == CUDA and deformed(CUDA).shape == (4, 1, 28, 28)
 
 
 def test_a_number_left_on_the_cpu_is_noticed(fake):
     with pytest.raises(RuntimeError, match=r"cuda.*cpu|cpu.*cuda"):
-        normalise(torch.empty(4, 1, 28, 28, device=CUDA), torch.empty(28), 0.3)
+        normalize(torch.empty(4, 1, 28, 28, device=CUDA), torch.empty(28), 0.3)
 
 
 def test_a_network_is_compiled_only_where_that_is_asked_for(monkeypatch):

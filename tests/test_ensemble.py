@@ -11,7 +11,7 @@ from utils import CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 from utils.training.loops import Score
 
 LABELS = torch.zeros(6, dtype=torch.int64)
@@ -55,11 +55,15 @@ def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, mo
     with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
         ensemble.twins()
     experiment = EXPERIMENTS["frontier_99"]
-    for other in (experiment, experiment.but(valid=10_000, epochs=3), EXPERIMENTS["voxel_best"].but(valid=10_000)):
-        files.write(Run.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
+    for other in (
+        experiment,
+        experiment.with_recipe(valid=10_000, epochs=3),
+        EXPERIMENTS["voxel_best"].with_recipe(valid=10_000),
+    ):
+        files.write(RunPaths.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
     with pytest.raises(CourseError, match="no published network has a twin"):
         ensemble.twins()
-    twin = Run.of(experiment.but(valid=10_000), 0, tmp_path).weights
+    twin = RunPaths.of(experiment.with_recipe(valid=10_000), 0, tmp_path).weights
     files.write(twin, b"weights")
     assert ensemble.twins() == {"frontier_99": twin}
 
@@ -127,7 +131,7 @@ def test_probabilities_are_taken_as_they_are(monkeypatch):
 
 
 def test_an_answer_of_a_network_that_ends_in_a_softmax_is_its_output():
-    path, split = records.Run.of(EXPERIMENTS["medium_cnn"], 0).weights, dataset().test
+    path, split = records.RunPaths.of(EXPERIMENTS["medium_cnn"], 0).weights, dataset().test
     found = verify.answer(path, split)
     torch.testing.assert_close(found.sum(1), torch.ones(len(split), dtype=torch.float64), atol=1e-6, rtol=0)
     assert found.max() > 0.5  # of a softmax of probabilities, no number is above e / (e + 9)

@@ -84,16 +84,20 @@ def scratch(tmp_path_factory):
     return root
 
 
-def call(root, *words, **environment):
+def call(root, *argv, **environment):
     ended = subprocess.run(
-        [sys.executable, *words], cwd=root, env=os.environ | {"COURSE_SMOKE": "1"} | environment, capture_output=True, text=True
+        [sys.executable, *argv],
+        cwd=root,
+        env=os.environ | {"COURSE_SMOKE": "1"} | environment,
+        capture_output=True,
+        text=True,
     )
     return ended.returncode, ended.stdout + ended.stderr
 
 
 def test_a_new_experiment_trains_and_its_field_is_a_flag(scratch):
-    status, said = call(scratch, "train.py", "newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet")
-    assert status == 0 and "| newcomer " in said, said
+    status, message = call(scratch, "train.py", "newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet")
+    assert status == 0 and "| newcomer " in message, message
     assert "± fraction of the brightness, uniformly per image" in call(scratch, "train.py", "--help")[1].replace("\n", " ").replace(
         "  ", " "
     )
@@ -105,11 +109,11 @@ def test_what_is_published_is_untouched_by_a_new_experiment(scratch):
 
 def test_the_suite_stays_green_with_a_new_experiment(scratch):
     tests = ["tests/test_models.py", "tests/test_house.py", "tests/test_published.py::test_log_and_facts_agree"]
-    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, **OFFLINE)
-    assert status == 0, said[-2000:]
+    status, message = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, **OFFLINE)
+    assert status == 0, message[-2000:]
 
 
 def test_the_new_notebook_runs(scratch):
     path = scratch / "notebooks" / "99_newcomer.ipynb"
-    status, said = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path), **OFFLINE)
-    assert status == 0, said[-2000:]
+    status, message = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path), **OFFLINE)
+    assert status == 0, message[-2000:]

@@ -43,11 +43,11 @@ def test_a_cell_that_fails_fails_the_command_and_changes_nothing(source, tmp_pat
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")
 def test_a_killed_execution_changes_nothing(tmp_path):
-    path, begun = tmp_path / "book.ipynb", tmp_path / "begun"
-    before = write(path, "print(1)", f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(600)")
+    path, run_start = tmp_path / "book.ipynb", tmp_path / "run_start"
+    before = write(path, "print(1)", f"import pathlib, time; pathlib.Path({str(run_start)!r}).touch(); time.sleep(600)")
     command = f"from pathlib import Path; from tools import report; report.execute(Path({str(path)!r}))"
     running = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT)
-    while not begun.exists():
+    while not run_start.exists():
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)

@@ -24,7 +24,7 @@ HELD = {"valid": 20, "epochs": 4, "patience": 2}
 CASES = {
     "model": ({}, "other"),
     "data": ({}, "mnist"),
-    "normalise": ({}, False),
+    "normalize": ({}, False),
     "valid": ({}, 20),
     "epochs": ({}, 2),
     "patience": (HELD, 3),
@@ -62,12 +62,22 @@ def known() -> dict[str, datasets.Dataset]:
     images, other = dataset(train=80), dataset(train=60)
     train, test = (
         datasets.Split(
-            torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16), part.labels.repeat_interleave(2)
+            torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16),
+            part.labels.repeat_interleave(2),
         )
         for part in (other.train[:20], other.test[:5])
     )
-    bodies = replace(other, name="mnist3d", kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=other.train.images[:20, 0])
-    return {"digits": replace(images, name="digits"), "mnist": replace(other, name="mnist"), "mnist3d": bodies}
+    solids = replace(
+        other,
+        name="mnist3d",
+        kind="voxels",
+        train=train,
+        test=test,
+        mean=0.0,
+        std=1.0,
+        originals=other.train.images[:20, 0],
+    )
+    return {"digits": replace(images, name="digits"), "mnist": replace(other, name="mnist"), "mnist3d": solids}
 
 
 @pytest.fixture
@@ -121,7 +131,7 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"patience": 3}, "early stopping needs held-out images, never the test set's"),
         ({"schedule": "plateau"}, "it goes by the loss of held-out images"),
@@ -130,9 +140,15 @@ NAN = float("nan")
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
         ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
         ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, for only digits drawn anew can be deformed"),
-        ({"data": "mnist3d", "rotate": 0.0, "stroke": 0.5}, "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0"),
+        (
+            {"data": "mnist3d", "rotate": 0.0, "stroke": 0.5},
+            "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0",
+        ),
         ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "data = 'mnist3d' with stroke = 0, erase = 6: expected 0"),
-        ({"data": "mnist3d", "rotate": 0.0, "elastic": 1.0}, "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh"),
+        (
+            {"data": "mnist3d", "rotate": 0.0, "elastic": 1.0},
+            "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh",
+        ),
         ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
         ({"scale": 1.0}, "scale = 1.0: expected 0 to 0.99"),
         ({"shear": 90}, "shear = 90.0: expected 0 to 89"),
@@ -141,7 +157,7 @@ NAN = float("nan")
         ({"drop_at": 0}, "drop_at = 0: expected 1 to"),
         ({"lr": 0.0}, "lr = 0.0: expected 1e-12 to"),
         ({"epochs": 2.0}, "epochs = 2.0: expected int"),
-        ({"normalise": 1}, "normalise = 1: expected bool"),
+        ({"normalize": 1}, "normalize = 1: expected bool"),
         ({"model": None}, "model = None: expected str"),
         ({"epochs": True}, "epochs = True: expected int"),
         ({"optimizer": "adan"}, "optimizer = 'adan': expected one of adam, adamw, sgd, heavy_ball"),
@@ -150,8 +166,8 @@ NAN = float("nan")
     ],
     ids=str,
 )
-def test_a_recipe_refuses_what_can_not_be_meant(changes, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_recipe_refuses_what_can_not_be_meant(changes, message):
+    with pytest.raises(ValueError, match=message):
         replace(RECIPE, **changes)
 
 
@@ -205,9 +221,9 @@ def test_every_network_is_found():
 
 def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
     base, small_cnn = EXPERIMENTS["base"], EXPERIMENTS["small_cnn"]
-    assert base.registered and not base.but(lr=0.1).registered and not replace(base, name="new").registered
-    assert not base.is_trial and base.but(valid=100).is_trial
-    assert small_cnn.recipe.valid and not small_cnn.is_trial and small_cnn.but(lr=0.1).is_trial
+    assert base.registered and not base.with_recipe(lr=0.1).registered and not replace(base, name="new").registered
+    assert not base.chooses_on_held_out and base.with_recipe(valid=100).chooses_on_held_out
+    assert small_cnn.recipe.valid and not small_cnn.chooses_on_held_out and small_cnn.with_recipe(lr=0.1).chooses_on_held_out
     assert not TINY.registered
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     assert TINY.registered
@@ -225,4 +241,4 @@ def test_an_experiment_can_be_meant(entry):
     for name, choices in entry.search.items():
         assert len(choices) > 1
         for value in choices:
-            job.require_fit(entry.but(**{name: value, "valid": 10_000}))
+            job.require_fit(entry.with_recipe(**{name: value, "valid": 10_000}))

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import TINY, few_bodies
+from tiny import TINY, few_voxels
 
 from tools import command
 from utils import ROOT, CourseError, Interrupted, files, runs
@@ -21,10 +21,16 @@ from utils.runs import records
 BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1"]
 
 
-def start(root: Path, words: list[str]) -> subprocess.Popen:
-    environment = {**os.environ, "COURSE_RUNS": str(root), "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def start(root: Path, argv: list[str]) -> subprocess.Popen:
+    environment = {
+        **os.environ,
+        "COURSE_RUNS": str(root),
+        "COURSE_SMOKE": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=environment, **pipes)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -34,24 +40,22 @@ def test_a_signal_ends_several_runs_in_one_line_with_the_state_saved(number, sta
             if line.startswith("Epoch 3:"):
                 break
         process.send_signal(number)
-        said = process.communicate()
-    assert process.returncode == status and "seed 1:" not in said[0]
-    assert said[1] == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
+        message = process.communicate()
+    assert process.returncode == status and "seed 1:" not in message[0]
+    assert message[1] == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
     [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
     assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 3  # what is printed is kept
 
 
-@pytest.mark.parametrize(
-    "words", [["-m", "tools.verify"], ["-m", "tools.report", "--check"], [*BASE, "--list"]], ids=lambda words: words[-1]
-)
-def test_a_signal_while_a_command_still_imports_is_one_line(words, tmp_path):
-    with start(tmp_path, ["-X", "importtime", *words]) as process:  # which tells on standard error what has been imported
+@pytest.mark.parametrize("argv", [["-m", "tools.verify"], ["-m", "tools.report", "--check"], [*BASE, "--list"]], ids=lambda argv: argv[-1])
+def test_a_signal_while_a_command_still_imports_is_one_line(argv, tmp_path):
+    with start(tmp_path, ["-X", "importtime", *argv]) as process:  # which tells on standard error what has been imported
         for line in process.stderr:
             if "tools.command" in line:
                 break
         process.send_signal(signal.SIGINT)
-        said = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
-    assert process.wait() == 130 and len(said) == 1 and said[0].endswith("interrupted")
+        message = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
+    assert process.wait() == 130 and len(message) == 1 and message[0].endswith("interrupted")
 
 
 def test_a_cluster_s_command_ends_in_one_line(tmp_path):
@@ -61,9 +65,9 @@ def test_a_cluster_s_command_ends_in_one_line(tmp_path):
             if "epoch 3," in line:
                 break
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, message = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert said == "train.py: interrupted. The same command continues every run after its last finished epoch.\n"
+    assert message == "train.py: interrupted. The same command continues every run after its last finished epoch.\n"
     for _ in range(600):  # the worker's process ends with the worker
         if all(not files.is_running(path.suffix[1:]) for path in tmp_path.glob("unfinished/.*")):
             break
@@ -73,7 +77,7 @@ def test_a_cluster_s_command_ends_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "message"),
     [
         (CourseError("no space"), 2, "tool: no space\n"),
         (Interrupted("stopped"), 130, "tool: stopped\n"),
@@ -81,15 +85,15 @@ def test_a_cluster_s_command_ends_in_one_line(tmp_path):
     ],
     ids=["mistake", "interrupted run", "interrupted"],
 )
-def test_how_a_command_ends(error, status, said, capsys):
-    def action(words):
+def test_how_a_command_ends(error, status, message, capsys):
+    def action(argv):
         raise error
 
-    assert command.run("tool", action, []) == status and capsys.readouterr().err == said
+    assert command.run("tool", action, []) == status and capsys.readouterr().err == message
     assert command.run("tool", action, [], speaks=lambda: False) == status and capsys.readouterr().err == ""
-    assert command.run("tool", lambda words: len(words), ["a"] * 1) == 1 and command.run("tool", lambda words: None, []) == 0
+    assert command.run("tool", lambda argv: len(argv), ["a"] * 1) == 1 and command.run("tool", lambda argv: None, []) == 0
     with pytest.raises(ZeroDivisionError):  # a mistake of the course's own is shown whole
-        command.run("tool", lambda words: 1 // 0, [])
+        command.run("tool", lambda argv: 1 // 0, [])
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
@@ -100,19 +104,24 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a disk without any space")
 def test_a_full_or_closed_output_loses_no_epoch(tmp_path):
-    words = [sys.executable, *BASE, "--epochs", "2"]
+    argv = [sys.executable, *BASE, "--epochs", "2"]
     environment = {**os.environ, "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    for end, status, said in ((">/dev/full", 2, "No space left"), ("2>/dev/full", 0, ""), (">&- 2>&- <&-", 0, "")):
+    for end, status, message in ((">/dev/full", 2, "No space left"), ("2>/dev/full", 0, ""), (">&- 2>&- <&-", 0, "")):
         root = tmp_path / str(status) / end.replace("/", "")
-        how = {"cwd": ROOT, "env": {**environment, "COURSE_RUNS": str(root)}, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
-        done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *words], text=True, **how)
-        assert done.returncode == status and said in done.stderr and done.stderr.count("\n") == (1 if said else 0), done.stderr
-        assert list(root.glob("saved_dict/*.pth" if not status else "unfinished/*.pt")) or said, end
+        how = {
+            "cwd": ROOT,
+            "env": {**environment, "COURSE_RUNS": str(root)},
+            "stderr": subprocess.PIPE,
+            "stdout": subprocess.DEVNULL,
+        }
+        done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *argv], text=True, **how)
+        assert done.returncode == status and message in done.stderr and done.stderr.count("\n") == (1 if message else 0), done.stderr
+        assert list(root.glob("saved_dict/*.pth" if not status else "unfinished/*.pt")) or message, end
 
 
 def test_an_epoch_is_on_disk_before_its_line_is_printed(scratch, monkeypatch):
-    def full(*words, **how):
-        if str(words[0]).startswith("Epoch 1"):
+    def full(*argv, **how):
+        if str(argv[0]).startswith("Epoch 1"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("builtins.print", full)
@@ -141,7 +150,7 @@ def interrupted_at_write(monkeypatch, number: int) -> list[int]:
 
 @pytest.mark.parametrize("publish", [False, True])
 def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkeypatch):
-    experiment = TINY if publish else TINY.but(valid=200)
+    experiment = TINY if publish else TINY.with_recipe(valid=200)
     whole = runs.run(experiment, device="cpu", publish=publish, echo=False)
     expected, writes = whole.weights.read_bytes(), 0
     for number in range(1, 100):
@@ -177,7 +186,7 @@ def test_a_small_disk_that_is_full_loses_nothing(tmp_path):
 def real_digits(tmp_path, monkeypatch):
     """A few of scikit-learn's digits in MNIST's place, in a repository without a data folder."""
     monkeypatch.setenv("COURSE_SMOKE", "0")
-    few_bodies(tmp_path, monkeypatch)
+    few_voxels(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -188,8 +197,8 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
         cubes = datasets.load("mnist3d")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    said = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
-    assert len(cubes.train) == 120 and len(said) == 1 and said[0].endswith("Going on without it.") and "File too large" in said[0]
+    message = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
+    assert len(cubes.train) == 120 and len(message) == 1 and message[0].endswith("Going on without it.") and "File too large" in message[0]
     assert not list(real_digits.rglob("*.h5*"))
     shutil.rmtree(real_digits / "data")
     (real_digits / "data").write_text("in the place of a folder")
@@ -207,8 +216,8 @@ def test_two_builds_at_once_leave_one_whole_file(real_digits):
         "voxels.TRAIN, voxels.TEST = 60, 20; print(datasets.load('mnist3d').fingerprint)"
     )
     both = [start(real_digits, ["-c", script, str(real_digits)]) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
-    assert said[0] == said[1] == datasets.load("mnist3d").fingerprint + "\n" and [process.returncode for process in both] == [0, 0]
+    message = [process.communicate()[0] for process in both]
+    assert message[0] == message[1] == datasets.load("mnist3d").fingerprint + "\n" and [process.returncode for process in both] == [0, 0]
     assert [path.name for path in (real_digits / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
 
 
@@ -244,13 +253,13 @@ def test_a_poor_terminal_no_home_and_another_folder_change_nothing(optimised, el
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "SYSTEMROOT", "OMP_NUM_THREADS")}
     environment = {**kept, **POOR, "PYTHONPATH": str(elsewhere), "COURSE_RUNS": str(tmp_path / "Läufe")}
 
-    def call(*words):
-        return subprocess.run([sys.executable, *optimised, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    def call(*argv):
+        return subprocess.run([sys.executable, *optimised, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     trained = call(str(elsewhere / "train.py"), *BASE[1:], "--epochs", "1", "--quiet")
     assert trained.returncode == 0 and trained.stderr == "", trained.stderr
     assert "L\\" in trained.stdout and len(list((tmp_path / "Läufe" / "saved_dict").glob("*.pth"))) == 1
     drawn = call("-m", "tools.report", str(tmp_path / "Läufe"))
     assert drawn.returncode == 0 and "Traceback" not in drawn.stderr and list((tmp_path / "Läufe" / "pngs").glob("*.png")), drawn.stderr
-    refused = call(str(elsewhere / "train.py"), "bäse")
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "b\\" in refused.stderr
+    rejected = call(str(elsewhere / "train.py"), "bäse")
+    assert rejected.returncode == 2 and rejected.stderr.count("\n") == 1 and "b\\" in rejected.stderr

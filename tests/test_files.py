@@ -15,11 +15,11 @@ from tiny import FACTS, TRIAL
 
 from utils import CourseError, files
 from utils.runs import facts, records
-from utils.runs.records import COLUMNS, read_facts, read_log, what_a_row_lacks, write_log
+from utils.runs.records import COLUMNS, read_facts, read_log, row_problem, write_log
 from utils.runs.trials import Trial
 
 
-def but(**changes) -> bytes:
+def with_changes(**changes) -> bytes:
     """FACTS as JSON with some fields changed; None removes, a dict goes into the field."""
     plain = json.loads(json.dumps(asdict(FACTS)))
     for name, value in changes.items():
@@ -38,32 +38,32 @@ def path(tmp_path):
 def test_facts_come_back_as_they_were_written(path):
     files.write_json(path, FACTS)
     assert read_facts(path) == FACTS and type(read_facts(path).data.input_shape) is tuple
-    older = json.loads(but())
+    older = json.loads(with_changes())
     del older["recipe"]["elastic"]  # a field that was added later means its default
     path.write_text(json.dumps(older))
     assert read_facts(path) == FACTS
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (but(seed=None), "missing required field `seed`"),
-        (but(test={"best": 99.9}), r"found the unknown field `\$\.test\.best`"),
-        (but(epochs="3"), r"Expected `int`, got `str` - at `\$\.epochs`"),
-        (but(recipe={"lr": -1.0}), r"lr = -1\.0: expected .* - at `\$\.recipe`"),
-        (but(test={"correct": 361}), r"correct = 361 of total = 360: expected 0 to total.* - at `\$\.test`"),
-        (but(kept_epoch=4), "kept_epoch = 4 of 3 epochs"),
-        (but(seconds=123.25).replace(b"123.25", b"NaN"), "malformed"),
-        (but(bytes=2**63), "more than 63 bits"),
-        (but()[:-20], "truncated"),
+        (with_changes(seed=None), "missing required field `seed`"),
+        (with_changes(test={"best": 99.9}), r"found the unknown field `\$\.test\.best`"),
+        (with_changes(epochs="3"), r"Expected `int`, got `str` - at `\$\.epochs`"),
+        (with_changes(recipe={"lr": -1.0}), r"lr = -1\.0: expected .* - at `\$\.recipe`"),
+        (with_changes(test={"correct": 361}), r"correct = 361 of total = 360: expected 0 to total.* - at `\$\.test`"),
+        (with_changes(kept_epoch=4), "kept_epoch = 4 of 3 epochs"),
+        (with_changes(seconds=123.25).replace(b"123.25", b"NaN"), "malformed"),
+        (with_changes(bytes=2**63), "more than 63 bits"),
+        (with_changes()[:-20], "truncated"),
         (b"[" * 100_000, "recursion"),
         (b'{"name": "\xff\xfe"}', "utf-8"),
     ],
     ids=range(11),
 )
-def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, said, path):
+def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, message, path):
     path.write_bytes(content)
-    with pytest.raises(CourseError, match=f"(?i)seed0.json.*{said}") as refusal:
+    with pytest.raises(CourseError, match=f"(?i)seed0.json.*{message}") as refusal:
         read_facts(path)
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 600
 
@@ -72,7 +72,14 @@ def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, said, 
 
 
 def row(epoch, **changes):
-    counts = {"train_loss": 0.5, "train_correct": 50, "train_total": 60, "test_loss": 0.4, "test_correct": 35, "test_total": 40}
+    counts = {
+        "train_loss": 0.5,
+        "train_correct": 50,
+        "train_total": 60,
+        "test_loss": 0.4,
+        "test_correct": 35,
+        "test_total": 40,
+    }
     return {"epoch": epoch, "lr": 0.1} | counts | {"seconds": 1.25} | changes
 
 
@@ -91,31 +98,34 @@ def test_nothing_right_and_everything_right_are_results(part, tmp_path):
         found = {key.replace("test", part): value for key, value in row(1, lr=0.0, train_correct=0, test_correct=correct).items()}
         write_log(tmp_path / "seed0.csv", [found])
         assert read_log(tmp_path / "seed0.csv") == [found]
-        assert what_a_row_lacks(found | {f"{part}_correct": 41}, 1).startswith("correct between 0 and total")
+        assert row_problem(found | {f"{part}_correct": 41}, 1).startswith("correct between 0 and total")
 
 
 GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds\n1,0.1,0.5,50,60,0.4,35,40,1.25\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GOOD + "3,0.1,0.5,50,60,0.4,35,40,1\n", "line 3: found {'epoch': '3'.*expected epoch 2"),
         (GOOD.replace("35,40", "41,40"), "line 2: .* expected correct between 0 and total"),
         (GOOD.replace("0.4", "nan"), "line 2: .* finite numbers"),
         (GOOD.replace("test_loss", "best"), "line 2: .* expected numbers in the columns"),
         (GOOD + "2,0.1,0.5\n", "line 3: .* expected numbers in the columns"),
-        (GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""), "line 2: .* expected the columns epoch, lr"),
+        (
+            GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""),
+            "line 2: .* expected the columns epoch, lr",
+        ),
         (GOOD.replace("0.1", "1" * 200_000), "line 1: found what is no table"),
         (GOOD.split("\n")[0] + "\n", "line 1: found no row, expected one row per epoch"),
         ("\udcff", "line 1: found bytes that are no text"),
     ],
     ids=range(9),
 )
-def test_a_damaged_log_is_one_line_with_file_and_line(text, said, tmp_path):
+def test_a_damaged_log_is_one_line_with_file_and_line(text, message, tmp_path):
     path = tmp_path / "seed0.csv"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(CourseError, match=f"seed0.csv.*{said}") as refusal:
+    with pytest.raises(CourseError, match=f"seed0.csv.*{message}") as refusal:
         read_log(path)
     assert "\n" not in str(refusal.value)
     path.write_text(GOOD)
@@ -123,10 +133,10 @@ def test_a_damaged_log_is_one_line_with_file_and_line(text, said, tmp_path):
 
 
 def test_facts_and_log_that_contradict_each_other_are_refused(tmp_path):
-    run = records.Run(tmp_path, "tiny", 0)
+    run = records.RunPaths(tmp_path, "tiny", 0)
     write_log(run.log, [row(1), row(2), row(3)])
     files.write_json(run.facts, FACTS)
-    assert records.read_record(run).kept == row(3)
+    assert records.read_record(run).result_row == row(3)
     write_log(run.log, [row(1), row(2)])
     with pytest.raises(CourseError, match=r"seed0.json says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--again"):
         records.read_record(run)
@@ -210,8 +220,8 @@ def test_whether_a_process_is_running_is_asked_without_harm(monkeypatch):
 
 
 def test_the_memory_bound_is_in_gigabytes(monkeypatch):
-    for words, expected in (("2", 2e9), ("0.5", 5e8), ("", math.inf)):
-        monkeypatch.setenv("COURSE_MEMORY_GB", words)
+    for argv, expected in (("2", 2e9), ("0.5", 5e8), ("", math.inf)):
+        monkeypatch.setenv("COURSE_MEMORY_GB", argv)
         assert files.memory_bound() == expected
 
 
@@ -225,9 +235,9 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(facts, "ROOT", root)
     monkeypatch.setattr(facts, "DECIDING", ("files",))
 
-    def git(folder, *words):
+    def git(folder, *argv):
         environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "HOME": str(tmp_path)}
-        command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t", *words]
+        command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t", *argv]
         return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
     git(tmp_path, "init", "-q")
@@ -268,5 +278,5 @@ def test_a_clone_of_another_user_is_one_line(course, capsys):
     for path in (root, root / ".git"):
         os.chown(path, 65534, 65534)
     assert commit() == "unknown"
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "belongs to another user" in said and "safe.directory" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "belongs to another user" in message and "safe.directory" in message

@@ -19,7 +19,7 @@ from utils import CourseError, files, models
 from utils.data import voxels
 from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
 from utils.runs import records
-from utils.runs.records import Begun, Facts
+from utils.runs.records import RunMetadata, RunStart
 from utils.runs.trials import Trial
 from utils.training import loops
 
@@ -31,7 +31,13 @@ def holds(*strategies):
     """Make a test of a property of made-up inputs and a folder: always the same few, or for its share of FUZZ_MINUTES ever new ones."""
 
     def make(check):
-        how = settings(max_examples=60, deadline=None, database=None, derandomize=not MINUTES, suppress_health_check=list(HealthCheck))
+        how = settings(
+            max_examples=60,
+            deadline=None,
+            database=None,
+            derandomize=not MINUTES,
+            suppress_health_check=list(HealthCheck),
+        )
         once = how(given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values)))
 
         def test(folder):
@@ -111,7 +117,7 @@ def test_bytes_are_facts_or_refused(folder, content):
     if facts is not None:
         files.write_json(path, facts)
         assert records.read_facts(path) == facts and 1 <= facts.kept_epoch <= facts.epochs and math.isfinite(facts.seconds)
-    read_or_refused(lambda: files.decode(content, Begun, "begun"))
+    read_or_refused(lambda: files.decode(content, RunStart, "run_start"))
 
 
 @holds(st.lists(st.just(encoded(TRIAL)) | damaged(encoded(TRIAL)), max_size=4), st.booleans())
@@ -168,8 +174,8 @@ WORDS = st.sampled_from(
 
 
 @holds(st.lists(WORDS, max_size=6))
-def test_words_are_a_command_or_refused(folder, words):
-    options = read_or_refused(lambda: train.parse(words))
+def test_words_are_a_command_or_refused(folder, argv):
+    options = read_or_refused(lambda: train.parse(argv))
     experiments = read_or_refused(lambda: train.chosen(options)) if options else None
     tasks = read_or_refused(lambda: train.tasks_of(experiments, options)) if experiments else None
     if tasks is not None:
@@ -180,7 +186,7 @@ def test_words_are_a_command_or_refused(folder, words):
     st.builds(
         "{}({}={})".format,
         st.sampled_from(["separable", "recurrent", "unpadded", "base", "x"]),
-        st.sampled_from(["width", "kernel", "depth", "placed", "dropout", "x"]),
+        st.sampled_from(["width", "kernel", "depth", "position_weighted", "dropout", "x"]),
         st.text(max_size=8) | st.integers(-2, 40) | st.booleans() | st.floats(),
     )
     | st.text()
@@ -247,11 +253,11 @@ def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_
         assert "\n" not in str(error)
         return
     assert files.decode(encoded(recipe), Recipe, "recipe") == recipe
-    said = {name: ("no", "yes")[value] if type(value) is bool else str(value) for name, value in asdict(recipe).items()}
-    words = [word for name, value in said.items() for word in (train.flag_of(name), value)]
-    [experiment] = train.chosen(train.parse(["base", *words]))
+    message = {name: ("no", "yes")[value] if type(value) is bool else str(value) for name, value in asdict(recipe).items()}
+    argv = [word for name, value in message.items() for word in (train.flag_of(name), value)]
+    [experiment] = train.chosen(train.parse(["base", *argv]))
     assert experiment.recipe == recipe and recipe.digest() == experiment.recipe.digest()
 
 
 def test_facts_that_are_whole_are_read():
-    assert files.decode(encoded(FACTS), Facts, "facts") == FACTS and len(PROPERTIES) == 9
+    assert files.decode(encoded(FACTS), RunMetadata, "facts") == FACTS and len(PROPERTIES) == 9

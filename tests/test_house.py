@@ -116,7 +116,7 @@ def typed(text: str) -> list[str]:
     return [found[0] for pattern in MEASURED.values() for found in pattern.finditer(aimed)]
 
 
-def said(source: str) -> str:
+def message(source: str) -> str:
     """Comments and docstrings of a Python source."""
     tree = ast.parse(source)
     holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -127,7 +127,7 @@ def said(source: str) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_no_accuracy_and_no_time_is_typed_in_comments_and_docstrings(path):
-    assert typed(said(path.read_text())) == []
+    assert typed(message(path.read_text())) == []
 
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9a-z]*.ipynb"))

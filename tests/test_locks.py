@@ -17,7 +17,7 @@ from tiny import TINY
 from utils import ROOT, CourseError, Interrupted, runs
 from utils.runs import facts, lock, records
 from utils.runs.lock import SILENT, AlreadyRunning, Lock
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def train(**options):
 
 
 def lock_of(experiment=TINY):
-    return Run.of(experiment, 0, records.own_root()).lock
+    return RunPaths.of(experiment, 0, records.own_root()).lock
 
 
 def test_a_run_that_another_process_trains_is_not_started_and_nothing_of_it_changes(scratch):
@@ -167,12 +167,12 @@ def test_a_run_that_was_taken_over_writes_nothing_more(scratch):
     def after_epoch(history):
         if len(history) == 2:
             leave_holder(lock_of(), platform.node())
-        seen.append(records.read_checkpoint(Run.of(TINY, 0, records.own_root()).checkpoint)[1]["history"])
+        seen.append(records.read_checkpoint(RunPaths.of(TINY, 0, records.own_root()).checkpoint)[1]["history"])
 
     with pytest.raises(CourseError, match="tiny, seed 0, was taken over by another process"):
         train(after_epoch=after_epoch)
     assert [len(history) for history in seen] == [1, 2]
-    saved = records.read_checkpoint(Run.of(TINY, 0, records.own_root()).checkpoint)
+    saved = records.read_checkpoint(RunPaths.of(TINY, 0, records.own_root()).checkpoint)
     assert len(saved[1]["history"]) == 2 and lock_of().with_suffix(".holder").exists()  # the other's
 
 

@@ -13,7 +13,7 @@ from torchsummary import summary
 
 from utils import ROOT, CourseError, models
 from utils.experiments import EXPERIMENTS
-from utils.layers import ZERO, FaceOn, Oranges, Residual, least_turn, thinnest
+from utils.layers import ZERO, Oranges, PrincipalAxisView, Residual, smallest_principal_axis, smallest_rotation
 from utils.runs import pretrained
 from utils.training import cpu
 
@@ -63,7 +63,15 @@ SMALL = units(
     *("8,14,14 576", "16,14,14 1152", "16,7,7 2304"),
 )
 ULTRASMALL = units(
-    *("8,28,28 72", "8,28,28 576", "8,28,28 576", "8,14,14 576 -", "MaxPool2d 8,7,7 0", "Dropout 8,7,7 0", "Conv2d 8,7,7 72"),
+    *(
+        "8,28,28 72",
+        "8,28,28 576",
+        "8,28,28 576",
+        "8,14,14 576 -",
+        "MaxPool2d 8,7,7 0",
+        "Dropout 8,7,7 0",
+        "Conv2d 8,7,7 72",
+    ),
     *("8,7,7 576", "8,7,7 576", "16,4,4 1152"),
 )
 SMALL_CNN = "Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Flatten 7840 0 | Linear 100 784100 | ReLU 100 0 | Linear 10 1010"
@@ -76,8 +84,15 @@ MaxPool3d 16,8,8,8 0 | Conv3d 32,8,8,8 13856 | Conv3d 64,8,8,8 55360 | ReLU 64,8
 Dropout 64,4,4,4 0 | Flatten 4096 0 | Linear 1024 4195328 | ReLU 1024 0 | Dropout 1024 0 | Linear 10 10250"""
 TABLES = [("base", 0.0, BASE, 7034), ("base", 0.1, DROPOUT, 7034), ("bn_augmentation", 0.1, BN_AUGMENTATION, 7786)]
 TABLES += [("under_20k", 0.1, UNDER_20K, 19602)]
-TABLES += [("mnist_medium", 0.1, MEDIUM, 7632), ("mnist_small", 0.1, SMALL, 5616), ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464)]
-TABLES += [("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210), ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030)]
+TABLES += [
+    ("mnist_medium", 0.1, MEDIUM, 7632),
+    ("mnist_small", 0.1, SMALL, 5616),
+    ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464),
+]
+TABLES += [
+    ("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210),
+    ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030),
+]
 TABLES += [("voxel_reference", 0.25, VOXEL_REFERENCE, 4279082)]
 TABLES += [("voxel_density", 0.25, VOXEL_REFERENCE.replace("Oranges 3,16,16,16 0 |", "").replace(" 656", " 224"), 4278650)]
 TABLES += [("small_cnn_logits", 0.0, SMALL_CNN, 785210), ("medium_cnn_logits", 0.0, MEDIUM_CNN, 1571030)]
@@ -100,10 +115,10 @@ def test_torchsummary_prints_the_reference_table(name, dropout, table, parameter
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_network_has_the_parameters_that_its_docstring_names(name):
-    said = re.search(r"in ([\d,]+) parameters", inspect.getdoc(models.MODELS[name]))
-    if said is None:
+    message = re.search(r"in ([\d,]+) parameters", inspect.getdoc(models.MODELS[name]))
+    if message is None:
         pytest.skip("its docstring names no number")
-    assert int(said[1].replace(",", "")) == models.count_parameters(models.build(name))
+    assert int(message[1].replace(",", "")) == models.count_parameters(models.build(name))
 
 
 class Reached(Exception):
@@ -122,7 +137,9 @@ def transparent(model: nn.Module) -> nn.Module:
             nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
         elif type(layer) in averages:
             layer.forward = averages[type(layer)](layer.kernel_size, layer.stride, layer.padding).forward
-        elif isinstance(layer, (Oranges, FaceOn)):  # a table of colours has no gradient; what is turned is counted in pixels of the view
+        elif isinstance(
+            layer, (Oranges, PrincipalAxisView)
+        ):  # a table of colors has no gradient; what is turned is counted in pixels of the view
             layer.forward = lambda features: features
     return model
 
@@ -190,9 +207,9 @@ def test_a_wrong_field_is_noticed():
 def comments(name: str) -> list[tuple[str, str]]:
     """What a network's source says at its lines' ends: shape and field; of one that is made of another network that one's."""
     source = inspect.getsource(models.MODELS[name])
-    said = re.findall(r"# ([\d×]+)  RF (\d+)", source)
+    message = re.findall(r"# ([\d×]+)  RF (\d+)", source)
     others = [other for other in models.MODELS if re.search(rf"\b{other}\(", source) and other != name]
-    return said or comments(others[0])
+    return message or comments(others[0])
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -355,19 +372,19 @@ def slabs(n):
 def test_the_thinnest_direction_is_that_of_the_smallest_eigenvalue():
     factors = torch.randn(500, 3, 3, generator=torch.Generator().manual_seed(0))
     covariance = factors @ factors.mT
-    axis = thinnest(covariance)
+    axis = smallest_principal_axis(covariance)
     exact = torch.linalg.eigh(covariance.double())
     apart = exact.eigenvalues[:, 1] > 1.1 * exact.eigenvalues[:, 0]  # where two are nearly the same, either will do
     assert ((axis.double() * exact.eigenvectors[:, :, 0]).sum(1).abs()[apart] > 0.9999).all() and apart.sum() > 400
     assert (axis[:, 0] > -ZERO).all()
-    frame = least_turn(axis)
+    frame = smallest_rotation(axis)
     torch.testing.assert_close(frame @ frame.mT, torch.eye(3).expand(500, 3, 3), atol=1e-5, rtol=0)
     assert torch.equal(frame[:, 0], axis) and (torch.linalg.det(frame) > 0).all()
-    torch.testing.assert_close(least_turn(torch.tensor([[1.0, 0, 0]]))[0], torch.eye(3))
+    torch.testing.assert_close(smallest_rotation(torch.tensor([[1.0, 0, 0]]))[0], torch.eye(3))
 
 
 def test_face_on_shows_a_turned_body_as_it_was():
-    grids, face_on = slabs(1), FaceOn()
+    grids, face_on = slabs(1), PrincipalAxisView()
     upright = face_on(grids)
     assert upright.shape == (1, 4, 24, 24) and upright.min() >= 0 and upright.max() <= 1
     assert upright[0].mean(0)[14:].sum() > upright[0].mean(0)[:10].sum()  # z runs up: the cut corner is in the upper half
@@ -385,7 +402,7 @@ def test_the_sign_of_the_thinnest_direction_does_not_hang_on_rounding():
     for x in (1e-9, -1e-9):
         normal = across + torch.tensor([x, 0, 0])
         covariance = torch.eye(3) - 0.9 * normal[:, :, None] * normal[:, None]
-        torch.testing.assert_close(thinnest(covariance), torch.tensor([[0.0, 0.8, -0.6], [0.0, 0.8, -0.6], [0.0, 0.0, 1.0]]))
+        torch.testing.assert_close(smallest_principal_axis(covariance), torch.tensor([[0.0, 0.8, -0.6], [0.0, 0.8, -0.6], [0.0, 0.0, 1.0]]))
 
 
 @pytest.mark.parametrize("name", ["voxel_best", "voxel_more_digits", "voxel_frontier"])
@@ -410,7 +427,7 @@ def test_rounding_moves_no_answer_to_a_body(name, mnist3d):
 
 
 def test_face_on_takes_an_empty_grid():
-    assert torch.isfinite(FaceOn()(torch.zeros(2, 1, 16, 16, 16))).all()
+    assert torch.isfinite(PrincipalAxisView()(torch.zeros(2, 1, 16, 16, 16))).all()
 
 
 @pytest.mark.parametrize(("channels", "layout"), [(8, torch.channels_last), (8, torch.contiguous_format), (16, torch.channels_last)])
@@ -436,14 +453,14 @@ def test_batch_norm_is_pytorch_s_own(channels, layout):
 def test_oranges_are_matplotlib_s():
     grids = torch.rand(2, 1, 4, 4, 4)
     grids[0, 0, 0, 0, :2] = torch.tensor([0.0, 1.0])
-    coloured = Oranges()(grids).permute(0, 2, 3, 4, 1).double()
-    torch.testing.assert_close(coloured, torch.from_numpy(colormaps["Oranges"](grids[:, 0].numpy())[..., :3]), rtol=0, atol=1e-6)
+    colored = Oranges()(grids).permute(0, 2, 3, 4, 1).double()
+    torch.testing.assert_close(colored, torch.from_numpy(colormaps["Oranges"](grids[:, 0].numpy())[..., :3]), rtol=0, atol=1e-6)
     assert not Oranges().state_dict()
 
 
 def test_what_build_checks_of_arguments_changes_no_weight():
     torch.manual_seed(0)
-    built = models.build("separable(width=32, placed=True)", dropout=0.1)
+    built = models.build("separable(width=32, position_weighted=True)", dropout=0.1)
     torch.manual_seed(0)
-    expected = models.separable(0.1, width=32, placed=True)
+    expected = models.separable(0.1, width=32, position_weighted=True)
     assert built.training and all(map(torch.equal, built.state_dict().values(), expected.state_dict().values()))

@@ -88,7 +88,7 @@ def shaded(image, seed=0):
 
 MODES = [lambda image: image, light_on_dark, sixteen_bits, floats, transparent, chalk, palette, blue_ink, shaded]
 MODES += [lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA")]
-MODES[0].__name__ = "grey"
+MODES[0].__name__ = "gray"
 for change, mode in zip(MODES[-7:], ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA"), strict=True):
     change.__name__ = mode
 
@@ -98,8 +98,8 @@ def assert_like_mnist(image):
     assert image.max() == 255 and (image == 0).mean() > 0.5
     rows, columns = np.nonzero(image)
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
-    centre = [(image.sum(1 - axis) * np.arange(28)).sum() / image.sum() for axis in range(2)]
-    assert np.abs(np.array(centre) - 14).max() <= 0.51
+    center = [(image.sum(1 - axis) * np.arange(28)).sum() / image.sum() for axis in range(2)]
+    assert np.abs(np.array(center) - 14).max() <= 0.51
 
 
 @pytest.mark.parametrize("change", MODES, ids=lambda change: change.__name__)
@@ -147,7 +147,7 @@ def test_steps_end_in_what_read_returns_and_plain_is_only_a_resize():
     image = shaded(drawn(STROKES[5], 300, canvas=(1480, 1200), place=(600, 500)))
     steps = photo.steps(image)
     assert np.array_equal(steps.image, photo.read(image))
-    assert steps.grey.shape == steps.paper.shape == steps.ink.shape == steps.digit.shape == (600, 740)
+    assert steps.gray.shape == steps.paper.shape == steps.ink.shape == steps.digit.shape == (600, 740)
     assert steps.box.shape == (20, 20) and 0 <= steps.box.min() < steps.box.max() <= 1
     assert photo.plain(image).mean() > 80, "a plain resize leaves the paper bright"
 
@@ -191,7 +191,10 @@ BAD = {
     "no ink found: white": (lambda: Image.new("L", (300, 200), 255), "no ink found"),
     "no ink found: black": (lambda: Image.new("RGB", (300, 200)), "no ink found"),
     "no ink found: empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
-    "no ink found: shade": (lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))), "no ink found"),
+    "no ink found: shade": (
+        lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))),
+        "no ink found",
+    ),
     "no ink found: grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
     "two digits": (lambda: side_by_side(1, 2), "more than one digit"),
     "writing": (writing, "more than one digit|a page of"),
@@ -203,7 +206,10 @@ BAD = {
     "an array": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
     "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
     "int32 black": (lambda: Image.fromarray(np.zeros((28, 28), np.int32)), "no ink found"),
-    "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame without a digit"),
+    "an empty frame": (
+        lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4),
+        "a rectangular frame without a digit",
+    ),
     "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
     "nothing": (lambda: None, "not a picture"),
 }
@@ -266,7 +272,7 @@ def open_circle(image):
 FRAMES = {
     "thin": lambda image: framed(image, (60, 30, 420, 380), 1),
     "thick": lambda image: framed(image, (40, 15, 440, 390), 25),
-    "grey": lambda image: framed(image, (60, 30, 420, 380), 4, 120),
+    "gray": lambda image: framed(image, (60, 30, 420, 380), 4, 120),
     "circle": lambda image: framed(image, (42, 2, 438, 398), 4, 0, "ellipse"),
     "circle with a gap": open_circle,
     "at the edge": lambda image: framed(image, (0, 0, 479, 399), 9),
@@ -358,7 +364,16 @@ def test_formats_that_start_programs_are_not_opened(tmp_path):
             photo.read(tmp_path / name)
 
 
-HOSTILE = ["a\x1b[31mred\x07.png", "line\nbreak.png", "x" * 5000, "nul\0.png", "\udcff.png", "\u202eright.png", "/dev/zero", "dir/" * 900]
+HOSTILE = [
+    "a\x1b[31mred\x07.png",
+    "line\nbreak.png",
+    "x" * 5000,
+    "nul\0.png",
+    "\udcff.png",
+    "\u202eright.png",
+    "/dev/zero",
+    "dir/" * 900,
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
@@ -405,8 +420,24 @@ def test_preprocess_takes_the_same_digit_in_any_form(case, tmp_path):
     assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3)
 
 
-WRONG = [None, {}, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.astype(np.float32), DIGIT > 0, DIGIT.astype(complex)]
-WRONG += [np.full((28, 28), np.nan), np.full((28, 28), -0.1), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1), DIGIT[:27]]
+WRONG = [
+    None,
+    {},
+    [],
+    [DIGIT, None],
+    "missing.png",
+    DIGIT.astype(np.int64),
+    DIGIT.astype(np.float32),
+    DIGIT > 0,
+    DIGIT.astype(complex),
+]
+WRONG += [
+    np.full((28, 28), np.nan),
+    np.full((28, 28), -0.1),
+    Image.new("F", (28, 28), 2),
+    Image.new("I", (28, 28), -1),
+    DIGIT[:27],
+]
 
 
 @pytest.mark.parametrize("bad", WRONG, ids=range(len(WRONG)))
@@ -445,7 +476,8 @@ def test_damaged_files_are_read_or_reported(exif, flips, form):
 
 @given(
     arrays(
-        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]), st.tuples(st.integers(1, 40), st.integers(1, 40))
+        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]),
+        st.tuples(st.integers(1, 40), st.integers(1, 40)),
     )
     | st.builds(
         lambda seed, blocks: np.kron(
@@ -468,8 +500,8 @@ def test_arrays_are_read_or_reported(values):
 # ---- the command line
 
 
-def ask(words, capsys):
-    train.main(words)
+def ask(argv, capsys):
+    train.main(argv)
     return capsys.readouterr().out.splitlines()
 
 
@@ -486,14 +518,14 @@ def test_train_py_reads_photographs_with_networks_of_images_and_of_voxels(name, 
     drawn(STROKES[7], 300, ink=240, paper=30).save(seven)
     first, second, where = ask([name, "--read", five, seven], capsys)
     for line, path, digit in ((first, five, 5), (second, seven, 7)):
-        said, probability = line.removeprefix(f"{path}: ").split(" ")
-        assert said == str(digit) and 10 <= float(probability.strip("()%")) <= 100
+        message, probability = line.removeprefix(f"{path}: ").split(" ")
+        assert message == str(digit) and 10 <= float(probability.strip("()%")) <= 100
     picture = tmp_path / "runs" / "pngs" / f"{name}_read.png"
     assert where == f"What {name} saw: {picture}" and Image.open(picture).width > 100
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         (["base", "--read", "missing.jpg"], "missing.jpg is missing"),
         (["base", "--read", "train.py"], "train.py is not a picture"),
@@ -502,10 +534,10 @@ def test_train_py_reads_photographs_with_networks_of_images_and_of_voxels(name, 
         (["base", "--publish", "--read", "train.py"], "--read trains nothing: leave out --publish"),
     ],
 )
-def test_train_py_refuses_in_one_line_what_it_cannot_read(words, said, monkeypatch, tmp_path):
+def test_train_py_refuses_in_one_line_what_it_cannot_read(argv, message, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
-    with pytest.raises(CourseError, match=said) as error:
-        train.main(words)
+    with pytest.raises(CourseError, match=message) as error:
+        train.main(argv)
     assert "\n" not in str(error.value)
 
 

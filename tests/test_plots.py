@@ -52,7 +52,17 @@ def test_images_and_copies():
     figure = plots.images(pictures, ["a", "b", "c"], columns=2)
     assert titles(figure) == ["a", "b", "c", ""]
     assert torch.equal(torch.from_numpy(figure.axes[2].images[0].get_array().data), pictures[2, 0]) and not figure.axes[3].images
-    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == ["input", "", "", "mask 1", "", "", "mask 2", "", ""]
+    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == [
+        "input",
+        "",
+        "",
+        "mask 1",
+        "",
+        "",
+        "mask 2",
+        "",
+        "",
+    ]
 
 
 def test_mistakes_are_the_most_confident_first():
@@ -73,7 +83,11 @@ def test_confusion_counts():
     (axes,) = plots.confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2]), ("a", "b", "c")).axes
     found = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert found == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1"} and axes.get_title() == "1 of 4 wrong"
-    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_kernels_share_one_scale_with_0_in_its_middle():
@@ -118,21 +132,24 @@ def test_solids_show_every_voxel_from_every_angle(monkeypatch):
     grid = torch.zeros(16, 16, 16)
     grid[3, 5, 7] = 1.0  # z, y, x
     figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
-    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
+    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [
+        (10, 20),
+        (30, 40),
+    ]
     assert drawn == [([7], [5], [3])] * 2  # x, y, z
     assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
 
 
-def words(figure):
+def argv(figure):
     return [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_network_is_drawn_step_by_step():
     figure = diagrams.network(models.build("base", 0.2), (1, 28, 28))
-    assert words(figure)[:4] == ["input", "1×28×28", "3×3 conv 1→8 · ReLU", "8×28×28, 72 parameters"]
-    assert words(figure)[6:8] == ["3×3 conv 8→8 · ReLU", "8×28×28, 576 parameters, dropout 0.2"]
+    assert argv(figure)[:4] == ["input", "1×28×28", "3×3 conv 1→8 · ReLU", "8×28×28, 72 parameters"]
+    assert argv(figure)[6:8] == ["3×3 conv 8→8 · ReLU", "8×28×28, 576 parameters, dropout 0.2"]
     boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
-    assert len(boxes) == len(words(figure)) / 2 == 12
+    assert len(boxes) == len(argv(figure)) / 2 == 12
     assert (
         boxes[1].get_width() > boxes[4].get_width() and boxes[1].get_height() < boxes[7].get_height()
     )  # half the side; twice the channels

@@ -12,7 +12,12 @@ import pytest
 from utils import ROOT
 from utils.data import datasets
 
-CODE = [*sorted((ROOT / "utils").glob("*.py")), *sorted((ROOT / "tools").glob("*.py")), ROOT / "train.py", ROOT / "hubconf.py"]
+CODE = [
+    *sorted((ROOT / "utils").glob("*.py")),
+    *sorted((ROOT / "tools").glob("*.py")),
+    ROOT / "train.py",
+    ROOT / "hubconf.py",
+]
 # what reaches the network, or is reached from it: modules, and programs that are called
 MODULES = {
     "urllib.request",
@@ -28,7 +33,16 @@ MODULES = {
     "aiohttp",
     "distributed",
 }
-MODULES |= {"webbrowser", "asyncio", "torch.hub", "torchvision.datasets", "torch.distributed", "huggingface_hub", "wandb", "paramiko"}
+MODULES |= {
+    "webbrowser",
+    "asyncio",
+    "torch.hub",
+    "torchvision.datasets",
+    "torch.distributed",
+    "huggingface_hub",
+    "wandb",
+    "paramiko",
+}
 PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-file", "push", "fetch", "pull"}
 
 
@@ -117,12 +131,12 @@ def test_nothing_is_evaluated_and_no_shell_is_given_words():
             if isinstance(node, ast.Call):
                 called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 owner = getattr(getattr(node.func, "value", None), "id", "")
-                words = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+                argv = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
                 assert called not in ("exec", "popen", "getoutput", "__import__") and (owner, called) not in {
                     ("os", "system"),
                     ("builtins", "eval"),
                 }
                 assert called != "eval" or isinstance(node.func, ast.Attribute), path  # model.eval() is another
-                assert "shell" not in words, path
-                assert (owner, called) != ("torch", "load") or words.get("weights_only") is True, path
+                assert "shell" not in argv, path
+                assert (owner, called) != ("torch", "load") or argv.get("weights_only") is True, path
                 assert owner not in ("pickle", "dill", "joblib", "marshal"), path

@@ -26,8 +26,8 @@ from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import facts, pretrained, records
-from utils.runs.records import Run
-from utils.training.loops import evaluate, kept, normalise
+from utils.runs.records import RunPaths
+from utils.training.loops import evaluate, normalize, result_epoch
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
@@ -42,39 +42,39 @@ def test_state_dict_does_what_its_sidecar_says(path, mnist, request):
     """Its hash, its number of parameters and, evaluated now, its loss and correct answers, of parts of the test half too."""
     name = records.read_facts(path.with_suffix(".json")).data.name
     real = mnist if name == "mnist" else request.getfixturevalue(name)
-    said, found, verdict = verify.check(path, {name: real})
-    assert verdict == "agrees", f"{said} {found} {verdict}"
+    message, found, verdict = verify.check(path, {name: real})
+    assert verdict == "agrees", f"{message} {found} {verdict}"
 
 
 def test_one_tolerance_for_all_that_compares_two_evaluations():
-    said = evaluate(models.build("base"), datasets.load("digits").test, 0.1, 0.3)
-    assert verify.agrees(said, said)
-    for change in ({"correct": said.correct - 2}, {"loss": said.loss * 1.002}):
-        assert not verify.agrees(said, replace(said, **change))
+    message = evaluate(models.build("base"), datasets.load("digits").test, 0.1, 0.3)
+    assert verify.agrees(message, message)
+    for change in ({"correct": message.correct - 2}, {"loss": message.loss * 1.002}):
+        assert not verify.agrees(message, replace(message, **change))
 
 
 @pytest.mark.parametrize("path", SEEDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_log_and_facts_agree(path):
-    record = records.read_record(Run(ROOT, path.parent.name, int(path.stem[4:])))
-    said, history, recipe = record.facts, record.history, record.facts.recipe
+    record = records.read_record(RunPaths(ROOT, path.parent.name, int(path.stem[4:])))
+    message, history, recipe = record.facts, record.history, record.facts.recipe
     part = "valid" if recipe.valid else "test"
-    assert said.name == path.parent.name
-    assert said.epochs == recipe.epochs or said.epochs == said.kept_epoch + recipe.patience
-    assert said.data.fingerprint == datasets.PUBLISHABLE[said.data.name] and said.data.whole
-    train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[said.data.name]
+    assert message.name == path.parent.name
+    assert message.epochs == recipe.epochs or message.epochs == message.kept_epoch + recipe.patience
+    assert message.data.fingerprint == datasets.PUBLISHABLE[message.data.name] and message.data.whole
+    train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[message.data.name]
     totals = (recipe.drawn(train - recipe.valid), recipe.valid or test)
-    assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and said.test.total == test
+    assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and message.test.total == test
     if part == "test":
-        assert history[-1]["test_correct"] == said.test.correct and abs(history[-1]["test_loss"] - said.test.loss) < 1e-6
-    assert record.kept == kept(history, recipe)
-    assert said.environment.processes == 1
-    for code in (said.code, *(one.code for one in said.continued if one.code)):
+        assert history[-1]["test_correct"] == message.test.correct and abs(history[-1]["test_loss"] - message.test.loss) < 1e-6
+    assert record.result_row == result_epoch(history, recipe)
+    assert message.environment.processes == 1
+    for code in (message.code, *(one.code for one in message.continued if one.code)):
         assert "+changes" not in code.commit and code.commit != "unknown"
 
 
 def test_published_state_dicts_are_those_of_seed_0_and_no_others():
     for path in WEIGHTS:
-        e, run = EXPERIMENTS[path.stem], Run(ROOT, path.stem, 0)
+        e, run = EXPERIMENTS[path.stem], RunPaths(ROOT, path.stem, 0)
         assert e.weights and path.with_suffix(".json").read_bytes() == run.facts.read_bytes()
         assert records.read_facts(run.facts).recipe == e.recipe
     assert {path.stem for path in WEIGHTS} == {name for name, e in PUBLISHED.items() if e.weights}
@@ -137,10 +137,18 @@ def test_sprint_trained_again_gives_the_same_bits_or_on_another_machine_as_good_
         pytest.skip("sprint is not published by its present recipe")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_SMOKE": "0"}
     ended = subprocess.run(
-        [sys.executable, "-c", AGAIN, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", AGAIN, str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     sha256, percent, line = json.loads(ended.stdout.splitlines()[-1])
-    recorded = [published[0].facts, *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0))]
+    recorded = [
+        published[0].facts,
+        *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0)),
+    ]
     here = replace(facts.environment(torch.device("cpu")), threads=1)
     known = {one.sha256 for one in recorded if replace(one.environment, python=here.python) == here}  # of Python no bit depends
     if known:
@@ -160,9 +168,9 @@ class Code:
 
 def untrained(path):
     """A network that was never trained, in a file whose hash is right."""
-    said = records.read_facts(path.with_suffix(".json"))
-    content = files.to_bytes(models.build(said.recipe.model, said.recipe.dropout).state_dict())
-    return content, replace(said, sha256=hashlib.sha256(content).hexdigest()), "DISAGREES"
+    message = records.read_facts(path.with_suffix(".json"))
+    content = files.to_bytes(models.build(message.recipe.model, message.recipe.dropout).state_dict())
+    return content, replace(message, sha256=hashlib.sha256(content).hexdigest()), "DISAGREES"
 
 
 def flipped(path):
@@ -173,22 +181,22 @@ def flipped(path):
 
 def code(path):
     content = pickle.dumps(Code())
-    said = replace(records.read_facts(path.with_suffix(".json")), sha256=hashlib.sha256(content).hexdigest())
-    return content, said, "REFUSED.*refused by the safe loader"
+    message = replace(records.read_facts(path.with_suffix(".json")), sha256=hashlib.sha256(content).hexdigest())
+    return content, message, "REFUSED.*refused by the safe loader"
 
 
 def another_network(path):
-    said = records.read_facts(path.with_suffix(".json"))
+    message = records.read_facts(path.with_suffix(".json"))
     content = files.to_bytes({"0.weight": torch.zeros(1)})
-    return content, replace(said, sha256=hashlib.sha256(content).hexdigest()), "REFUSED.*does not fit the network"
+    return content, replace(message, sha256=hashlib.sha256(content).hexdigest()), "REFUSED.*does not fit the network"
 
 
 @pytest.mark.parametrize("damage", [untrained, flipped, code, another_network])
 def test_verify_refuses_what_is_not_the_trained_file(damage, tmp_path, monkeypatch, mnist):
     monkeypatch.setenv("COURSE_SMOKE", "0")
-    content, said, verdict = damage(ROOT / "saved_dict" / "bn_augmentation.pth")
+    content, message, verdict = damage(ROOT / "saved_dict" / "bn_augmentation.pth")
     files.write(tmp_path / "saved_dict" / "bn_augmentation.pth", content)
-    files.write_json(tmp_path / "saved_dict" / "bn_augmentation.json", said)
+    files.write_json(tmp_path / "saved_dict" / "bn_augmentation.json", message)
     text, good = verify.verify(tmp_path)
     assert not good and re.search(verdict, text)
 
@@ -208,14 +216,17 @@ def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
         Image.fromarray(images[0, 0].numpy()).convert("RGB"),
     ):
         assert model(preprocess(one)).argmax(1).tolist() == labels[:1].tolist()
-    assert torch.equal(preprocess(images), normalise(images, mnist.mean, mnist.std))
+    assert torch.equal(preprocess(images), normalize(images, mnist.mean, mnist.std))
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (torch.full((28, 28), 255.0), r"values are 255 to 255: expected floats from 0 \(black\) to 1, or uint8"),
-        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first"),
+        (
+            torch.zeros(3, 32, 32, dtype=torch.uint8),
+            r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first",
+        ),
         (Image.new("L", (20, 20)), r"images are \(20, 20\): expected \(28, 28\)"),
     ],
     ids=["float", "size", "picture"],
@@ -228,7 +239,13 @@ def test_preprocessing_refuses_what_the_network_has_never_seen(images, message):
 def test_preprocessing_of_a_voxel_network_takes_grids_alone():
     preprocess = pretrained.Preprocess(0.0, 1.0, "voxels")
     grids = torch.rand(2, 16, 16, 16)
-    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (1, 1, 16, 16, 16)
+    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (
+        1,
+        1,
+        16,
+        16,
+        16,
+    )
     with pytest.raises(CourseError, match=r"grids are torch.uint8: expected floats, densities from 0 to 1"):
         preprocess(torch.zeros(28, 28, dtype=torch.uint8))
     with pytest.raises(CourseError, match=r"images are \(2, 4096\): expected \(16, 16, 16\)"):
@@ -283,7 +300,11 @@ def test_torch_hub_leaves_a_reader_s_own_utils_alone(before, tmp_path):
 
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
-NAMES_AND_FORMATS = [("mnist_ultrasmall", "onnx"), ("mnist_ultrasmall", "pt2"), ("frontier_99", "safetensors")]  # the last shares weights
+NAMES_AND_FORMATS = [
+    ("mnist_ultrasmall", "onnx"),
+    ("mnist_ultrasmall", "pt2"),
+    ("frontier_99", "safetensors"),
+]  # the last shares weights
 
 
 def require(to):
@@ -327,7 +348,7 @@ def test_an_exported_file_states_how_to_use_it_and_no_local_path(to, tmp_path):
     facts = records.read_facts(ROOT / "saved_dict" / "base.json")
     assert json.loads(found["classes"]) == list("0123456789") and found["license"] == "MIT"
     assert found["input"] == "(N, 1, 28, 28) uint8, 0 (black) to 255 (white), white on black"
-    assert (float(found["mean"]), float(found["std"])) == (facts.normalisation.mean, facts.normalisation.std)
+    assert (float(found["mean"]), float(found["std"])) == (facts.normalization.mean, facts.normalization.std)
     assert found["preprocess"] == ("(x / 255 - mean) / std" if to == "safetensors" else "included in this file's graph")
     for folder in (ROOT, tmp_path, sys.prefix):
         assert str(folder).encode() not in (tmp_path / "file").read_bytes()
@@ -371,7 +392,11 @@ def test_runs_csv_holds_every_published_run_as_its_log_has_it():
         facts = json.loads((ROOT / row["file"]).with_suffix(".json").read_text())
         with (ROOT / row["file"]).open(newline="") as file:
             kept_row = list(csv.DictReader(file))[int(row["epoch"]) - 1]
-        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [facts["name"], facts["seed"], facts["parameters"]]
+        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [
+            facts["name"],
+            facts["seed"],
+            facts["parameters"],
+        ]
         assert [int(row["correct"]), int(row["total"])] == [facts["test"]["correct"], facts["test"]["total"]]
         assert kept_row.get("test_correct", row["correct"]) == row["correct"], row["file"]
         assert float(row["percent"]) == pytest.approx(100 * int(row["correct"]) / int(row["total"]), abs=0.005)
@@ -433,7 +458,15 @@ def test_notebook_is_complete(path):
     for secret in (f"{ROOT}/", "/home/", "/root/", "/tmp/", "digits stand", "Traceback"):
         assert secret not in text, f"{secret} in the outputs"
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == ["Target", "Data", "Model", "Train", "Results", "Analysis", "Next"]
+    assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == [
+        "Target",
+        "Data",
+        "Model",
+        "Train",
+        "Results",
+        "Analysis",
+        "Next",
+    ]
 
 
 @pytest.fixture
@@ -455,20 +488,24 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
     solution = (unstamped / "notebooks" / "solutions" / "01_base.ipynb").read_text()
     assert "blob/main/notebooks/solutions/01_base.ipynb" in solution and 'REPO = \\"someone/course\\"  # @param' in solution
     readme = (unstamped / "README.md").read_text()
-    for said in (
+    for message in (
         "git clone https://github.com/someone/course",
         "https://github.com/someone/course/actions/workflows/tests.yml/badge.svg",
         "https://github.com/someone/course/actions/workflows/pages.yml/badge.svg",
         "(https://someone.github.io/course/)",
     ):
-        assert said in readme
+        assert message in readme
     colab.main([""])
     assert [path.read_bytes() for path in written] == before
 
 
 @pytest.mark.parametrize(
     "address",
-    ["https://github.com/Someone/course.git", "git@github.com:Someone/course.git", "https://me:secret@github.com/Someone/course"],
+    [
+        "https://github.com/Someone/course.git",
+        "git@github.com:Someone/course.git",
+        "https://me:secret@github.com/Someone/course",
+    ],
 )
 def test_an_address_that_is_not_given_is_that_of_the_remote(unstamped, address):
     subprocess.run(["git", "-C", unstamped, "remote", "add", "origin", address], check=True)

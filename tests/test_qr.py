@@ -32,7 +32,11 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
     turned = picture.transform(
-        (side, side), Image.Transform.PERSPECTIVE, np.linalg.solve(rows, targets), Image.Resampling.BICUBIC, fillcolor=255
+        (side, side),
+        Image.Transform.PERSPECTIVE,
+        np.linalg.solve(rows, targets),
+        Image.Resampling.BICUBIC,
+        fillcolor=255,
     )
     seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
     light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
@@ -67,7 +71,7 @@ def test_a_network_is_recognized_by_its_bytes():
 
 
 def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
-    few = TINY.but(levels=5)
+    few = TINY.with_recipe(levels=5)
     monkeypatch.setitem(EXPERIMENTS, "tiny", few)
     monkeypatch.setattr(qr, "ROOT", scratch)
     monkeypatch.setattr(qr.data, "load", lambda name, load=qr.data.load: load("digits"))
@@ -80,7 +84,7 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         ([], "expected the NAME of a network to draw, or --read FILE"),
         (["base", "--read", "x.png"], "expected the NAME"),
@@ -89,18 +93,18 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
         (["--read", "no.png"], r"no\.png"),
     ],
 )
-def test_mistakes_are_told_in_one_line(words, said, monkeypatch):
+def test_mistakes_are_told_in_one_line(argv, message, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(CourseError, match=said):
-        qr.main(words)
+    with pytest.raises(CourseError, match=message):
+        qr.main(argv)
 
 
 @pytest.mark.parametrize("path", PRINTED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
 def test_a_printed_network_has_the_score_of_its_sidecar(path, seen, mnist):
     name = path.stem.removesuffix("_qr")
-    said = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
+    message = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
     content = qr.scan(seen(Image.open(path)))
     assert content == (ROOT / "saved_dict" / f"{name}.bin").read_bytes()
     found, model, mean, std = qr.recognize(content)
-    assert (found, evaluate(model, mnist.test, mean, std).correct) == (name, said.test.correct)
+    assert (found, evaluate(model, mnist.test, mean, std).correct) == (name, message.test.correct)

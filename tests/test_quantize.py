@@ -17,7 +17,7 @@ from utils.training.loops import evaluate, fit
 
 FEW = replace(RECIPE, levels=5, average=0.9)
 IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-SHARED = "recurrent(width=4,times=1,placed=True)"  # one convolution, used twice, with two batch norms
+SHARED = "recurrent(width=4,repeats=1,position_weighted=True)"  # one convolution, used twice, with two batch norms
 
 
 def trained(recipe: Recipe = FEW):
@@ -81,7 +81,7 @@ def test_the_gradient_passes_through_the_rounding_except_where_a_weight_is_beyon
     assert math.isclose(rounded.step.grad.item(), (-2 + 0.4 - 0.3 - 0.2 + 2) / math.sqrt(10), rel_tol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bn_augmentation", "under_20k", SHARED, "separable(stem=3,width=4,placed=True)", "base"])
+@pytest.mark.parametrize("name", ["bn_augmentation", "under_20k", SHARED, "separable(stem=3,width=4,position_weighted=True)", "base"])
 def test_folding_batch_norms_changes_no_answer(name):
     model = random_network(name)
     images, folded = torch.randn(4, *models.input_shape(model)), copy.deepcopy(model)
@@ -166,7 +166,16 @@ CONTENT = packed.write(quantize.end(random_network(SHARED), 5), SHARED, 5, 0.1, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", CONTENT[:3], CONTENT[:-1], CONTENT + b"\1", b"\2" + CONTENT[1:], CONTENT[:40] + b"?" + CONTENT[41:], b"\1\0\0\0"]
+    "content",
+    [
+        b"",
+        CONTENT[:3],
+        CONTENT[:-1],
+        CONTENT + b"\1",
+        b"\2" + CONTENT[1:],
+        CONTENT[:40] + b"?" + CONTENT[41:],
+        b"\1\0\0\0",
+    ],
 )
 def test_a_damaged_file_is_refused(content):
     with pytest.raises(CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: expected"):
@@ -183,7 +192,7 @@ def test_a_file_of_another_network_is_refused():
 
 
 def test_a_run_files_its_network_in_few_bytes_too(scratch):
-    result = runs.run(TINY.but(levels=5), device="cpu", echo=False)
+    result = runs.run(TINY.with_recipe(levels=5), device="cpu", echo=False)
     content = files.read(result.weights.with_suffix(".bin"), "")
     model, mean, std = packed.read(content, "tiny")
     assert result.facts.packed == len(content) < result.facts.bytes / 5
@@ -196,7 +205,13 @@ def test_an_interrupted_run_of_few_levels_equals_an_uninterrupted_one():
     whole, images, history = trained()
     states = []
     torch.manual_seed(0)
-    fit(tiny(), images, FEW, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())), echo=False)
+    fit(
+        tiny(),
+        images,
+        FEW,
+        after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())),
+        echo=False,
+    )
     continued = tiny()
     rows = fit(continued, images, FEW, state=states[0], echo=False)
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in continued.state_dict().items())
@@ -206,24 +221,24 @@ def test_an_interrupted_run_of_few_levels_equals_an_uninterrupted_one():
 def test_a_training_that_starts_with_a_published_network_begins_with_its_weights(scratch):
     before = runs.run(TINY, device="cpu", publish=True, echo=False)
     start = f"tiny-{before.facts.sha256[:8]}"
-    after = runs.run(TINY.but(start=start, epochs=1, lr=1e-12, dropout=0.0), seed=3, device="cpu", echo=False)
+    after = runs.run(TINY.with_recipe(start=start, epochs=1, lr=1e-12, dropout=0.0), seed=3, device="cpu", echo=False)
     for (key, value), other in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
         torch.testing.assert_close(value, other, rtol=0, atol=1e-6, msg=key)
 
 
 def test_a_start_that_is_not_what_is_published_is_refused(scratch):
     sha256 = runs.run(TINY, device="cpu", publish=True, echo=False).facts.sha256
-    for start, said in (
+    for start, message in (
         ("tiny", "expected NAME-HASH of a published network"),
         (f"other-{sha256[:8]}", "expected NAME-HASH of a published network"),
         ("tiny-00000000", f"expected tiny-{sha256[:8]}, as it is published now"),
     ):
-        with pytest.raises(CourseError, match=f"start = '{start}': {said}"):
-            runs.run(TINY.but(start=start), device="cpu", echo=False)
+        with pytest.raises(CourseError, match=f"start = '{start}': {message}"):
+            runs.run(TINY.with_recipe(start=start), device="cpu", echo=False)
     with pytest.raises(CourseError, match="expected a network tiny that has seen the same data"):
-        runs.run(TINY.but(start=f"tiny-{sha256[:8]}", normalise=False), device="cpu", echo=False)
+        runs.run(TINY.with_recipe(start=f"tiny-{sha256[:8]}", normalize=False), device="cpu", echo=False)
     with pytest.raises(ValueError, match="start = 'tiny-00000000' with valid = 20: a published network has learned the images"):
-        TINY.but(start="tiny-00000000", valid=20)
+        TINY.with_recipe(start="tiny-00000000", valid=20)
 
 
 @pytest.mark.parametrize("levels", [1, 4, 257])

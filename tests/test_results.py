@@ -44,14 +44,14 @@ def scratch(tmp_path_factory):
     with (root / "utils" / "data.py").open("a") as module:
         module.write(f"\nPUBLISHABLE.update({ended.stdout.strip()})\nvoxels.TRAIN, voxels.TEST = 96, 32\n")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "scratch"]):
-        subprocess.run([*git, *words], cwd=root, check=True)
+    for argv in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "scratch"]):
+        subprocess.run([*git, *argv], cwd=root, check=True)
     return root, environment
 
 
-def call(scratch, *words):
+def call(scratch, *argv):
     root, environment = scratch
-    return subprocess.run([sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *argv], cwd=root, env=environment, capture_output=True, text=True)
 
 
 def test_results_are_rebuilt_from_nothing(scratch):
@@ -77,16 +77,22 @@ def test_what_is_published_is_not_trained_again_and_a_changed_source_is_refused(
     assert again.returncode == 0 and "| base " in again.stdout
     with (root / "utils" / "loops.py").open("a") as module:
         module.write("\n# a change that is in no commit\n")
-    refused = call(scratch, "train.py", "base", "--publish", "--quiet", "--retrain", "--device", "cpu")
-    assert refused.returncode == 2 and "can't be published from the commit" in refused.stderr and "+changes" in refused.stderr
+    rejected = call(scratch, "train.py", "base", "--publish", "--quiet", "--retrain", "--device", "cpu")
+    assert rejected.returncode == 2 and "can't be published from the commit" in rejected.stderr and "+changes" in rejected.stderr
 
 
 @pytest.mark.parametrize(
     ("forge", "finding"),
     [
         (lambda root: (root / "saved_dict" / "base.pth").unlink(), r"saved_dict/base.pth is missing"),
-        (lambda root: (root / "saved_dict" / "strange.pth").write_bytes(b"x"), "saved_dict/strange.pth belongs to no experiment"),
-        (lambda root: (root / "logs" / "base" / "notes.txt").write_text("x"), "logs/base/notes.txt belongs to no experiment"),
+        (
+            lambda root: (root / "saved_dict" / "strange.pth").write_bytes(b"x"),
+            "saved_dict/strange.pth belongs to no experiment",
+        ),
+        (
+            lambda root: (root / "logs" / "base" / "notes.txt").write_text("x"),
+            "logs/base/notes.txt belongs to no experiment",
+        ),
         (
             lambda root: swap(root / "logs" / "dropout" / "seed0.json", '"correct": ', '"correct": 1'),
             "is not what logs/dropout/seed0.json says",

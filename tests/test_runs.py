@@ -21,12 +21,12 @@ from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import tables
 from utils.runs import comparison, execution, facts, job, pretrained, records, trials
 from utils.runs.facts import Code
-from utils.runs.records import Run, read_log, read_record
+from utils.runs.records import RunPaths, read_log, read_record
 from utils.training import devices, loops
 from utils.training.loops import Score, evaluate
 
-HELD = TINY.but(valid=200)
-STOPPING = TINY.but(valid=200, patience=2, epochs=9)
+HELD = TINY.with_recipe(valid=200)
+STOPPING = TINY.with_recipe(valid=200, patience=2, epochs=9)
 
 
 uncached_code = facts.code.__wrapped__  # before a fixture puts another in its place
@@ -41,8 +41,8 @@ def train(experiment=TINY, seed=0, **options):
     return runs.run(experiment, seed, device="cpu", echo=False, **options)
 
 
-def own(experiment=TINY, seed=0) -> Run:
-    return Run.of(experiment, seed, records.own_root())
+def own(experiment=TINY, seed=0) -> RunPaths:
+    return RunPaths.of(experiment, seed, records.own_root())
 
 
 def listing(root) -> dict[str, bytes]:
@@ -80,18 +80,18 @@ def test_files_hold_what_the_rules_ask_for():
     assert plain["environment"]["threads"] == torch.get_num_threads() and plain["environment"]["torch"] == torch.__version__
     model, sidecar = pretrained.load_model(result.weights)
     assert sidecar == result.facts == records.read_facts(result.log.with_suffix(".json"))
-    assert evaluate(model, result.data.test, **plain["normalisation"]) == result.facts.test
+    assert evaluate(model, result.data.test, **plain["normalization"]) == result.facts.test
     assert result.history[-1] | {f"test_{key}": value for key, value in asdict(result.facts.test).items()} == result.history[-1]
-    assert read_record(own()).kept == read_log(result.log)[-1]
+    assert read_record(own()).result_row == read_log(result.log)[-1]
     assert not list(own().checkpoint.parent.iterdir())
 
 
 def test_a_run_is_scored_once_on_the_cpu_wherever_it_was_trained(monkeypatch):
     monkeypatch.setattr(loops, "evaluate", lambda *_: Score(9.0, 1, 360))  # as another device might
     result = train()
-    said = [Score(*(row[f"test_{key}"] for key in ("loss", "correct", "total"))) for row in read_log(result.log)]
-    assert said[:2] == [Score(9.0, 1, 360)] * 2 and said[2].correct == result.facts.test.correct > 1
-    assert read_record(own()).kept["test_loss"] == pytest.approx(result.facts.test.loss, abs=1e-6)
+    message = [Score(*(row[f"test_{key}"] for key in ("loss", "correct", "total"))) for row in read_log(result.log)]
+    assert message[:2] == [Score(9.0, 1, 360)] * 2 and message[2].correct == result.facts.test.correct > 1
+    assert read_record(own()).result_row["test_loss"] == pytest.approx(result.facts.test.loss, abs=1e-6)
 
 
 def test_a_run_on_cuda_records_that_float32_is_not_rounded_to_tf32(monkeypatch):
@@ -128,7 +128,12 @@ except CourseError as error:
 
 
 def start(root, recipe):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_RUNS": str(root), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "COURSE_RUNS": str(root),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    }
     command = [sys.executable, "-c", SCRIPT, json.dumps(asdict(recipe))]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -140,8 +145,8 @@ def wait_for_epoch(process, number):
     raise AssertionError(f"the run ended before epoch {number}")
 
 
-def killed(root, recipe) -> Run:
-    return Run.of(Experiment("killed", recipe, ""), 0, root)
+def killed(root, recipe) -> RunPaths:
+    return RunPaths.of(Experiment("killed", recipe, ""), 0, root)
 
 
 def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_meanwhile(tmp_path):
@@ -212,17 +217,24 @@ def test_continuing_early_stopping_keeps_the_best_weights_of_before(monkeypatch,
     monkeypatch.setattr(loops, "evaluate", real)
     told(3)
     continued = train(STOPPING)
-    assert continued.facts.sha256 == whole.facts.sha256 and (continued.facts.kept_epoch, continued.facts.epochs) == (2, 4)
+    assert continued.facts.sha256 == whole.facts.sha256 and (continued.facts.kept_epoch, continued.facts.epochs) == (
+        2,
+        4,
+    )
 
 
 def test_a_continuation_records_epoch_code_and_environment(monkeypatch, capsys):
     interrupted(epoch=2)
     monkeypatch.setattr(facts, "code", lambda: Code("c" * 40, "d" * 16))
     result = runs.run(TINY, device="cpu")
-    said = capsys.readouterr().out
-    assert "tiny, seed 0: continuing after epoch 2 of 3" in said and "the result will not be bit for bit the same" in said
+    message = capsys.readouterr().out
+    assert "tiny, seed 0: continuing after epoch 2 of 3" in message and "the result will not be bit for bit the same" in message
     (continued,) = result.facts.continued
-    assert (continued.after_epoch, continued.code, result.facts.code) == (2, Code("c" * 40, "d" * 16), Code("a" * 40, "b" * 16))
+    assert (continued.after_epoch, continued.code, result.facts.code) == (
+        2,
+        Code("c" * 40, "d" * 16),
+        Code("a" * 40, "b" * 16),
+    )
     assert continued.environment == result.facts.environment
 
 
@@ -242,26 +254,26 @@ def test_an_interrupted_run_on_other_data_is_not_continued(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda content: content[: len(content) // 2], "is refused by the safe loader"),
         (lambda content: b"", "is refused by the safe loader"),
         (lambda content: files.to_bytes([1, 2]), "is no checkpoint of this course's present form"),
         (lambda content: files.to_bytes({"weights": 1}), "is no checkpoint of this course's present form"),
-        (lambda content: files.to_bytes({"begun": "{}", "training": {}}), "missing required field `name`"),
-        (lambda content: files.to_bytes({"begun": "no JSON", "training": {}}), "JSON is malformed"),
+        (lambda content: files.to_bytes({"run_start": "{}", "training": {}}), "missing required field `name`"),
+        (lambda content: files.to_bytes({"run_start": "no JSON", "training": {}}), "JSON is malformed"),
         (None, "can't be read"),
     ],
     ids=["truncated", "empty", "other form", "other parts", "other facts", "no JSON", "a folder"],
 )
-def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(damage, said, counted):
+def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(damage, message, counted):
     interrupted()
     checkpoint = own().checkpoint
     content = checkpoint.read_bytes()
     checkpoint.unlink()
     checkpoint.write_bytes(damage(content)) if damage else checkpoint.mkdir()
     name = f"runs/unfinished/{checkpoint.name}"
-    with pytest.raises(CourseError, match=f"^{name}.* {said}.*Delete {name} to start this run anew") as refusal:
+    with pytest.raises(CourseError, match=f"^{name}.* {message}.*Delete {name} to start this run anew") as refusal:
         train()
     assert "\n" not in str(refusal.value) and len(counted) == 1
     checkpoint.unlink() if damage else checkpoint.rmdir()
@@ -270,9 +282,9 @@ def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(damage, said,
 
 def test_a_checkpoint_that_does_not_fit_is_one_line_that_says_what_to_delete():
     interrupted()
-    begun, state = records.read_checkpoint(own().checkpoint)
+    run_start, state = records.read_checkpoint(own().checkpoint)
     state["model"]["0.weight"] = torch.zeros(3, 3)
-    records.write_checkpoint(own().checkpoint, begun, state)
+    records.write_checkpoint(own().checkpoint, run_start, state)
     with pytest.raises(CourseError, match=r"\.pt does not fit this run \(.*size mismatch.*Delete it to start again"):
         train()
 
@@ -280,9 +292,9 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_says_what_to_delete():
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_checkpoint_of_another_kind_of_device_is_continued(device):
     interrupted()
-    begun, state = records.read_checkpoint(own().checkpoint)
+    run_start, state = records.read_checkpoint(own().checkpoint)
     state |= {"device": device, "numbers": torch.zeros(16, dtype=torch.uint8)}
-    records.write_checkpoint(own().checkpoint, begun, state)
+    records.write_checkpoint(own().checkpoint, run_start, state)
     assert [one.after_epoch for one in train().facts.continued] == [1]
 
 
@@ -320,10 +332,10 @@ def test_a_run_without_its_facts_is_not_finished(counted):
 def test_two_recipes_never_share_a_path(counted):
     first = train()
     before = listing(records.own_root())
-    other = train(TINY.but(lr=0.02))
+    other = train(TINY.with_recipe(lr=0.02))
     assert len(counted) == 2 and first.log != other.log and first.weights != other.weights
     assert before.items() <= listing(records.own_root()).items()
-    assert own().checkpoint != own(TINY.but(lr=0.02)).checkpoint
+    assert own().checkpoint != own(TINY.with_recipe(lr=0.02)).checkpoint
 
 
 # ---- published or not
@@ -347,22 +359,22 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
 
 
 @pytest.mark.parametrize(
-    ("experiment", "seed", "said"),
+    ("experiment", "seed", "message"),
     [
-        (TINY.but(lr=0.5), 0, "tiny: its recipe was changed, so there is no published run to read"),
+        (TINY.with_recipe(lr=0.5), 0, "tiny: its recipe was changed, so there is no published run to read"),
         (TINY, 7, "tiny: seed 7 is not published by its present recipe"),
     ],
 )
-def test_reading_a_published_run_of_another_recipe_is_refused(experiment, seed, said, counted):
+def test_reading_a_published_run_of_another_recipe_is_refused(experiment, seed, message, counted):
     train(publish=True)
-    with pytest.raises(CourseError, match=said):
+    with pytest.raises(CourseError, match=message):
         runs.load(experiment, seed, published=True)
     assert len(counted) == 1
 
 
 def test_a_published_run_of_an_earlier_recipe_does_not_count(monkeypatch):
     train(publish=True)
-    changed = TINY.but(lr=0.5)
+    changed = TINY.with_recipe(lr=0.5)
     monkeypatch.setitem(EXPERIMENTS, "tiny", changed)
     assert records.published(changed) == [] and len(records.published(TINY)) == 1
     with pytest.raises(CourseError, match="seed 0 is not published by its present recipe"):
@@ -386,14 +398,14 @@ def test_where_git_is_missing_the_commit_is_unknown(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "said"),
+    ("experiment", "message"),
     [
-        (TINY.but(epochs=2), "can't be published with a changed recipe"),
+        (TINY.with_recipe(epochs=2), "can't be published with a changed recipe"),
         (replace(TINY, name="mine"), "can't be published with a changed recipe"),
     ],
 )
-def test_only_unchanged_registered_recipes_are_published(experiment, said, scratch, counted):
-    with pytest.raises(CourseError, match=said):
+def test_only_unchanged_registered_recipes_are_published(experiment, message, scratch, counted):
+    with pytest.raises(CourseError, match=message):
         train(experiment, publish=True)
     assert not counted and not listing(scratch)
 
@@ -434,7 +446,7 @@ def test_fallback_digits_are_not_published_as_mnist(monkeypatch, counted):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("part", ["begun", "continued"])
+@pytest.mark.parametrize("part", ["run_start", "continued"])
 def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, published, monkeypatch, counted):
     code, environment = facts.code, facts.environment
 
@@ -457,7 +469,8 @@ def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, pu
         assert [one.after_epoch for one in train(publish=True).facts.continued][-1] == 2
         return
     with pytest.raises(
-        CourseError, match=r"tiny, seed 0 can't be published: its checkpoint comes from other sources, or another machine.* Delete"
+        CourseError,
+        match=r"tiny, seed 0 can't be published: its checkpoint comes from other sources, or another machine.* Delete",
     ):
         train(publish=True)
     trainings = len(counted)
@@ -469,8 +482,8 @@ def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, pu
 
 def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys):
     result = runs.run(HELD, device="cpu")
-    said = capsys.readouterr().out
-    assert result.facts.test is None and result.facts.parts == {} and "Valid set:" in said and "Test set" not in said
+    message = capsys.readouterr().out
+    assert result.facts.test is None and result.facts.parts == {} and "Valid set:" in message and "Test set" not in message
     header, row = result.log.read_text().splitlines()[:2]
     assert "valid_correct" in header and "test" not in header and row.count(",") == header.count(",")
     assert result.history[0]["valid_total"] == 200 and result.history[0]["train_total"] == 1237
@@ -508,10 +521,14 @@ def test_every_run_with_held_out_images_adds_one_line_to_its_study(scratch):
     (trial,) = trials.read("tiny")
     kept = first.history[-1]
     assert (trial.recipe, trial.seed, trial.epoch, trial.pruned) == (HELD.recipe, 0, 3, False)
-    assert (trial.valid.correct, trial.valid.total, trial.valid.loss) == (kept["valid_correct"], 200, kept["valid_loss"])
+    assert (trial.valid.correct, trial.valid.total, trial.valid.loss) == (
+        kept["valid_correct"],
+        200,
+        kept["valid_loss"],
+    )
     assert trial.code == facts.code() and trial.environment == first.facts.environment and trial.fingerprint == first.facts.data.fingerprint
     train(HELD)  # finished: nothing is added
-    other = train(HELD.but(lr=0.02), 1)
+    other = train(HELD.with_recipe(lr=0.02), 1)
     assert [(one.recipe.lr, one.seed) for one in trials.read("tiny")] == [(0.01, 0), (0.02, 1)]
     assert other.log != first.log and other.weights != first.weights and first.log.is_file()
     train(HELD, retrain=True)
@@ -538,7 +555,7 @@ def test_a_run_that_is_given_up_leaves_one_line_that_says_so():
 
 def test_a_loss_that_is_not_finite_keeps_nothing_of_the_run(scratch):
     with pytest.raises(CourseError, match=r"tiny, seed 0: the training loss became (nan|inf) in epoch 1.*--lr"):
-        train(TINY.but(optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6, batch_size=20))
+        train(TINY.with_recipe(optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6, batch_size=20))
     assert not listing(scratch)
 
 
@@ -556,7 +573,10 @@ def test_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     files.write(path, b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CourseError, match=r"weights.pth could not be written \(No space left on device\); what was there.*Free some space"):
+    with pytest.raises(
+        CourseError,
+        match=r"weights.pth could not be written \(No space left on device\); what was there.*Free some space",
+    ):
         files.write(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
@@ -568,7 +588,11 @@ def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):
     assert (len(result.history), result.history[0]["train_total"]) == (1, 512)
     assert ROOT not in result.weights.parents and ROOT not in result.log.parents and result.weights.is_file()
     folder = subprocess.run(
-        [sys.executable, "-c", "from utils.runs import records; print(records.own_root(), records.own_root().is_dir())"],
+        [
+            sys.executable,
+            "-c",
+            "from utils.runs import records; print(records.own_root(), records.own_root().is_dir())",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -584,19 +608,31 @@ def test_unknown_device_lists_those_that_are_there(device, there):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "seed", "said"),
+    ("experiment", "seed", "message"),
     [
         (TINY, -1, "seed = -1: expected 0 to"),
-        (TINY.but(data="mnits"), 0, "no data set is called 'mnits'"),
-        (TINY.but(data="mnist3d", rotate=0.0), 0, "model = 'tiny' takes images, but data = 'mnist3d' holds voxels"),
-        (TINY.but(model="tiny_voxels"), 0, "model = 'tiny_voxels' takes voxels, but data = 'digits' holds images"),
-        (TINY.but(model="separable(width=-1)"), 0, r"model = 'separable\(width=-1\)' with dropout = 0.1 can't be built"),
-        (TINY.but(model="bas"), 0, "no network is called 'bas'"),
+        (TINY.with_recipe(data="mnits"), 0, "no data set is called 'mnits'"),
+        (
+            TINY.with_recipe(data="mnist3d", rotate=0.0),
+            0,
+            "model = 'tiny' takes images, but data = 'mnist3d' holds voxels",
+        ),
+        (
+            TINY.with_recipe(model="tiny_voxels"),
+            0,
+            "model = 'tiny_voxels' takes voxels, but data = 'digits' holds images",
+        ),
+        (
+            TINY.with_recipe(model="separable(width=-1)"),
+            0,
+            r"model = 'separable\(width=-1\)' with dropout = 0.1 can't be built",
+        ),
+        (TINY.with_recipe(model="bas"), 0, "no network is called 'bas'"),
     ],
 )
-def test_what_can_not_be_meant_is_refused_before_any_data_is_loaded(experiment, seed, said, monkeypatch):
+def test_what_can_not_be_meant_is_refused_before_any_data_is_loaded(experiment, seed, message, monkeypatch):
     monkeypatch.setattr(job, "prepare_data", lambda experiment: pytest.fail("data were loaded"))
-    with pytest.raises(CourseError, match=said):
+    with pytest.raises(CourseError, match=message):
         train(experiment, seed)
     assert experiments.KINDS["mnist3d"] == "voxels"
 

@@ -20,7 +20,7 @@ SPACE = {"lr": Range(0.001, 0.1), "rotate": (0.0, 5.0), "batch_size": (128, 256)
 @pytest.fixture
 def searched(scratch, monkeypatch):
     """The tiny experiment with a search space and images held out, in an empty repository."""
-    experiment = replace(TINY.but(valid=300, epochs=2), search=SPACE)
+    experiment = replace(TINY.with_recipe(valid=300, epochs=2), search=SPACE)
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     return experiment
 
@@ -59,10 +59,10 @@ def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched
 def test_a_changed_space_or_number_of_epochs_is_a_study_of_its_own(searched):
     from tools import search
 
-    for study in (searched, replace(searched, search=SPACE | {"rotate": (0.0, 9.0)}), searched.but(epochs=1)):
+    for study in (searched, replace(searched, search=SPACE | {"rotate": (0.0, 9.0)}), searched.with_recipe(epochs=1)):
         search.run(study, 1, "cpu", echo=False)
         assert len(search.open_study(study).trials) == 1
-    assert len(search.open_study(searched.but(lr=0.5)).trials) == 1  # what every trial draws anew tells no studies apart
+    assert len(search.open_study(searched.with_recipe(lr=0.5)).trials) == 1  # what every trial draws anew tells no studies apart
 
 
 def test_a_recipe_that_diverges_is_a_failed_trial_and_the_search_goes_on(searched, scratch, monkeypatch, capsys):
@@ -71,9 +71,9 @@ def test_a_recipe_that_diverges_is_a_failed_trial_and_the_search_goes_on(searche
     monkeypatch.setattr(search, "space", lambda experiment, trial: {"lr": 1e6 if trial.number == 0 else 0.01, "optimizer": "sgd"})
     search.run(searched, 2, "cpu")
     assert [trial.state.name for trial in search.open_study(searched).trials] == ["FAIL", "COMPLETE"]
-    said = capsys.readouterr()
-    assert re.search(r"tiny, trial 0, failed: tiny, seed 0: the (training|validation) loss became (nan|inf) in epoch", said.out)
-    assert said.err == "" and len(trials.read("tiny")) == 1 and not list((scratch / "runs" / "unfinished").glob("*.pt"))
+    message = capsys.readouterr()
+    assert re.search(r"tiny, trial 0, failed: tiny, seed 0: the (training|validation) loss became (nan|inf) in epoch", message.out)
+    assert message.err == "" and len(trials.read("tiny")) == 1 and not list((scratch / "runs" / "unfinished").glob("*.pt"))
 
 
 def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):

@@ -22,8 +22,8 @@ from utils.runs import records
 def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     measure.main(["--device", "cuda"])
-    said = capsys.readouterr().out
-    assert "finds no CUDA GPU here" in said and all(row in said for row in rows.ROWS["cuda"])
+    message = capsys.readouterr().out
+    assert "finds no CUDA GPU here" in message and all(row in message for row in rows.ROWS["cuda"])
     assert not measurements.path("cuda", records.own_root()).exists()
     with pytest.raises(CourseError, match="no row holds nothing"):
         measure.main(["--only", "nothing"])
@@ -37,7 +37,13 @@ def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
 EVERY_NETWORK = "10,000 images by every published network"
 # not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
 SLOW = {"torch.compile", "torchvision"} | set(measurements.DAILY) - {measurements.ALONE, EVERY_NETWORK}
-SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", EVERY_NETWORK: "networks", "60 digits": "rows"}
+SAID = {
+    "time to": "accuracy",
+    "held-out": "accuracy",
+    "to sprint": "accuracy",
+    EVERY_NETWORK: "networks",
+    "60 digits": "rows",
+}
 
 
 @pytest.mark.parametrize("row", [row for row in rows.ROWS["cpu"] if row not in SLOW])
@@ -50,8 +56,8 @@ def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
     for side in rows.ROWS["cpu"][row].sides.keys() - SLOW:
         found = measure.once(row, side, 3)
         assert found["seed"] == 3 and 0 < found["seconds"] < 300 and found["peak_mib"] > 0, side
-        for words, said in SAID.items():
-            assert words not in row or found[said] > 0, side
+        for argv, message in SAID.items():
+            assert argv not in row or found[message] > 0, side
 
 
 def test_a_fresh_process_answers_and_what_failed_in_it_is_said():
@@ -65,15 +71,15 @@ def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
     at_work = []
 
     @contextmanager
-    def beside(busy):
+    def with_busy_processes(busy):
         at_work.append(busy)
         yield
         at_work.pop()
 
-    monkeypatch.setattr(rows, "beside", beside)
-    monkeypatch.setattr(rows, "in_fresh_process", lambda *words: {"words": words, "busy": at_work[-1]})
+    monkeypatch.setattr(rows, "beside", with_busy_processes)
+    monkeypatch.setattr(rows, "in_fresh_process", lambda *argv: {"argv": argv, "busy": at_work[-1]})
     found = rows.ROWS["cpu"]["the same, other processes at work: 2"].sides["one thread"].work(None, 7)
-    assert found == {"words": ("--once", measurements.ALONE, "one thread", "7"), "busy": 2} and not at_work
+    assert found == {"argv": ("--once", measurements.ALONE, "one thread", "7"), "busy": 2} and not at_work
 
 
 def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
@@ -84,9 +90,14 @@ def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
 
 def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
     asked, row = [], "loading MNIST"
-    monkeypatch.setattr(measure, "in_fresh_process", lambda *words, **_: asked.append(words[3:]) or {"seconds": float(len(asked))})
+    monkeypatch.setattr(measure, "in_fresh_process", lambda *argv, **_: asked.append(argv[3:]) or {"seconds": float(len(asked))})
     whole = measure.measure([row], 2, tmp_path / "unfinished.json")
-    assert asked == [(row, "data.load", "0"), (row, "torchvision", "0"), (row, "data.load", "1"), (row, "torchvision", "1")]  # in turn
+    assert asked == [
+        (row, "data.load", "0"),
+        (row, "torchvision", "0"),
+        (row, "data.load", "1"),
+        (row, "torchvision", "1"),
+    ]  # in turn
     assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
 
 
@@ -95,8 +106,8 @@ def test_an_epoch_of_more_images_is_measured_on_files_of_them(tmp_path, monkeypa
     monkeypatch.setenv("COURSE_SMOKE", "0")
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
 
-    def here(*words, **environment):
-        assert words == ("--size",)
+    def here(*argv, **environment):
+        assert argv == ("--size",)
         with pytest.MonkeyPatch.context() as patch:
             for name in ("COURSE_DATA", "COURSE_MEMORY_GB"):
                 patch.setenv(name, environment[name])
@@ -128,7 +139,10 @@ def test_an_accuracy_stands_beside_its_seconds():
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
-    times, machine = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], measurements.read().environment
+    times, machine = (
+        [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}],
+        measurements.read().environment,
+    )
     published = {
         row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
     }
@@ -150,8 +164,8 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
     assert after.rows[measurements.MACHINE_STEPS] == measured.rows[measurements.MACHINE_STEPS]
     assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
     assert after.later.keys() == {"time to 99 %", "make verify"} and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
-    said = measurements.note(after, after.rows)
-    assert f"; “{measurements.MACHINE_STEPS}” on CPU, older, " in said and "verify" not in said  # most rows need no name
+    message = measurements.note(after, after.rows)
+    assert f"; “{measurements.MACHINE_STEPS}” on CPU, older, " in message and "verify" not in message  # most rows need no name
 
 
 def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
@@ -173,17 +187,17 @@ def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
 
 
 def test_busy_processes_end_with_their_block(monkeypatch):
-    begun, begin = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *words: begun.append(begin(*words)) or begun[-1])
-    with rows.beside(2):
-        assert [process.poll() for process in begun] == [None, None]
-    assert len(begun) == 2 and None not in [process.poll() for process in begun]
+    run_start, begin = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *argv: run_start.append(begin(*argv)) or run_start[-1])
+    with rows.with_busy_processes(2):
+        assert [process.poll() for process in run_start] == [None, None]
+    assert len(run_start) == 2 and None not in [process.poll() for process in run_start]
 
 
 @pytest.mark.parametrize(("running", "others"), [("procs_running 1", False), ("procs_running 3", True), ("nothing", False)])
 def test_whether_others_are_at_work_is_what_linux_says(running, others, monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda path: f"ctxt 7\n{running}\nprocs_blocked 0\n")
-    assert command._others_at_work() is others
+    assert command._other_processes_running() is others
 
 
 def test_how_threads_wait_is_left_as_it_is_set():

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes can't
 
 def test_killed_commands_lose_nothing(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_RUNS": str(tmp_path)}
-    words = [sys.executable, "-m", "tools.stress", "--kills", str(len(stress.KINDS))]
-    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    argv = [sys.executable, "-m", "tools.stress", "--kills", str(len(stress.KINDS))]
+    ended = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = files.read_json(measurements.stress_path(tmp_path), Stress)
     assert found.passed and found.total.kills == len(stress.KINDS) and all(one.kills for one in found.kinds.values())
@@ -33,7 +33,12 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_RUNS", str(root))
         patch.setenv("COURSE_SMOKE", "0")
-        runs.run(EXPERIMENTS["base"].but(data="digits", valid=600, epochs=2, batch_size=256), device="cpu", folder=root, echo=False)
+        runs.run(
+            EXPERIMENTS["base"].with_recipe(data="digits", valid=600, epochs=2, batch_size=256),
+            device="cpu",
+            folder=root,
+            echo=False,
+        )
     return root
 
 
@@ -97,11 +102,11 @@ def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_p
     monkeypatch.setattr(measurements, "stress_path", lambda root=tmp_path: tmp_path / "stress.json")
     assert "Not measured yet" in measurements.stress_section()
     files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
-    said = measurements.stress_section()
-    assert "8 times" in said and "(plain 5, voxels 3): 1 damaged files, 0 lost runs, 2 lost epochs; 7 of 8 ended" in said
+    message = measurements.stress_section()
+    assert "8 times" in message and "(plain 5, voxels 3): 1 damaged files, 0 lost runs, 2 lost epochs; 7 of 8 ended" in message
 
 
-@pytest.mark.parametrize("words", [["--kills", "0"], ["--kills", "many"], ["now"]])
-def test_a_mistake_is_one_line(words):
+@pytest.mark.parametrize("argv", [["--kills", "0"], ["--kills", "many"], ["now"]])
+def test_a_mistake_is_one_line(argv):
     with pytest.raises(CourseError):
-        stress.main(words)
+        stress.main(argv)

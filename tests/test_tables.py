@@ -14,10 +14,15 @@ from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import notebook, tables
 from utils.runs import comparison, records
 from utils.runs.facts import Code, environment
-from utils.runs.records import DataFacts, Facts, Normalisation, Run
+from utils.runs.records import DataFacts, Normalization, RunMetadata, RunPaths
 from utils.training.loops import Score
 
-VOXELS = Experiment("tiny_voxels", replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0), "voxels for tests", weights=False)
+VOXELS = Experiment(
+    "tiny_voxels",
+    replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0),
+    "voxels for tests",
+    weights=False,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +45,17 @@ def row(epoch, train, held, part="test"):
     return {"epoch": epoch, "lr": 0.1, **counts, "seconds": 2.0}
 
 
-def publish(experiment, seed, rows, test=None, root=None, kept_epoch=None, **changes) -> Facts:
+def publish(experiment, seed, rows, test=None, root=None, kept_epoch=None, **changes) -> RunMetadata:
     """Files of a finished run."""
-    run = Run.of(experiment, seed, root)
+    run = RunPaths.of(experiment, seed, root)
     recipe = experiment.recipe
     last = rows[-1]
-    facts = Facts(
+    facts = RunMetadata(
         name=experiment.name,
         seed=seed,
         recipe=recipe,
         data=DataFacts(recipe.data, recipe.kind, (1, 28, 28), datasets.PUBLISHABLE[recipe.data], 1000, True),
-        normalisation=Normalisation(0.1, 0.3),
+        normalization=Normalization(0.1, 0.3),
         environment=environment(torch.device("cpu")),
         code=Code("a" * 40, "b" * 16),
         started="2026-01-01",
@@ -101,7 +106,7 @@ def test_one_more_published_seed_changes_the_table():
 def test_runs_of_an_earlier_recipe_and_of_other_data_do_not_count():
     two_seeds()
     before = tables.results()
-    publish(TINY.but(lr=0.5), 2, [row(1, 1, 1)])
+    publish(TINY.with_recipe(lr=0.5), 2, [row(1, 1, 1)])
     publish(TINY, 3, [row(1, 1, 1)], data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1000, True))
     assert tables.results() == before
 
@@ -115,7 +120,7 @@ def test_the_reference_s_figure_stands_beside_the_best_epoch_too():
 
 
 def test_where_images_are_held_out_the_test_set_is_evaluated_once(monkeypatch):
-    stopping = TINY.but(valid=1000, patience=1)
+    stopping = TINY.with_recipe(valid=1000, patience=1)
     monkeypatch.setitem(EXPERIMENTS, "tiny", stopping)
     monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": stopping})
     rows = [row(1, 900, 970, "valid"), row(2, 990, 960, "valid")]
@@ -145,17 +150,20 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     parameters = models.count_parameters(models.build("tiny"))
     assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
     publish(VOXELS, 0, [row(1, 999, 945)])
-    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == ["–", "**94.50** (1 seed)"]  # of which nobody reports anything
+    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == [
+        "–",
+        "**94.50** (1 seed)",
+    ]  # of which nobody reports anything
 
 
 def test_a_time_is_of_the_machine_that_is_named_with_it(monkeypatch):
     here = environment(torch.device("cpu"))
     for seed, (device, seconds) in enumerate([("A", 50.0), ("B", 240.0), ("B", 300.0), ("B", 6000.0)]):
         publish(TINY, seed, [row(1, 900, 950)], seconds=seconds, environment=replace(here, device=device, threads=1))
-    said = []
-    monkeypatch.setattr(notebook, "markdown", said.append)
+    message = []
+    monkeypatch.setattr(notebook, "markdown", message.append)
     notebook.costs(TINY, VOXELS)
-    both, none = said[0].splitlines()[2:]
+    both, none = message[0].splitlines()[2:]
     assert both == "- `tiny`: 5 min for one seed (B, 1 thread; median of 3), 50 s (A, 1 thread; median of 1)"
     assert none == "- `tiny_voxels`: no run is published yet"
 
@@ -182,7 +190,14 @@ def test_one_seed_alone_has_no_spread():
 
 def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():
     listed = tables.list_experiments()
-    assert cells(listed, "experiment") == ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
+    assert cells(listed, "experiment") == [
+        "experiment",
+        "parameters",
+        "epochs",
+        "data",
+        "published seeds",
+        "what it teaches",
+    ]
     assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
     assert "tiny" not in tables.results() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
     assert cells(tables.compare([TINY]), "tiny")[1:] == ["0", "none", "none", "none"]
@@ -191,12 +206,12 @@ def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_r
 
 def result(experiment, seed, rows, test):
     facts = SimpleNamespace(kept_epoch=len(rows), test=test, seconds=7.0)
-    run = Run.of(experiment, seed, records.own_root())
+    run = RunPaths.of(experiment, seed, records.own_root())
     return SimpleNamespace(experiment=experiment, seed=seed, history=rows, facts=facts, weights=run.weights, log=run.log)
 
 
 def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure():
-    held = TINY.but(valid=1000)
+    held = TINY.with_recipe(valid=1000)
     found = [result(held, seed, [row(1, 900, 940 + 10 * seed, "valid")], None) for seed in (0, 1)]
     text = tables.summary(found)
     assert cells(text, "experiment")[1:7] == ["seed", "train %", "held out %", "test %", "best epoch", "seconds"]
@@ -209,12 +224,12 @@ def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure(
     assert cells(text, "tiny")[2:6] == ["90.00", "–", "94.00", "94.00 in epoch 1"] and "held-out images" not in text
     assert cells(text, "tiny")[7] == "not kept"
     publish(TINY, 0, [row(1, 900, 940)], root=records.own_root())
-    run = Run.of(TINY, 0, records.own_root())
+    run = RunPaths.of(TINY, 0, records.own_root())
     found = cells(tables.summary([result(TINY, 0, [row(1, 900, 940)], Score(0.1, 940, 1000))]), "tiny")
     assert found[7:] == [f"runs/saved_dict/{run.weights.name}", f"runs/logs/{run.log.parent.name}/seed0.csv"]
 
 
-def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> Facts:
+def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> RunMetadata:
     facts = publish(TINY, 9, [row(1, 900, correct)], root=records.own_root())
     return replace(facts, seed=seed, sha256=sha256, **changes)
 
@@ -256,8 +271,8 @@ def test_other_data_other_recipes_and_held_out_images_are_not_compared():
     assert comparison.against_published(TINY, stand_in) == (
         "tiny, seed 0: 98.50 % of 1000 test digits, on scikit-learn's 1,797 digits as a stand-in for mnist; compared with nothing."
     )
-    assert comparison.against_published(TINY.but(lr=0.5), yours()) == "tiny, seed 0: 98.50 %; no published run has this recipe."
-    closed = comparison.against_published(TINY.but(valid=10), replace(yours(), test=None))
+    assert comparison.against_published(TINY.with_recipe(lr=0.5), yours()) == "tiny, seed 0: 98.50 %; no published run has this recipe."
+    closed = comparison.against_published(TINY.with_recipe(valid=10), replace(yours(), test=None))
     assert "the test set stays closed while images are held out" in closed and "%" not in closed
 
 

@@ -14,7 +14,7 @@ import torch
 
 from tools import baseline
 from utils import ROOT, CourseError
-from utils.data import augment, bodies, datasets, voxels
+from utils.data import augment, datasets, fresh_voxels, voxels
 from utils.experiments import Recipe
 from utils.training.loops import Training, train_epoch
 
@@ -59,7 +59,7 @@ def test_rotated_rows_match_in_distribution(test_half):
 def test_fresh_copies_follow_the_same_law(test_half, mnist):
     images = mnist.test.images[:256, 0]
     random = torch.Generator().manual_seed(0)
-    drawn = torch.cat([bodies.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
+    drawn = torch.cat([fresh_voxels.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
     rows = test_half[0][1::2][:256]
     assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
     assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
@@ -67,7 +67,7 @@ def test_fresh_copies_follow_the_same_law(test_half, mnist):
 
 def test_a_drawn_grid_that_is_not_turned_is_the_upright_one():
     images = torch.from_numpy(FALLBACK)
-    drawn = bodies.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator()).view(12, -1).numpy()
+    drawn = fresh_voxels.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator()).view(12, -1).numpy()
     upright = voxels.pairs(FALLBACK, (0,))[::2]
     # a point on a boundary of two voxels may fall to the other side in float32
     assert np.abs(drawn - upright).mean() < 0.02 and np.corrcoef(drawn.ravel(), upright.ravel())[0, 1] > 0.97
@@ -76,25 +76,28 @@ def test_a_drawn_grid_that_is_not_turned_is_the_upright_one():
 def test_middle_spread_and_extent_of_a_body_follow_from_its_pixels():
     """As they are of all its points; 1e-5: some twenty float32 operations of 6e-8 each, after sums that are exact."""
     images, n = torch.from_numpy(FALLBACK), len(FALLBACK)
-    parts = bodies._parts(images)
-    mean, covariance = bodies._moments(parts, n)
-    upright = bodies._upright_then(torch.zeros(n, 3)).mT / bodies._extent(parts[0], torch.eye(3).expand(n, 3, 3))
+    parts = fresh_voxels._parts(images)
+    mean, covariance = fresh_voxels._moments(parts, n)
+    upright = fresh_voxels._upright_then(torch.zeros(n, 3)).mT / fresh_voxels._extent(parts[0], torch.eye(3).expand(n, 3, 3))
     expected = np.stack([np.cov(voxels.cloud(image).T, bias=True) for image in FALLBACK])
     torch.testing.assert_close(upright @ covariance @ upright.mT, torch.from_numpy(expected).float(), rtol=1e-5, atol=1e-6)
-    plane = bodies._in_plane(n, torch.Generator().manual_seed(0), rotate=30, scale=0.3, shear=30)
+    plane = fresh_voxels._in_plane(n, torch.Generator().manual_seed(0), rotate=30, scale=0.3, shear=30)
     none = torch.zeros(n, 3, 1)
-    clouds = [bodies._cloud(part, plane, none, none, None) for part in parts]
+    clouds = [fresh_voxels._cloud(part, plane, none, none, None) for part in parts]
     for k in range(n):
         points = torch.cat([cloud[part.digit == k].mT.flatten(0, 1) for cloud, part in zip(clouds, parts, strict=True)]).double()
         torch.testing.assert_close(plane[k] @ mean[k], points.mean(0)[:, None].float(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            bodies._extent(parts[0], plane)[k].item(), (points.amax(0) - points.amin(0)).max().item(), rtol=1e-5, atol=0.0
+            fresh_voxels._extent(parts[0], plane)[k].item(),
+            (points.amax(0) - points.amin(0)).max().item(),
+            rtol=1e-5,
+            atol=0.0,
         )
 
 
 @pytest.mark.parametrize("deform", [{"rotate": 40}, {"scale": 0.4}, {"shear": 40}], ids=str)
 def test_a_digit_is_deformed_in_its_plane(deform):
-    matrices = bodies._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
+    matrices = fresh_voxels._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
     assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()  # the depth stays
     plane = matrices[:, :2, :2]
     if "rotate" in deform:
@@ -109,7 +112,7 @@ def test_a_digit_is_deformed_in_its_plane(deform):
         assert (plane[:, 1, 0] == 0).all() and plane[:, 0, 1].max() > 0.7
     images = torch.from_numpy(FALLBACK)
     one, other = (
-        bodies.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform)
+        fresh_voxels.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform)
     )
     assert (one != other).flatten(1).any(1).all()
 
@@ -126,7 +129,7 @@ def test_rotation_matrices_turn_and_nothing_else():
     matrix = voxels.rotation(10, 20, 30)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1)
-    batch = bodies._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
+    batch = fresh_voxels._upright_then(torch.tensor([[10.0, 20, 30]]).deg2rad())[0].numpy()
     np.testing.assert_allclose(voxels._about_y(90) @ matrix, batch, atol=1e-6)
 
 
@@ -162,14 +165,26 @@ def spoil(old, value, dtype=np.float32):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"can't be read as HDF5 .*expected a whole HDF5 file"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:5000]),
+            r"can't be read as HDF5 .*expected a whole HDF5 file",
+        ),
         (lambda path: path.write_bytes(b"<html>not found</html>"), r"it starts with 3c 68 .*expected an HDF5 file"),
         (lambda path: change(path, "X_test", None), r"found X_train, y_test, y_train in it.*\(no X_test\)"),
-        (lambda path: change(path, "X_train", lambda old: old[:, :100]), r"X_train is \(8, 100\) .* expected \(2N, 4096\)"),
+        (
+            lambda path: change(path, "X_train", lambda old: old[:, :100]),
+            r"X_train is \(8, 100\) .* expected \(2N, 4096\)",
+        ),
         (lambda path: change(path, "y_train", lambda old: old[:-1]), r"y_train \(7,\)"),
-        (lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)), r"X_train holds values from nan to nan, expected densities"),
+        (
+            lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)),
+            r"X_train holds values from nan to nan, expected densities",
+        ),
         (lambda path: change(path, "X_test", lambda old: spoil(old, 255)), r"X_test holds values from 0.0 to 255.0"),
-        (lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)), r"y_test holds labels from 0 to 10, expected 0 to 9"),
+        (
+            lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)),
+            r"y_test holds labels from 0 to 10, expected 0 to 9",
+        ),
     ],
     ids=["truncated", "html", "missing", "width", "count", "nan", "range", "label"],
 )
@@ -190,7 +205,7 @@ def test_a_killed_build_leaves_nothing_that_is_read(file, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CourseError, match=r"could not be written .* what was there before is untouched"):
+    with pytest.raises(CourseError, match=r"could not be written .* the old file is untouched"):
         voxels.write(file, voxels.read(file)[0], {})
     assert list(file.parent.iterdir()) == [file] and file.read_bytes() == before
 
@@ -270,10 +285,10 @@ def test_fresh_recipes_draw_every_grid_anew(fresh):
 
 
 @pytest.mark.parametrize("processes, bent", [(2, 0.0), (3, 0.0), (2, 0.7)])
-def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, bent):
+def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, smooth_displacement):
     """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
     images, rows = torch.from_numpy(FALLBACK).repeat(3, 1, 1)[:, None], torch.arange(36) // 2 + torch.arange(36) % 3
-    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=bent)
+    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=smooth_displacement)
 
     def drawn(shard):
         return augment.augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
@@ -289,7 +304,10 @@ def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, bent
 
 
 def test_digits_are_bent_before_they_are_drawn_as_bodies():
-    images, rows = torch.from_numpy(FALLBACK)[:, None], torch.zeros(len(FALLBACK), dtype=torch.long)  # upright ones alone
+    images, rows = (
+        torch.from_numpy(FALLBACK)[:, None],
+        torch.zeros(len(FALLBACK), dtype=torch.long),
+    )  # upright ones alone
 
     def drawn(strength):
         recipe = Recipe("voxel_best", data="mnist3d", fresh=True, elastic=strength)
@@ -302,9 +320,9 @@ def test_digits_are_bent_before_they_are_drawn_as_bodies():
 
 def test_a_bent_digit_has_as_much_ink_as_before():
     images = torch.from_numpy(FALLBACK)[:, None]
-    bent = augment.bent(images, torch.Generator().manual_seed(0), 0.7)
-    before, after = ((digits > 0).flatten(1).sum(1) for digits in (images, bent))
-    assert (bent.bool() != (images > 0)).flatten(1).any(1).all() and bent.dtype == torch.uint8
+    smooth_displacement = augment.smooth_displacement(images, torch.Generator().manual_seed(0), 0.7)
+    before, after = ((digits > 0).flatten(1).sum(1) for digits in (images, smooth_displacement))
+    assert (smooth_displacement.bool() != (images > 0)).flatten(1).any(1).all() and smooth_displacement.dtype == torch.uint8
     assert ((after - before).abs() <= 0.05 * before).all()  # equally bright pixels count together
     resampled = augment.elastic(augment.scaled(images), torch.Generator().manual_seed(0), 0.7) > 0
     assert (resampled.flatten(1).sum(1) > before).all()  # the control

@@ -11,7 +11,7 @@ from utils.data import datasets, voxels
 from utils.data.datasets import Dataset, Split
 from utils.experiments import Experiment, Recipe
 from utils.runs.facts import Code, Environment
-from utils.runs.records import Begun, Continued, DataFacts, Facts, Normalisation
+from utils.runs.records import Continued, DataFacts, Normalization, RunMetadata, RunStart
 from utils.runs.trials import Trial
 from utils.training.loops import Score
 
@@ -40,7 +40,15 @@ def tiny_voxels(dropout: float = 0.0) -> nn.Sequential:
 NETWORKS = {"tiny": tiny, "tiny_voxels": tiny_voxels}  # to be added to models.MODELS
 # Every random state matters: order, augmentation (own generators) and dropout (the global one).
 RECIPE = Recipe(
-    "tiny", data="digits", epochs=3, batch_size=256, optimizer="adamw", schedule="one_cycle", weight_decay=0.01, dropout=0.1, rotate=5.0
+    "tiny",
+    data="digits",
+    epochs=3,
+    batch_size=256,
+    optimizer="adamw",
+    schedule="one_cycle",
+    weight_decay=0.01,
+    dropout=0.1,
+    rotate=5.0,
 )
 TINY = Experiment("tiny", RECIPE, "a network for tests", seeds=2)
 
@@ -53,7 +61,7 @@ def few_digits(root: Path, train: int = 384, test: int = 96) -> None:
         files.write_idx(labels, split.labels[:n].byte())
 
 
-def few_bodies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def few_voxels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """COURSE_DATA with a few digits in MNIST's place, of which all are bodies too; what is rebuilt from them goes below `folder`."""
     few_digits(folder / "given", 60, 20)
     monkeypatch.setenv("COURSE_DATA", str(folder / "given"))
@@ -74,24 +82,32 @@ def dataset(train: int = 60, valid: int = 0) -> Dataset:
         return Split(images.to(torch.uint8), labels)
 
     return Dataset(
-        "random", "images", split(train), split(40), 0.3, 0.2, "0" * 64, tuple("0123456789"), valid=split(valid) if valid else None
+        "random",
+        "images",
+        split(train),
+        split(40),
+        0.3,
+        0.2,
+        "0" * 64,
+        tuple("0123456789"),
+        valid=split(valid) if valid else None,
     )
 
 
 # what such a run says of itself
 RAN, CODE = Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"), Code("a" * 40, "b" * 16)
-BEGUN = Begun(
+BEGUN = RunStart(
     name="tiny",
     seed=0,
     recipe=Recipe("base"),
     data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1437, True),
-    normalisation=Normalisation(0.1, 0.3),
+    normalization=Normalization(0.1, 0.3),
     environment=RAN,
     code=CODE,
     started="then",
     continued=[Continued(1, CODE, RAN)],
 )
-FACTS = Facts(
+FACTS = RunMetadata(
     **vars(BEGUN),
     parameters=10,
     epochs=3,

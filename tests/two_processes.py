@@ -20,17 +20,26 @@ DIGITS = {"data": "digits", "epochs": 2, "batch_size": 359, "rotate": 10.0, "shi
 PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
 # batches of 58, so that both processes have grids of their own; the last holds 36
 FRESH = Recipe(
-    "tiny_voxels", data="mnist3d", fresh=True, epochs=2, batch_size=58, schedule="one_cycle", rotate=5.0, scale=0.1, shear=6.0, average=0.9
+    "tiny_voxels",
+    data="mnist3d",
+    fresh=True,
+    epochs=2,
+    batch_size=58,
+    schedule="one_cycle",
+    rotate=5.0,
+    scale=0.1,
+    shear=6.0,
+    average=0.9,
 )
 VOXELS = Experiment("voxels", FRESH, "")
 CASES = {
-    "float64": PLAIN.but(epochs=1),
+    "float64": PLAIN.with_recipe(epochs=1),
     "voxels_float64": VOXELS,
-    "float32": PLAIN.but(optimizer="sgd"),
-    "batch_norm": PLAIN.but(model="bn_augmentation", optimizer="sgd"),
+    "float32": PLAIN.with_recipe(optimizer="sgd"),
+    "batch_norm": PLAIN.with_recipe(model="bn_augmentation", optimizer="sgd"),
 }
-DROPOUT = PLAIN.but(dropout=0.1)
-TURNED = VOXELS.but(dropout=0.1)
+DROPOUT = PLAIN.with_recipe(dropout=0.1)
+TURNED = VOXELS.with_recipe(dropout=0.1)
 
 
 class Float64(nn.Module):
@@ -44,7 +53,7 @@ class Float64(nn.Module):
         return self.model(images.double())
 
 
-def few_bodies(name: str) -> datasets.Dataset:
+def few_digits(name: str) -> datasets.Dataset:
     """The fallback digits; under the name of voxels the bodies of the first 96 of them, and of 16 more to test."""
     digits = real_load("digits")
     if name == "digits":
@@ -61,7 +70,7 @@ def train(experiment: Experiment, root: Path, float64: bool = False, **options) 
     if float64:
         models.build = lambda *arguments: Float64(build(*arguments))
     before = models.MODELS, datasets.load
-    models.MODELS, datasets.load = models.MODELS | NETWORKS, few_bodies
+    models.MODELS, datasets.load = models.MODELS | NETWORKS, few_digits
     try:
         return runs.run(experiment, 0, "cpu", folder=root, echo=False, **options).model.state_dict()
     finally:
@@ -69,7 +78,7 @@ def train(experiment: Experiment, root: Path, float64: bool = False, **options) 
         models.MODELS, datasets.load = before
 
 
-def refusals(action) -> list[str]:
+def rejections(action) -> list[str]:
     """What each process's CourseError says; it ends only if none of them hangs."""
     try:
         action()
@@ -82,7 +91,7 @@ def interrupt(history) -> None:
     raise KeyboardInterrupt
 
 
-def refuse_checkpoints(path: Path, content: bytes, before_rename=None) -> None:
+def reject_checkpoints(path: Path, content: bytes, before_rename=None) -> None:
     if path.suffix == ".pt":
         raise CourseError("no space left")
     real_write(path, content)
@@ -115,28 +124,28 @@ def main(folder: Path) -> None:
         weights[f"{kind} uninterrupted"] = train(experiment, folder / f"{kind} uninterrupted")
         for how in ("continued", "forgotten"):
             name = f"{kind} {how}"
-            found[name] = refusals(lambda name=name, experiment=experiment: train(experiment, folder / name, after_epoch=interrupt))
+            found[name] = rejections(lambda name=name, experiment=experiment: train(experiment, folder / name, after_epoch=interrupt))
             if first and how == "forgotten":
                 [path] = (folder / name / "unfinished").glob("*.pt")
-                begun, state = records.read_checkpoint(path)
-                records.write_checkpoint(path, begun, state | {"processes": state["processes"][:1]})
+                run_start, state = records.read_checkpoint(path)
+                records.write_checkpoint(path, run_start, state | {"processes": state["processes"][:1]})
             weights[name] = train(experiment, folder / name)
 
     if first:
         (folder / "file").write_text("not a folder")
-        files.write = refuse_checkpoints
-    found["no folder"] = refusals(lambda: train(PLAIN, folder / "file"))
-    found["full disk"] = refusals(lambda: train(PLAIN, folder / "full"))
+        files.write = reject_checkpoints
+    found["no folder"] = rejections(lambda: train(PLAIN, folder / "file"))
+    found["full disk"] = rejections(lambda: train(PLAIN, folder / "full"))
     files.write = real_write
     if not first:
         prepare_data = execution.prepare_data
         execution.prepare_data = lambda experiment: prepare_data(experiment).hold_out(1)
-    found["other data"] = refusals(lambda: train(PLAIN, folder / "other data"))
+    found["other data"] = rejections(lambda: train(PLAIN, folder / "other data"))
     if first:
         (folder / "found.json").write_text(json.dumps(found))
         torch.save(weights, folder / "weights.pt")
 
 
 if __name__ == "__main__":
-    with ddp.joined():
+    with ddp.process_group():
         main(Path(sys.argv[1]))

@@ -85,7 +85,10 @@ class Program:
         if node.op == "placeholder":
             self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
             return
-        sources, layer = node.all_input_nodes, self.model.get_submodule(node.target) if node.op == "call_module" else node.target
+        sources, layer = (
+            node.all_input_nodes,
+            self.model.get_submodule(node.target) if node.op == "call_module" else node.target,
+        )
         with torch.no_grad():
             self.shapes[node] = tuple(layer(*(torch.zeros(1, *self.shapes[source]) for source in sources)).shape[1:])
         ends = [source for source in dict.fromkeys(sources) if not self.needed(source, position)]
@@ -238,15 +241,15 @@ def header(name: str, model: nn.Module, levels: int, mean: float, std: float) ->
     program = Program(model.eval(), levels)
     last = program.places[program.nodes[-1].all_input_nodes[0]]
     bits = bits_of(levels)
-    words = {"BITS": bits, "MASK": (1 << bits) - 1, "MOST": levels // 2, "LAST": last, "LENGTH": program.memory.length}
-    words |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
+    argv = {"BITS": bits, "MASK": (1 << bits) - 1, "MOST": levels // 2, "LAST": last, "LENGTH": program.memory.length}
+    argv |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
     about = (
         f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {4 * program.memory.length:,} bytes of\n"
         f" * static memory, {program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
     )
     parts = [about, *program.constants.values(), WEIGHT if levels else FLOATS, LAYERS.read_text(), DIGIT, "#endif\n"]
     text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-    return re.sub(rf"\b({'|'.join(words)})\b", lambda word: str(words[word[0]]), text).replace("NAME", name), program
+    return re.sub(rf"\b({'|'.join(argv)})\b", lambda word: str(argv[word[0]]), text).replace("NAME", name), program
 
 
 def compiler() -> str:
@@ -291,13 +294,13 @@ def costs(path: Path, name: str, program: Program) -> Costs:
     """What a header's network costs, compiled for this machine. Raises CourseError."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         built = build(path, name, Path(folder), "-Os", "-c")
-        said = subprocess.run(["size", str(built)], capture_output=True, text=True).stdout if shutil.which("size") else ""
+        message = subprocess.run(["size", str(built)], capture_output=True, text=True).stdout if shutil.which("size") else ""
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
     return Costs(
         levels=program.levels,
         constants=program.bytes,
         memory=4 * program.memory.length,
         multiplications=program.multiplications,
-        flash=sum(map(int, said.splitlines()[1].split()[:2])) if said else None,  # text and data
+        flash=sum(map(int, message.splitlines()[1].split()[:2])) if message else None,  # text and data
         compiler=f"{version} -Os, {platform.machine()}",
     )

@@ -26,7 +26,7 @@ Task = tuple[Experiment, int]  # an experiment and a seed
 PATIENCE, RETRIES = 20, 3  # seconds for a scheduler and a first worker to answer; of a task that a signal killed
 
 
-def work(words: list[str], course: str, settings: dict[str, str], gpus: list[str]) -> str:
+def work(argv: list[str], course: str, settings: dict[str, str], gpus: list[str]) -> str:
     """Do one task on a worker; returns why it failed, or "". Raises RuntimeError, for Dask to repeat it, if a signal killed it."""
     from distributed import get_worker
 
@@ -37,12 +37,12 @@ def work(words: list[str], course: str, settings: dict[str, str], gpus: list[str
         return f"{worker.address} does not see the course at {course}: expected the same shared disk there"
     own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | settings
     own |= {"CUDA_VISIBLE_DEVICES": gpus[int(worker.name) % len(gpus)]} if gpus else {}
-    with tempfile.TemporaryFile("w+") as said:  # a file takes any number of bytes; a pipe would have to be read
-        task, streams = [sys.executable, "-m", "tools.train", *words], {"stdout": subprocess.DEVNULL, "stderr": said}
+    with tempfile.TemporaryFile("w+") as message:  # a file takes any number of bytes; a pipe would have to be read
+        task, streams = [sys.executable, "-m", "tools.train", *argv], {"stdout": subprocess.DEVNULL, "stderr": message}
         with subprocess.Popen(task, cwd=course, env=os.environ | own, stdin=subprocess.PIPE, **streams) as process:
             status = process.wait()
-        said.seek(0)
-        lines = said.read().strip().splitlines() or [f"exit status {status}"]
+        message.seek(0)
+        lines = message.read().strip().splitlines() or [f"exit status {status}"]
     if status < 0:
         raise RuntimeError(f"killed by {signal.Signals(-status).name}, {RETRIES + 1} times. The same command continues it")
     return lines[-1].removeprefix("train.py: ") if status else ""
@@ -63,12 +63,15 @@ def run_all(tasks: dict[Task, list[str]], address: str, device: str, quiet: bool
     done: dict[Task, runs.Result | str] = {}
     try:
         with connect(address, len(tasks), device) as (client, gpus):
-            futures = {client.submit(work, words, gpus=gpus, pure=False, **fixed): task for task, words in tasks.items()}
+            futures = {client.submit(work, argv, gpus=gpus, pure=False, **fixed): task for task, argv in tasks.items()}
             for future in as_completed(futures, loop=client.loop):
                 task, error = futures[future], future.exception()
                 done[task] = " ".join(str(error).split())[:300] if error else future.result() or collect(*task)
                 if not quiet:
-                    print(f"{task[0].name} seed {task[1]}: {'failed' if isinstance(done[task], str) else 'done'}", flush=True)
+                    print(
+                        f"{task[0].name} seed {task[1]}: {'failed' if isinstance(done[task], str) else 'done'}",
+                        flush=True,
+                    )
     except KeyboardInterrupt:
         raise Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
     failures = [f"{task[0].name}, seed {task[1]}, failed: {done[task]}" for task in tasks if isinstance(done[task], str)]

@@ -89,8 +89,8 @@ def remote() -> str:
     found = git("remote", "get-url", "origin")
     match = GITHUB.fullmatch(found)
     if not match:
-        said = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
-        raise CourseError(f"this checkout's address is unknown: expected one on GitHub, {said}. Type it: make colab REPO=owner/name")
+        message = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
+        raise CourseError(f"this checkout's address is unknown: expected one on GitHub, {message}. Type it: make colab REPO=owner/name")
     return match[1]
 
 
@@ -162,10 +162,10 @@ def write(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def main(words: list[str]) -> None:
+def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.colab", description=__doc__)
     parser.add_argument("repo", nargs="?", metavar="owner/name")
-    given = parser.parse_args(words).repo
+    given = parser.parse_args(argv).repo
     repo = remote() if given is None else given
     if repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):  # it is written into the notebooks' code
         raise CourseError(f"{repo!r} is not an address on GitHub: expected owner/name")

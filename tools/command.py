@@ -23,7 +23,17 @@ from utils import ROOT, CourseError, Interrupted, printable, smoke
 HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
 # what a disk, a terminal or a user's rights make fail, and no mistake of the course's own
-ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
+ENVIRONMENT = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ELOOP,
+}
 _received = signal.SIGINT  # the signal that interrupted last
 
 
@@ -42,23 +52,23 @@ def interactive() -> bool:
     return "ipykernel" in sys.modules or hasattr(builtins, "__IPYTHON__") or "idlelib.run" in sys.modules
 
 
-def run(name: str, action: Callable[[list[str]], object], words: list[str], speaks: Callable[[], bool] = lambda: True) -> int:
+def run(name: str, action: Callable[[list[str]], object], argv: list[str], speaks: Callable[[], bool] = lambda: True) -> int:
     """The exit status of a command: the number that action(words) returns, else 0; 2 for a CourseError, whose line is printed.
 
     speaks: whether this process is to print it. The error itself is gone when this returns, with all that it would keep alive.
     """
-    said, status = "", 0
+    message, status = "", 0
     try:
         smoke()  # a value that is neither on nor off ends here
-        returned = action(words)
+        returned = action(argv)
         status = returned if isinstance(returned, int) else 0
         print(end="", flush=True)
     except Interrupted as stop:
-        said, status = str(stop), 128 + _received
+        message, status = str(stop), 128 + _received
     except CourseError as error:
-        said, status = str(error), MISTAKE
+        message, status = str(error), MISTAKE
     except KeyboardInterrupt:
-        said, status = "interrupted", 128 + _received
+        message, status = "interrupted", 128 + _received
     except BrokenPipeError:  # the reader of `| head` has seen enough
         _silence()
         status = BROKEN_PIPE
@@ -66,9 +76,9 @@ def run(name: str, action: Callable[[list[str]], object], words: list[str], spea
         where = error.filename or _unwritten()
         if error.errno not in ENVIRONMENT or not where:
             raise
-        said, status = f"{where}: {error.strerror}", MISTAKE
-    if said and speaks():
-        print(f"{name}: {printable(said)}", file=sys.stderr)
+        message, status = f"{where}: {error.strerror}", MISTAKE
+    if message and speaks():
+        print(f"{name}: {printable(message)}", file=sys.stderr)
     return status
 
 
@@ -133,11 +143,11 @@ def _wait_passively_among_others() -> None:
     On an idle machine spinning is fastest; elsewhere another process keeps the one that is waited for from running. OpenMP reads this
     when torch loads it."""
     settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
-    if "torch" not in sys.modules and not os.environ.keys() & settings and _others_at_work():
+    if "torch" not in sys.modules and not os.environ.keys() & settings and _other_processes_running():
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
-def _others_at_work() -> bool:
+def _other_processes_running() -> bool:
     """Whether Linux has a process running besides this one, three times in a row; elsewhere False."""
     with suppress(OSError):
         for _ in range(3):

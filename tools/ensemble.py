@@ -19,7 +19,7 @@ from utils import CourseError, files
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.runs import facts, records
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 
 HELD_OUT = 10_000  # images
 VOTES = 20  # at most, over all members
@@ -43,7 +43,7 @@ def twins() -> dict[str, Path]:
     """The state dict of each twin that was trained here, by the name of its published experiment. Raises CourseError where none was."""
     found = {}
     for experiment in EXPERIMENTS.values():
-        twin = Run.of(experiment.but(valid=HELD_OUT), 0, records.own_root()) if experiment.recipe.data == "mnist" else None
+        twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()) if experiment.recipe.data == "mnist" else None
         if twin and twin.weights.exists() and experiment.weights and records.finished(experiment, 0):
             found[experiment.name] = twin.weights
     if not found:
@@ -65,8 +65,8 @@ def make() -> Ensemble:
     return Ensemble(votes, alone, reached, score_ensemble(votes, mnist.test), where, facts.code(), facts.now())
 
 
-def main(words: list[str]) -> int:
-    command.Parser(prog="python -m tools.ensemble", description=__doc__).parse_args(words)
+def main(argv: list[str]) -> int:
+    command.Parser(prog="python -m tools.ensemble", description=__doc__).parse_args(argv)
     ensemble = make()
     files.write_json(ENSEMBLE, ensemble)
     print(ensemble_table(ensemble))

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from tools import c_header
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
-from utils.files import shown
+from utils.files import display_path
 from utils.runs.pretrained import Preprocess, find_weights, load_model, load_pretrained
-from utils.runs.records import Facts, own_root, read_facts
+from utils.runs.records import RunMetadata, own_root, read_facts
 from utils.training.loops import predict
 
 INCLUDED = {"preprocess": "included in this file's graph"}
@@ -76,7 +76,7 @@ def write_onnx(whole: Whole, metadata: dict[str, str], path: Path) -> None:
     files.write(path, proto.SerializeToString(deterministic=True))
 
 
-def read_onnx(path: Path, facts: Facts) -> Callable[[Tensor], Tensor]:
+def read_onnx(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     session = need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
@@ -90,27 +90,27 @@ def write_pt2(whole: Whole, metadata: dict[str, str], path: Path) -> None:
     files.write(path, buffer.getvalue())
 
 
-def read_pt2(path: Path, facts: Facts) -> Callable[[Tensor], Tensor]:
+def read_pt2(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     return torch.export.load(path).module()
 
 
 def write_safetensors(whole: Whole, metadata: dict[str, str], path: Path) -> None:
     safetensors = need("safetensors.torch")
-    with files.replacing(path) as beside:
-        safetensors.save_model(whole.model, str(beside), metadata)
+    with files.replacing(path) as temporary:
+        safetensors.save_model(whole.model, str(temporary), metadata)
 
 
-def read_safetensors(path: Path, facts: Facts) -> Callable[[Tensor], Tensor]:
+def read_safetensors(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     model = models.build(facts.recipe.model, facts.recipe.dropout)
     need("safetensors.torch").load_model(model, path)
-    return Whole(model, Preprocess(**asdict(facts.normalisation), kind=facts.data.kind)).eval()
+    return Whole(model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)).eval()
 
 
 class Format(NamedTuple):
     """write: a network and its metadata → a file. read: a file and the facts of its run → what maps raw images to (N, 10) outputs."""
 
     write: Callable[[Whole, dict[str, str], Path], None]
-    read: Callable[[Path, Facts], Callable[[Tensor], Tensor]]
+    read: Callable[[Path, RunMetadata], Callable[[Tensor], Tensor]]
 
 
 FORMATS = {
@@ -128,17 +128,17 @@ def need(module: str) -> object:
         raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
 
 
-def metadata(facts: Facts) -> dict[str, str]:
+def metadata(facts: RunMetadata) -> dict[str, str]:
     """What a file says of itself: the network, its classes as a JSON list, input convention, preprocessing, license, weights."""
     use = {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(facts.use).items()} if facts.use else {}
-    numbers = {key: str(value) for key, value in asdict(facts.normalisation).items()}
+    numbers = {key: str(value) for key, value in asdict(facts.normalization).items()}
     return {"name": facts.name, "model": facts.recipe.model, "weights_sha256": facts.sha256} | use | numbers
 
 
 def export(name: str, path: Path, to: str = "onnx") -> None:
     """Write the network `name` to `path`, whole or not at all. Raises CourseError for a folder, and without the extra packages."""
     if path.is_dir():
-        raise CourseError(f"{shown(path)} is a folder: expected a file, such as {shown(path / find_weights(name).stem)}.{to}")
+        raise CourseError(f"{display_path(path)} is a folder: expected a file, such as {display_path(path / find_weights(name).stem)}.{to}")
     whole = Whole(*load_pretrained(name)).eval()
     FORMATS[to].write(whole, metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
 
@@ -157,23 +157,26 @@ def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
 def export_c(name: str, path: Path) -> tuple[c_header.Costs, int, int]:
     """Write the network `name` to `path` as a C header. Returns what it costs, to how many test images it gives the same label as PyTorch,
     and how many there are. Raises CourseError for a network of voxels, and without a C compiler, when the header is written."""
-    model, said = load_model(find_weights(name))
-    called, normalisation = c_header.identifier(find_weights(name).stem), (said.normalisation.mean, said.normalisation.std)
-    text, program = c_header.header(called, model, said.recipe.levels, *normalisation)
+    model, message = load_model(find_weights(name))
+    called, normalization = (
+        c_header.identifier(find_weights(name).stem),
+        (message.normalization.mean, message.normalization.std),
+    )
+    text, program = c_header.header(called, model, message.recipe.levels, *normalization)
     files.write(path, text.encode())
     images = datasets.load("mnist").test.images
     labels, _ = c_header.answers(path, called, images)
-    same = int((labels == predict(model, images, *normalisation).argmax(1)).sum())
+    same = int((labels == predict(model, images, *normalization).argmax(1)).sum())
     return c_header.costs(path, called, program), same, len(images)
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.export", description=__doc__)
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
     parser.add_argument("--to", choices=[*FORMATS, "c"], default="onnx", help="the file's format (default: onnx)")
     parser.add_argument("--publish", action="store_true", help="with --to c: keep what the network costs in logs/benchmarks/c.json")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if options.publish and options.to != "c":
         raise CourseError("--publish keeps what a network costs in C: add --to c, or leave it out")
     stem, suffix = find_weights(options.name).stem, "h" if options.to == "c" else options.to
@@ -187,7 +190,7 @@ def main(words: list[str]) -> int:
         export(options.name, path, options.to)
         same, total = compare(options.name, path, options.to)
         size = f"{path.stat().st_size / 1024:.0f} KB"
-    print(f"{shown(path)}: {size}; it gives {same} of {total} test images the same label as PyTorch")
+    print(f"{display_path(path)}: {size}; it gives {same} of {total} test images the same label as PyTorch")
     return int(same != total)
 
 

@@ -177,7 +177,13 @@ def ladder_table(steps: list[Step]) -> str:
     """The ladder as a table, each step against the one before."""
     before = [steps[0], *steps]
     lines = [
-        [step.name, f"{step.epoch:.1f}", f"{step.epochs:g}", f"{step.seconds:.1f}", f"{last.seconds / step.seconds:.2f} ×"]
+        [
+            step.name,
+            f"{step.epoch:.1f}",
+            f"{step.epochs:g}",
+            f"{step.seconds:.1f}",
+            f"{last.seconds / step.seconds:.2f} ×",
+        ]
         for step, last in zip(steps, before, strict=False)
     ]
     header = ["after this change", "s per epoch", "epochs", "s to 99 %", "against the line before"]
@@ -193,7 +199,16 @@ def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str]
         for side, times in rows[row].items():
             reached = f", {median(times, 'accuracy'):.2f} %" if "accuracy" in times[0] else ""
             faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
-            lines.append([row, side, spread(times) + reached, f"{faster:.{2 if faster > 0.1 else 3}f} ×", f"{peak:,.0f}", len(times)])
+            lines.append(
+                [
+                    row,
+                    side,
+                    spread(times) + reached,
+                    f"{faster:.{2 if faster > 0.1 else 3}f} ×",
+                    f"{peak:,.0f}",
+                    len(times),
+                ]
+            )
     return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
 
 
@@ -228,7 +243,7 @@ def speed_section() -> str:
     parts = []
     for kind in KINDS:
         if not path(kind).exists():
-            parts.append(f"Not measured yet: {kind.upper()}, for there is no `{files.shown(path(kind))}`.")
+            parts.append(f"Not measured yet: {kind.upper()}, for there is no `{files.display_path(path(kind))}`.")
             continue
         found = read(kind)
         parts += [speed_table(found.rows), note(found, COMPARED), memory_table(found.rows)]
@@ -262,7 +277,9 @@ def reproductions() -> list[Reproduction]:
     found = files.read_lines(REPRODUCTIONS, Reproduction)
     for number, line in enumerate(found, 1):
         if line.name not in EXPERIMENTS:
-            raise CourseError(f"{files.shown(REPRODUCTIONS)}, line {number}: no experiment is called {line.name[:80]!r}. Delete that line.")
+            raise CourseError(
+                f"{files.display_path(REPRODUCTIONS)}, line {number}: no experiment is called {line.name[:80]!r}. Delete that line."
+            )
     return found
 
 
@@ -357,7 +374,7 @@ def stress_path(root: Path = ROOT) -> Path:
 def stress_section() -> str:
     """README's sentence."""
     if not stress_path().exists():
-        return f"Not measured yet: there is no `{files.shown(stress_path())}` (`make stress`)."
+        return f"Not measured yet: there is no `{files.display_path(stress_path())}` (`make stress`)."
     found = files.read_json(stress_path(), Stress, "`python -m tools.stress --publish` writes it.")
     total, where = found.total, found.environment
     kinds = escape(", ".join(f"{name} {one.kills}" for name, one in found.kinds.items()))

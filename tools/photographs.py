@@ -109,10 +109,10 @@ def measure(kind: str, test: datasets.Split, n: int, predict: Callable[[np.ndarr
     return Kind(n, int(correct), rejected, n - int(correct) - rejected)
 
 
-def main(words: list[str]) -> None:
+def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.photographs", description=__doc__)
     parser.add_argument("--n", type=int, default=200, help="photographs of each kind (default: 200)")
-    n, mnist = parser.parse_args(words).n, datasets.load("mnist")
+    n, mnist = parser.parse_args(argv).n, datasets.load("mnist")
     if mnist.name != "mnist" or not 1 <= n <= len(mnist.test):
         raise CourseError(f"--n {n}: expected 1 to {len(mnist.test)} of MNIST's test images (set COURSE_DATA, leave out COURSE_SMOKE)")
     model, preprocess = load_pretrained(NETWORK)

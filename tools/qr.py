@@ -18,7 +18,7 @@ from torch import nn
 from utils import ROOT, CourseError, files
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.files import shown
+from utils.files import display_path
 from utils.runs import packed
 from utils.runs.pretrained import find_weights
 from utils.runs.records import own_root
@@ -67,30 +67,30 @@ def recognize(content: bytes) -> tuple[str, nn.Module, float, float]:
     raise CourseError(f"the {len(content)} bytes of this code are no network of the course: expected one of {names}")
 
 
-def main(words: list[str]) -> None:
+def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.qr", description=__doc__)
     parser.add_argument("name", metavar="NAME", nargs="?")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
     parser.add_argument("--read", metavar="FILE", type=Path)
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if (options.name is None) == (options.read is None):
         raise CourseError("expected the NAME of a network to draw, or --read FILE")
     if options.read:
         try:
             picture = Image.open(io.BytesIO(files.read(options.read, "Expected a picture of a QR code.")))
         except UnidentifiedImageError as error:
-            raise CourseError(f"{shown(options.read)} is no picture: expected one of a QR code") from error
+            raise CourseError(f"{display_path(options.read)} is no picture: expected one of a QR code") from error
         name, model, mean, std = recognize(scan(picture))
         test = datasets.load("mnist")
         score = evaluate(model, test.test, mean, std)
-        print(f"{shown(options.read)} holds {name}: {score.correct} of {score.total} test images of {test.name} are right")
+        print(f"{display_path(options.read)} holds {name}: {score.correct} of {score.total} test images of {test.name} are right")
         return
     weights = find_weights(options.name)
     content = files.read(weights.with_suffix(".bin"), "Only a network whose recipe has levels has such a file.")
     root = ROOT if weights.parent.parent == ROOT else own_root()
     path = options.file or root / "pngs" / f"{weights.stem}_qr.png"
     files.write(path, draw(content))
-    print(f"{shown(path)}: {len(content)} bytes")
+    print(f"{display_path(path)}: {len(content)} bytes")
 
 
 if __name__ == "__main__":

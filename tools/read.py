@@ -11,7 +11,7 @@ from tools.report import save_picture
 from utils import CourseError, models, runs
 from utils.data import photo, voxels
 from utils.experiments import Experiment
-from utils.files import shorten, shown
+from utils.files import display_path, shorten
 from utils.report import plots
 from utils.runs import load_pretrained, records
 
@@ -36,12 +36,12 @@ def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
     """
     weights = find(experiment, seed)
     model, preprocess = load_pretrained(weights)
-    inputs, titles, refusals = [], [], []
+    inputs, titles, rejections = [], [], []
     for path in paths:
         try:
             image = _input(path, preprocess.kind)
         except CourseError as error:
-            refusals.append(str(error))
+            rejections.append(str(error))
             if len(paths) > 1:
                 print(error, flush=True)
             continue
@@ -57,13 +57,13 @@ def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # of a name with characters that the font lacks: they are drawn as boxes
             save_picture(draw(inputs, titles), target)
-        first = f" (the first {DRAWN} pictures)" if len(paths) - len(refusals) > DRAWN else ""
-        where = f"What {experiment.name} saw{first}: {shown(target)}"
-    if refusals:
+        first = f" (the first {DRAWN} pictures)" if len(paths) - len(rejections) > DRAWN else ""
+        where = f"What {experiment.name} saw{first}: {display_path(target)}"
+    if rejections:
         if where:
             print(where)
-        count = f"{len(refusals)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
-        raise CourseError(f"{count}{refusals[0]}")
+        count = f"{len(rejections)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
+        raise CourseError(f"{count}{rejections[0]}")
     return where
 
 
@@ -86,5 +86,5 @@ def _input(path: str, kind: str) -> Tensor:
         name = shorten(path)
         raise CourseError(str(error) if name in str(error) else f"{name}: {error}") from error
     if kind == "voxels":
-        return torch.from_numpy(voxels.voxelise(voxels.cloud(image)).astype(np.float32)).view((voxels.SIDE,) * 3)
+        return torch.from_numpy(voxels.voxelize(voxels.cloud(image)).astype(np.float32)).view((voxels.SIDE,) * 3)
     return torch.from_numpy(image)

@@ -24,11 +24,11 @@ from tools.colab import between
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
-from utils.files import shown
-from utils.layers import FaceOn
+from utils.files import display_path
+from utils.layers import PrincipalAxisView
 from utils.report import diagrams, photographs, plots, tables
 from utils.runs import Result, records
-from utils.training.loops import normalise, predict
+from utils.training.loops import normalize, predict
 
 README = ROOT / "README.md"
 RUNS = ROOT / "logs" / "runs.csv"
@@ -70,22 +70,31 @@ def draw() -> None:
         histories = [record.history for record in records.published(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
             figure = tables.reported(experiment)
-            save_picture(plots.curves(histories, experiment.name, figure and figure.test), folder / f"{experiment.name}_curves.png")
+            save_picture(
+                plots.curves(histories, experiment.name, figure and figure.test),
+                folder / f"{experiment.name}_curves.png",
+            )
     for experiment in FAMILY:
-        save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
+        save_picture(
+            diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)),
+            folder / f"{experiment.name}_graph.png",
+        )
     cubes = datasets.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
         grids, labels = cubes.test[:20].tensors
         save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "rotated and blurred"]), folder / "voxels.png")
         titles = [f"{label} {'rotated' if row % 2 else 'upright'}" for row, label in enumerate(labels.tolist())]
-        save_picture(plots.images(FaceOn()(grids).mean(1, keepdim=True), titles), folder / "voxels_face_on.png")
+        save_picture(plots.images(PrincipalAxisView()(grids).mean(1, keepdim=True), titles), folder / "voxels_face_on.png")
 
 
 def portrait(result: Result) -> str:
     """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves and confusion, and of images also examples,
     mistakes, and the kernels and feature maps of the first layer. Returns what was found, and where the pictures are, in two lines."""
-    said, name = result.facts.test, result.weights.stem
-    model, test = result.model, result.data.test if said else result.data.valid  # what was shut while training stays shut
+    message, name = result.facts.test, result.weights.stem
+    model, test = (
+        result.model,
+        result.data.test if message else result.data.valid,
+    )  # what was shut while training stays shut
     if model is None:
         raise CourseError(f"{name}: its weights are not published, only its log: train it, without --final-state")
     outputs = predict(model, test.images, result.data.mean, result.data.std)
@@ -98,7 +107,7 @@ def portrait(result: Result) -> str:
     else:
         first = next(layer for layer in models.layers(model) if isinstance(layer, nn.Conv2d))
         with torch.inference_mode():
-            maps = first_maps(model, first, normalise(test.images[:1], result.data.mean, result.data.std))
+            maps = first_maps(model, first, normalize(test.images[:1], result.data.mean, result.data.std))
         pictures |= {
             "examples": plots.examples(test.images[:20], test.labels[:20], labels[:20]),
             "mistakes": plots.mistakes(test.images, test.labels, log_probabilities)[0],
@@ -110,8 +119,8 @@ def portrait(result: Result) -> str:
     for kind, picture in pictures.items():
         save_picture(picture, folder / f"{name}_{kind}.png")
     right = int((labels == test.labels).sum())
-    says = f"the sidecar says {said.correct} of {said.total}" if said else "of held-out images; the test set stays closed"
-    return f"Evaluated now: {right} of {len(test)} right; {says}.\nDrawn: {shown(folder)}/{name}_{{{','.join(pictures)}}}.png"
+    says = f"the sidecar says {message.correct} of {message.total}" if message else "of held-out images; the test set stays closed"
+    return f"Evaluated now: {right} of {len(test)} right; {says}.\nDrawn: {display_path(folder)}/{name}_{{{','.join(pictures)}}}.png"
 
 
 def first_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -127,26 +136,26 @@ def own_report(root: Path) -> str:
     """Tables and curves of the finished runs below a reader's folder. Raises CourseError if there are none."""
     if root == ROOT:
         raise CourseError(f"{root} holds what is published: leave the folder out to draw that")
-    found: dict[str, list[records.Record]] = {}
+    found: dict[str, list[records.FinishedRun]] = {}
     strays = []
     for path in sorted(root.glob("logs/*/*.json")):
         seed = records.seed_of(path)
         if seed is None:
-            strays.append(shown(path))
+            strays.append(display_path(path))
             continue
-        run = records.Run(root, path.parent.name, seed)
+        run = records.RunPaths(root, path.parent.name, seed)
         found.setdefault(run.key, []).append(records.read_record(run))
     if not found:
-        raise CourseError(f"{shown(root)} holds no finished run: expected logs/NAME/seedK.json in it, as train.py writes them")
+        raise CourseError(f"{display_path(root)} holds no finished run: expected logs/NAME/seedK.json in it, as train.py writes them")
     rows = []
     for key, runs in found.items():
         save_picture(plots.curves([record.history for record in runs], key), root / "pngs" / f"{key}_curves.png")
         part = "test" if "test_loss" in runs[0].history[0] else "valid"
-        percents = [tables.percent(record.kept, part) for record in runs]
+        percents = [tables.percent(record.result_row, part) for record in runs]
         rows.append([key, part, tables.mean_sd(percents), len(runs), f"{runs[0].facts.parameters:,}", runs[0].facts.epochs])
     header = ["run", "images", "accuracy %", "seeds", "parameters", "epochs"]
     ignored = f"\nNo runs, and ignored: {', '.join(strays)}" if strays else ""
-    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {shown(root / 'pngs')}/{ignored}"
+    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {display_path(root / 'pngs')}/{ignored}"
 
 
 def execute(path: Path) -> None:
@@ -160,23 +169,23 @@ def execute(path: Path) -> None:
         NotebookClient(book, timeout=None, record_timing=False, coalesce_streams=True, resources=folder).execute()
     except (CellExecutionError, DeadKernelError) as error:
         why = files.shorten(str(error).strip().splitlines()[-1])
-        raise CourseError(f"{shown(path)} stopped with an error, and its file is unchanged: {why}. Run it in Jupyter.") from error
+        raise CourseError(f"{display_path(path)} stopped with an error, and its file is unchanged: {why}. Run it in Jupyter.") from error
     files.write(path, (nbformat.writes(book) + "\n").encode())
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.report", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true")
     what.add_argument("--stale", action="store_true")
     what.add_argument("--execute", action="store_true")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if options.folder:
         print(own_report(options.folder.resolve()))
         return 0
     if options.stale:
-        print(*(shown(path) for path in stale.notebooks()), sep="\n")
+        print(*(display_path(path) for path in stale.notebooks()), sep="\n")
         return 0
     if options.execute:
         for path in stale.notebooks():
@@ -187,7 +196,7 @@ def main(words: list[str]) -> int:
     if options.check:
         for path, text in new.items():
             lines = old[path].splitlines(True), text.splitlines(True)
-            sys.stdout.writelines(difflib.unified_diff(*lines, shown(path), "what the logs say"))
+            sys.stdout.writelines(difflib.unified_diff(*lines, display_path(path), "what the logs say"))
         return int(old != new)
     draw()
     for path, text in new.items():

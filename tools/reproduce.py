@@ -17,22 +17,22 @@ from tools.measurements import REPRODUCTIONS, Reproduction
 from utils import CourseError, closest, files, runs
 from utils.experiments import EXPERIMENTS
 from utils.runs import comparison, records
-from utils.runs.records import Facts
+from utils.runs.records import RunMetadata
 
 
-def train(published: Facts) -> Facts:
+def train(published: RunMetadata) -> RunMetadata:
     """What comes out if a published run is trained once more, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}
         return runs.run(EXPERIMENTS[published.name], published.seed, **where).facts
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.reproduce", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if min(options.seeds, options.threads) < 1:
         raise CourseError(f"--seeds {options.seeds} --threads {options.threads}: expected 1 or more")
     for name in options.names:

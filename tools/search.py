@@ -10,7 +10,7 @@ import hashlib
 from utils import CourseError, runs, smoke
 from utils.experiments import Experiment, Range, Recipe
 from utils.report import tables
-from utils.runs.records import Run, own_root
+from utils.runs.records import RunPaths, own_root
 from utils.training import ddp
 from utils.training.loops import Diverged, Row
 
@@ -63,11 +63,11 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
         raise CourseError(
             f"{experiment.name}: expected a search space beside its recipe (utils/experiments.py) and a number of trials, not {n}"
         )
-    held = experiment.but(valid=experiment.recipe.valid or (128 if smoke() else HELD_OUT))
+    held = experiment.with_recipe(valid=experiment.recipe.valid or (128 if smoke() else HELD_OUT))
     study = open_study(held)
 
     def objective(trial: optuna.Trial) -> float:
-        tried = held.but(**space(experiment, trial))
+        tried = held.with_recipe(**space(experiment, trial))
 
         def after_epoch(history: list[Row]) -> None:
             row = history[-1]
@@ -81,7 +81,7 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
             runs.give_up(tried, 0, pruned.history, publish)
             raise optuna.TrialPruned from None
         except Diverged as error:
-            Run.of(tried, 0, own_root()).checkpoint.unlink(missing_ok=True)
+            RunPaths.of(tried, 0, own_root()).checkpoint.unlink(missing_ok=True)
             if echo:
                 print(f"{experiment.name}, trial {trial.number}, failed: {error}", flush=True)
             raise

@@ -54,31 +54,31 @@ def prepare(root: Path) -> None:
         files.write_idx(labels, split.labels[:n].to(torch.uint8))
 
 
-def do(root: Path, words: list[str]) -> None:
+def do(root: Path, argv: list[str]) -> None:
     """A command, as a process of its own runs it: everything that it reads and writes lies below `root`."""
     os.environ |= {"COURSE_RUNS": str(root), "COURSE_DATA": str(root / "data"), "COURSE_SMOKE": "0"}
     datasets.ROOT, voxels.TRAIN, voxels.TEST = root, TRAIN // 2, TEST // 2
-    action, words = (train.main, [*words[1:], *FEW]) if words[0] == "train" else (report.main, [str(root)])
-    with (root / "said.txt").open("a") as said, redirect_stdout(said), redirect_stderr(said):
-        status = command.run(words[0], action, words)
+    action, argv = (train.main, [*argv[1:], *FEW]) if argv[0] == "train" else (report.main, [str(root)])
+    with (root / "said.txt").open("a") as message, redirect_stdout(message), redirect_stderr(message):
+        status = command.run(argv[0], action, argv)
     os._exit(status)
 
 
-def start(root: Path, words: list[str]):
+def start(root: Path, argv: list[str]):
     # forked: what takes time to import is there already, so a kill hits the work and not the imports
-    process = get_context("fork").Process(target=do, args=(root, words))
+    process = get_context("fork").Process(target=do, args=(root, argv))
     process.start()
     return process
 
 
-def finish(root: Path, words: list[str]) -> float:
+def finish(root: Path, argv: list[str]) -> float:
     """Give a command and wait for its end; seconds. Raises CourseError if it failed."""
-    begun, process = time.perf_counter(), start(root, words)
+    run_start, process = time.perf_counter(), start(root, argv)
     process.join()
     if process.exitcode:
-        said = (root / "said.txt").read_text().strip().splitlines() or ["nothing"]
-        raise CourseError(f"{' '.join(words)} ended with status {process.exitcode} and said: {said[-1]}")
-    return time.perf_counter() - begun
+        message = (root / "said.txt").read_text().strip().splitlines() or ["nothing"]
+        raise CourseError(f"{' '.join(argv)} ended with status {process.exitcode} and said: {message[-1]}")
+    return time.perf_counter() - run_start
 
 
 CHECKS: dict[str, Callable[[Path], object]] = {  # by suffix: reads a file, and raises an error if it is not whole
@@ -119,7 +119,10 @@ def outcome(root: Path) -> dict[str, str]:
             content = b"".join(values.tobytes() for values in voxels.read(path)[0])
         elif path.suffix == ".jsonl":  # a kill may let a run be counted twice, of which one counts
             content = repr(
-                sorted({(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)}, key=repr)
+                sorted(
+                    {(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)},
+                    key=repr,
+                )
             ).encode()
         else:
             content = b"" if path.suffix == ".json" else path.read_bytes()
@@ -150,18 +153,18 @@ def stress(kind: str, kills: int, draw: random.Random) -> Stressed:
     found = Stressed()
     *before, last = KINDS[kind]
     with tempfile.TemporaryDirectory(prefix="stress-") as folder:
-        begun, whole = Path(folder, "begun"), Path(folder, "whole")
-        prepare(begun)
-        for words in before:
-            finish(begun, words)
-        copy(begun, whole)
+        run_start, whole = Path(folder, "run_start"), Path(folder, "whole")
+        prepare(run_start)
+        for argv in before:
+            finish(run_start, argv)
+        copy(run_start, whole)
         seconds, expected = finish(whole, last), outcome(whole)
         for number in range(10 * kills):
             if found.kills == kills:
                 return found
             root = Path(folder, str(number))
-            copy(begun, root)
-            one_life(root, last, seconds, expected, found, min(kills - found.kills, draw.choice((1, 1, 2))), draw)
+            copy(run_start, root)
+            run_until_killed(root, last, seconds, expected, found, min(kills - found.kills, draw.choice((1, 1, 2))), draw)
     raise CourseError(f"{kind}: the commands end before they can be killed, in {seconds:.2f} s")
 
 
@@ -171,11 +174,11 @@ def copy(source: Path, target: Path) -> None:
             files.write(target / path.relative_to(source), path.read_bytes())
 
 
-def one_life(root: Path, words: list[str], seconds: float, expected: dict, found: Stressed, kills: int, draw: random.Random) -> None:
+def run_until_killed(root: Path, argv: list[str], seconds: float, expected: dict, found: Stressed, kills: int, draw: random.Random) -> None:
     """Begin a command, kill it up to `kills` times, let it end, and add to `found` what came of it."""
     killed, lives = 0, []
     for _ in range(kills):
-        process = start(root, words)
+        process = start(root, argv)
         process.join(draw.uniform(0, seconds))
         if process.exitcode is not None:  # it was quicker
             break
@@ -184,7 +187,7 @@ def one_life(root: Path, words: list[str], seconds: float, expected: dict, found
         killed += 1
         found.damaged += len(damaged(root))
         lives.append(left(root))
-    finish(root, words)
+    finish(root, argv)
     found.kills += killed
     found.damaged += len(damaged(root)) * bool(killed)
     for runs, epochs in map(lost, lives[-1:]):
@@ -196,12 +199,12 @@ def one_life(root: Path, words: list[str], seconds: float, expected: dict, found
     found.same += killed if outcome(root) == expected else 0
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.stress", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--publish", action="store_true")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if options.kills < 1:
         raise CourseError(f"--kills {options.kills}: expected 1 or more")
     if sys.platform in ("win32", "darwin"):

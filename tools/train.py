@@ -25,7 +25,10 @@ from utils.training import ddp
 
 Task = tuple[Experiment, int]  # an experiment and a seed
 SEEDS = 10_000  # of one command
-NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # of flags; --model is one more experiment
+NAMES = {
+    "model": {"name": "network"},
+    "weight_decay": {"aliases": ["--l2"]},
+}  # of flags; --model is one more experiment
 
 
 def flag_of(field: str) -> str:
@@ -58,9 +61,9 @@ def seed_ranges(text: str) -> tuple[int, int | None]:
     return first, last
 
 
-def address(*words: str) -> str:
+def address(*argv: str) -> str:
     """Dask's own form, like tcp://192.168.0.2:8786; "", without a word, is this machine."""
-    text = " ".join(words)
+    text = " ".join(argv)
     if text and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:[0-9]+", text):
         raise ValueError(f"{text!r} is no address: expected one like tcp://HOST:8786, or none (experiments come first)")
     return text
@@ -74,7 +77,7 @@ def pictures(*paths: str) -> tuple[str, ...]:
 
 def value(read: Callable[..., object], metavar: str, nargs: int | str = 1, **options) -> object:
     """The type of a flag whose words (nargs of them) `read` turns into an object; None where the flag is not given."""
-    spec = PrimitiveConstructorSpec(nargs, metavar, lambda words: read(*words), lambda _: True, lambda _: [""])
+    spec = PrimitiveConstructorSpec(nargs, metavar, lambda argv: read(*argv), lambda _: True, lambda _: [""])
     return Annotated[object, spec, arg(help_behavior_hint="", **options)]
 
 
@@ -115,16 +118,16 @@ class Options:
     recipe: OmitArgPrefixes[Changes] = Changes()
 
 
-def parse(words: list[str]) -> Options:
+def parse(argv: list[str]) -> Options:
     """The command line. Raises CourseError, one line, for a mistake."""
-    said = io.StringIO()
+    message = io.StringIO()
     try:
-        with redirect_stderr(said):
-            options = tyro.cli(Options, prog="train.py", args=words, config=(tyro.conf.FlagCreatePairsOff,))
+        with redirect_stderr(message):
+            options = tyro.cli(Options, prog="train.py", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:] if not re.search(r"──|--\s*$", line)]
+        lines = [line.strip("│| ") for line in message.getvalue().splitlines()[1:] if not re.search(r"──|--\s*$", line)]
         text = re.split(r"Argument helptext|For full helptext", " ".join(" ".join(lines).split()))[0].rstrip()
         text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:400])
         raise CourseError(f"{text} (--help explains each flag)") from None
@@ -142,7 +145,7 @@ def chosen(options: Options) -> list[Experiment]:
             raise CourseError(f"no experiment is called {name!r}: expected {closest(name, [*EXPERIMENTS, 'all'])}")
     changes = {name: value for name, value in asdict(options.recipe).items() if value is not None}
     try:
-        return [EXPERIMENTS[name].but(**changes) for name in names]
+        return [EXPERIMENTS[name].with_recipe(**changes) for name in names]
     except ValueError as error:
         raise CourseError(error) from error
 
@@ -157,7 +160,7 @@ def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
     return list(dict.fromkeys(tasks))
 
 
-def relaunch(ngpus: int, device: str, words: list[str]) -> str:
+def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
     """Put torchrun with so many processes in this one's place; without enough GPUs say so. Returns the device to go on with."""
     found = torch.cuda.device_count()
     if ddp.launched():
@@ -167,14 +170,17 @@ def relaunch(ngpus: int, device: str, words: list[str]) -> str:
     if ngpus < 1 or device not in ("auto", "cuda"):
         raise CourseError(f"--ngpus {ngpus} --device {device}: expected 1 or more GPUs, and no other device")
     if ngpus > found:
-        print(f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process", file=sys.stderr)
+        print(
+            f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process",
+            file=sys.stderr,
+        )
         return "cpu"
     if ngpus > 1:
         if command.interactive():
             raise CourseError(f"--ngpus {ngpus} starts processes in the place of this one: use a terminal")
         sys.stdout.flush()
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ngpus}"]
-        os.execv(sys.executable, [sys.executable, *torchrun, str(ROOT / "train.py"), *words])
+        os.execv(sys.executable, [sys.executable, *torchrun, str(ROOT / "train.py"), *argv])
     return device
 
 
@@ -193,9 +199,9 @@ def require_alone(options: Options) -> None:
         raise CourseError("--cluster trains each network in one process: leave out --ngpus and torchrun")
 
 
-def main(words: list[str]) -> dict[str, object]:
+def main(argv: list[str]) -> dict[str, object]:
     """Do what a command line says. Returns what `python -i train.py …` finds at its prompt: model, history and data of the last run."""
-    options = parse(words)
+    options = parse(argv)
     experiments = chosen(options)
     if options.list or not experiments:
         print(tables.list_experiments())
@@ -215,30 +221,35 @@ def main(words: list[str]) -> dict[str, object]:
     elif options.final_state:
         results = in_turn(tasks, show)
     else:
-        results = train(tasks, options, words)
+        results = train(tasks, options, argv)
     last = results[-1] if results else None
     return {name: getattr(last, name) for name in ("model", "history", "data")} if last else {}
 
 
-def train(tasks: list[Task], options: Options, words: list[str]) -> list[runs.Result]:
+def train(tasks: list[Task], options: Options, argv: list[str]) -> list[runs.Result]:
     """Train what is missing, one run after another or on a cluster, and print the table of it. Raises CourseError before the first run
     starts if one of them can't be meant."""
     device = options.device
     if options.ngpus is not None:
-        device = relaunch(options.ngpus, device, words)
+        device = relaunch(options.ngpus, device, argv)
     for experiment, seed in tasks:
         job.check(experiment, seed, options.publish or None)
     if options.cluster is not None:
         from tools import cluster  # Dask is an extra: only who asks for it needs it
 
-        results, failures = cluster.run_all({task: words_of(*task, options) for task in tasks}, options.cluster, device, options.quiet)
+        results, failures = cluster.run_all({task: argv_of(*task, options) for task in tasks}, options.cluster, device, options.quiet)
         summarize(results)
         report_failures(failures, len(tasks))
         return []
 
     def run(experiment: Experiment, seed: int) -> runs.Result:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-        how = {"device": device, "publish": options.publish or None, "retrain": options.retrain, "echo": not options.quiet}
+        how = {
+            "device": device,
+            "publish": options.publish or None,
+            "retrain": options.retrain,
+            "echo": not options.quiet,
+        }
         if not options.tensorboard:
             return runs.run(experiment, seed, **how)
         from tools import tensorboard  # an extra
@@ -251,14 +262,14 @@ def train(tasks: list[Task], options: Options, words: list[str]) -> list[runs.Re
     return in_turn(tasks, run, summarize)
 
 
-def words_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
+def argv_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
     """The words of train.py that do one task: its name, its seed, the command's flags, and what its recipe changes."""
-    words = [experiment.name, "--seed", str(seed), "--device", options.device]
-    words += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
-    words += ["--threads", str(options.threads)] if options.threads else []
+    argv = [experiment.name, "--seed", str(seed), "--device", options.device]
+    argv += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
+    argv += ["--threads", str(options.threads)] if options.threads else []
     for field, (_, value) in experiment.recipe.changes(EXPERIMENTS[experiment.name].recipe).items():
-        words += [flag_of(field), ("no", "yes")[value] if isinstance(value, bool) else str(value)]
-    return words
+        argv += [flag_of(field), ("no", "yes")[value] if isinstance(value, bool) else str(value)]
+    return argv
 
 
 def in_turn(tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None) -> list:

@@ -17,44 +17,51 @@ from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import inventory, pretrained, records, trials
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 from utils.training.loops import Score, evaluate, predict
 
 LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
 
 
-def agrees(found: Score, said: Score) -> bool:
+def agrees(found: Score, message: Score) -> bool:
     """Whether two evaluations of one network on two machines are the same: ± 1 correct in 10,000, and the loss to a thousandth."""
-    return abs(found.correct - said.correct) * 10_000 <= max(said.total, 10_000) and abs(found.loss - said.loss) <= LOSS * said.loss
+    return (
+        abs(found.correct - message.correct) * 10_000 <= max(message.total, 10_000)
+        and abs(found.loss - message.loss) <= LOSS * message.loss
+    )
 
 
 def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
     """What the sidecar of a state dict says, what was found, and the verdict. loaded: the data sets so far, by name."""
-    said = found = "–"
+    message = found = "–"
     try:
         model, facts = pretrained.load_model(path)
-        said = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
+        message = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
         if models.count_parameters(model) != facts.parameters:
-            return said, found, f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}"
+            return (
+                message,
+                found,
+                f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}",
+            )
         name = facts.data.name
         dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
-            return said, found, f"NOT EVALUATED: {name} is not at hand"
-        normalisation = (facts.normalisation.mean, facts.normalisation.std)
-        score = evaluate(model, dataset.test, *normalisation)
+            return message, found, f"NOT EVALUATED: {name} is not at hand"
+        normalization = (facts.normalization.mean, facts.normalization.std)
+        score = evaluate(model, dataset.test, *normalization)
         found = f"{score.correct}/{score.total}"
-        parts = {part: evaluate(model, split, *normalisation) for part, split in dataset.parts.items()}
+        parts = {part: evaluate(model, split, *normalization) for part, split in dataset.parts.items()}
         good = facts.test and agrees(score, facts.test) and parts.keys() == facts.parts.keys()
         good = good and all(agrees(parts[part], facts.parts[part]) for part in parts)
-        return said, found, "agrees" if good else "DISAGREES"
+        return message, found, "agrees" if good else "DISAGREES"
     except CourseError as error:
-        return said, found, f"REFUSED: {error}"
+        return message, found, f"REFUSED: {error}"
 
 
 def answer(path: Path, split: Split) -> Tensor:
     """The (N, 10) float64 probabilities that a state dict's network gives. Raises CourseError like pretrained.load_model."""
     model, facts = pretrained.load_model(path)
-    outputs = predict(model, split.images, facts.normalisation.mean, facts.normalisation.std)
+    outputs = predict(model, split.images, facts.normalization.mean, facts.normalization.std)
     return models.probabilities(model, outputs.double())
 
 
@@ -73,30 +80,30 @@ def score_ensemble(votes: dict[str, int], split: Split) -> Score:
     unknown = ", ".join(name for name in votes if name not in EXPERIMENTS)
     if unknown:
         raise CourseError(f"no experiment is called {unknown}. Make it again: python -m tools.ensemble.")
-    answers = {name: answer(Run.of(EXPERIMENTS[name], 0).weights, split) for name in votes}
+    answers = {name: answer(RunPaths.of(EXPERIMENTS[name], 0).weights, split) for name in votes}
     return score_probabilities(weighted_mean(answers, votes), split.labels)
 
 
 def check_ensemble(loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
     """The same of the networks that answer together (tools.ensemble)."""
-    said = found = "–"
+    message = found = "–"
     try:
         recorded = read_ensemble()
-        said = f"{recorded.test.correct}/{recorded.test.total}"
+        message = f"{recorded.test.correct}/{recorded.test.total}"
         dataset = loaded["mnist"] = loaded.get("mnist") or datasets.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
-            return said, found, "NOT EVALUATED: mnist is not at hand"
+            return message, found, "NOT EVALUATED: mnist is not at hand"
         score = score_ensemble(recorded.votes, dataset.test)
-        return said, f"{score.correct}/{score.total}", "agrees" if agrees(score, recorded.test) else "DISAGREES"
+        return message, f"{score.correct}/{score.total}", "agrees" if agrees(score, recorded.test) else "DISAGREES"
     except CourseError as error:
-        return said, found, f"REFUSED: {error}"
+        return message, found, f"REFUSED: {error}"
 
 
 def strays(root: Path = ROOT) -> list[str]:
     """One line for each published file that is missing, or that does not belong there, or that its log contradicts."""
     _, findings = inventory.published(root)
     for experiment in EXPERIMENTS.values():
-        run = Run(root, experiment.name, 0)
+        run = RunPaths(root, experiment.name, 0)
         if run.facts.is_file() and experiment.weights:
             findings += [
                 f"{path.relative_to(root)} is missing" for path in (run.weights, run.weights.with_suffix(".json")) if not path.is_file()
@@ -105,14 +112,14 @@ def strays(root: Path = ROOT) -> list[str]:
     return findings
 
 
-def contradictions(run: Run) -> list[str]:
+def contradictions(run: RunPaths) -> list[str]:
     """One line for each log of an experiment that can't be read, and for a sidecar that is not its log's twin."""
     findings = []
     for path in sorted(run.log.parent.glob("seed*.json")):
         seed = records.seed_of(path)
         try:
             if seed is not None:  # else it is a stray
-                models.parse(records.read_record(Run(run.root, run.key, seed)).facts.recipe.model)
+                models.parse(records.read_record(RunPaths(run.root, run.key, seed)).facts.recipe.model)
         except CourseError as error:
             findings.append(files.shorten(error))
     sidecar = run.weights.with_suffix(".json")
@@ -146,8 +153,8 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
     return "\n".join([text, *findings]), good
 
 
-def main(words: list[str]) -> int:
-    command.Parser(prog="python -m tools.verify", description=__doc__).parse_args(words)
+def main(argv: list[str]) -> int:
+    command.Parser(prog="python -m tools.verify", description=__doc__).parse_args(argv)
     text, good = verify()
     print(text)
     return 0 if good else 1

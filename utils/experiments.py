@@ -5,7 +5,11 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
-KINDS = {"mnist3d": "voxels", "mnist3d_all": "voxels", "mnist3d_published": "voxels"}  # of data sets; all others hold images
+KINDS = {
+    "mnist3d": "voxels",
+    "mnist3d_all": "voxels",
+    "mnist3d_published": "voxels",
+}  # of data sets; all others hold images
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
 SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 RANGES = {  # field → lowest and highest value that a run could use
@@ -18,8 +22,6 @@ RANGES = {  # field → lowest and highest value that a run could use
     "weight_decay": (0, 1e6),
     "lr": (1e-12, 1e6),
     "label_smoothing": (0, 1),
-    "teachers": (0, 100),
-    "distil": (0, 1),
     "warmup": (0, 0.99),
     "momentum": (0, 0.9999),
     "dropout": (0, 0.99),
@@ -44,7 +46,7 @@ class Recipe:
 
     model: str  # a network of utils/models.py, with its arguments if it takes any: separable(width=24)
     data: str = "mnist"  # a name that utils.data.datasets.load knows
-    normalise: bool = True  # to mean 0 and standard deviation 1; otherwise the network sees 0…1
+    normalize: bool = True  # to mean 0 and standard deviation 1; otherwise the network sees 0…1
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15  # passes over the training images
     images: int = 0  # how many training images an epoch draws, others in each; 0: all
@@ -62,9 +64,6 @@ class Recipe:
     average: float = 0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
     dropout: float = 0.0  # fraction of features set to 0 in training
     label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
-    teacher: str = ""  # NAME-DIGEST of an experiment: networks of its recipe are trained first, and what they answer is learned too
-    teachers: int = 0  # how many of them answer together
-    distil: float = 0.0  # the weight of their answers in the loss; the labels have the rest
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
     shift: float = 0.0  # ± pixels, each axis on its own
     scale: float = 0.0  # ± fraction of the size; of voxels along each axis on its own
@@ -92,16 +91,18 @@ class Recipe:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("keep", ("accuracy", "loss"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(known)}")
-        for refused, why in self._contradictions():
-            if refused:
+        for rejected, why in self._contradictions():
+            if rejected:
                 raise ValueError(why)
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """Which combinations of fields can't be meant, and what to say of them."""
-        taught = bool(self.teacher), bool(self.teachers), bool(self.distil)
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
-            (self.levels and not self.levels % 2, f"levels = {self.levels}: expected an odd number, as many values below 0 as above"),
+            (
+                self.levels and not self.levels % 2,
+                f"levels = {self.levels}: expected an odd number, as many values below 0 as above",
+            ),
             (
                 self.start and self.valid,
                 f"start = {self.start!r} with valid = {self.valid}: a published network has learned the images that would be held out",
@@ -112,10 +113,6 @@ class Recipe:
                 f"patience = {self.patience} with valid = 0: early stopping needs held-out images, never the test set's",
             ),
             (
-                any(taught) and not all(taught),
-                f"teacher = {self.teacher!r}, teachers = {self.teachers}, distil = {self.distil:g}: expected all three, or none",
-            ),
-            (
                 self.schedule == "plateau" and not self.valid,
                 "schedule = 'plateau' with valid = 0: it goes by the loss of held-out images, never by the test set's",
             ),
@@ -123,8 +120,14 @@ class Recipe:
                 self.fresh and self.kind != "voxels",
                 f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all, whose grids it is about",
             ),
-            (self.fresh and self.shift, f"shift = {self.shift} with fresh: a grid is cut out around its cloud, wherever that lies"),
-            (self.data == "mnist3d_all" and not self.fresh, "data = 'mnist3d_all' without fresh: its grids are only drawn, never stored"),
+            (
+                self.fresh and self.shift,
+                f"shift = {self.shift} with fresh: a grid is cut out around its cloud, wherever that lies",
+            ),
+            (
+                self.data == "mnist3d_all" and not self.fresh,
+                "data = 'mnist3d_all' without fresh: its grids are only drawn, never stored",
+            ),
             (
                 self.data == "mnist3d_published" and self.fresh,
                 "data = 'mnist3d_published' with fresh: expected mnist3d, whose digits are known",
@@ -182,7 +185,7 @@ class Experiment:
     weights: bool = True  # whether seed 0's are published; False for what only measures a difference
     search: dict[str, tuple | Range] = field(default_factory=dict, hash=False)  # field → its choices, or Range, for --search
 
-    def but(self, **changes) -> "Experiment":
+    def with_recipe(self, **changes) -> "Experiment":
         """The same experiment with another recipe. Raises ValueError for a value that no run could use."""
         return replace(self, recipe=replace(self.recipe, **changes))
 
@@ -197,7 +200,7 @@ class Experiment:
         return self.name in EXPERIMENTS and EXPERIMENTS[self.name].recipe == self.recipe
 
     @property
-    def is_trial(self) -> bool:
+    def chooses_on_held_out(self) -> bool:
         """Whether it holds out images that its recipe in the course does not: a choice is being made, and the test set stays closed."""
         return self.recipe.valid > 0 and not self.registered
 
@@ -293,13 +296,13 @@ MNIST_ULTRASMALL_REFERENCE = Experiment(
     seeds=1,
 )
 
-# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. How it scales the images it does not say; on normalised ones
+# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. How it scales the images it does not say; on normalized ones
 # the double softmax saturates in medium_cnn, and no gradient leads out of it.
 SMALL_CNN = Experiment(
     "small_cnn",
     Recipe(
         "small_cnn",
-        normalise=False,
+        normalize=False,
         valid=10_000,
         epochs=50,
         patience=30,
@@ -326,7 +329,7 @@ SMALL_CNN_REPAIRED = Experiment(
     replace(
         SMALL_CNN.recipe,
         model="small_cnn_logits",
-        normalise=True,
+        normalize=True,
         epochs=20,
         lr=0.1,
         weight_decay=1e-3,
@@ -393,7 +396,12 @@ SPRINT_994 = Experiment(
     teaches="99.4 % in the least time: three whole epochs, with rotated, shifted and scaled copies",
     notebook="10_sprint",
     seeds=20,
-    search={"lr": Range(0.2, 0.8), "weight_decay": (2e-4, 5e-4, 1e-3), "label_smoothing": Range(0.05, 0.1), "batch_size": (128, 192)},
+    search={
+        "lr": Range(0.2, 0.8),
+        "weight_decay": (2e-4, 5e-4, 1e-3),
+        "label_smoothing": Range(0.05, 0.1),
+        "batch_size": (128, 192),
+    },
 )
 
 # 15 % of the digits are held out, the epoch of the lowest validation loss is kept.
@@ -411,14 +419,14 @@ VOXEL_REFERENCE = Experiment(
         schedule="plateau",
         dropout=0.25,
     ),
-    teaches="the third dimension: convolutions over coloured voxels, and a linear layer that learns them by heart",
+    teaches="the third dimension: convolutions over colored voxels, and a linear layer that learns them by heart",
     notebook="08_voxels",
     seeds=2,
 )
 VOXEL_DENSITY = Experiment(
     "voxel_density",
     replace(VOXEL_REFERENCE.recipe, model="voxel_density"),
-    teaches="the same without the colour map, which adds no information",
+    teaches="the same without the color map, which adds no information",
     notebook="08_voxels",
     seeds=1,
     weights=False,
@@ -459,11 +467,15 @@ VOXEL_MORE_DIGITS = Experiment(
 # seeds broke off, for the loss was no longer finite.
 FRONTIER_99 = Experiment(
     "frontier_99",
-    replace(MNIST_SMALL.recipe, model="recurrent(placed=True)", epochs=60, batch_size=128),
+    replace(MNIST_SMALL.recipe, model="recurrent(position_weighted=True)", epochs=60, batch_size=128),
     teaches="99 % with as few numbers as possible: one separable convolution, used six times, and two thin kernels that weigh places",
     notebook="11_frontier",
     search={
-        "model": ("recurrent(kernel=5)", "recurrent(placed=True)", "recurrent(width=17,times=2,placed=True)"),
+        "model": (
+            "recurrent(kernel=5)",
+            "recurrent(position_weighted=True)",
+            "recurrent(width=17,repeats=2,position_weighted=True)",
+        ),
         "lr": Range(0.1, 0.4),
         "rotate": Range(0.0, 10.0),
         "shift": Range(0.0, 2.0),
@@ -472,11 +484,15 @@ FRONTIER_99 = Experiment(
 )
 FRONTIER_99_4 = Experiment(
     "frontier_99_4",
-    replace(FRONTIER_99.recipe, model="separable(stem=15,width=23,placed=True)", lr=0.2),
+    replace(FRONTIER_99.recipe, model="separable(stem=15,width=23,position_weighted=True)", lr=0.2),
     teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two thin kernels that weigh places",
     notebook="11_frontier",
     search={
-        "model": ("separable()", "separable(placed=True)", "separable(stem=15,width=23,placed=True)"),
+        "model": (
+            "separable()",
+            "separable(position_weighted=True)",
+            "separable(stem=15,width=23,position_weighted=True)",
+        ),
         "lr": Range(0.1, 0.4),
         "rotate": Range(2.0, 10.0),
         "shift": Range(0.5, 2.0),
@@ -486,10 +502,22 @@ FRONTIER_99_4 = Experiment(
 )
 FRONTIER_99_5 = Experiment(
     "frontier_99_5",
-    replace(FRONTIER_99_4.recipe, model="separable(stem=16,width=32,placed=True)", epochs=80, rotate=8.0, scale=0.1),
+    replace(
+        FRONTIER_99_4.recipe,
+        model="separable(stem=16,width=32,position_weighted=True)",
+        epochs=80,
+        rotate=8.0,
+        scale=0.1,
+    ),
     teaches="99.5 % below 6,000 parameters: the same, a third wider",
     notebook="11_frontier",
-    search=FRONTIER_99_4.search | {"model": ("separable(stem=10,width=28,placed=True)", "separable(stem=16,width=32,placed=True)")},
+    search=FRONTIER_99_4.search
+    | {
+        "model": (
+            "separable(stem=10,width=28,position_weighted=True)",
+            "separable(stem=16,width=32,position_weighted=True)",
+        )
+    },
 )
 # The fewest bytes instead of the fewest parameters: weights of few levels. A trained network learns to do with fifteen of them in a few
 # epochs; all seeds begin with seed 0 of frontier_99_5, so they differ in what rounding and further training do, not in the first training.
@@ -502,21 +530,24 @@ BYTES_99_5 = Experiment(
 )
 BYTES_99_4 = Experiment(
     "bytes_99_4",
-    replace(FRONTIER_99_4.recipe, model="separable(stem=16,width=27,placed=True)", levels=7, epochs=30),
+    replace(FRONTIER_99_4.recipe, model="separable(stem=16,width=27,position_weighted=True)", levels=7, epochs=30),
     teaches="99.4 % in 1,700 bytes: wider than frontier_99_4, with weights from -3 to 3 from the first step on",
     notebook="11_frontier",
     search={
-        "model": ("separable(stem=15,width=23,placed=True)", "separable(stem=16,width=27,placed=True)"),
+        "model": (
+            "separable(stem=15,width=23,position_weighted=True)",
+            "separable(stem=16,width=27,position_weighted=True)",
+        ),
         "levels": (5, 7, 9, 11, 15),
         "lr": (0.1, 0.4),
     },
 )
 BYTES_99 = Experiment(
     "bytes_99",
-    replace(BYTES_99_4.recipe, model="separable(stem=8,width=16,placed=True)"),
+    replace(BYTES_99_4.recipe, model="separable(stem=8,width=16,position_weighted=True)"),
     teaches="99 % in 900 bytes: the same, half as wide",
     notebook="11_frontier",
-    search=BYTES_99_4.search | {"model": ("recurrent(placed=True)", "separable(stem=8,width=16,placed=True)")},
+    search=BYTES_99_4.search | {"model": ("recurrent(position_weighted=True)", "separable(stem=8,width=16,position_weighted=True)")},
 )
 FRONTIER_100K = Experiment(
     "frontier_100k",

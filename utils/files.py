@@ -30,11 +30,17 @@ except ImportError:  # not a POSIX system: appending side by side is then on the
     fcntl = None
 
 T = TypeVar("T")
-TEXT, TENSORS = 16 * 2**20, 400 * 2**20  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
-JSON, PICKLE = 2 * 2**20, 2**20  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
+TEXT, TENSORS = (
+    16 * 2**20,
+    400 * 2**20,
+)  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
+JSON, PICKLE = (
+    2 * 2**20,
+    2**20,
+)  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a reader would type it: relative to the repository where it lies inside."""
     return printable(str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path))
 
@@ -52,25 +58,25 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
     Raises CourseError where the folder can't take it; what was there before is then untouched.
     """
     host = platform.node()
-    beside = path.with_name(f".{path.name}.{host}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{path.name}.{host}.*"):
             if not is_running(left.suffix[1:]):
                 left.unlink(missing_ok=True)  # of a process that was killed
-        yield beside
-        with beside.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         before_rename()
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         todo = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Make the folder writable"
         raise CourseError(
-            f"{shown(path)} could not be written ({error.strerror or error}); what was there before is untouched. {todo} and run again."
+            f"{display_path(path)} could not be written ({error.strerror or error}); the old file is untouched. {todo} and run again."
         ) from error
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def is_running(pid: str) -> bool:
@@ -88,8 +94,8 @@ def is_running(pid: str) -> bool:
 
 def write(path: Path, content: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
     """Write a complete file or none; before_rename may raise to stop it. Raises CourseError where the folder can't take it."""
-    with replacing(path, before_rename) as beside:
-        beside.write_bytes(content)
+    with replacing(path, before_rename) as temporary:
+        temporary.write_bytes(content)
 
 
 def require_writable(*folders: Path) -> None:
@@ -116,43 +122,43 @@ def exists(path: Path) -> bool:
 
 def _short(path: Path) -> str:
     """A path as `shown`, its middle left out if it is too long for a line."""
-    name = shown(path)
+    name = display_path(path)
     return name if len(name) < 400 else f"{name[:150]}…{name[-150:]}"
 
 
-def refuse_special(path: Path, todo: str) -> None:
+def require_regular_file(path: Path, todo: str) -> None:
     """Raise CourseError for a pipe or a device, which can be opened, but never read to an end, and for a link to nothing."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
-            raise CourseError(f"{shown(path)} is a link to nothing: expected a file. {todo}") from None
+            raise CourseError(f"{display_path(path)} is a link to nothing: expected a file. {todo}") from None
         return
     except (OSError, ValueError):  # what else is wrong is told by whoever reads
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise CourseError(f"{shown(path)} is a pipe, a device or a socket: expected a file. {todo}")
+        raise CourseError(f"{display_path(path)} is a pipe, a device or a socket: expected a file. {todo}")
 
 
 def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) -> bytes:
     """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, has more than `most` bytes, or is
     only a Git LFS pointer."""
-    refuse_special(path, todo)
+    require_regular_file(path, todo)
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             content = file.read() if size <= most else b""
     except FileNotFoundError:
-        raise CourseError(f"{shown(path)} is missing. {todo}") from None
+        raise CourseError(f"{display_path(path)} is missing. {todo}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         todo = "Change its permissions and run again." if isinstance(error, PermissionError) else todo
         raise CourseError(f"{_short(path)} can't be read ({reason}): expected a readable file. {todo}") from error
     if size > most:
-        raise CourseError(f"{shown(path)} is {size:,} bytes: expected at most {most:,}. {todo}")
+        raise CourseError(f"{display_path(path)} is {size:,} bytes: expected at most {most:,}. {todo}")
     if content.startswith(b"version https://git-lfs"):
-        raise CourseError(f"{shown(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`.")
+        raise CourseError(f"{display_path(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`.")
     return content
 
 
@@ -179,7 +185,7 @@ def _default(field: Field) -> object:
 
 def read_json(path: Path, kind: type[T], todo: str = "Check out the file again.") -> T:
     """A JSON file as the dataclass `kind`. Raises CourseError in one line: file, field, what was found, what was expected."""
-    return decode(read(path, todo, JSON), kind, shown(path), todo)
+    return decode(read(path, todo, JSON), kind, display_path(path), todo)
 
 
 def decode(content: bytes, kind: type[T], where: str, todo: str = "Check out the file again.") -> T:
@@ -223,7 +229,7 @@ def append_line(path: Path, value: object) -> None:
     """
     line = msgspec.json.encode(without_defaults(value)) + b"\n"
     todo = "Make room, or the folder writable, and run again."
-    refuse_special(path, "Delete it and run again.")
+    require_regular_file(path, "Delete it and run again.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+", buffering=0) as file:
@@ -269,7 +275,7 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     if not exists(path):
         return []
     lines = _whole_lines(read(path))
-    return [decode(line, kind, f"{shown(path)}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return [decode(line, kind, f"{display_path(path)}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def load_safely(path: Path, content: bytes, todo: str) -> dict:
@@ -285,7 +291,7 @@ def load_safely(path: Path, content: bytes, todo: str) -> dict:
         cause = None
     if wrong:
         expected = "expected what torch.save writes of tensors"
-        raise CourseError(f"{shown(path)} is refused by the safe loader: {wrong}, {expected}. {todo}") from cause
+        raise CourseError(f"{display_path(path)} is refused by the safe loader: {wrong}, {expected}. {todo}") from cause
     return found
 
 
@@ -328,7 +334,7 @@ def _unzipped(path: Path) -> bytes:
     with gzip.open(path) as file:
         content = file.read(TENSORS + 1)
     if len(content) > TENSORS:
-        raise CourseError(f"{shown(path)} holds more than {TENSORS:,} bytes, too many for a gzipped file: unzip it.")
+        raise CourseError(f"{display_path(path)} holds more than {TENSORS:,} bytes, too many for a gzipped file: unzip it.")
     return content
 
 
@@ -339,7 +345,7 @@ def read_idx(path: Path) -> Tensor:
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     """
-    refuse_special(path, ANEW)
+    require_regular_file(path, ANEW)
     try:
         unzipped = _unzipped(path) if path.suffix == ".gz" else None
         with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
@@ -352,22 +358,22 @@ def read_idx(path: Path) -> Tensor:
         raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
         raise CourseError(
-            f"{shown(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 and 01 to 03. {ANEW}"
+            f"{display_path(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 01 to 03. {ANEW}"
         )
     if size > TENSORS and memory_bound() == math.inf:
         raise CourseError(
-            f"{shown(path)} is {size:,} bytes: expected at most {TENSORS:,}. With COURSE_MEMORY_GB=0.4 larger files are not read whole."
+            f"{display_path(path)} is {size:,} bytes: expected at most {TENSORS:,}. With COURSE_MEMORY_GB=0.4 larger files are mapped."
         )
     dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
     if len(head) < start:
-        raise CourseError(f"{shown(path)} ends within its header, after {size} bytes: expected {start} and the values. {ANEW}")
+        raise CourseError(f"{display_path(path)} ends within its header, after {size} bytes: expected {start} and the values. {ANEW}")
     shape = struct.unpack_from(f">{head[3]}I", head, 4)
     if 0 in shape:
-        raise CourseError(f"{shown(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {ANEW}")
+        raise CourseError(f"{display_path(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {ANEW}")
     expected = start + math.prod(shape) * dtype.itemsize
     if size != expected:
         raise CourseError(
-            f"{shown(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}: it is damaged. {ANEW}"
+            f"{display_path(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}. {ANEW}"
         )
     if unzipped is not None:
         values = np.frombuffer(unzipped, dtype, offset=start).reshape(shape)

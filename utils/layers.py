@@ -33,33 +33,33 @@ class Oranges(nn.Module):
         from matplotlib import colormaps  # half a second to import, and only this network needs it
 
         super().__init__()
-        colours = torch.from_numpy(colormaps["Oranges"](np.arange(256))[:, :3].T.copy()).float()
-        self.register_buffer("colours", colours, persistent=False)
+        colors = torch.from_numpy(colormaps["Oranges"](np.arange(256))[:, :3].T.copy()).float()
+        self.register_buffer("colors", colors, persistent=False)
 
     def forward(self, grids: Tensor) -> Tensor:
         step = (grids.squeeze(1) * 256).long().clamp_(0, 255)  # as matplotlib does it
-        return torch.stack([colour[step] for colour in self.colours], 1)
+        return torch.stack([color[step] for color in self.colors], 1)
 
 
-class FaceOn(nn.Module):
+class PrincipalAxisView(nn.Module):
     """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each body as seen along its thinnest direction. No parameters.
 
     The thinnest direction is the last principal axis of the densities. The body is turned as little as will bring that axis to x, so
     one that is upright stays so, and sampled (trilinearly) on a grid that fits its size, ±2 root mean square radii across and ±2
-    standard deviations deep. Neighbouring layers of depth are averaged into `slices`; the square root lifts the faint voxels.
+    standard deviations deep. Neighboring layers of depth are averaged into `slices`; the square root lifts the faint voxels.
     roll: degrees by which the view is turned in its own plane, for several views of one body.
     """
 
     def __init__(self, slices: int = 4, side: int = 24, roll: float = 0.0):
         super().__init__()
         self.shape = (side, side, slices)
-        place = (torch.arange(16) - 7.5) / 8  # of a voxel's centre, as grid_sample counts
+        place = (torch.arange(16) - 7.5) / 8  # of a voxel's center, as grid_sample counts
         z, y, x = torch.meshgrid(place, place, place, indexing="ij")
         across, deep = ((torch.arange(n) * 2 + 1) / n - 1 for n in (side, 2 * slices))
         rows, columns, depth = torch.meshgrid(across, across, deep, indexing="ij")
-        centres = torch.stack([x, y, z], -1).view(-1, 3)
-        self.register_buffer("centres", centres, persistent=False)  # (4096, 3)
-        self.register_buffer("products", (centres[:, :, None] * centres[:, None]).view(-1, 9), persistent=False)
+        centers = torch.stack([x, y, z], -1).view(-1, 3)
+        self.register_buffer("centers", centers, persistent=False)  # (4096, 3)
+        self.register_buffer("products", (centers[:, :, None] * centers[:, None]).view(-1, 9), persistent=False)
         cos, sin = math.cos(math.radians(roll)), math.sin(math.radians(roll))
         # (side·side·2·slices, 3); a digit's rows run down, z runs up
         places = torch.stack([depth, cos * columns + sin * rows, sin * columns - cos * rows], -1).view(-1, 3)
@@ -69,22 +69,22 @@ class FaceOn(nn.Module):
         """Mean (N, 3) and covariance (N, 3, 3) of the densities; x, y and z from −1 to 1."""
         density = grids.flatten(1)
         density = density / density.sum(1, keepdim=True).clamp(min=1e-6)
-        middle = density @ self.centres
+        middle = density @ self.centers
         return middle, (density @ self.products).view(-1, 3, 3) - middle[:, :, None] * middle[:, None]
 
     def forward(self, grids: Tensor) -> Tensor:
         middle, covariance = self.moments(grids)
-        axis = thinnest(covariance)
+        axis = smallest_principal_axis(covariance)
         thickness = ((axis[:, None] @ covariance).squeeze(1) * axis).sum(1).clamp(min=1e-6)  # its variance along the axis
         width = covariance.diagonal(dim1=1, dim2=2).sum(1) - thickness
-        frame = least_turn(axis) * torch.stack([thickness, width, width], 1).sqrt()[:, :, None]
+        frame = smallest_rotation(axis) * torch.stack([thickness, width, width], 1).sqrt()[:, :, None]
         side, _, slices = self.shape
         points = (self.places @ frame + middle[:, None]).view(-1, side, side, 2 * slices, 3)
         seen = F.grid_sample(grids, points, align_corners=False).view(-1, side, side, slices, 2).mean(-1)
         return seen.clamp(min=0).sqrt().permute(0, 3, 1, 2)
 
 
-def thinnest(covariance: Tensor) -> Tensor:
+def smallest_principal_axis(covariance: Tensor) -> Tensor:
     """(N, 3, 3) covariances → (N, 3) unit eigenvectors of their smallest eigenvalues: the first of x, y and z beyond ±ZERO is positive.
 
     The adjugate has the same eigenvectors and there the largest eigenvalue; squared again and again, it keeps that one alone.
@@ -103,9 +103,13 @@ def thinnest(covariance: Tensor) -> Tensor:
     return torch.where(decides[:, None] < 0, -axis, axis)
 
 
-def least_turn(axis: Tensor) -> Tensor:
+def smallest_rotation(axis: Tensor) -> Tensor:
     """(N, 3) unit vectors with x > −1 → (N, 3, 3): rows are where x, y and z go when x is turned to them on the shortest way."""
     x, y, z = axis.unbind(1)
     part = 1 / (1 + x)
-    rows = [axis, torch.stack([-y, 1 - y * y * part, -y * z * part], 1), torch.stack([-z, -y * z * part, 1 - z * z * part], 1)]
+    rows = [
+        axis,
+        torch.stack([-y, 1 - y * y * part, -y * z * part], 1),
+        torch.stack([-z, -y * z * part, 1 - z * z * part], 1),
+    ]
     return torch.stack(rows, 1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import CourseError, closest
-from .layers import FaceOn, Oranges, Residual
+from .layers import Oranges, PrincipalAxisView, Residual
 
 
 def base(dropout: float = 0.0) -> nn.Sequential:
@@ -244,11 +244,11 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-def voxel_reference(dropout: float = 0.25, coloured: bool = True) -> nn.Sequential:
-    """(N, 1, 16, 16, 16) densities → (N, 10) logits in 4,279,082 parameters, coloured first; twice ``dropout`` before the last layer."""
+def voxel_reference(dropout: float = 0.25, colored: bool = True) -> nn.Sequential:
+    """(N, 1, 16, 16, 16) densities → (N, 10) logits in 4,279,082 parameters, colored first; twice ``dropout`` before the last layer."""
     return nn.Sequential(
-        *([Oranges()] if coloured else []),  # the reference's input: 3×16×16×16
-        nn.Conv3d(3 if coloured else 1, 8, 3, padding=1),  # 8×16×16×16  RF 3
+        *([Oranges()] if colored else []),  # the reference's input: 3×16×16×16
+        nn.Conv3d(3 if colored else 1, 8, 3, padding=1),  # 8×16×16×16  RF 3
         nn.Conv3d(8, 16, 3, padding=1),  # 16×16×16×16  RF 5
         nn.ReLU(inplace=True),
         nn.BatchNorm3d(16),
@@ -269,41 +269,41 @@ def voxel_reference(dropout: float = 0.25, coloured: bool = True) -> nn.Sequenti
 
 def voxel_density(dropout: float = 0.25) -> nn.Sequential:
     """voxel_reference on the densities as they are: (N, 1, 16, 16, 16) → (N, 10) logits in 4,278,650 parameters."""
-    return voxel_reference(dropout, coloured=False)
+    return voxel_reference(dropout, colored=False)
 
 
-def _pooled(width: int, placed: bool, side: int = 7) -> nn.Module:
+def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
     """(N, C, side, side) → (N, C, 1, 1): the plain average; or `placed`, of every map its own weight for each row and for each column.
 
     Chen et al. 2018, "MobileFaceNets", weigh each place of each map; two thin kernels take twice the side instead of its square.
     """
-    if not placed:
+    if not position_weighted:
         return nn.AdaptiveAvgPool2d(1)
     rows, columns = (nn.Conv2d(width, width, kernel, groups=width, bias=False) for kernel in ((side, 1), (1, side)))
     return nn.Sequential(rows, columns)
 
 
-def _views(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+def _conv_bn_relu(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """What voxel_best is made of: convolution, batch norm, ReLU."""
     return [nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
-def voxel_best(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.Sequential:
+def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits: each body turned face-on first, so two dimensions are enough.
 
     The receptive field is counted in pixels of that view. placed: where in the view something was seen counts, too.
     """
     return nn.Sequential(
-        FaceOn(),  # 4×24×24
-        *_views(4, width),  # 32×24×24  RF 3
-        *_views(width, width),  # 32×24×24  RF 5
+        PrincipalAxisView(),  # 4×24×24
+        *_conv_bn_relu(4, width),  # 32×24×24  RF 3
+        *_conv_bn_relu(width, width),  # 32×24×24  RF 5
         nn.MaxPool2d(2),  # 32×12×12  RF 6
-        *_views(width, 2 * width),  # 64×12×12  RF 10
-        *_views(2 * width, 2 * width),  # 64×12×12  RF 14
+        *_conv_bn_relu(width, 2 * width),  # 64×12×12  RF 10
+        *_conv_bn_relu(2 * width, 2 * width),  # 64×12×12  RF 14
         nn.MaxPool2d(2),  # 64×6×6  RF 16
-        *_views(2 * width, 4 * width),  # 128×6×6  RF 24
-        *_views(4 * width, 4 * width),  # 128×6×6  RF 32
-        _pooled(4 * width, placed, side=6),
+        *_conv_bn_relu(2 * width, 4 * width),  # 128×6×6  RF 24
+        *_conv_bn_relu(4 * width, 4 * width),  # 128×6×6  RF 32
+        _pooled(4 * width, position_weighted, side=6),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(4 * width, 10),
@@ -319,14 +319,17 @@ def _separable(into: int, out: int) -> list[nn.Module]:
     ]
 
 
-def _used_again(times: int, into: int, kernel: int = 3) -> nn.Sequential:
+def _used_again(repeats: int, into: int, kernel: int = 3) -> nn.Sequential:
     """A residual separable convolution, used several times with the same weights, each time with a batch norm of its own."""
-    shared = nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False), nn.Conv2d(into, into, 1, bias=False)
-    uses = [(Residual(*shared, nn.BatchNorm2d(into)), nn.ReLU(inplace=True)) for _ in range(times)]
+    shared = (
+        nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False),
+        nn.Conv2d(into, into, 1, bias=False),
+    )
+    uses = [(Residual(*shared, nn.BatchNorm2d(into)), nn.ReLU(inplace=True)) for _ in range(repeats)]
     return nn.Sequential(*(layer for use in uses for layer in use))
 
 
-def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int = 1, placed: bool = False) -> nn.Sequential:
+def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, repeats: int = 1, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 3,170 parameters: depthwise-separable blocks, three of them residual.
 
     times: how often each residual block is used, with the same weights. placed: where in a map something was seen counts, too.
@@ -337,44 +340,44 @@ def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, times: int =
         nn.BatchNorm2d(stem),  # behind the pool, which leaves it a quarter to do
         nn.ReLU(inplace=True),
         nn.Sequential(*_separable(stem, width), nn.ReLU(inplace=True)),  # 24×14×14  RF 8
-        _used_again(times, width),  # 24×14×14  RF 12
-        _used_again(times, width),  # 24×14×14  RF 16
+        _used_again(repeats, width),  # 24×14×14  RF 12
+        _used_again(repeats, width),  # 24×14×14  RF 16
         nn.MaxPool2d(2),  # 24×7×7  RF 18
-        _used_again(times, width),  # 24×7×7  RF 26
-        _pooled(width, placed),
+        _used_again(repeats, width),  # 24×7×7  RF 26
+        _pooled(width, position_weighted),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(width, 10),
     )
 
 
-def recurrent(dropout: float = 0.0, width: int = 16, times: int = 3, kernel: int = 3, placed: bool = False) -> nn.Sequential:
+def recurrent(dropout: float = 0.0, width: int = 16, repeats: int = 3, kernel: int = 3, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 938 parameters: one separable convolution, used again and again.
 
     times: how often before, and how often after the second pool. The weights are the same, each use has a batch norm of its own.
     """
-    uses = _used_again(2 * times, width, kernel)
+    uses = _used_again(2 * repeats, width, kernel)
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1, bias=False),  # 16×28×28  RF 3
         nn.MaxPool2d(2),  # 16×14×14  RF 4
         nn.BatchNorm2d(width),  # behind the pool, which leaves it a quarter to do
         nn.ReLU(inplace=True),
-        uses[: 2 * times],  # 16×14×14  RF 16
+        uses[: 2 * repeats],  # 16×14×14  RF 16
         nn.MaxPool2d(2),  # 16×7×7  RF 18
-        uses[2 * times :],  # 16×7×7  RF 42
-        _pooled(width, placed),
+        uses[2 * repeats :],  # 16×7×7  RF 42
+        _pooled(width, position_weighted),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(width, 10),
     )
 
 
-def _plain(into: int, out: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
+def _conv_bn_relu(into: int, out: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
     """Convolution, batch norm, ReLU."""
     return [nn.Conv2d(into, out, kernel, padding=padding, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
-def residual(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.Sequential:
+def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and the maximum of each map decides.
 
     placed: instead of the maximum a weight for each row and one for each column of a map.
@@ -382,7 +385,10 @@ def residual(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.
 
     def block(into: int, out: int) -> list[nn.Module]:
         shortcut = None if into == out else nn.Conv2d(into, out, 1, bias=False)
-        return [Residual(*_plain(into, out), *_plain(out, out)[:2], shortcut=shortcut), nn.ReLU(inplace=True)]
+        return [
+            Residual(*_conv_bn_relu(into, out), *_conv_bn_relu(out, out)[:2], shortcut=shortcut),
+            nn.ReLU(inplace=True),
+        ]
 
     return nn.Sequential(
         nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False),  # 32×14×14  RF 5
@@ -391,7 +397,7 @@ def residual(dropout: float = 0.0, width: int = 32, placed: bool = False) -> nn.
         nn.Sequential(*block(width, width), *block(width, width)),  # 32×14×14  RF 21
         nn.MaxPool2d(2),  # 32×7×7  RF 23
         nn.Sequential(*block(width, 2 * width), *block(2 * width, 2 * width)),  # 64×7×7  RF 55
-        _pooled(2 * width, placed) if placed else nn.AdaptiveMaxPool2d(1),
+        _pooled(2 * width, position_weighted) if position_weighted else nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(2 * width, 10),
@@ -406,7 +412,7 @@ def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 
     """
     widths = [1] + [width + step * number for number in range(depth)]
     return nn.Sequential(
-        nn.Sequential(*[layer for sizes in pairwise(widths) for layer in _plain(*sizes, kernel, padding=0)]),  # 88×8×8  RF 21
+        nn.Sequential(*[layer for sizes in pairwise(widths) for layer in _conv_bn_relu(*sizes, kernel, padding=0)]),  # 88×8×8  RF 21
         nn.Flatten(),  # 5632
         nn.Dropout(dropout),
         nn.Linear(widths[-1] * (28 - (kernel - 1) * depth) ** 2, 10),
@@ -422,7 +428,11 @@ def _is_network(found: object) -> bool:
 MODELS: dict[str, Callable[..., nn.Module]] = {name: found for name, found in tuple(globals().items()) if _is_network(found)}
 
 
-MOST, LARGEST, LONGEST = 8, 20_000_000, 200  # of an argument in times its default, of a network in parameters, of its text in characters
+MOST, LARGEST, LONGEST = (
+    8,
+    20_000_000,
+    200,
+)  # of an argument in times its default, of a network in parameters, of its text in characters
 
 
 def parse(model: str) -> tuple[str, dict]:
@@ -512,7 +522,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 def input_shape(model: nn.Module) -> tuple[int, ...]:
     """What a network of the course takes, without N: (1, 16, 16, 16) grids or (1, 28, 28) images."""
-    volumes = isinstance(layers(model)[0], (Oranges, FaceOn, nn.Conv3d))
+    volumes = isinstance(layers(model)[0], (Oranges, PrincipalAxisView, nn.Conv3d))
     return (1, 16, 16, 16) if volumes else (1, 28, 28)
 
 

@@ -9,7 +9,7 @@ import { fromPicture, fromStrokes, rawFromStrokes } from "./preprocess.mjs";
 const $ = (id) => document.getElementById(id);
 const TABS = ["draw", "inside", "turn"];
 const NOTES = {
-  mnist: "Scaled to 20 pixels, averaged down, brightest 255, centre of mass in the middle: as MNIST’s digits were made.",
+  mnist: "Scaled to 20 pixels, averaged down, brightest 255, center of mass in the middle: as MNIST’s digits were made.",
   raw: "Only averaged down. Draw small or off the middle: the networks have seen nothing like it.",
 };
 const views = {}; // tab → show(image or null)

@@ -10,8 +10,8 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** A colour for a value from −1 to 1: orange below 0, black at 0, white above, as bright as the value is large. */
-function colour(value) {
+/** A color for a value from −1 to 1: orange below 0, black at 0, white above, as bright as the value is large. */
+function color(value) {
   const strength = Math.min(1, Math.abs(value));
   return value >= 0 ? [255 * strength, 255 * strength, 255 * strength] : [255 * strength, 140 * strength, 60 * strength];
 }
@@ -22,7 +22,7 @@ export function paint(canvas, values, columns, most = largest(values)) {
   [canvas.width, canvas.height] = [columns, rows];
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(columns, rows);
-  for (let i = 0; i < values.length; i++) pixels.data.set([...colour(values[i] / (most || 1)), 255], 4 * i);
+  for (let i = 0; i < values.length; i++) pixels.data.set([...color(values[i] / (most || 1)), 255], 4 * i);
   context.putImageData(pixels, 0, 0);
 }
 

@@ -1,7 +1,7 @@
 // Strokes or a picture → 28×28, the way MNIST was made; utils/data/photo.py does the same to photographs.
 //
 // The ink is scaled until its longer side is 20 pixels, averaged down, set to 255 where it is brightest, and moved by whole pixels
-// until its centre of mass lies on pixel 14. A stroke is a list of points {x, y}, 0 to 1 across the drawing pad.
+// until its center of mass lies on pixel 14. A stroke is a list of points {x, y}, 0 to 1 across the drawing pad.
 
 export const SIDE = 28;
 export const BOX = 20;
@@ -20,7 +20,7 @@ export function fromStrokes(strokes) {
   const scale = (BOX - PEN) / longer;
   const first = (extent) => Math.floor((BOX - PEN - extent * scale) / 2 + 1e-9) + PEN / 2; // ink starts on a whole pixel
   const place = ({ x, y }) => ({ x: (x - left) * scale + first(right - left), y: (y - top) * scale + first(bottom - top) });
-  return centred(rasterised(strokes.map((stroke) => stroke.map(place)), BOX, PEN));
+  return centered(rasterised(strokes.map((stroke) => stroke.map(place)), BOX, PEN));
 }
 
 /** The whole pad averaged down to 28 × 28, nothing else: what a network gets without preprocessing. */
@@ -51,11 +51,11 @@ export function fromPicture(values, width, height) {
         for (const [x, share] of across[column]) sum += share * values[y * width + x];
         box[row * BOX + column] += part * sum;
       }
-  return centred(box);
+  return centered(box);
 }
 
-/** A 20 × 20 box of ink → Uint8Array of 28 × 28: brightest 255, centre of mass on pixel 14 (as near as the edge lets it). */
-export function centred(box) {
+/** A 20 × 20 box of ink → Uint8Array of 28 × 28: brightest 255, center of mass on pixel 14 (as near as the edge lets it). */
+export function centered(box) {
   let [most, mass, across, down] = [0, 0, 0, 0];
   box.forEach((value, i) => {
     most = Math.max(most, value);

@@ -32,17 +32,17 @@ export function stage(canvas) {
   const [place, tone, pale, deep] = [new three.Matrix4(), new three.Color(), new three.Color(), new three.Color()];
   let shown = [new Float32Array(SIDE ** 3), null];
 
-  /** A colour of the style sheet as the theme has it now; the canvas itself shows none. */
-  function colour(name) {
+  /** A color of the style sheet as the theme has it now; the canvas itself shows none. */
+  function color(name) {
     canvas.style.color = `var(${name})`;
     return getComputedStyle(canvas).color;
   }
 
   function show(grid, axis) {
     shown = [grid, axis];
-    pale.set(colour("--course-line"));
-    deep.set(colour("--course-accent"));
-    line.material.color.set(colour("--course-warm"));
+    pale.set(color("--course-line"));
+    deep.set(color("--course-accent"));
+    line.material.color.set(color("--course-warm"));
     let count = 0;
     grid.forEach((density, i) => {
       if (!density) return;

@@ -1,10 +1,10 @@
-// The digit as a body in space: turned by hand, voxelised again at every turn, and read by the voxel networks.
+// The digit as a body in space: turned by hand, voxelized again at every turn, and read by the voxel networks.
 
 import { bars } from "./bars.mjs";
 import { best, run, session, softmax } from "./networks.mjs";
 import { element, largest, picture } from "./picture.mjs";
 import { stage } from "./stage.mjs";
-import { cloud, rotated, rotation, voxelise } from "./voxels.mjs";
+import { cloud, rotated, rotation, voxelize } from "./voxels.mjs";
 
 const ANGLES = { turn: "about its vertical axis", tilt: "towards you", roll: "in its own plane" };
 const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "on its head": [0, 0, 180] };
@@ -88,7 +88,7 @@ export async function turn(place, networks, loaded) {
       return;
     }
     const matrix = rotation(...sliders.map(({ input }) => Number(input.value)));
-    const grid = voxelise(sliders.every(({ input }) => input.value === "0") ? points : rotated(points, matrix));
+    const grid = voxelize(sliders.every(({ input }) => input.value === "0") ? points : rotated(points, matrix));
     const network = networks.find(({ name }) => name === choice.value);
     if (!asked.has(network)) {
       scene?.show(grid, null); // else it is drawn once, together with the answer: drawing takes as long as reading where there is no GPU

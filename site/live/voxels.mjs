@@ -1,4 +1,4 @@
-// A 28×28 picture → point cloud → 16³ grid: cloud() and voxelise() of utils/data/voxels.py, the same operations in the same order, so that an
+// A 28×28 picture → point cloud → 16³ grid: cloud() and voxelize() of utils/data/voxels.py, the same operations in the same order, so that an
 // upright body equals Python's to the last bit (many points lie on the boundary of two voxels).
 
 export const SIDE = 16;
@@ -69,7 +69,7 @@ export function rotated([x, y, z], matrix) {
 }
 
 /** Points in each voxel of the smallest cube around a cloud, divided by the largest count: Float32Array of 4096, x fastest. */
-export function voxelise(points) {
+export function voxelize(points) {
   const low = points.map((values) => values.reduce((least, value) => Math.min(least, value), Infinity) - 0.001);
   const high = points.map((values) => values.reduce((most, value) => Math.max(most, value), -Infinity) + 0.001);
   const extent = high.map((end, k) => end - low[k]);

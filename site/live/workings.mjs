@@ -100,9 +100,9 @@ const max = ({ at, before, value }) => {
   return [text(`The largest of the ${rows * columns} pixels of map ${at.channel} = ${shown(value)}`)];
 };
 
-const input = ({ network: { normalisation: { mean: middle, std } }, value }) => {
+const input = ({ network: { normalization: { mean: middle, std } }, value }) => {
   const pixel = Math.round((value * std + middle) * 255);
-  return [text(`(${pixel} ÷ 255 − ${shown(middle)}) ÷ ${shown(std)} = ${shown(value)}: the pixel, normalised.`)];
+  return [text(`(${pixel} ÷ 255 − ${shown(middle)}) ÷ ${shown(std)} = ${shown(value)}: the pixel, normalized.`)];
 };
 
 const flatten = ({ at, value }) => [text(`The logit of the digit ${at.channel}: ${shown(value)}. The largest of the ten is the answer.`)];

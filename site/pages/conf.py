@@ -24,7 +24,15 @@ templates_path = ["templates"]
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_render_markdown_format = "gfm"
-myst_enable_extensions = ["substitution", "attrs_block", "attrs_inline", "colon_fence", "html_image", "dollarmath", "amsmath"]
+myst_enable_extensions = [
+    "substitution",
+    "attrs_block",
+    "attrs_inline",
+    "colon_fence",
+    "html_image",
+    "dollarmath",
+    "amsmath",
+]
 myst_substitutions = json.loads((Path(__file__).parent / "facts.json").read_text(encoding="utf-8"))
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
@@ -61,7 +69,11 @@ html_theme_options = {
         "color-brand-content": "#2a5db0",
         "color-brand-visited": "#2a5db0",
     },
-    "dark_css_variables": {"color-brand-primary": "#8ab4ff", "color-brand-content": "#8ab4ff", "color-brand-visited": "#8ab4ff"},
+    "dark_css_variables": {
+        "color-brand-primary": "#8ab4ff",
+        "color-brand-content": "#8ab4ff",
+        "color-brand-visited": "#8ab4ff",
+    },
 }
 
 

@@ -63,12 +63,15 @@ def touch(page, strokes):
     fingers = page.context.new_cdp_session(page)
     for points in place_of(page, strokes):
         for n, (x, y) in enumerate(points):
-            fingers.send("Input.dispatchTouchEvent", {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]})
+            fingers.send(
+                "Input.dispatchTouchEvent",
+                {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]},
+            )
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     settled(page)
 
 
 def read(page, name="bn_augmentation"):
     """The digit that a network reads; None for no answer."""
-    said = page.locator(".network", has=page.get_by_role("heading", name=name, exact=True)).locator("output").inner_text()
-    return int(said[0]) if said[0].isdigit() else None
+    message = page.locator(".network", has=page.get_by_role("heading", name=name, exact=True)).locator("output").inner_text()
+    return int(message[0]) if message[0].isdigit() else None

@@ -56,20 +56,30 @@ def contribute(root, payload: str, number: int) -> None:
     facts = records.published(TINY)[0].facts
     where = replace(facts.environment, device=payload, platform=payload, python=payload, torch=payload, numpy=payload)
     code = replace(facts.code, commit=payload, sources=payload)
-    said = replace(facts, environment=where, code=code, seed=number + 1, sha256=payload, started=payload, finished=payload)
-    run = records.Run.of(TINY, number + 1)
-    records.write_log(run.log, records.read_log(records.Run.of(TINY, 0).log))
-    files.write_json(run.facts, said)
+    message = replace(facts, environment=where, code=code, seed=number + 1, sha256=payload, started=payload, finished=payload)
+    run = records.RunPaths.of(TINY, number + 1)
+    records.write_log(run.log, records.read_log(records.RunPaths.of(TINY, 0).log))
+    files.write_json(run.facts, message)
     if not number:
-        files.write_json(root / "saved_dict" / "tiny.json", said)
+        files.write_json(root / "saved_dict" / "tiny.json", message)
     recipe = replace(TINY.recipe, valid=100, teacher=payload, teachers=1, distil=0.5)
-    trials.add(replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)), publish=True)
+    trials.add(
+        replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)),
+        publish=True,
+    )
 
 
 def benchmark(root, payloads) -> None:
     facts = records.published(TINY)[0].facts
     machine = measurements.Machine(
-        **{**vars(facts.environment), "device": payloads[0], "cores": 1, "data": payloads[1], "commit": "a", "time": "b"}
+        **{
+            **vars(facts.environment),
+            "device": payloads[0],
+            "cores": 1,
+            "data": payloads[1],
+            "commit": "a",
+            "time": "b",
+        }
     )
     times = [{"seconds": 1.0, "loading": 1.0, "peak_mib": 1.0, "seed": 0.0}]
     rows = {payload: {"course": times, payload: times} for payload in payloads}
@@ -82,13 +92,18 @@ def build(root, found: dict):
     shutil.copytree(pages.PAGES, source)
     for name in ("api.md", "notebooks.md", "index.md"):
         (source / name).unlink()
-    names = ["results", "logs/trials/index", "logs/benchmarks/index", *(f"{one['page']}index" for one in found["experiments"])]
+    names = [
+        "results",
+        "logs/trials/index",
+        "logs/benchmarks/index",
+        *(f"{one['page']}index" for one in found["experiments"]),
+    ]
     (source / "index.md").write_text("# Pages\n\n" + pages.toctree(names))
     (source / "facts.json").write_text("{}")
     for name, text in results.pages(found):
         pages.write(source / name, text)
-    words = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going", str(source), str(built)]
-    ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    argv = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going", str(source), str(built)]
+    ended = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     for path in inventory.published(root)[0]:
         (built / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +188,18 @@ FIELDS = {
         "parameters",
         "seconds",
     ),
-    TRIALS: ("name", "seed", "recipe", "recipe.model", "recipe.epochs", "valid", "valid.correct", "valid.total", "epoch", "pruned"),
+    TRIALS: (
+        "name",
+        "seed",
+        "recipe",
+        "recipe.model",
+        "recipe.epochs",
+        "valid",
+        "valid.correct",
+        "valid.total",
+        "epoch",
+        "pruned",
+    ),
     WEIGHTS: ("sha256", "bytes", "data", "environment.device"),
     SPEED: ("rows", "environment", "environment.device", "later"),
 }
@@ -197,7 +223,13 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
     path = repository / name
     good = path.read_bytes()
     assert not ends_in_a_line_or_well()
-    inputs = [*WHOLE, good[: len(good) // 2], good[len(good) // 2 :] + b"\n", good.replace(b"9", b"-9"), good.replace(b",", b";")]
+    inputs = [
+        *WHOLE,
+        good[: len(good) // 2],
+        good[len(good) // 2 :] + b"\n",
+        good.replace(b"9", b"-9"),
+        good.replace(b",", b";"),
+    ]
     for field in FIELDS.get(name, ()):
         for value in VALUES:
             facts = place = json.loads(good)
@@ -206,9 +238,12 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
                 place = place[key]
             place[last] = value
             inputs.append(json.dumps(facts).encode() + b"\n")
-    refused = 0
+    rejected = 0
     for content in inputs:
         path.write_bytes(content)
-        refused += ends_in_a_line_or_well()
-    figure(f"malformed inputs of {name}: refused in one line, without effect", f"{refused}, {len(inputs) - refused} of {len(inputs)}")
-    assert refused > len(inputs) // 4
+        rejected += ends_in_a_line_or_well()
+    figure(
+        f"malformed inputs of {name}: refused in one line, without effect",
+        f"{rejected}, {len(inputs) - rejected} of {len(inputs)}",
+    )
+    assert rejected > len(inputs) // 4

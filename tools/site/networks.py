@@ -30,10 +30,26 @@ NETWORKS = (
     "voxel_best",
     "voxel_more_digits",
 )
-KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
+KINDS = {
+    "Conv": "conv",
+    "Relu": "relu",
+    "MaxPool": "pool",
+    "BatchNormalization": "norm",
+    "Add": "add",
+    "Gemm": "linear",
+}
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
-SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has
-ONE = {"size": [1, 1], "jump": 1, "start": [0, 0]}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
+SILENT = {
+    "Reshape",
+    "Flatten",
+    "Identity",
+    "Gather",
+}  # change no value; an average's shape is restored by a Gather of all it has
+ONE = {
+    "size": [1, 1],
+    "jump": 1,
+    "start": [0, 0],
+}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
 
 
 class Weights:
@@ -75,7 +91,7 @@ class Graph:
             yield silent if node.op_type in SILENT else KINDS.get(node.op_type), node
 
     def axis(self) -> str:
-        """The value that FaceOn looks along, where a network does: the last choice between two signs, (N, 3)."""
+        """The value that PrincipalAxisView looks along, where a network does: the last choice between two signs, (N, 3)."""
         chosen = [node.output[0] for node in self.nodes[: self.first] if node.op_type == "Where"]
         return next((name for name in reversed(chosen) if self.shapes.get(name) == [3]), "")
 
@@ -95,10 +111,15 @@ def settings(node: onnx.NodeProto) -> dict:
     top, left, bottom, right = found["pads"]
     if found["strides"][0] != found["strides"][1] or (top, left) != (bottom, right):
         raise ValueError(f"{node.name}: strides must be equal both ways and padding on opposite sides, found {found}")
-    return {"kernel_size": [high, wide], "stride": found["strides"][0], "padding": [top, left], "groups": found.get("group", 1)}
+    return {
+        "kernel_size": [high, wide],
+        "stride": found["strides"][0],
+        "padding": [top, left],
+        "groups": found.get("group", 1),
+    }
 
 
-def widened(field: dict | None, does: dict) -> dict | None:
+def padded_array(field: dict | None, does: dict) -> dict | None:
     """The receptive field after a convolution or a pool."""
     return field and {
         "size": [size + (k - 1) * field["jump"] for size, k in zip(field["size"], does["kernel_size"], strict=True)],
@@ -107,7 +128,7 @@ def widened(field: dict | None, does: dict) -> dict | None:
     }
 
 
-def united(one: dict | None, other: dict | None) -> dict | None:
+def merged_graph(one: dict | None, other: dict | None) -> dict | None:
     """The smallest receptive field that holds both of a sum's."""
     if not one or not other:
         return None
@@ -116,7 +137,7 @@ def united(one: dict | None, other: dict | None) -> dict | None:
     return {"size": [end - low for end, low in zip(ends, start, strict=True)], "jump": one["jump"], "start": start}
 
 
-def said(kind: str, node: onnx.NodeProto, graph: Graph, weights: Weights) -> dict:
+def message(kind: str, node: onnx.NodeProto, graph: Graph, weights: Weights) -> dict:
     """What a block does, with the places of its weights."""
     names = list(node.input[1:])
     tensors = [graph.constants.get(name) for name in names]
@@ -153,13 +174,22 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
             made[old] = sources[0]
             continue
         name = old if old == "logits" else f"block_{len(blocks):02}_{kind}"
-        does = said(kind, node, graph, weights)
+        does = message(kind, node, graph, weights)
         field = sources[0]["field"] if kind in ("conv", "pool", "relu", "norm", "add") else None
         if "kernel_size" in does:
-            field = widened(field, does)
+            field = padded_array(field, does)
         if kind == "add":
-            does, field = {"and": sources[1]["output"]}, united(field, sources[1]["field"])
-        blocks.append({"output": name, "kind": kind, "shape": graph.shapes[old], "from": sources[0]["output"], **does, "field": field})
+            does, field = {"and": sources[1]["output"]}, merged_graph(field, sources[1]["field"])
+        blocks.append(
+            {
+                "output": name,
+                "kind": kind,
+                "shape": graph.shapes[old],
+                "from": sources[0]["output"],
+                **does,
+                "field": field,
+            }
+        )
         names |= {} if old == "logits" else {old: name}
         made[old] = blocks[-1]
     axis = graph.axis()
@@ -195,7 +225,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "name": name,
         "kind": kind,
         "input": {"name": "images", "dtype": "float32" if kind == "voxels" else "uint8", "shape": shape},
-        "normalisation": asdict(facts.normalisation),
+        "normalization": asdict(facts.normalization),
         "parameters": facts.parameters,
         **asdict(facts.test),
         "accuracy": facts.test.percent,

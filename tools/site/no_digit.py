@@ -21,8 +21,20 @@ from utils.runs import facts, job, run
 from utils.training.loops import predict
 
 PATH = ROOT / "logs" / "benchmarks" / "no_digit.json"
-NETWORK, HELD_OUT, SHARE = "sprint_994", 10_000, 0.02  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic")
+NETWORK, HELD_OUT, SHARE = (
+    "sprint_994",
+    10_000,
+    0.02,
+)  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
+FONTS = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSerif",
+    "DejaVuSansMono",
+    "STIXGeneral",
+    "STIXGeneralItalic",
+)
 LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuvwxy"  # not those that could be digits: B, I, l, O, S, Z, …
 
 
@@ -37,9 +49,9 @@ def letters() -> Tensor:
     return torch.from_numpy(np.stack(images))[:, None]
 
 
-def main(words: list[str]) -> None:
-    command.Parser(prog="python -m tools.site.no_digit", description=__doc__).parse_args(words)
-    experiment = EXPERIMENTS[NETWORK].but(valid=HELD_OUT)
+def main(argv: list[str]) -> None:
+    command.Parser(prog="python -m tools.site.no_digit", description=__doc__).parse_args(argv)
+    experiment = EXPERIMENTS[NETWORK].with_recipe(valid=HELD_OUT)
     job.require_committed(experiment)
     done = None if smoke() else run(experiment, publish=False)
     if done is None or done.data.name != "mnist":
@@ -53,7 +65,7 @@ def main(words: list[str]) -> None:
     found = {"network": NETWORK, "least": least, "held_out": HELD_OUT, "letters": len(printed), **doubted}
     source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
     files.write_json(PATH, found | source | {"finished": facts.now()})
-    print(f"{files.shown(PATH)}: below {least:.1%} for {doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters")
+    print(f"{files.display_path(PATH)}: below {least:.1%} for {doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from pathlib import Path
 from tools import measurements
 from utils import ROOT, CourseError, files, models
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.files import shown
+from utils.files import display_path
 from utils.report import tables
 from utils.report.tables import Markup, escape, table
 from utils.runs import records, trials
-from utils.runs.records import Record
+from utils.runs.records import FinishedRun
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
@@ -29,7 +29,7 @@ def spread(values: list[float]) -> dict:
     return {"mean": statistics.mean(values), "sd": sd, "n": len(values)}
 
 
-def run(record: Record) -> dict:
+def run(record: FinishedRun) -> dict:
     """One seed: what it reached and its curves."""
     facts, rows = record.facts, record.history
     parts = [part for part in ("train", "valid", "test") if f"{part}_correct" in rows[0]]
@@ -39,7 +39,7 @@ def run(record: Record) -> dict:
         "seed": facts.seed,
         "log": record.log.relative_to(ROOT).as_posix(),
         "test": round(tables.test_percents([record])[0], 4),
-        "train": round(tables.percent(record.kept, "train"), 4),
+        "train": round(tables.percent(record.result_row, "train"), 4),
         "best": {"part": watched, "percent": round(tables.percent(best, watched), 4), "epoch": best["epoch"]},
         "kept": facts.kept_epoch,
         "seconds": facts.seconds,
@@ -57,7 +57,7 @@ def experiment(one: Experiment) -> dict | None:
     if not found:
         return None
     models.parse(one.recipe.model)
-    sidecar, facts = records.Run.of(one, 0).weights.with_suffix(".json"), found[0].facts
+    sidecar, facts = records.RunPaths.of(one, 0).weights.with_suffix(".json"), found[0].facts
     weights = records.read_facts(sidecar) if sidecar.is_file() else None
     runs = [run(record) for record in found]
     shown_facts = {
@@ -81,7 +81,7 @@ def experiment(one: Experiment) -> dict | None:
     return shown_facts
 
 
-def said(fields: dict) -> str:
+def message(fields: dict) -> str:
     return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
 
 
@@ -107,7 +107,9 @@ def study(path: Path) -> dict:
     middle = next((row for row in rows if row["kept"]), rows[0] if rows else None)
     for row in rows:
         differs = {key: value for key, value in row["recipe"].items() if value != middle["recipe"][key]}
-        row["what"] = said(differs) if differs else f"{'kept' if row['kept'] else 'best'}: {said(row['recipe']) or 'the recipe as it is'}"
+        row["what"] = (
+            message(differs) if differs else f"{'kept' if row['kept'] else 'best'}: {message(row['recipe']) or 'the recipe as it is'}"
+        )
     held, epochs = (max((recipe[key] for recipe in recipes), default=0) for key in ("valid", "epochs"))
     return {"name": path.stem, "log": path.relative_to(ROOT).as_posix(), "held": held, "epochs": epochs, "rows": rows}
 
@@ -122,11 +124,17 @@ def benchmark() -> dict | None:
         for side, times in sides.items():
             if not times or not all("seconds" in one for one in times):
                 raise CourseError(
-                    f"{shown(path)}: {what!r}, {side!r}: found no seconds, expected some in each measurement. Measure it again."
+                    f"{display_path(path)}: {what!r}, {side!r}: found no seconds, expected some in each measurement. Measure it again."
                 )
             seconds = sorted(one["seconds"] for one in times)
             rows.append(
-                {"what": what, "side": side, "seconds": seconds, "accuracy": times[0].get("accuracy"), "on": found.machine(what).device}
+                {
+                    "what": what,
+                    "side": side,
+                    "seconds": seconds,
+                    "accuracy": times[0].get("accuracy"),
+                    "on": found.machine(what).device,
+                }
             )
     return {"log": path.relative_to(ROOT).as_posix(), "rows": rows}
 
@@ -162,7 +170,12 @@ def accuracy_table(experiments: list[dict], up: str = "") -> str:
     for one in sorted(experiments, key=lambda one: -one["test"]["mean"]):
         figure = one.get("reported", {})
         source = link(f"{figure['test']:g}", figure["address"]) if figure.get("address") else figure.get("test") or "–"
-        cells = [link(one["name"], up + one["page"]), shown_spread(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
+        cells = [
+            link(one["name"], up + one["page"]),
+            shown_spread(one["test"]),
+            one["test"]["n"],
+            f"{one['parameters']:,}",
+        ]
         rows.append([*cells, f"{one['seconds']['mean']:,.0f}", *[source] * reported])
     return table(header, rows, right=tuple(header[1:]))
 
@@ -182,7 +195,13 @@ def seeds_table(one: dict, up: str = "") -> str:
 
 def field_table(field: list[dict]) -> str:
     rows = [
-        [f"{one['parameters']:,}", f"{one['accuracy']:g}", "yes" if one["selected_on_test"] else "no", one["conditions"]] for one in field
+        [
+            f"{one['parameters']:,}",
+            f"{one['accuracy']:g}",
+            "yes" if one["selected_on_test"] else "no",
+            one["conditions"],
+        ]
+        for one in field
     ]
     return table(["parameters", "test, %", "chosen on the test set", "conditions"], rows, right=("parameters", "test, %"))
 
@@ -206,8 +225,14 @@ def benchmark_table(found: dict) -> str:
 def experiment_page(one: dict) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment."""
     images = one["recipe"].get("images")
-    facts = [f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)", f"{one['parameters']:,} parameters"]
-    facts += [f"data {escape(one['data'])}", f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"]
+    facts = [
+        f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)",
+        f"{one['parameters']:,} parameters",
+    ]
+    facts += [
+        f"data {escape(one['data'])}",
+        f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs",
+    ]
     if one["stopped"]:
         facts.append("the epoch that is best on held-out training images; the test set is looked at once")
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
@@ -221,7 +246,12 @@ def experiment_page(one: dict) -> str:
         lines += [f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "]
         lines += [f"SHA-256 <code class='hash'>{escape(one['weights']['sha256'])}</code>", ""]
     for what, title in (("curves", "Accuracy by epoch"), ("losses", "Loss by epoch")):
-        lines += [f"## {title}", "", f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>', ""]
+        lines += [
+            f"## {title}",
+            "",
+            f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>',
+            "",
+        ]
     recipe = [[Markup(f"`{key}`"), value] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
     lines += ["## Seeds", "", seeds_table(one, "../../"), "", "## Recipe", "", table(["field", "value"], recipe), ""]
     return "\n".join(lines)

@@ -64,7 +64,11 @@ def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
 def recipe_epoch(data: Dataset, recipe: Recipe, workers: int, device: str = "cpu") -> None:
     """One training epoch of one of the course's recipes."""
     model = models.build(recipe.model, recipe.dropout).to(device)
-    epoch(model, torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True), loader(data, recipe, workers))
+    epoch(
+        model,
+        torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True),
+        loader(data, recipe, workers),
+    )
 
 
 def example_network() -> nn.Module:
@@ -133,8 +137,8 @@ def plain_pair(image: np.ndarray, seed: int) -> list[list[float]]:
                     points += [(row + x, column + right / 2, z) for z in deep for x in wide]
     longest = max(max(axis) - min(axis) for axis in zip(*points, strict=True))
     points = [tuple(value / longest for value in point) for point in points]
-    centre = [sum(axis) / len(points) for axis in zip(*points, strict=True)]
-    upright = [(z - centre[2], y - centre[1], centre[0] - x) for x, y, z in points]
+    center = [sum(axis) / len(points) for axis in zip(*points, strict=True)]
+    upright = [(z - center[2], y - center[1], center[0] - x) for x, y, z in points]
     chance = random.Random(seed)
     matrix = voxels.rotation(*(chance.gauss(0, degrees) for degrees in (90, 90, 180))).tolist()
     turned = [tuple(sum(point[i] * matrix[i][k] for i in range(3)) for k in range(3)) for point in upright]
@@ -159,7 +163,7 @@ def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
 def voxel_epoch(data: Dataset, recipe: Recipe, device: str = "cpu") -> None:
     """One training epoch of voxel_reference as its authors do it: RGB float arrays, one sample at a time through a DataLoader."""
     grids = data.train.images.flatten(1).numpy()
-    coloured = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64
-    samples = torch.utils.data.TensorDataset(torch.from_numpy(coloured).float(), data.train.labels)
-    model = models.build(recipe.model, recipe.dropout)[1:].to(device)  # its input is coloured already
+    colored = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64
+    samples = torch.utils.data.TensorDataset(torch.from_numpy(colored).float(), data.train.labels)
+    model = models.build(recipe.model, recipe.dropout)[1:].to(device)  # its input is colored already
     epoch(model, torch.optim.Adam(model.parameters(), recipe.lr), DataLoader(samples, recipe.batch_size, shuffle=True))

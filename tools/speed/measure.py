@@ -108,7 +108,7 @@ def profile(data: Dataset, recipe: Recipe) -> dict[str, float]:
         train_epoch(training, part)
     spent = dict.fromkeys((*OPERATORS, "everything else"), 0.0)
     for event in profiler.key_averages():
-        kind = next((kind for kind, words in OPERATORS.items() if any(word in event.key for word in words)), "everything else")
+        kind = next((kind for kind, argv in OPERATORS.items() if any(word in event.key for word in argv)), "everything else")
         spent[kind] += event.self_cpu_time_total
     return {kind: time / sum(spent.values()) for kind, time in spent.items()}
 
@@ -214,17 +214,20 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, ki
     return found
 
 
-def main(words: list[str]) -> None:
+def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.speed.measure", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--only", metavar="WORD", nargs="+", help="only the rows whose names hold one of these; nothing is kept unless published"
+        "--only",
+        metavar="WORD",
+        nargs="+",
+        help="only the rows whose names hold one of these; nothing is kept unless published",
     )
     parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs=3, help=command.HIDDEN)
     parser.add_argument("--size", action="store_true", help=command.HIDDEN)
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if options.size:
         print(json.dumps(epoch_of_all()))
         return

@@ -24,20 +24,26 @@ from tools.speed import baseline
 from utils import ROOT, CourseError, models
 from utils.data import datasets, voxels
 from utils.data.augment import augmentation
-from utils.data.bodies import fresh_grids
 from utils.data.datasets import Dataset
+from utils.data.fresh_voxels import fresh_grids
 from utils.experiments import EXPERIMENTS, Recipe
 from utils.runs import pretrained
-from utils.runs.records import Run
+from utils.runs.records import RunPaths
 from utils.training import cpu
-from utils.training.loops import Training, evaluate, fit, normalise, train_epoch
+from utils.training.loops import Training, evaluate, fit, normalize, train_epoch
 from utils.training.steps import make_optimizer, make_scheduler
 
 CPU = torch.device("cpu")
 BN, SPRINT, SPRINT_994, BEST = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best"))
 VOXELS = EXPERIMENTS["voxel_reference"].recipe
-TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `make train` sets, and the usual way does not
-USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # OpenMP's own defaults, which utils may change
+TUNED = {
+    "OMP_PROC_BIND": "true",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}  # what `make train` sets, and the usual way does not
+USUAL = dict.fromkeys(TUNED, "") | {
+    "GOMP_SPINCOUNT": "300000",
+    "KMP_BLOCKTIME": "200",
+}  # OpenMP's own defaults, which utils may change
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,13 @@ class Row:
     data: str | None = "mnist"
 
 
-def in_fresh_process(*words: str, **environment: str) -> MEASURED:
+def in_fresh_process(*argv: str, **environment: str) -> MEASURED:
     """What `python -m tools.speed.measure *words` prints as JSON on its last line."""
-    command = [sys.executable, "-m", "tools.speed.measure", *words]
+    command = [sys.executable, "-m", "tools.speed.measure", *argv]
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
     if ended.returncode:
-        raise CourseError(f"{' '.join(words)} failed: {ended.stderr.strip()[-400:]}")
+        raise CourseError(f"{' '.join(argv)} failed: {ended.stderr.strip()[-400:]}")
     return json.loads(ended.stdout.splitlines()[-1])
 
 
@@ -96,7 +102,7 @@ def batches(data: Dataset, seed: int) -> None:
     device = data.train.labels.device
     augment = augmentation(BN, torch.Generator(device).manual_seed(seed))
     for rows in torch.randperm(len(data.train)).to(device).split(BN.batch_size):
-        normalise(augment(data.train.images.index_select(0, rows), rows), data.mean, data.std)
+        normalize(augment(data.train.images.index_select(0, rows), rows), data.mean, data.std)
 
 
 def usual_batches(workers: int) -> Callable[[Dataset, int], None]:
@@ -202,7 +208,7 @@ def recipe_steps() -> dict[str, Side]:
     }
 
 
-def sixty(data: Dataset) -> np.ndarray:
+def voxels_of_60_digits(data: Dataset) -> np.ndarray:
     return data.test.images[:60, 0].numpy()
 
 
@@ -237,8 +243,10 @@ COMPARED_ROWS = {
     },
     "3D-MNIST rows of 60 digits": Row(
         {
-            "course": Side(lambda data, seed: {"rows": len(voxels.pairs(sixty(data), (seed,)))}, tuned=True),
-            "plain Python": Side(lambda data, _seed: {"rows": sum(len(baseline.plain_pair(*one[::-1])) for one in enumerate(sixty(data)))}),
+            "course": Side(lambda data, seed: {"rows": len(voxels.pairs(voxels_of_60_digits(data), (seed,)))}, tuned=True),
+            "plain Python": Side(
+                lambda data, _seed: {"rows": sum(len(baseline.plain_pair(*one[::-1])) for one in enumerate(voxels_of_60_digits(data)))}
+            ),
         }
     ),
     "training epoch of voxel_reference": Row(
@@ -251,11 +259,11 @@ COMPARED_ROWS = {
 }
 
 
-def hundred(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:
+def hundred_batches(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:
     """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels → loss."""
     optimizer = torch.optim.SGD(parameters, BN.lr, fused=True)
     images, labels = data.train[: 102 * BN.batch_size]
-    images = normalise(images, data.mean, data.std)
+    images = normalize(images, data.mean, data.std)
     start = time.perf_counter()
     for number, part in enumerate(zip(images.split(BN.batch_size), labels.split(BN.batch_size), strict=True)):
         if number == 2:  # the first two compile
@@ -274,7 +282,7 @@ def one_network(data: Dataset, wrap: Callable = lambda model: model, bf16: bool 
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             return F.cross_entropy(model(images).float(), labels)
 
-    return hundred(data, step, list(plain.parameters()))
+    return hundred_batches(data, step, list(plain.parameters()))
 
 
 def grouped(data: Dataset, seeds: int = 5) -> MEASURED:
@@ -296,7 +304,7 @@ def grouped(data: Dataset, seeds: int = 5) -> MEASURED:
         logits = model(images.expand(-1, seeds, -1, -1)).view(-1, 10)
         return seeds * F.cross_entropy(logits, labels.repeat_interleave(seeds))
 
-    return hundred(data, step, list(model.parameters()))
+    return hundred_batches(data, step, list(model.parameters()))
 
 
 def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
@@ -311,7 +319,7 @@ def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
         return F.cross_entropy(torch.func.functional_call(networks[0], (parameters, buffers), (images,)), labels)
 
     every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
-    return hundred(data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values()))
+    return hundred_batches(data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values()))
 
 
 def fifty_batches(data: Dataset, bfloat16: bool) -> MEASURED:
@@ -351,7 +359,11 @@ def half_size_first() -> nn.Module:
 def narrow() -> nn.Module:
     """The network of sprint with half as many channels in its first layer."""
     model = models.build(SPRINT.model)
-    model[1], model[2], model[4] = nn.Conv2d(1, 8, 5, stride=2, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 32, 3, bias=False)
+    model[1], model[2], model[4] = (
+        nn.Conv2d(1, 8, 5, stride=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 32, 3, bias=False),
+    )
     return cpu.prepare(model, CPU)
 
 
@@ -359,7 +371,10 @@ def held_out(data: Dataset, seed: int, build: Callable[[], nn.Module] = lambda: 
     """A training of sprint with another network or recipe: its seconds, and its accuracy on held-out images."""
     part = data.hold_out(len(data.train) // 6)
     history = fit(build(), part, replace(SPRINT, **changes), seed, echo=False)
-    return {"seconds": history[-1]["seconds"], "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"]}
+    return {
+        "seconds": history[-1]["seconds"],
+        "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"],
+    }
 
 
 def gathered(data: Dataset, size: int) -> MEASURED:
@@ -368,7 +383,7 @@ def gathered(data: Dataset, size: int) -> MEASURED:
     start = time.perf_counter()
     for rows in order.split(size):
         for batch in data.train.images.index_select(0, rows).split(SPRINT.batch_size):
-            normalise(batch, data.mean, data.std)
+            normalize(batch, data.mean, data.std)
     return {"seconds": time.perf_counter() - start}
 
 
@@ -443,7 +458,7 @@ SMALL = 64 * 100  # images of PyTorch's example under load: a whole epoch of it 
 
 
 @contextmanager
-def beside(busy: int) -> Iterator[None]:
+def with_busy_processes(busy: int) -> Iterator[None]:
     """So many other processes at work for as long as the block lasts."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
@@ -474,19 +489,19 @@ def loaded(busy: int, side: str) -> Side:
     """The same measurement in one more process, begun while so many others are at"""
 
     def run(_data: Dataset, seed: int) -> MEASURED:
-        with beside(busy):
+        with with_busy_processes(busy):
             return in_fresh_process("--once", ALONE, side, str(seed))
 
     return Side(run, untouched=WAYS[side].untouched)
 
 
-def command(*words: str, untouched: bool = True) -> Side:
+def command(*argv: str, untouched: bool = True) -> Side:
     """`python *words` in a fresh process, everything counted, its files in a folder of its own; {seed} in a word is the seed."""
 
     def run(_data: None, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            said = [sys.executable, *(word.replace("{seed}", str(seed)) for word in words)]
-            subprocess.run(said, cwd=ROOT, env={**os.environ, "COURSE_RUNS": folder}, check=True, capture_output=True)
+            message = [sys.executable, *(word.replace("{seed}", str(seed)) for word in argv)]
+            subprocess.run(message, cwd=ROOT, env={**os.environ, "COURSE_RUNS": folder}, check=True, capture_output=True)
 
     return Side(run, untouched=untouched)
 
@@ -505,7 +520,7 @@ def load_usually(_data: None, _seed: int) -> MEASURED:
 def published() -> list[torch.nn.Module]:
     """Every published network of images."""
     of_images = [entry for entry in EXPERIMENTS.values() if entry.recipe.kind == "images" and entry.weights]
-    return [pretrained.load_model(path)[0] for path in (Run(ROOT, entry.name, 0).weights for entry in of_images) if path.is_file()]
+    return [pretrained.load_model(path)[0] for path in (RunPaths(ROOT, entry.name, 0).weights for entry in of_images) if path.is_file()]
 
 
 def evaluate_all(data: Dataset, _seed: int) -> MEASURED:
@@ -596,7 +611,10 @@ def grids(data: Dataset, seed: int, count: int = 10_000) -> MEASURED:
 
 GPU_ROWS = {
     "augmented batches, one epoch": Row(
-        {"course": timed(batches), **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)}}
+        {
+            "course": timed(batches),
+            **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)},
+        }
     ),
     BN_EPOCH: Row(
         {

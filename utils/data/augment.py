@@ -1,4 +1,4 @@
-"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by utils.data.bodies."""
+"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by utils.data.fresh_voxels."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..experiments import Recipe
-from .bodies import fresh_grids
+from .fresh_voxels import fresh_grids
 
 WHOLE = slice(None)
 Augment = Callable[[Tensor, Tensor, slice], Tensor]  # a batch's images and rows, and which of them to return → float images or grids
@@ -21,7 +21,7 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
-    """What a recipe does to a batch, in one call: augment(images, rows, shard) → what the network sees of it, before it is normalised.
+    """What a recipe does to a batch, in one call: augment(images, rows, shard) → what the network sees of it, before it is normalized.
 
     images: the whole batch as it is stored; rows: its places in the training set; shard: which of its images are wanted. Numbers are
     drawn from `generator`, on the images' device, for the whole batch, whatever the shard: several processes deform as one does.
@@ -30,7 +30,7 @@ def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
 
     def draw(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
         if recipe.elastic:
-            images = bent(images, generator, recipe.elastic)
+            images = smooth_displacement(images, generator, recipe.elastic)
         return fresh_grids(images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard)  # rows 2i are upright, rows 2i + 1 rotated
 
     if recipe.fresh:
@@ -40,8 +40,8 @@ def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
         images, whole = scaled(images[shard]), len(rows)
         images = affine(images, generator, shift=recipe.shift, **deform, shard=shard, whole=whole)
         images = elastic(images, generator, recipe.elastic, shard=shard, whole=whole)
-        images = stroked(images, generator, recipe.stroke, shard=shard, whole=whole)
-        return erased(images, generator, recipe.erase, shard=shard, whole=whole)
+        images = vary_stroke_width(images, generator, recipe.stroke, shard=shard, whole=whole)
+        return erase_square(images, generator, recipe.erase, shard=shard, whole=whole)
 
     return augment
 
@@ -95,7 +95,9 @@ def elastic(images: Tensor, generator: torch.Generator, strength: float, shard: 
     return F.grid_sample(images, still + field * _pixel(height, width, images.device), align_corners=False)
 
 
-def stroked(images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None) -> Tensor:
+def vary_stroke_width(
+    images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None
+) -> Tensor:
     """Thicken or thin the strokes of each image, up to `strength` of the way to a pen that is two pixels wider or thinner: to the brightest
     or the darkest of 3×3 pixels (after Castro et al. 2019, "Morpho-MNIST"). The rest as of `elastic`."""
     if not strength:
@@ -105,7 +107,7 @@ def stroked(images: Tensor, generator: torch.Generator, strength: float, shard: 
     return images.lerp(sign * F.max_pool2d(sign * images, 3, stride=1, padding=1), part.abs() * strength)
 
 
-def erased(images: Tensor, generator: torch.Generator, side: float, shard: slice = WHOLE, whole: int | None = None) -> Tensor:
+def erase_square(images: Tensor, generator: torch.Generator, side: float, shard: slice = WHOLE, whole: int | None = None) -> Tensor:
     """Blacken a square of `side` pixels at a uniformly drawn place of each image, which may reach over its edge (DeVries & Taylor 2017,
     "Cutout"). The rest as of `elastic`."""
     if not side:
@@ -117,7 +119,7 @@ def erased(images: Tensor, generator: torch.Generator, side: float, shard: slice
     return images.masked_fill(hole.view(-1, 1, height, width), 0.0)
 
 
-def bent(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+def smooth_displacement(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """`elastic` for (N, 1, H, W) uint8 digits that become bodies: 1 where there is ink, 0 elsewhere.
 
     As many pixels have ink as before, the brightest ones: resampling gives a stroke a rim, and every pixel above 0 would be a box.
@@ -130,7 +132,7 @@ def bent(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
 
 @lru_cache
 def _pixels(height: int, width: int, device: torch.device) -> Tensor:
-    """(3, height·width): x, y and 1 of every pixel's centre, x and y in units of half the image, 0 in its middle."""
+    """(3, height·width): x, y and 1 of every pixel's center, x and y in units of half the image, 0 in its middle."""
     x, y = ((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns.flatten(), rows.flatten(), torch.ones_like(rows).flatten()])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .. import ROOT, CourseError, folder_setting, smoke
 from ..experiments import KINDS
-from ..files import ANEW, exists, read_idx, shown
+from ..files import ANEW, display_path, exists, read_idx
 from . import sources, voxels
 from .sources import SOURCES
 
@@ -41,7 +41,9 @@ class Split:
         chosen = self.images[rows], self.labels[rows]
         return chosen if isinstance(rows, Integral) else Split(*chosen)
 
-    def __iter__(self) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
+    def __iter__(
+        self,
+    ) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
         raise CourseError(
             "a Split is not iterable: use `images, labels = split.tensors`, or in batches "
             "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
@@ -59,7 +61,7 @@ class Dataset:
     kind: str  # images or voxels
     train: Split
     test: Split
-    mean: float  # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalised
+    mean: float  # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalized
     std: float
     fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors, floats rounded to five decimals
     classes: tuple[str, ...]
@@ -148,10 +150,17 @@ def load(name: str = "mnist") -> Dataset:
     mean = (counts * values).sum()
     std = (counts * (values - mean) ** 2).sum().sqrt()
     data = Dataset(
-        name, "images", train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train.tensors, *test.tensors), classes
+        name,
+        "images",
+        train,
+        test,
+        round(mean.item(), 6),
+        round(std.item(), 6),
+        _fingerprint(*train.tensors, *test.tensors),
+        classes,
     )
     if PUBLISHABLE.get(name, data.fingerprint) != data.fingerprint:
-        where = " or ".join(map(shown, _folders()))
+        where = " or ".join(map(display_path, _folders()))
         print(f"{name} in {where} is not what is known by that name, so nothing on it can be published.", file=sys.stderr)
     return replace(data, train=train[:512], test=test[:256], whole=False) if smoke() else data
 
@@ -162,7 +171,11 @@ def _voxels(name: str) -> Dataset:
         rows, originals, classes, whole = _published_rows(), None, tuple("0123456789"), True
     else:
         mnist = load("mnist")
-        name, classes, whole = name.replace("mnist", mnist.name), mnist.classes, not smoke()  # voxels of fallback digits say so
+        name, classes, whole = (
+            name.replace("mnist", mnist.name),
+            mnist.classes,
+            not smoke(),
+        )  # voxels of fallback digits say so
         # a smoke run's few are not worth a file
         rows = _rebuilt_rows(mnist) if whole else voxels.build(*_first(mnist, 192, 64))
         originals = mnist.train.images[: len(rows.y_train) // 2, 0]
@@ -172,7 +185,18 @@ def _voxels(name: str) -> Dataset:
     if name.endswith("_all"):
         originals = mnist.train.images[:, 0]
         train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    data = Dataset(name, "voxels", train, test, 0.0, 1.0, _fingerprint(*train.tensors, *test.tensors), classes, whole, originals=originals)
+    data = Dataset(
+        name,
+        "voxels",
+        train,
+        test,
+        0.0,
+        1.0,
+        _fingerprint(*train.tensors, *test.tensors),
+        classes,
+        whole,
+        originals=originals,
+    )
     return replace(data, train=train[:384], test=test[:128], whole=False) if smoke() and name == "mnist3d_published" else data
 
 
@@ -207,7 +231,7 @@ def _published_rows() -> voxels.Rows:
     found = next(filter(exists, paths), None)
     if found is None:
         raise CourseError(
-            f"mnist3d_published is not at hand: expected kaggle.com/daavoo/3d-mnist's file at {shown(paths[-2])}. "
+            f"mnist3d_published is not at hand: expected kaggle.com/daavoo/3d-mnist's file at {display_path(paths[-2])}. "
             "mnist3d is the same data rebuilt from MNIST, and needs no file."
         )
     return voxels.read(found)[0]
@@ -234,16 +258,16 @@ def _locate(name: str) -> list[Path] | None:
         misplaced = source.misplaced(root)
         if misplaced:
             print(
-                f"{name} is not complete in {shown(root)}, but found {', '.join(map(shown, misplaced))}: "
-                f"expected {', '.join(map(shown, source.files(root)))} (or each with .gz). Rename or move the files.",
+                f"{name} is not complete in {display_path(root)}, but found {', '.join(map(display_path, misplaced))}: "
+                f"expected {', '.join(map(display_path, source.files(root)))} (or each with .gz). Rename or move the files.",
                 file=sys.stderr,
             )
     found = sources.download(name, roots[-1])
     if found is None:
         print(
-            f"{name} is neither in {' nor in '.join(map(shown, roots))}, and no source responded. "
+            f"{name} is neither in {' nor in '.join(map(display_path, roots))}, and no source responded. "
             f"To fix it, put {', '.join(file.name for file in source.files(roots[-1]))} (or each with .gz) into "
-            f"{shown(source.files(roots[-1])[0].parent)}, or set COURSE_DATA to the folder that holds {source.torchvision_class}/raw. "
+            f"{display_path(source.files(roots[-1])[0].parent)}, or set COURSE_DATA to the folder of {source.torchvision_class}/raw. "
             "Going on with scikit-learn's 1,797 handwritten digits as a stand-in: their results are compared with nothing, "
             "and nothing can be published.",
             file=sys.stderr,
@@ -262,11 +286,11 @@ def _idx(name: str) -> tuple[Split, Split] | None:
         labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST's rows hold the class first
         if len(images) != len(labels):
             raise CourseError(
-                f"{shown(file)} holds {len(images)} images, but its labels file {len(labels)} labels: expected as many. {ANEW}"
+                f"{display_path(file)} holds {len(images)} images, but its labels file {len(labels)} labels: expected as many. {ANEW}"
             )
         if images.shape[1:] != (28, 28) or not 0 <= labels.min() <= labels.max() <= 9:
             raise CourseError(
-                f"{shown(file)}: expected 28×28 images with labels 0 to 9, found {tuple(images.shape[1:])} "
+                f"{display_path(file)}: expected 28×28 images with labels 0 to 9, found {tuple(images.shape[1:])} "
                 f"and labels {labels.min()} to {labels.max()}. {ANEW}"
             )
         halves.append(Split(source.fix(images.unsqueeze(1)), labels))

@@ -1,6 +1,6 @@
 """A photograph or drawing of one digit → the 28×28 picture that MNIST would have made of it.
 
-MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their centre of mass lay in
+MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their center of mass lay in
 the middle (LeCun et al. 1998). A network that has seen nothing else reads a photograph only after the same has been done to it:
 
     from . import photo
@@ -19,20 +19,32 @@ from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
 from .. import CourseError
-from ..files import refuse_special, shorten
+from ..files import require_regular_file, shorten
 from . import frames
 
-BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the centre of mass goes
+BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the center of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
 SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the whole picture (below Pillow's own limit)
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no others are opened: EPS, for one, would start a program
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # no others are opened: EPS, for one, would start a program
 TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → Image.Transpose that undoes it
 CONTRAST = 0.04  # of the whole range from black to white: what is nearer to the paper is no ink
 THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, as no digit of MNIST has it, is widened to PEN
 LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
 WIDEST = 1.9  # width over height: of 60,000 training digits one in 10,000 is above 2
 GAP = 0.1  # of the largest part: strokes that are nearer belong together
-WIDTHS = (1 / 3, 1 / 6, 1 / 10)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
+WIDTHS = (
+    1 / 3,
+    1 / 6,
+    1 / 10,
+)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
 DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is made up for
 NESTED = 5  # frames inside one another, at most
 FAR = 0.4  # of the digit: how far off a part may be that is too flat to be another digit
@@ -41,12 +53,12 @@ FAR = 0.4  # of the digit: how far off a part may be that is too flat to be anot
 class Steps(NamedTuple):
     """What becomes of a picture, in order; heights and widths H and W are those of the photograph, averaged down if it is large."""
 
-    grey: np.ndarray  # (H, W) float32, 0 (black) to 1, upright
+    gray: np.ndarray  # (H, W) float32, 0 (black) to 1, upright
     paper: np.ndarray  # (H, W) float32: the same without what is narrow, the estimated background
     ink: np.ndarray  # (H, W) float32, 0 to 1: how far a pixel stands out from the paper, the ink's full tone at 1
     digit: np.ndarray  # (H, W) bool: the ink that is taken to be the digit
     box: np.ndarray  # (20, 20) float32, 0 to 1: cut out and averaged down, longer side 20
-    image: np.ndarray  # (28, 28) uint8: brightest 255, background 0, centre of mass on pixel 14
+    image: np.ndarray  # (28, 28) uint8: brightest 255, background 0, center of mass on pixel 14
 
 
 def read(picture) -> np.ndarray:
@@ -60,20 +72,20 @@ def read(picture) -> np.ndarray:
 
 
 def plain(picture) -> np.ndarray:
-    """What people try first, for comparison: grey, resized to (28, 28) uint8, and nothing else. Raises CourseError like `read`."""
-    image = Image.fromarray((grey(picture) * 255).round().astype(np.uint8))
+    """What people try first, for comparison: gray, resized to (28, 28) uint8, and nothing else. Raises CourseError like `read`."""
+    image = Image.fromarray((gray(picture) * 255).round().astype(np.uint8))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def steps(picture) -> Steps:
     """What `read` does, step by step. Takes and raises the same."""
-    light, paper, ink = _without_frames(grey(picture))
+    light, paper, ink = _without_frames(gray(picture))
     digit = _one_digit(ink > 0.5)
     box = _box(ink, digit)
-    return Steps(light, paper, ink, digit, box, centred(box))
+    return Steps(light, paper, ink, digit, box, centered(box))
 
 
-def grey(picture) -> np.ndarray:
+def gray(picture) -> np.ndarray:
     """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING pixels long."""
     image = _upright(_open(picture))
     few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
@@ -108,9 +120,9 @@ def tones(picture) -> np.ndarray:
         return (values if values.max() < 256 else np.rint(values / 257)).astype(np.uint8)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        grey = np.array(_on_paper(image).convert("L"))
+        gray = np.array(_on_paper(image).convert("L"))
         drawn = np.median(np.asarray(image.getchannel("A"))) < 128  # most is transparent: the alpha holds the ink
-        return 255 - grey if drawn and _ground(image) == 255 else grey
+        return 255 - gray if drawn and _ground(image) == 255 else gray
     return np.array((image if image.mode in ("1", "L") else image.convert("RGB")).convert("L"))
 
 
@@ -122,7 +134,7 @@ def _open(picture) -> Image.Image:
     """A path, file or PIL image → a PIL image with its pixels loaded and of a size that can be worked with."""
     what = _name(picture)
     if isinstance(picture, str | os.PathLike):
-        refuse_special(Path(picture), "Save the picture as PNG or JPEG.")
+        require_regular_file(Path(picture), "Save the picture as PNG or JPEG.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and of its own limit, which is higher
@@ -171,7 +183,7 @@ def _on_paper(image: Image.Image) -> Image.Image:
 
 
 def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A grey picture, its paper and its ink; of a frame with something in it only the inside. Raises CourseError, naming the frame."""
+    """A gray picture, its paper and its ink; of a frame with something in it only the inside. Raises CourseError, naming the frame."""
     paper, ink = _ink(light)
     for _ in range(NESTED):
         frame = frames.find(ink > 0.5)
@@ -190,7 +202,7 @@ def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paper and ink of a grey picture. The paper is the picture without anything narrower than a third of it: a grey closing takes dark
+    """Paper and ink of a gray picture. The paper is the picture without anything narrower than a third of it: a gray closing takes dark
     ink away, an opening light ink; what remains is more even where it was the right one. Shadows and the edge of the desk stay paper."""
     smooth = ndimage.gaussian_filter(light, max(light.shape) / 400 if max(light.shape) > 100 else 0)
     usual, *narrow = (max(5, int(max(min(light.shape), 0.75 * max(light.shape)) * share)) for share in WIDTHS)
@@ -227,7 +239,7 @@ def _at_edge(above: np.ndarray) -> bool:
 
 
 def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
-    """A grey closing or opening by a large square, on a picture averaged down to some 200 pixels: paper needs no fine detail."""
+    """A gray closing or opening by a large square, on a picture averaged down to some 200 pixels: paper needs no fine detail."""
     few = max(1, max(light.shape) // 200)
     image = Image.fromarray(light).reduce(few) if few > 1 else Image.fromarray(light)
     filtered = getattr(ndimage, f"grey_{operation}")(np.asarray(image), size=max(3, size // few), mode="nearest")
@@ -262,8 +274,8 @@ def _one_digit(ink: np.ndarray) -> np.ndarray:
         raise CourseError("a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper")
     if (several := (parts & (highs > 0.45 * highs[main])).sum()) > 1:
         raise CourseError(f"more than one digit: {several} separate shapes. Crop the picture to one of them.")
-    beside = ndimage.distance_transform_edt(groups != main + 1)
-    near = [k for k in np.nonzero(parts)[0] if beside[groups == k + 1].min() < FAR * tall]  # the bar of a 5 written in two strokes
+    temporary = ndimage.distance_transform_edt(groups != main + 1)
+    near = [k for k in np.nonzero(parts)[0] if temporary[groups == k + 1].min() < FAR * tall]  # the bar of a 5 written in two strokes
     digit = np.isin(groups, [k + 1 for k in near])
     rows, columns = np.nonzero(digit)
     high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
@@ -318,15 +330,15 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
     return np.clip(np.asarray(image.resize((BOX, BOX), how, square)), 0, 1)
 
 
-def centred(box: np.ndarray) -> np.ndarray:
-    """A (20, 20) box of ink, 0 to 1 → (28, 28) uint8: brightest 255, moved by whole pixels until the centre of mass is on pixel 14.
+def centered(box: np.ndarray) -> np.ndarray:
+    """A (20, 20) box of ink, 0 to 1 → (28, 28) uint8: brightest 255, moved by whole pixels until the center of mass is on pixel 14.
 
-    Of a shape so lopsided that it would leave the picture, the centre comes as near as the edge lets it.
+    Of a shape so lopsided that it would leave the picture, the center comes as near as the edge lets it.
     """
     bright = np.floor(box / box.max() * 255 + 0.5).astype(np.uint8)
     mass = box.sum(dtype=np.float64)
-    centre = [(box.sum(1 - axis, dtype=np.float64) * np.arange(BOX)).sum() / mass for axis in range(2)]
-    top, left = (int(np.clip(np.floor(MIDDLE - place + 0.5), 0, SIDE - BOX)) for place in centre)
+    center = [(box.sum(1 - axis, dtype=np.float64) * np.arange(BOX)).sum() / mass for axis in range(2)]
+    top, left = (int(np.clip(np.floor(MIDDLE - place + 0.5), 0, SIDE - BOX)) for place in center)
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[top : top + BOX, left : left + BOX] = bright
     return image

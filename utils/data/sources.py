@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import CourseError
-from ..files import replacing, shown
+from ..files import display_path, replacing
 
 SILENCE = 20  # seconds without an answer after which a source counts as unreachable
 RETRY = 60  # seconds during which a failed download is not repeated: on a silent network, each call of load() would wait again
@@ -50,18 +50,20 @@ class Source:
             pairs = [(file, file.with_name(f"{file.name}.gz")) for file in self.files(root)]
             found = [next((file for file in pair if file.is_file()), None) for pair in pairs]
         except OSError as error:
-            raise CourseError(f"{shown(root)} can't be searched ({error.strerror}): expected a folder that you may read.") from error
+            raise CourseError(f"{display_path(root)} can't be searched ({error.strerror}): expected a folder that you may read.") from error
         return None if None in found else found
 
     def misplaced(self, root: Path) -> list[Path]:
         """Files that look like this set's, under another name or up to one folder away from where find() looks."""
-        folder, wanted = self.torchvision_class, {_plain(file) for file in self.files(root)}
+        folder, wanted = self.torchvision_class, {_conv_bn_relu(file) for file in self.files(root)}
         patterns = ("*", "*/*", f"{folder}/*", f"{folder}/raw/*", f"{folder}/raw/*/*", f"*/{folder}/raw/*")
         expected = {file.with_name(file.name + end) for file in self.files(root) for end in ("", ".gz")}
-        return sorted({path for pattern in patterns for path in root.glob(pattern) if _plain(path) in wanted and path.is_file()} - expected)
+        return sorted(
+            {path for pattern in patterns for path in root.glob(pattern) if _conv_bn_relu(path) in wanted and path.is_file()} - expected
+        )
 
 
-def _plain(path: Path) -> str:
+def _conv_bn_relu(path: Path) -> str:
     """A file name without what others change in it: train-images.idx3-ubyte.gz → train-images-idx3-ubyte."""
     return path.name.lower().removesuffix(".gz").replace(".", "-")
 
@@ -107,7 +109,7 @@ def download(name: str, root: Path) -> list[Path] | None:
         with FileLock(root / f".{source.torchvision_class}.lock"):
             found = source.find(root) or _from_first(name, root)
     except (OSError, NotImplementedError) as error:  # a full or read-only disk, or one that can't lock
-        print(f"{name} can't be downloaded into {shown(root)}: {_cause(error)}", file=sys.stderr)
+        print(f"{name} can't be downloaded into {display_path(root)}: {_cause(error)}", file=sys.stderr)
         found = None
     if not found:
         _failed[name, root] = time.monotonic()
@@ -130,9 +132,9 @@ def _from_first(name: str, root: Path) -> list[Path] | None:
                 print(f"failed ({_cause(error)}).", file=sys.stderr)
                 continue
             for complete, file in zip(source.files(Path(folder)), source.files(root), strict=True):
-                with replacing(file) as beside:
-                    complete.replace(beside)
-        print(f"done, into {shown(source.files(root)[0].parent)}.", file=sys.stderr)
+                with replacing(file) as temporary:
+                    complete.replace(temporary)
+        print(f"done, into {display_path(source.files(root)[0].parent)}.", file=sys.stderr)
         return source.files(root)
     return None
 
@@ -221,5 +223,5 @@ def _check(source: Source, folder: Path) -> None:
 
 def _cause(error: BaseException) -> str:
     """An error in one line, with its class where it is not the course's own."""
-    said = " ".join(str(error).split())
-    return said if isinstance(error, CourseError) else ": ".join(filter(None, (type(error).__name__, said)))
+    message = " ".join(str(error).split())
+    return message if isinstance(error, CourseError) else ": ".join(filter(None, (type(error).__name__, message)))

@@ -32,7 +32,14 @@ NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) of the pixels t
 def _faces() -> list[np.ndarray]:
     """The sampled faces of a box around 0, in the generator's order of points: front, back, and the sides of NEIGHBOURS; (P, 3) each."""
     wide, deep = np.linspace(-0.5, 0.5, 5), np.linspace(-3, 3, 30)
-    axes = [(wide, wide, 3), (wide, wide, -3), (-0.5, wide, deep), (0.5, wide, deep), (wide, -0.5, deep), (wide, 0.5, deep)]
+    axes = [
+        (wide, wide, 3),
+        (wide, wide, -3),
+        (-0.5, wide, deep),
+        (0.5, wide, deep),
+        (wide, -0.5, deep),
+        (wide, 0.5, deep),
+    ]
     return [np.array(np.meshgrid(*face)).T.reshape(-1, 3) for face in axes]
 
 
@@ -99,7 +106,7 @@ def rotated(points: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return turned + noise * turned.std(0)
 
 
-def voxelise(points: np.ndarray) -> np.ndarray:
+def voxelize(points: np.ndarray) -> np.ndarray:
     """Points in each voxel of the smallest cube around a (P, 3) cloud, divided by the largest count: (4096,) float64, x fastest."""
     low, high = points.min(0) - 0.001, points.max(0) + 0.001
     extent = high - low
@@ -116,7 +123,7 @@ def voxelise(points: np.ndarray) -> np.ndarray:
 def pair(image: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
     """The two rows of a digit, upright and rotated: (2, 4096) float32. The rotation depends on `seed` alone."""
     points = cloud(image)
-    return np.stack([voxelise(points), voxelise(rotated(points, np.random.default_rng(seed)))]).astype(np.float32)
+    return np.stack([voxelize(points), voxelize(rotated(points, np.random.default_rng(seed)))]).astype(np.float32)
 
 
 def pairs(images: np.ndarray, seed: tuple[int, ...], echo: bool = False) -> np.ndarray:
@@ -127,7 +134,14 @@ def pairs(images: np.ndarray, seed: tuple[int, ...], echo: bool = False) -> np.n
         rows[2 * i : 2 * i + 2] = pair(images[i], (*seed, i))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in tqdm(threads.map(fill, range(len(images))), "clouds", len(images), disable=not echo, mininterval=0.5, unit="digit"):
+        for _ in tqdm(
+            threads.map(fill, range(len(images))),
+            "clouds",
+            len(images),
+            disable=not echo,
+            mininterval=0.5,
+            unit="digit",
+        ):
             pass
     return rows
 
@@ -173,13 +187,13 @@ def read(path: Path) -> tuple[Rows, dict]:
     """
     import h5py
 
-    files.refuse_special(path, DAMAGED)
+    files.require_regular_file(path, DAMAGED)
     try:
         with path.open("rb") as file:
             start = file.read(len(SIGNATURE))
     except OSError as error:
         todo = DAMAGED if isinstance(error, FileNotFoundError | IsADirectoryError) else "Change its permissions and run again."
-        raise CourseError(f"{files.shown(path)} can't be read ({error.strerror}): expected a readable file. {todo}") from error
+        raise CourseError(f"{files.display_path(path)} can't be read ({error.strerror}): expected a readable file. {todo}") from error
     if start != SIGNATURE:
         _refuse(path, f"it starts with {start.hex(' ') or 'nothing'}", "an HDF5 file")
     try:
@@ -192,7 +206,7 @@ def read(path: Path) -> tuple[Rows, dict]:
         raise
     except Exception as error:  # damaged bytes make HDF5 raise whatever they say
         if isinstance(error, BlockingIOError) or "already open" in str(error):
-            raise CourseError(f"{files.shown(path)} is open in another program. Close it there and run again.") from error
+            raise CourseError(f"{files.display_path(path)} is open in another program. Close it there and run again.") from error
         _refuse(path, f"can't be read as HDF5 ({' '.join(str(error).split())[:120]})", "a whole HDF5 file")
     for half in ("train", "test"):
         grids, labels = found[f"X_{half}"], found[f"y_{half}"]
@@ -227,10 +241,14 @@ def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
         stored, declared = values.id.get_storage_size(), values.size * values.dtype.itemsize
         # gzip packs zeros some thousand times; what was never written takes nothing
         if declared > files.TENSORS or stored * 2000 < declared:
-            _refuse(path, f"{name} says {declared:,} bytes, and {stored:,} are stored", f"at most {files.TENSORS:,}, all of them stored")
+            _refuse(
+                path,
+                f"{name} says {declared:,} bytes, and {stored:,} are stored",
+                f"at most {files.TENSORS:,}, all of them stored",
+            )
         if values.chunks and math.prod(math.ceil(size / chunk) for size, chunk in zip(values.shape, values.chunks, strict=True)) > PIECES:
             _refuse(path, f"{name} lies in pieces of {values.chunks} values", f"at most {PIECES:,} pieces")
 
 
 def _refuse(path: Path, found: str, expected: str) -> NoReturn:
-    raise CourseError(f"{files.shown(path)}: {found}, expected {expected}. {DAMAGED}")
+    raise CourseError(f"{files.display_path(path)}: {found}, expected {expected}. {DAMAGED}")

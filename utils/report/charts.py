@@ -1,4 +1,4 @@
-"""Spreads and small multiples: how far numbers lie apart. Every function returns a closed Figure, in the colours of utils.report.plots."""
+"""Spreads and small multiples: how far numbers lie apart. Every function returns a closed Figure, in the colors of utils.report.plots."""
 
 import statistics
 
@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .plots import GREY, TEST, TRAIN, WRONG, finish
+from .plots import GRAY, TEST, TRAIN, WRONG, finish
 
 
 def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[str, float] | None = None) -> Figure:
@@ -37,8 +37,8 @@ def panels(pictures: dict[str, tuple[list[float], dict[str, list[float] | Tensor
     rows = -(-len(pictures) // 2)
     figure, places = plt.subplots(rows, 2, figsize=(6.4, 2.3 * rows + 0.4), layout="constrained", sharey=True, squeeze=False)
     for axes, (title, (x, ys)), xlabel in zip(places.flat, pictures.items(), xlabels, strict=False):
-        for (name, y), colour in zip(ys.items(), (TEST, TRAIN, WRONG, GREY), strict=False):
-            axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+        for (name, y), color in zip(ys.items(), (TEST, TRAIN, WRONG, GRAY), strict=False):
+            axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3, label=name)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(xlabel, fontsize=9)
         axes.tick_params(labelsize=9)
@@ -52,9 +52,9 @@ def panels(pictures: dict[str, tuple[list[float], dict[str, list[float] | Tensor
 
 
 def gallery(pictures: list, titles: list[str], columns: int = 5, wrong: frozenset[int] | set[int] = frozenset()) -> Figure:
-    """Grey pictures of any size as they are, black as black, each under its title. pictures: PIL images, or (H, W) arrays.
+    """Gray pictures of any size as they are, black as black, each under its title. pictures: PIL images, or (H, W) arrays.
 
-    wrong: places whose titles are coloured.
+    wrong: places whose titles are colored.
     """
     rows = -(-len(pictures) // columns)
     figure, places = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.35 * rows), layout="constrained", squeeze=False)

@@ -13,8 +13,14 @@ from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
 ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # what stands in the row of the layer before it
-ROW, MIDDLE, WIDEST, TEXT, WIDTH = 0.54, 1.25, 1.5, 2.2, 5.2  # inches: between rows, boxes' middle and width, texts' left edge, all
-BOX, EDGE, GREY = "#56B4E9", "#0072B2", "#666666"
+ROW, MIDDLE, WIDEST, TEXT, WIDTH = (
+    0.54,
+    1.25,
+    1.5,
+    2.2,
+    5.2,
+)  # inches: between rows, boxes' middle and width, texts' left edge, all
+BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
 
 @dataclass
@@ -60,10 +66,10 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
         row[node] = len(found)
         again = layer in seen
         seen.add(layer)
-        words = label(layer) if layer else "input" if node.op == "placeholder" else "+ sum"
+        argv = label(layer) if layer else "input" if node.op == "placeholder" else "+ sum"
         parameters = models.count_parameters(layer) if layer and not again else 0
         note = ", shared weights" if layer and again else ""
-        found.append(Step(words.removeprefix(" · "), note, node.meta["shape"], parameters, before))
+        found.append(Step(argv.removeprefix(" · "), note, node.meta["shape"], parameters, before))
     return found
 
 
@@ -79,7 +85,14 @@ def label(layer: nn.Module) -> str:
         return f"linear {layer.in_features}→{layer.out_features}"
     if isinstance(layer, BATCH_NORM):
         return " · BN"
-    names = {nn.ReLU: " · ReLU", nn.Dropout: "", nn.Flatten: "", nn.Identity: "", nn.Softmax: "softmax", nn.ZeroPad2d: "cut off the margin"}
+    names = {
+        nn.ReLU: " · ReLU",
+        nn.Dropout: "",
+        nn.Flatten: "",
+        nn.Identity: "",
+        nn.Softmax: "softmax",
+        nn.ZeroPad2d: "cut off the margin",
+    }
     names |= {nn.MaxPool2d: f"{size} max-pool", nn.MaxPool3d: "2×2×2 max-pool"}
     names |= {nn.AdaptiveAvgPool2d: "average of each map", nn.AdaptiveMaxPool2d: "maximum of each map"}
     return names.get(type(layer), type(layer).__name__)
@@ -106,15 +119,19 @@ def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
                 continue
             lane = next((place for place, end in enumerate(lanes) if end <= source), len(lanes))
             lanes[lane : lane + 1] = [row]
-            x, top, bottom = MIDDLE - WIDEST / 2 - 0.14 * (lane + 1), ROW * (source + 0.5) + 0.05, ROW * (row + 0.5) - 0.05
-            axes.plot([above.get_x(), x, x], [top, top, bottom], color=GREY, linewidth=1.2)
+            x, top, bottom = (
+                MIDDLE - WIDEST / 2 - 0.14 * (lane + 1),
+                ROW * (source + 0.5) + 0.05,
+                ROW * (row + 0.5) - 0.05,
+            )
+            axes.plot([above.get_x(), x, x], [top, top, bottom], color=GRAY, linewidth=1.2)
             _arrow(axes, [(x, bottom), (below.get_x(), bottom)])
     plt.close(figure)
     return figure
 
 
 def _draw(axes: Axes, step: Step, y: float, widest: int, most: int) -> Rectangle:
-    """The box of a step, centred at height y, and what stands beside it."""
+    """The box of a step, centered at height y, and what stands beside it."""
     side = step.shape[-1] if len(step.shape) > 1 else 1
     width, high = 0.1 + (WIDEST - 0.1) * side / widest, 0.06 + 0.24 * (step.shape[0] / most) ** 0.5
     box = Rectangle((MIDDLE - width / 2, y - high / 2), width, high, facecolor=BOX, edgecolor=EDGE, linewidth=1)
@@ -122,10 +139,10 @@ def _draw(axes: Axes, step: Step, y: float, widest: int, most: int) -> Rectangle
     axes.text(TEXT, y - 0.02, step.label, fontsize=10, va="bottom")
     size = "×".join(map(str, step.shape))
     count = f", {step.parameters:,} parameters" if step.parameters else ""
-    axes.text(TEXT, y + 0.02, size + count + step.note, fontsize=9, va="top", color=GREY)
+    axes.text(TEXT, y + 0.02, size + count + step.note, fontsize=9, va="top", color=GRAY)
     return box
 
 
 def _arrow(axes: Axes, ends: list[tuple[float, float]]) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 8, "color": GREY, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+    style = {"arrowstyle": "-|>", "mutation_scale": 8, "color": GRAY, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
     axes.add_patch(FancyArrowPatch(*ends, **style))

@@ -37,7 +37,7 @@ class Photographs:
 def section() -> str:
     """README's table."""
     if not PATH.exists():
-        return f"Not measured yet: there is no `{files.shown(PATH)}` (`python -m tools.photographs`)."
+        return f"Not measured yet: there is no `{files.display_path(PATH)}` (`python -m tools.photographs`)."
     found = files.read_json(PATH, Photographs, "`python -m tools.photographs` writes it.")
     rows = [
         [name, one.n, *(f"{100 * part / one.n:.1f}" for part in (one.correct, one.rejected, one.wrong))]

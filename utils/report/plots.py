@@ -1,6 +1,6 @@
 """Curves, samples, mistakes, confusion, kernels and feature maps. Every function returns a closed Figure.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; the background is opaque white, so that a
+Colors are Okabe and Ito's, which color-blind readers can tell apart; the background is opaque white, so that a
 picture is readable on a dark page too.
 """
 
@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from torch import Tensor
 from torch.nn import functional as F
 
-TRAIN, TEST, GREY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
+TRAIN, TEST, GRAY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
 
 
 def finish(figure: Figure) -> Figure:
@@ -32,16 +32,16 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")
     epochs = range(1, max(map(len, histories)) + 1)  # early stopping gives some seeds fewer than others
-    for part, colour in (("train", TRAIN), (held, TEST)):
+    for part, color in (("train", TRAIN), (held, TEST)):
         losses = [[row[f"{part}_loss"] for row in history] for history in histories]
         percents = [[100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in history] for history in histories]
         for axes, lines in ((loss, losses), (accuracy, percents)):
             lines = torch.tensor([line + [math.nan] * (len(epochs) - len(line)) for line in lines])
             if len(lines) > 1:
-                axes.plot(epochs, lines.T.numpy(), color=colour, linewidth=0.7, alpha=0.45)
-            axes.plot(epochs, lines.nanmean(0).numpy(), color=colour, linewidth=2, marker="o", markersize=3, label=part)
+                axes.plot(epochs, lines.T.numpy(), color=color, linewidth=0.7, alpha=0.45)
+            axes.plot(epochs, lines.nanmean(0).numpy(), color=color, linewidth=2, marker="o", markersize=3, label=part)
     if reported_test:
-        accuracy.axhline(reported_test, color=GREY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}")
+        accuracy.axhline(reported_test, color=GRAY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}")
     shown = [row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows]  # the first tenth may leave the picture below
     lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
     accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1))
@@ -89,12 +89,17 @@ def mistakes(pictures: Tensor, labels: Tensor, logits: Tensor, most: int = 20) -
 def steps(names: list[str], seconds: list[float]) -> Figure:
     """A bar for each step, from the slowest way (top) to the fastest, on a logarithmic axis, with what it is against the first."""
     figure, axes = plt.subplots(figsize=(6, 0.62 * len(names) + 0.8), layout="constrained")
-    axes.barh(range(len(names)), seconds, height=0.35, color=[GREY, *[TEST] * (len(names) - 2), TRAIN])
+    axes.barh(range(len(names)), seconds, height=0.35, color=[GRAY, *[TEST] * (len(names) - 2), TRAIN])
     left = min(seconds) / 2
     for place, (name, value) in enumerate(zip(names, seconds, strict=True)):
         ratio = f", {seconds[0] / value:.1f} ×" if place else ""
         axes.text(left, place - 0.24, f" {name}: {value:.1f} s{ratio}", va="bottom", fontsize=10)
-    axes.set(xscale="log", xlabel="seconds to 99 % on the test set (training only)", xlim=(left, max(seconds) * 1.5), yticks=[])
+    axes.set(
+        xscale="log",
+        xlabel="seconds to 99 % on the test set (training only)",
+        xlim=(left, max(seconds) * 1.5),
+        yticks=[],
+    )
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
     return finish(figure)
@@ -103,8 +108,8 @@ def steps(names: list[str], seconds: list[float]) -> Figure:
 def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str) -> Figure:
     """Curves over x, one a name; x and each curve: (N,)."""
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    for (name, y), colour in zip(ys.items(), (TEST, TRAIN, WRONG, GREY), strict=False):
-        axes.plot(x.numpy(), y.numpy(), color=colour, linewidth=2, label=name)
+    for (name, y), color in zip(ys.items(), (TEST, TRAIN, WRONG, GRAY), strict=False):
+        axes.plot(x.numpy(), y.numpy(), color=color, linewidth=2, label=name)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
@@ -125,7 +130,15 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
         for column in range(n):
             if counts[row, column]:
                 dark = wrong[row, column] > 0.6 * wrong.max()
-                axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+                axes.text(
+                    column,
+                    row,
+                    int(counts[row, column]),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "black",
+                )
     axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true")
     axes.set_title(f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong")
     axes.set_xticklabels(classes)
@@ -134,7 +147,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
 
 
 def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
-    """Images titled [T]rue and [P]redicted, the predicted in colour where it is wrong. pictures: (N, 1, H, W); labels, predicted: (N,)."""
+    """Images titled [T]rue and [P]redicted, the predicted in color where it is wrong. pictures: (N, 1, H, W); labels, predicted: (N,)."""
     figure = images(pictures, [f"[T] {true}  [P] {found}" for true, found in zip(labels, predicted, strict=True)])
     for place, true, found in zip(figure.axes, labels, predicted, strict=False):
         if true != found:
@@ -217,9 +230,9 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
             axes = figure.add_subplot(len(shapes), len(angles), row * len(angles) + column + 1, projection="3d")
             if shape.ndim == 3:
                 density = shape.permute(2, 1, 0).numpy()
-                colours = plt.get_cmap("Oranges")(0.25 + 0.75 * density)
-                colours[..., 3] = (0.15 + density).clip(max=1)
-                axes.voxels(density > 0, facecolors=colours, shade=True)
+                colors = plt.get_cmap("Oranges")(0.25 + 0.75 * density)
+                colors[..., 3] = (0.15 + density).clip(max=1)
+                axes.voxels(density > 0, facecolors=colors, shade=True)
                 axes.set(xlim=(0, 16), ylim=(0, 16), zlim=(0, 16))
             else:
                 points = shape[:: max(1, len(shape) // 3000)].T.numpy()
@@ -239,10 +252,17 @@ def frontier(ours: list, theirs: list) -> Figure:
     run or the network was chosen on the test set). The line joins the networks that none of ours with less beats; they alone have a name.
     """
     figure, (size, time) = plt.subplots(2, 1, figsize=(5.4, 9), layout="constrained")
-    for chosen, face in ((True, "none"), (False, GREY)):
+    for chosen, face in ((True, "none"), (False, GRAY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
-        size.scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GREY, label=label)
+        size.scatter(
+            [p.parameters for p in some],
+            [p.accuracy for p in some],
+            s=34,
+            facecolors=face,
+            edgecolors=GRAY,
+            label=label,
+        )
     figure.get_layout_engine().set(hspace=0.06)
     names = []
     for axes, field in ((size, "parameters"), (time, "seconds")):

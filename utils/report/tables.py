@@ -10,10 +10,10 @@ from functools import lru_cache
 
 from .. import files, models, workspace
 from ..experiments import EXPERIMENTS, Experiment, Recipe
-from ..files import shown
+from ..files import display_path
 from ..runs import records, trials
 from ..runs.comparison import mean_sd, percent, seeds, test_percents
-from ..runs.records import Record, Run
+from ..runs.records import FinishedRun, RunPaths
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,16 @@ def table(header: list[str], rows: list[list], right: Sequence[str] = "") -> str
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
-def best_percents(found: list[Record]) -> list[float]:
+def best_percents(found: list[FinishedRun]) -> list[float]:
     """Test accuracies (%) of each run's best epoch, as the references report it; none where the test set was looked at once."""
-    return [max(percent(row, "test") for row in record.history) for record in found if "test_correct" in record.kept]
+    return [max(percent(row, "test") for row in record.history) for record in found if "test_correct" in record.result_row]
 
 
-def train_percents(found: list[Record]) -> list[float]:
-    return [percent(record.kept, "train") for record in found]
+def train_percents(found: list[FinishedRun]) -> list[float]:
+    return [percent(record.result_row, "train") for record in found]
 
 
-def published_of_kind(kind: str) -> dict[Experiment, list[Record]]:
+def published_of_kind(kind: str) -> dict[Experiment, list[FinishedRun]]:
     """The published runs of every experiment whose network sees images, or voxels; experiments without any are left out."""
     found = {experiment: records.published(experiment) for experiment in EXPERIMENTS.values() if experiment.recipe.kind == kind}
     return {experiment: runs for experiment, runs in found.items() if runs}
@@ -122,7 +122,7 @@ def published_of_kind(kind: str) -> dict[Experiment, list[Record]]:
 
 def links(experiment: Experiment, link: str) -> str:
     """State dict (with its size) and logs of an experiment, where they are published, as Markup."""
-    run = Run.of(experiment, 0)
+    run = RunPaths.of(experiment, 0)
     sidecar = run.weights.with_suffix(".json")  # it is there also where a clone left the weights out
     size = f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), " if sidecar.is_file() else ""
     return Markup(f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published")
@@ -156,12 +156,12 @@ def results(link: str = "") -> str:
     return "\n\n".join([table(header, rows, right="seeds parameters epochs"), *early_stopping(found)])
 
 
-def headline(experiment: Experiment, found: list[Record]) -> str:
+def headline(experiment: Experiment, found: list[FinishedRun]) -> str:
     """Test accuracy over the seeds, with a dagger where early stopping chose the epoch."""
     return Markup(f"**{mean_sd(test_percents(found))}**{'†' if experiment.recipe.patience else ''}")
 
 
-def early_stopping(found: dict[Experiment, list[Record]]) -> list[str]:
+def early_stopping(found: dict[Experiment, list[FinishedRun]]) -> list[str]:
     """The line that explains a table's daggers, if it has any."""
     if not any(e.recipe.patience for e in found):
         return []
@@ -194,26 +194,64 @@ def against_references() -> str:
 
 def voxels(link: str = "") -> str:
     """3D-MNIST: test accuracy, upright and rotated test rows apart, training and validation."""
-    header = ["network", "test %, mean ± sd", "upright", "rotated", "train", "valid", "seeds", "parameters", "weights, log"]
+    header = [
+        "network",
+        "test %, mean ± sd",
+        "upright",
+        "rotated",
+        "train",
+        "valid",
+        "seeds",
+        "parameters",
+        "weights, log",
+    ]
     found = published_of_kind("voxels")
     rows = []
     for e, runs in found.items():
         apart = [mean_sd([r.facts.parts[part].percent for r in runs if part in r.facts.parts]) for part in ("upright", "rotated")]
-        valid = f"{statistics.mean(percent(record.kept, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
+        valid = f"{statistics.mean(percent(record.result_row, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
         train = f"{statistics.mean(train_percents(runs)):.2f}"
-        rows.append([name(e, link), headline(e, runs), *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
+        rows.append(
+            [
+                name(e, link),
+                headline(e, runs),
+                *apart,
+                train,
+                valid,
+                len(runs),
+                f"{runs[0].facts.parameters:,}",
+                links(e, link),
+            ]
+        )
     return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *early_stopping(found)])
 
 
 def family(experiments: Sequence[Experiment], link: str = "") -> str:
     """Networks that belong together: what they cost, what they see and what they reach."""
-    header = ["network", "parameters", "batch norm folded", "receptive field", "reported (best epoch)", "ours (last epoch)", "weights, log"]
+    header = [
+        "network",
+        "parameters",
+        "batch norm folded",
+        "receptive field",
+        "reported (best epoch)",
+        "ours (last epoch)",
+        "weights, log",
+    ]
     rows = []
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
         ours = Markup(f"**{mean_sd(test_percents(found))}** ({seeds(found)})")
-        rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
+        rows.append(
+            [
+                e.name,
+                *counts,
+                models.receptive_field(model),
+                f"{figure.test:.2f}" if figure else "–",
+                ours,
+                links(e, link),
+            ]
+        )
     return table(header, rows, right="parameters batch norm folded receptive field")
 
 
@@ -229,7 +267,15 @@ def runs_csv() -> str:
     for experiment in EXPERIMENTS.values():
         for record in records.published(experiment):
             facts, score, ran = record.facts, record.facts.test, record.facts.environment
-            row = [experiment.name, facts.seed, facts.kept_epoch, score.correct, score.total, f"{score.percent:.2f}", f"{score.loss:.6f}"]
+            row = [
+                experiment.name,
+                facts.seed,
+                facts.kept_epoch,
+                score.correct,
+                score.total,
+                f"{score.percent:.2f}",
+                f"{score.loss:.6f}",
+            ]
             row += [facts.parameters, f"{facts.seconds:.1f}", ran.device, ran.torch, facts.code.commit]
             writer.writerow([*row, record.log.relative_to(workspace.root).as_posix()])
     return text.getvalue()
@@ -237,7 +283,10 @@ def runs_csv() -> str:
 
 def frontier() -> tuple[list[Point], list[Point]]:
     """Accuracy against size: every published network on images, and every figure that others report."""
-    ours, theirs = [], [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test) for c in references().field]
+    ours, theirs = (
+        [],
+        [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test) for c in references().field],
+    )
     for e, runs in published_of_kind("images").items():
         percents, parameters = test_percents(runs), runs[0].facts.parameters
         sd = statistics.stdev(percents) if len(percents) > 1 else None
@@ -249,7 +298,7 @@ def frontier() -> tuple[list[Point], list[Point]]:
     return ours, theirs
 
 
-def compare(experiments: Sequence[Experiment], read: Callable[[Experiment], list[Record]] = records.published) -> str:
+def compare(experiments: Sequence[Experiment], read: Callable[[Experiment], list[FinishedRun]] = records.published) -> str:
     """Training and test accuracy of finished experiments, mean ± standard deviation over their seeds; read=records.own: of yours."""
     rows = []
     for e in experiments:
@@ -281,10 +330,19 @@ def summary(results: Sequence) -> str:
         valid = f"{percent(last, 'valid'):.2f}" if part == "valid" else "–"
         if part == "valid":
             held.setdefault(run.experiment, []).append(percent(last, "valid"))
-        places = [shown(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
+        places = [display_path(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
         epoch = f"{percent(best, part):.2f} in epoch {best['epoch']}"
         rows.append(
-            [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]
+            [
+                run.experiment.name,
+                run.seed,
+                f"{percent(last, 'train'):.2f}",
+                valid,
+                test,
+                epoch,
+                f"{run.facts.seconds:.0f}",
+                *places,
+            ]
         )
     means = [f"{e.name}, held-out images: {mean_sd(values)} % ({seeds(values)})" for e, values in held.items()]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])

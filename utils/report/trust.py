@@ -124,7 +124,7 @@ def blurred(images: Tensor, deviation: float) -> Tensor:
 
 
 def inverted(images: Tensor, share: float) -> Tensor:
-    """So much of the way to black ink on white paper: 0 as it is, 0.5 plain grey, 1 inverted."""
+    """So much of the way to black ink on white paper: 0 as it is, 0.5 plain gray, 1 inverted."""
     return images * (1 - share) + (1 - images) * share
 
 

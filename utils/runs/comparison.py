@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..experiments import Experiment
 from ..training.loops import Row
-from .records import Facts, Record, published
+from .records import FinishedRun, RunMetadata, published
 
 
 def percent(row: Row, part: str) -> float:
@@ -24,17 +24,17 @@ def seeds(found: Sequence) -> str:
     return "1 seed" if len(found) == 1 else f"{len(found)} seeds"
 
 
-def test_percents(found: list[Record]) -> list[float]:
+def test_percents(found: list[FinishedRun]) -> list[float]:
     """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once, at the end."""
-    return [percent(record.kept, "test") if "test_correct" in record.kept else record.facts.test.percent for record in found]
+    return [percent(record.result_row, "test") if "test_correct" in record.result_row else record.facts.test.percent for record in found]
 
 
-def stand_in(facts: Facts) -> bool:
+def stand_in(facts: RunMetadata) -> bool:
     """Whether a run saw scikit-learn's digits in place of the data of its recipe."""
     return facts.data.name.startswith("digits") and not facts.recipe.data.startswith("digits")
 
 
-def against_published(experiment: Experiment, facts: Facts) -> str:
+def against_published(experiment: Experiment, facts: RunMetadata) -> str:
     """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies within the seeds'
     spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many images)."""
     found = published(experiment) if experiment.registered else []

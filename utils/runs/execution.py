@@ -11,16 +11,16 @@ from torch import nn
 from .. import CourseError, Interrupted, files, models, smoke, workspace
 from ..data.datasets import Dataset, Split
 from ..experiments import Experiment
-from ..files import shown
+from ..files import display_path
 from ..training import cpu, ddp
 from ..training.devices import pick_device
-from ..training.loops import Row, Score, Training, Unfit, describe, evaluate, kept
+from ..training.loops import CheckpointMismatch, Row, Score, Training, describe, evaluate, result_epoch
 from ..training.loops import fit as train
 from . import facts, packed, records, trials
 from .comparison import against_published
-from .job import Job, as_run, prepare_data, resolve, start_of
+from .job import Job, prepare_data, resolve, smoke_version, start_of
 from .pretrained import load_model
-from .records import Begun, DataFacts, Facts, Record, Run, Use
+from .records import DataFacts, FinishedRun, RunMetadata, RunPaths, RunStart, Use
 
 AfterEpoch = Callable[[list[Row]], None]
 
@@ -34,7 +34,7 @@ class Result:
     model: nn.Module | None
     data: Dataset
     history: list[Row]
-    facts: Facts
+    facts: RunMetadata
     weights: Path
     log: Path
 
@@ -60,11 +60,11 @@ def run(
     Raises CourseError for whatever speaks against the run (before training) and for a loss that is not finite; AlreadyRunning while
     another process trains it; Interrupted, which holds the rows so far, at Ctrl-C.
     """
-    with together(lambda: resolve(experiment, seed, device, publish, retrain, folder, echo), device) as job:
+    with resolve_together(lambda: resolve(experiment, seed, device, publish, retrain, folder, echo), device) as job:
         return read(job) if job.finished else save(job, *fit(job, after_epoch))
 
 
-def together(resolved: Callable[[], Job], device: str) -> Job:
+def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
     """This process's job. Of several processes the first resolves it; each of the others takes its own device and loads the data."""
     if ddp.world_size() == 1:
         return resolved()
@@ -76,8 +76,8 @@ def together(resolved: Callable[[], Job], device: str) -> Job:
 
     job = ddp.on_rank0(first)
     job = mine[0] if mine else job
-    data = ddp.in_turns(lambda: job.data or prepare_data(job.experiment))
-    where = ddp.together(lambda: pick_device(device, job.experiment.recipe.kind))
+    data = ddp.first_process_first(lambda: job.data or prepare_data(job.experiment))
+    where = ddp.raise_together(lambda: pick_device(device, job.experiment.recipe.kind))
     ddp.require_same({"data": DataFacts.of(data), "sources": facts.code().sources, "device": where.type})
     return replace(job, data=data, device=where)
 
@@ -102,7 +102,7 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         state = training.state_dict()  # of every process, not only of the one that writes
 
         def write() -> None:
-            records.write_checkpoint(job.own.checkpoint, job.begun, state, job.lock.require)
+            records.write_checkpoint(job.own.checkpoint, job.run_start, state, job.lock.require)
             records.write_log(job.own.log, training.history, job.lock.require)
 
         ddp.on_rank0(write)
@@ -114,8 +114,8 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
     except KeyboardInterrupt:
         done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
         raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.", safe) from None
-    except Unfit as error:
-        raise CourseError(f"{shown(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again.") from error
+    except CheckpointMismatch as error:
+        raise CourseError(f"{display_path(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again.") from error
     plain = models.build(recipe.model, recipe.dropout)
     plain.load_state_dict(model.to("cpu", memory_format=torch.contiguous_format).state_dict())
     return plain.eval(), history
@@ -132,11 +132,11 @@ def initial(experiment: Experiment) -> nn.Module:
 
 def print_continued(job: Job) -> None:
     """The rows so far, and a warning where the bits will differ from an uninterrupted run's."""
-    now = job.begun.continued[-1]
+    now = job.run_start.continued[-1]
     print(f"{job.title}: continuing after epoch {now.after_epoch} of {job.experiment.recipe.epochs}")
     for row in job.state["history"]:
         print(describe(row))
-    if (job.begun.code.sources, job.begun.environment) != (now.code.sources, now.environment):
+    if (job.run_start.code.sources, job.run_start.environment) != (now.code.sources, now.environment):
         print(
             "It started with other sources, or on another machine, device or number of threads or processes: "
             "the result will not be bit for bit the same."
@@ -146,7 +146,7 @@ def print_continued(job: Job) -> None:
 def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     """Evaluate a trained network and write its log, state dict and facts, and its trial into the study. Raises CourseError."""
 
-    def write() -> Facts:
+    def write() -> RunMetadata:
         content, require = files.to_bytes(model.state_dict()), job.lock.require
         recipe, data = job.experiment.recipe, job.data
         small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if recipe.levels else b""
@@ -171,17 +171,17 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     return Result(job.experiment, job.seed, model, job.data, history, done, job.run.weights, job.run.log)
 
 
-def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> Facts:
+def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> RunMetadata:
     """The facts of a finished run. The test set is evaluated once here, unless the run is a trial. content: of the state dict's file."""
 
     def score(split: Split) -> Score:
         return evaluate(model, split, job.data.mean, job.data.std)
 
-    best, test = kept(history, job.experiment.recipe), None if job.trial else score(job.data.test)
+    best, test = result_epoch(history, job.experiment.recipe), None if job.trial else score(job.data.test)
     if test and "test_correct" in best:  # a run is scored once, here, on the CPU and as tools.verify does, wherever it was trained
         best |= {f"test_{key}": value for key, value in asdict(test).items()}
-    return Facts(
-        **{name: getattr(job.begun, name) for name in Begun.__dataclass_fields__},
+    return RunMetadata(
+        **{name: getattr(job.run_start, name) for name in RunStart.__dataclass_fields__},
         parameters=models.count_parameters(model),
         epochs=len(history),
         kept_epoch=best["epoch"],
@@ -195,9 +195,9 @@ def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> 
     )
 
 
-def trial(done: Begun, history: list[Row], pruned: bool = False) -> trials.Trial:
+def trial(done: RunStart, history: list[Row], pruned: bool = False) -> trials.Trial:
     """A run with held-out images as a line of its experiment's study."""
-    best = history[-1] if pruned else kept(history, done.recipe)
+    best = history[-1] if pruned else result_epoch(history, done.recipe)
     return trials.Trial(
         name=done.name,
         recipe=done.recipe,
@@ -215,7 +215,7 @@ def trial(done: Begun, history: list[Row], pruned: bool = False) -> trials.Trial
 
 def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool | None = None) -> None:
     """End a run with held-out images that is not worth continuing: a line of the study records it, the checkpoint is deleted."""
-    own = Run.of(experiment, seed, records.own_root())
+    own = RunPaths.of(experiment, seed, records.own_root())
     saved = records.read_checkpoint(own.checkpoint)
     if saved:
         trials.add(trial(saved[0], history, pruned=True), bool(publish))
@@ -228,14 +228,14 @@ def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: b
 
     Raises CourseError for a recipe that was changed or a seed that is not published.
     """
-    mine, root = as_run(experiment), records.own_root()
+    mine, root = smoke_version(experiment), records.own_root()
     if not published and (found := records.finished(mine, seed, root)):
-        return _result(mine, found, Run.of(mine, seed, root), prepare_data(mine), echo)
+        return _result(mine, found, RunPaths.of(mine, seed, root), prepare_data(mine), echo)
     found = records.finished(experiment, seed)
     if found is None:
         why = f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
         raise CourseError(f"{experiment.name}: {why}, so there is no published run to read. Train it with run() or train.py.")
-    return _result(experiment, found, Run.of(experiment, seed), prepare_data(experiment), echo)
+    return _result(experiment, found, RunPaths.of(experiment, seed), prepare_data(experiment), echo)
 
 
 def read(job: Job) -> Result:
@@ -243,11 +243,11 @@ def read(job: Job) -> Result:
     return _result(job.experiment, job.finished, job.run, job.data, job.echo)
 
 
-def _result(experiment: Experiment, record: Record, run: Run, data: Dataset, echo: bool) -> Result:
+def _result(experiment: Experiment, record: FinishedRun, run: RunPaths, data: Dataset, echo: bool) -> Result:
     """A finished run, its first, best and last epoch printed; the weights of published runs exist for seed 0 only."""
     if echo:
         where = f"trained {record.facts.started[:10]}, {record.facts.environment.device}"
-        print(f"Read from {shown(record.log)} ({where}), not trained again (retrain=True, or --retrain, does):")
+        print(f"Read from {display_path(record.log)} ({where}), not trained again (retrain=True, or --retrain, does):")
         part = "test" if "test_correct" in record.history[0] else "valid"
         best = max(record.history, key=lambda row: row[f"{part}_correct"])
         rows = {row["epoch"]: row for row in (record.history[0], best, record.history[-1])}

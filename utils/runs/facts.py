@@ -18,7 +18,7 @@ from .. import ROOT
 from ..training import cpu
 
 # the modules that a training run goes through; the others can change without a bit of the result changing
-DECIDING = ("files", "models", "layers", "data/datasets", "data/voxels", "data/bodies", "data/augment")
+DECIDING = ("files", "models", "layers", "data/datasets", "data/voxels", "data/fresh_voxels", "data/augment")
 DECIDING += tuple(sorted(f"training/{path.stem}" for path in (ROOT / "utils" / "training").glob("*.py")))
 DECIDING += ("runs/job", "runs/execution")
 
@@ -83,8 +83,8 @@ def processor() -> str:
     """The processor's name, with family and model where Linux tells them (rented machines hide much of a name); else the architecture."""
     with suppress(OSError, KeyError):
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-        return f"{said['model name']} (family {said['cpu family']}, model {said['model']})"
+        message = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+        return f"{message['model name']} (family {message['cpu family']}, model {message['model']})"
     return platform.processor() or platform.machine()
 
 
@@ -104,17 +104,18 @@ def code() -> Code:
         if "dubious ownership" in error.stderr:
             todo = f"git config --global --add safe.directory {ROOT}"
             print(
-                f"{ROOT} belongs to another user, so git does not tell its commit and runs record none. Trust it: {todo}", file=sys.stderr
+                f"{ROOT} belongs to another user, so git does not tell its commit and runs record none. Trust it: {todo}",
+                file=sys.stderr,
             )
     except OSError:
         pass  # no git here
     return Code("unknown", sources)
 
 
-def _git(*words: str) -> str:
+def _git(*argv: str) -> str:
     """What git says of the repository that the course lies in, whatever the environment says. Raises CalledProcessError, OSError."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"LC_ALL": "C"}
-    command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *argv]
     return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=plain).stdout.strip()
 
 

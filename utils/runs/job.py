@@ -10,13 +10,13 @@ from .. import CourseError, files, models, smoke, switch, workspace
 from ..data import datasets
 from ..data.datasets import Dataset
 from ..experiments import EXPERIMENTS, Experiment
-from ..files import shown
+from ..files import display_path
 from ..training import ddp
 from ..training.devices import pick_device
 from . import facts, records
 from .lock import Lock
 from .pretrained import read_state_dict
-from .records import Begun, DataFacts, Normalisation, Record, Run
+from .records import DataFacts, FinishedRun, Normalization, RunPaths, RunStart
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Job:
     publish: bool
     trial: bool
     echo: bool
-    run: Run
-    own: Run
+    run: RunPaths
+    own: RunPaths
     lock: Lock
-    begun: Begun
-    finished: Record | None = None
+    run_start: RunStart
+    finished: FinishedRun | None = None
     state: dict | None = None
 
     @property
@@ -68,9 +68,9 @@ def resolve(
     process trains it.
     """
     publish = check(experiment, seed, publish)
-    trial, experiment = experiment.is_trial, as_run(experiment)
+    trial, experiment = experiment.chooses_on_held_out, smoke_version(experiment)
     where, data = pick_device(device, experiment.recipe.kind), prepare_data(experiment)
-    own = Run.of(experiment, seed, folder or records.own_root())
+    own = RunPaths.of(experiment, seed, folder or records.own_root())
     job = Job(
         experiment=experiment,
         seed=seed,
@@ -79,10 +79,10 @@ def resolve(
         publish=publish,
         trial=trial,
         echo=echo,
-        run=Run.of(experiment, seed) if publish and not trial else own,
+        run=RunPaths.of(experiment, seed) if publish and not trial else own,
         own=own,
         lock=Lock(own.lock, f"{experiment.name}, seed {seed},"),
-        begun=begin(experiment, seed, where, data),
+        run_start=begin(experiment, seed, where, data),
     )
     if publish:
         require_real_data(job)
@@ -101,14 +101,14 @@ def resolve(
         raise
 
 
-def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset) -> Begun:
+def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset) -> RunStart:
     """What is known of a run before its first epoch."""
-    return Begun(
+    return RunStart(
         name=experiment.name,
         seed=seed,
         recipe=experiment.recipe,
         data=DataFacts.of(data),
-        normalisation=Normalisation(data.mean, data.std),
+        normalization=Normalization(data.mean, data.std),
         environment=facts.environment(device, ddp.world_size(), experiment.recipe.bfloat16),
         code=facts.code(),
         started=facts.now(),
@@ -116,37 +116,37 @@ def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset
     )
 
 
-def find(job: Job) -> Record | None:
+def find(job: Job) -> FinishedRun | None:
     """The finished run of this job's recipe, seed and data; None if there is none."""
     root = None if job.run.root == workspace.root else job.own.root
-    return records.finished(job.experiment, job.seed, root, job.begun.data)
+    return records.finished(job.experiment, job.seed, root, job.run_start.data)
 
 
 def continued(job: Job) -> Job:
     """The job with the checkpoint of an interrupted run on the same data, if there is one. Raises CourseError if that can't be used."""
     saved = records.read_checkpoint(job.own.checkpoint)
-    if not saved or saved[0].data != job.begun.data:
+    if not saved or saved[0].data != job.run_start.data:
         return job
     before, state = saved
-    if job.publish and any(differs(part, job.begun) for part in (before, *before.continued)):
+    if job.publish and any(differs(part, job.run_start) for part in (before, *before.continued)):
         raise CourseError(
             f"{job.title} can't be published: its checkpoint comes from other sources, or another machine, device, number of threads or "
-            f"versions than are here now. Delete {shown(job.own.checkpoint)} to start again, or continue where it started."
+            f"versions than are here now. Delete {display_path(job.own.checkpoint)} to start again, or continue where it started."
         )
-    here = facts.Continued(len(state["history"]), job.begun.code, job.begun.environment)
-    return replace(job, begun=replace(before, continued=[*before.continued, here]), state=state)
+    here = facts.Continued(len(state["history"]), job.run_start.code, job.run_start.environment)
+    return replace(job, run_start=replace(before, continued=[*before.continued, here]), state=state)
 
 
-def differs(part: Begun | facts.Continued, now: Begun) -> bool:
+def differs(part: RunStart | facts.Continued, now: RunStart) -> bool:
     """Whether a part of a run was computed elsewhere than now, or by sources that are in no commit or differ from the present ones."""
     in_commit = part.code is not None and part.code.commit != "unknown" and not part.code.commit.endswith("+changes")
     return not in_commit or (part.code.sources, part.environment) != (now.code.sources, now.environment)
 
 
-def as_run(experiment: Experiment) -> Experiment:
+def smoke_version(experiment: Experiment) -> Experiment:
     """The experiment as it runs here: in a smoke run one epoch of it."""
     recipe = experiment.recipe
-    return experiment.but(epochs=1, valid=min(recipe.valid, 128), patience=min(recipe.patience, 1)) if smoke() else experiment
+    return experiment.with_recipe(epochs=1, valid=min(recipe.valid, 128), patience=min(recipe.patience, 1)) if smoke() else experiment
 
 
 def prepare_data(experiment: Experiment) -> Dataset:
@@ -159,7 +159,7 @@ def prepare_data(experiment: Experiment) -> Dataset:
     if recipe.images > len(data.train) and not few:
         raise CourseError(f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images")
     data = data.undrawn() if recipe.fresh else data
-    return data if recipe.normalise else replace(data, mean=0.0, std=1.0)
+    return data if recipe.normalize else replace(data, mean=0.0, std=1.0)
 
 
 # ---- checks
@@ -188,10 +188,10 @@ def start_of(experiment: Experiment) -> dict[str, Tensor] | None:
     name, _, digits = wanted.rpartition("-")
     if name not in EXPERIMENTS or len(digits) != 8:
         raise CourseError(f"{experiment.name}: start = {wanted!r}: expected NAME-HASH of a published network")
-    weights, found = read_state_dict(Run.of(EXPERIMENTS[name], 0).weights)
+    weights, found = read_state_dict(RunPaths.of(EXPERIMENTS[name], 0).weights)
     if not found.sha256.startswith(digits):
         raise CourseError(f"{experiment.name}: start = {wanted!r}: expected {name}-{found.sha256[:8]}, as it is published now")
-    if (found.recipe.model, found.recipe.data, found.recipe.normalise) != (recipe.model, recipe.data, recipe.normalise):
+    if (found.recipe.model, found.recipe.data, found.recipe.normalize) != (recipe.model, recipe.data, recipe.normalize):
         raise CourseError(f"{experiment.name}: start = {wanted!r}: expected a network {recipe.model} that saw the same data")
     return weights
 
@@ -200,7 +200,7 @@ def require_publishable(experiment: Experiment) -> None:
     """Raise CourseError unless this is an unchanged recipe of the course, or a trial, in one process."""
     if smoke():
         raise CourseError("a smoke run can't be published: leave out --publish or set COURSE_SMOKE=0")
-    if not (experiment.registered or experiment.is_trial):
+    if not (experiment.registered or experiment.chooses_on_held_out):
         raise CourseError(
             f"{experiment.name} can't be published with a changed recipe: leave out the overriding flags, or edit utils/experiments.py"
         )
@@ -233,7 +233,7 @@ def require_fit(experiment: Experiment) -> None:
 
 def require_real_data(job: Job) -> None:
     """Raise CourseError unless these are the real data."""
-    data = job.begun.data
+    data = job.run_start.data
     if datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
         raise CourseError(
             f"{job.experiment.name} can't be published: {data.name} (fingerprint {data.fingerprint[:12]}…) is not the real "

@@ -13,10 +13,13 @@ import filelock
 import msgspec
 
 from .. import CourseError, files
-from ..files import shown
+from ..files import display_path
 from . import facts
 
-BEAT, SILENT = 5.0, 60.0  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
+BEAT, SILENT = (
+    5.0,
+    60.0,
+)  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
 
 
 class AlreadyRunning(CourseError):
@@ -60,7 +63,7 @@ class Lock:
         """Raise AlreadyRunning if another living process holds it, CourseError where its files can't be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            files.refuse_special(self.path, f"Delete {shown(self.path)}.")
+            files.require_regular_file(self.path, f"Delete {display_path(self.path)}.")
             self._lock.acquire()
             self._require_no_other_machine()
             content = msgspec.json.encode(Holder(os.getpid(), platform.node(), facts.now(), uuid4().hex))
@@ -72,7 +75,7 @@ class Lock:
             if isinstance(error, CourseError):
                 raise
             reason = error.strerror or error
-            raise CourseError(f"{shown(self.path)} could not be locked ({reason}): make room, or the folder writable.") from error
+            raise CourseError(f"{display_path(self.path)} could not be locked ({reason}): make room, or the folder writable.") from error
         self.content, self._released = content, threading.Event()
         threading.Thread(target=self._beat, args=(self._released, content), daemon=True).start()
         return self
@@ -107,7 +110,7 @@ class Lock:
 
     def _occupied(self, holder: Holder | None) -> str:
         who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder else "another process"
-        return f"{self.title} is already running: {who} holds {shown(self.path)}. Wait until it ends, or end it."
+        return f"{self.title} is already running: {who} holds {display_path(self.path)}. Wait until it ends, or end it."
 
     def _require_no_other_machine(self) -> None:
         """Raise AlreadyRunning if a holder on another machine, which the system's lock may not reach, gave a sign of life lately."""

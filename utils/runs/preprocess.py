@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import CourseError
 from ..data import photo
 from ..data.augment import scaled
-from ..training.loops import normalise
+from ..training.loops import normalize
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Preprocess:
             batch = self._batch(_tensor(images), shape)
         if self.kind == "images" and not torch.compiler.is_compiling():  # an export follows no values
             warn_of_paper(batch)
-        return normalise(batch, self.mean, self.std).float()
+        return normalize(batch, self.mean, self.std).float()
 
     def _batch(self, images: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Images or grids → (N, 1, *shape), floats from 0 to 1. Raises CourseError."""
@@ -83,5 +83,6 @@ def warn_of_paper(images: Tensor) -> None:
     edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
     if (edge.median(1).values > 0.5).float().mean() > 0.5:
         warnings.warn(
-            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs", stacklevel=3
+            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs",
+            stacklevel=3,
         )

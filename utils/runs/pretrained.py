@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .. import CourseError, closest, files, models, workspace
-from ..files import shown
+from ..files import display_path
 from ..training import states
 from .preprocess import Preprocess
-from .records import Facts, own_root, read_facts
+from .records import RunMetadata, own_root, read_facts
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
     """A state dict and the facts of its sidecar. Nothing is unpickled but tensors.
 
     Raises CourseError for a missing file, a hash that is not the sidecar's, or a file that the safe loader refuses.
@@ -26,7 +26,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Facts]:
     found = hashlib.sha256(content).hexdigest()
     if found != facts.sha256:
         raise CourseError(
-            f"{shown(path)} has the SHA-256 {found[:12]}…, but its sidecar says {facts.sha256[:12]}…: "
+            f"{display_path(path)} has the SHA-256 {found[:12]}…, but its sidecar says {facts.sha256[:12]}…: "
             "it is not the file that was tested. Check it out again."
         )
     return files.load_safely(path, content, "Check it out again."), facts
@@ -56,13 +56,15 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", "-C", str(workspace.root), *arguments], capture_output=True)
 
 
-def load_model(path: Path) -> tuple[nn.Module, Facts]:
+def load_model(path: Path) -> tuple[nn.Module, RunMetadata]:
     """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict."""
     state, facts = read_state_dict(path)
     model = models.build(facts.recipe.model, facts.recipe.dropout)
     wrong = states.of_network(state, model, "the state dict")
     if wrong:
-        raise CourseError(f"{shown(path)} does not fit the network {facts.recipe.model}: {wrong}. Check it out again, or train it anew.")
+        raise CourseError(
+            f"{display_path(path)} does not fit the network {facts.recipe.model}: {wrong}. Check it out again, or train it anew."
+        )
     model.load_state_dict(state)
     return model.eval(), facts
 
@@ -87,4 +89,4 @@ def load_pretrained(name: str | Path) -> tuple[nn.Module, Preprocess]:
     Raises CourseError for a name that is not there, and like read_state_dict.
     """
     model, facts = load_model(find_weights(name))
-    return model, Preprocess(**asdict(facts.normalisation), kind=facts.data.kind)
+    return model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)

@@ -24,16 +24,30 @@ import torch
 from .. import ROOT, CourseError, files, folder_setting, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
 from ..experiments import RANGES, Experiment, Recipe
-from ..files import shown
+from ..files import display_path
 from ..training.loops import Row, Score
 from .facts import Code, Continued, Environment
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
-COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
+COLUMNS |= {
+    "valid_loss": ".6f",
+    "valid_correct": "d",
+    "valid_total": "d",
+    "test_loss": ".6f",
+    "test_correct": "d",
+    "test_total": "d",
+}
 COLUMNS |= {"seconds": ".2f"}
 FORMS = [[column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")]  # a log has one of these headers
 # what a checkpoint holds of a training besides its rows (see loops.Training)
-STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor, "numbers": torch.Tensor}
+STATE = {
+    "model": dict,
+    "average": dict | None,
+    "optimizer": dict,
+    "scheduler": dict,
+    "order": torch.Tensor,
+    "numbers": torch.Tensor,
+}
 STATE |= {"device": str, "processes": list, "best": dict | None}
 
 
@@ -58,7 +72,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     mean: float
     std: float
 
@@ -89,14 +103,14 @@ class Use:
 
 
 @dataclass
-class Begun:
+class RunStart:
     """What is known of a run before its first epoch."""
 
     name: str
     seed: int
     recipe: Recipe
     data: DataFacts
-    normalisation: Normalisation
+    normalization: Normalization
     environment: Environment
     code: Code
     started: str
@@ -108,7 +122,7 @@ class Begun:
 
 
 @dataclass
-class Facts(Begun):
+class RunMetadata(RunStart):
     """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the test half's parts;
     packed: bytes of the network as a file of few bits (utils.packed), 0 without levels."""
 
@@ -133,7 +147,7 @@ class Facts(Begun):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunPaths:
     """Where one run's files lie."""
 
     root: Path
@@ -141,7 +155,7 @@ class Run:
     seed: int
 
     @classmethod
-    def of(cls, experiment: Experiment, seed: int, root: Path | None = None) -> "Run":
+    def of(cls, experiment: Experiment, seed: int, root: Path | None = None) -> "RunPaths":
         """root: of a reader's own files; None: of published ones."""
         return cls(workspace.root, experiment.name, seed) if root is None else cls(root, experiment.key, seed)
 
@@ -167,15 +181,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Record:
+class FinishedRun:
     """A finished run as its files tell it."""
 
-    facts: Facts
+    facts: RunMetadata
     history: list[Row]
     log: Path
 
     @property
-    def kept(self) -> Row:
+    def result_epoch(self) -> Row:
         return self.history[self.facts.kept_epoch - 1]
 
 
@@ -195,25 +209,25 @@ def stays(path: Path) -> bool:
     return path.is_file() and not (smoke() and path.is_relative_to(_temporary().name))
 
 
-def read_facts(path: Path) -> Facts:
+def read_facts(path: Path) -> RunMetadata:
     """A run's or a sidecar's facts. Raises CourseError, naming file and field, if they are missing or not what they should be."""
-    return files.read_json(path, Facts, "No number counts without it: train it with train.py, or check out the file again.")
+    return files.read_json(path, RunMetadata, "No number counts without it: train it with train.py, or check out the file again.")
 
 
-def read_record(run: Run) -> Record:
+def read_record(run: RunPaths) -> FinishedRun:
     """A finished run. Raises CourseError if its files are damaged or contradict each other."""
     facts, history = read_facts(run.facts), read_log(run.log)
     if (facts.seed, facts.epochs) != (run.seed, len(history)):
         raise CourseError(
-            f"{shown(run.facts)} says seed {facts.seed} and {facts.epochs} epochs, expected seed {run.seed} and the {len(history)} "
+            f"{display_path(run.facts)} says seed {facts.seed} and {facts.epochs} epochs, expected seed {run.seed} and the {len(history)} "
             f"of {run.log.name}. Check out both files again, or train it anew (--again)."
         )
-    return Record(facts, history, run.log)
+    return FinishedRun(facts, history, run.log)
 
 
-def finished(experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None) -> Record | None:
+def finished(experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None) -> FinishedRun | None:
     """The finished run of this recipe and seed below `root` (None: published), where given on these data; None if there is none."""
-    run = Run.of(experiment, seed, root)
+    run = RunPaths.of(experiment, seed, root)
     if not files.exists(run.facts) or not files.exists(run.log):
         return None
     record = read_record(run)
@@ -221,16 +235,16 @@ def finished(experiment: Experiment, seed: int, root: Path | None = None, data: 
     return record if (record.facts.recipe, record.facts.data.fingerprint) == (experiment.recipe, expected) else None
 
 
-def published(experiment: Experiment) -> list[Record]:
+def published(experiment: Experiment) -> list[FinishedRun]:
     """All published seeds that were trained by the experiment's present recipe, in order. Raises CourseError for one without a test."""
     found = _of_all_seeds(experiment, None)
     for record in found:
         if record.facts.test is None:
-            raise CourseError(f"{shown(record.log.with_suffix('.json'))}: found no `test`, expected one: a published run is tested.")
+            raise CourseError(f"{display_path(record.log.with_suffix('.json'))}: found no `test`, expected one: a published run is tested.")
     return found
 
 
-def own(experiment: Experiment) -> list[Record]:
+def own(experiment: Experiment) -> list[FinishedRun]:
     """A reader's own finished seeds of this recipe, in order."""
     return _of_all_seeds(experiment, own_root())
 
@@ -241,8 +255,8 @@ def seed_of(path: Path) -> int | None:
     return int(number) if number.isdecimal() and path.stem == f"seed{int(number)}" else None
 
 
-def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[Record]:
-    folder = Run.of(experiment, 0, root).log.parent
+def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[FinishedRun]:
+    folder = RunPaths.of(experiment, 0, root).log.parent
     files.exists(folder / "seed0.json")  # of a folder that may not be entered, glob would tell nothing
     seeds = sorted(seed for path in folder.glob("seed*.json") if (seed := seed_of(path)) is not None)
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
@@ -262,8 +276,8 @@ def read_log(path: Path) -> list[Row]:
     """The rows that write_log wrote, counts as int, the rest as float. Raises CourseError naming file and line if damaged."""
     todo = "Train it with train.py, or check out the file again."
 
-    def refuse(line: int, found: object, expected: str) -> None:
-        raise CourseError(f"{shown(path)}, line {line}: found {str(found)[:300]}, expected {expected}. {todo}")
+    def reject(line: int, found: object, expected: str) -> None:
+        raise CourseError(f"{display_path(path)}, line {line}: found {str(found)[:300]}, expected {expected}. {todo}")
 
     rows: list[Row] = []
     try:
@@ -272,20 +286,20 @@ def read_log(path: Path) -> list[Row]:
             try:
                 rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
             except (KeyError, ValueError, TypeError):
-                refuse(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
-            expected = what_a_row_lacks(rows[-1], len(rows))
+                reject(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
+            expected = row_problem(rows[-1], len(rows))
             if expected:
-                refuse(line, dict(row), expected)
+                reject(line, dict(row), expected)
     except UnicodeDecodeError:
-        refuse(1, "bytes that are no text", "a CSV file")
+        reject(1, "bytes that are no text", "a CSV file")
     except csv.Error as error:
-        refuse(1, f"what is no table ({error})", "a CSV file")
+        reject(1, f"what is no table ({error})", "a CSV file")
     if not rows:
-        refuse(1, "no row", "one row per epoch")
+        reject(1, "no row", "one row per epoch")
     return rows
 
 
-def what_a_row_lacks(row: Row, epoch: int) -> str:
+def row_problem(row: Row, epoch: int) -> str:
     """What is expected of a row that stands `epoch`th in a history, if it is not so; else ""."""
     if not any(set(row) == set(form) for form in FORMS):
         return f"the columns {', '.join(FORMS[0])}, or of held-out images valid instead of test"
@@ -303,11 +317,11 @@ def what_a_row_lacks(row: Row, epoch: int) -> str:
 class Saved:
     """What a checkpoint holds besides tensors."""
 
-    begun: Begun
+    run_start: RunStart
     history: list[dict[str, int | float]]
 
 
-def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
+def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
     """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be used: one whose SHA-256
     is another than when it was written, or that another run wrote.
 
@@ -315,27 +329,29 @@ def read_checkpoint(path: Path) -> tuple[Begun, dict] | None:
     """
     if not files.exists(path):
         return None
-    todo = f"Delete {shown(path)} to start this run anew."
+    todo = f"Delete {display_path(path)} to start this run anew."
     digest, _, content = files.read(path, todo, files.TENSORS).partition(b"\n")
     if digest != hashlib.sha256(content).hexdigest().encode():
-        raise CourseError(f"{shown(path)} is damaged, or no checkpoint of this course's present form: its SHA-256 is another. {todo}")
+        raise CourseError(
+            f"{display_path(path)} is damaged, or no checkpoint of this course's present form: its SHA-256 is another. {todo}"
+        )
     facts, _, tensors = content.partition(b"\n")
-    saved, training = files.decode(facts, Saved, shown(path), todo), files.load_safely(path, tensors, todo)
-    begun = saved.begun
-    own = Run(path.parent.parent, f"{begun.name}-{begun.recipe.digest()}", begun.seed)
+    saved, training = files.decode(facts, Saved, display_path(path), todo), files.load_safely(path, tensors, todo)
+    run_start = saved.run_start
+    own = RunPaths(path.parent.parent, f"{run_start.name}-{run_start.recipe.digest()}", run_start.seed)
     if path.name != own.checkpoint.name:
         raise CourseError(
-            f"{shown(path)} is the checkpoint of another run, expected the name {own.checkpoint.name}. Rename it or delete it."
+            f"{display_path(path)} is the checkpoint of another run, expected the name {own.checkpoint.name}. Rename it or delete it."
         )
     if not isinstance(training, dict) or training.keys() != STATE.keys():
-        raise CourseError(f"{shown(path)} can't be continued: expected the parts {', '.join(STATE)}. {todo}")
-    wrong = _what_a_state_lacks(training, saved.history, begun.recipe.epochs)
+        raise CourseError(f"{display_path(path)} can't be continued: expected the parts {', '.join(STATE)}. {todo}")
+    wrong = _state_problem(training, saved.history, run_start.recipe.epochs)
     if wrong:
-        raise CourseError(f"{shown(path)} can't be continued: {wrong}. {todo}")
-    return begun, training | {"history": saved.history}
+        raise CourseError(f"{display_path(path)} can't be continued: {wrong}. {todo}")
+    return run_start, training | {"history": saved.history}
 
 
-def _what_a_state_lacks(training: dict, history: list[Row], epochs: int) -> str:
+def _state_problem(training: dict, history: list[Row], epochs: int) -> str:
     """What is wrong with a checkpoint's training state, as far as that shows before it meets a network; "" if nothing is."""
     for name, kind in STATE.items():
         part = training[name]
@@ -346,15 +362,15 @@ def _what_a_state_lacks(training: dict, history: list[Row], epochs: int) -> str:
     if not 1 <= len(history) <= epochs:
         return f"its history has {len(history)} rows, expected 1 to {epochs}"
     for epoch, row in enumerate(history, 1):
-        expected = what_a_row_lacks(row, epoch)
+        expected = row_problem(row, epoch)
         if expected:
             return f"row {epoch} of its history: expected {expected}"
     return ""
 
 
-def write_checkpoint(path: Path, begun: Begun, training: dict, before_rename: Callable[[], None] = lambda: None) -> None:
+def write_checkpoint(path: Path, run_start: RunStart, training: dict, before_rename: Callable[[], None] = lambda: None) -> None:
     """Three parts: the SHA-256 of all the rest and, as JSON, what is no tensor, a line each; then what torch.save writes."""
     tensors = {name: part for name, part in training.items() if name != "history"}
-    saved = files.without_defaults(Saved(begun, training["history"]))
+    saved = files.without_defaults(Saved(run_start, training["history"]))
     content = msgspec.json.encode(saved) + b"\n" + files.to_bytes(tensors)
     files.write(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content, before_rename)

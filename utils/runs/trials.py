@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import CourseError, files, models, workspace
@@ -28,6 +28,7 @@ class Trial:
     code: Code
     environment: Environment
     finished: str
+    retired: dict[str, object] = field(default_factory=dict)  # of its recipe, what the course no longer has: no part of the study
 
     def __post_init__(self):
         if self.epoch < 1 or min(self.seed, self.seconds) < 0:
@@ -69,11 +70,11 @@ def read_file(path: Path) -> list[Trial]:
     found = files.read_lines(path, Trial)
     for trial in found:
         if trial.name != path.stem:
-            raise CourseError(f"{files.shown(path)}: found a trial of {trial.name!r}, expected {path.stem}. Delete its line.")
+            raise CourseError(f"{files.display_path(path)}: found a trial of {trial.name!r}, expected {path.stem}. Delete its line.")
         try:
             models.parse(trial.recipe.model)
         except CourseError as error:
-            raise CourseError(f"{files.shown(path)}: {error}. Delete its line.") from None
+            raise CourseError(f"{files.display_path(path)}: {error}. Delete its line.") from None
     return found
 
 
@@ -89,7 +90,7 @@ def study(experiment: Experiment) -> list[Tried]:
     """
     found: dict[Recipe, dict[int, float]] = {}
     for trial in read(experiment.name):
-        if not trial.pruned and trial.fingerprint == PUBLISHABLE.get(trial.recipe.data, trial.fingerprint):
+        if not (trial.pruned or trial.retired) and trial.fingerprint == PUBLISHABLE.get(trial.recipe.data, trial.fingerprint):
             found.setdefault(trial.recipe, {})[trial.seed] = trial.valid.percent
     tried = []
     for recipe, percents in found.items():

@@ -1,6 +1,6 @@
 """The training loop and the test loop, the optimizer and its schedule, CPU settings, and several processes."""
 
-from .loops import Row, Score, evaluate, fit, normalise, predict
+from .loops import Row, Score, evaluate, fit, normalize, predict
 from .steps import make_optimizer, make_scheduler
 
-__all__ = ["Row", "Score", "evaluate", "fit", "make_optimizer", "make_scheduler", "normalise", "predict"]
+__all__ = ["Row", "Score", "evaluate", "fit", "make_optimizer", "make_scheduler", "normalize", "predict"]

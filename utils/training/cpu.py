@@ -58,18 +58,18 @@ class FewChannels(nn.BatchNorm2d):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C, H, W), normalised over N, H and W of the batch in training, by the running statistics in eval."""
+        """(N, C, H, W) → (N, C, H, W), normalized over N, H and W of the batch in training, by the running statistics in eval."""
         few = features.shape[1] * features.element_size() < CACHE_LINE
         last = features.is_contiguous(memory_format=torch.channels_last)
         if not (self.training and few and last and features.device.type == "cpu" and features.dtype == torch.float32):
             return super().forward(features)
-        normalised, mean, var = _FewChannels.apply(features, self.weight, self.bias, self.eps)
+        normalized, mean, var = _FewChannels.apply(features, self.weight, self.bias, self.eps)
         count = features.numel() // features.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
-        return normalised
+        return normalized
 
 
 class LastReLU(nn.ReLU):
@@ -85,7 +85,7 @@ class LastReLU(nn.ReLU):
 
 
 class _FewChannels(torch.autograd.Function):
-    """Batch normalisation (Ioffe & Szegedy 2015) of a channels-last tensor, seen as (N·H·W, C) rows."""
+    """Batch normalization (Ioffe & Szegedy 2015) of a channels-last tensor, seen as (N·H·W, C) rows."""
 
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,11 +94,11 @@ class _FewChannels(torch.autograd.Function):
         var = (rows.square().mean(0) - mean.square()).clamp_(min=0)
         inverse = torch.rsqrt(var + eps)
         scale = weight * inverse
-        normalised = torch.empty_like(features)
-        torch.addcmul(bias - mean * scale, rows, scale, out=_rows(normalised))
+        normalized = torch.empty_like(features)
+        torch.addcmul(bias - mean * scale, rows, scale, out=_rows(normalized))
         ctx.save_for_backward(features, weight, mean, inverse)
         ctx.mark_non_differentiable(mean, var)
-        return normalised, mean, var
+        return normalized, mean, var
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _mean: Tensor, _var: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:

@@ -8,7 +8,7 @@ of one process by the rounding of sums that are added in another order: 1e-14 in
 float32 rounding grows, as it does between two machines: Adam divides by the root of squared gradients that are all but 0 at
 first, and turns a last digit into steps of up to the learning rate. More than rounding differs only with one of these two:
 
-- Batch norm. Each process normalises by the mean and variance of its own shard, so the statistics are those of
+- Batch norm. Each process normalizes by the mean and variance of its own shard, so the statistics are those of
   batch / processes images: noisier, and gradients differ from one process's from the first step on. The running averages that
   evaluation uses are process 0's (the others receive them), so they see a shard of the images too. SyncBatchNorm would
   take the statistics over all shards, but exists for CUDA only, and a recipe should not mean two things on two devices. The
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """The process group for as long as the block lasts, if torchrun started this process: gloo for CPU tensors, NCCL for CUDA's.
 
     Standard output of every process but 0 goes nowhere; standard error stays, for what goes wrong in one process alone.
@@ -50,7 +50,10 @@ def joined() -> Iterator[None]:
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(sys.stdout if rank() == 0 else nowhere):
             yield
-    except (CourseError, SystemExit):  # all end so; after another error this would wait for a process that is still at work
+    except (
+        CourseError,
+        SystemExit,
+    ):  # all end so; after another error this would wait for a process that is still at work
         leave()
         raise
     leave()
@@ -90,7 +93,7 @@ def gather(value: T) -> list[T]:
     return values
 
 
-def together(action: Callable[[], T]) -> T:
+def raise_together(action: Callable[[], T]) -> T:
     """This process's action(). A CourseError of any process is raised in all of them, so that none waits for one that has ended."""
     if world_size() == 1:
         return action()
@@ -107,19 +110,19 @@ def together(action: Callable[[], T]) -> T:
 
 def on_rank0(action: Callable[[], T]) -> T:
     """Process 0's action(), run there alone and given to all; its CourseError is raised in all."""
-    result = [together(lambda: action() if rank() == 0 else None)]
+    result = [raise_together(lambda: action() if rank() == 0 else None)]
     if world_size() > 1:
         dist.broadcast_object_list(result)
     return result[0]
 
 
-def in_turns(action: Callable[[], T]) -> T:
+def first_process_first(action: Callable[[], T]) -> T:
     """This process's action(): first in the first process of every machine, which may download, then in the others, which find it done."""
     first, result = local_rank() == 0, None
     for turn in (True, False) if world_size() > 1 else (True,):
         # the others would only repeat on standard error what the first has said
         with nullcontext() if first else redirect_stderr(io.StringIO()):
-            result = together(action if first == turn else lambda found=result: found)
+            result = raise_together(action if first == turn else lambda found=result: found)
     return result
 
 

@@ -27,7 +27,7 @@ class Diverged(CourseError):
     """A loss is no longer a finite number; the message says which, and in which epoch."""
 
 
-class Unfit(CourseError):
+class CheckpointMismatch(CourseError):
     """A state to continue from that does not fit the network and recipe; the message says in what."""
 
 
@@ -48,7 +48,7 @@ class Score:
         return 100 * self.correct / self.total
 
 
-def normalise(images: Tensor, mean: float, std: float) -> Tensor:
+def normalize(images: Tensor, mean: float, std: float) -> Tensor:
     """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set; same shape and device."""
     return scaled(images).sub(mean).div_(std)
 
@@ -58,7 +58,7 @@ def predict(model: nn.Module, images: Tensor, mean: float, std: float, batch_siz
     """The network's (N, 10) output for (N, 1, 28, 28) uint8 images, in eval mode; draws no random number."""
     was_training = model.training
     model.eval()
-    logits = torch.cat([model(normalise(batch, mean, std)) for batch in images.split(batch_size)])
+    logits = torch.cat([model(normalize(batch, mean, std)) for batch in images.split(batch_size)])
     model.train(was_training)
     return logits
 
@@ -191,13 +191,19 @@ def fit(
         try:
             training.load_state_dict(state)
         except ValueError as error:
-            raise Unfit(" ".join(str(error).split())[:200]) from error
-        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:  # whatever a random state may hold
-            raise Unfit(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
+            raise CheckpointMismatch(" ".join(str(error).split())[:200]) from error
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+        ) as error:  # whatever a random state may hold
+            raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
-        if recipe.patience and kept(training.history, recipe) is row:
+        if recipe.patience and result_epoch(training.history, recipe) is row:
             training.best = {key: value.clone() for key, value in training.tested.state_dict().items()}
         after_epoch(training)  # what is printed is safe on disk, also where nothing can be printed
         if echo:
@@ -209,7 +215,7 @@ def fit(
 
 def is_over(history: list[Row], recipe: Recipe) -> bool:
     """Whether a run with these rows has had its epochs, or its patience is at an end."""
-    waited = len(history) - kept(history, recipe)["epoch"] if history and recipe.patience else 0
+    waited = len(history) - result_epoch(history, recipe)["epoch"] if history and recipe.patience else 0
     return len(history) >= recipe.epochs or waited >= recipe.patience > 0
 
 
@@ -238,7 +244,7 @@ def require_finite(which: str, loss: float, recipe: Recipe, seed: int, epoch: in
         )
 
 
-def kept(history: list[Row], recipe: Recipe) -> Row:
+def result_epoch(history: list[Row], recipe: Recipe) -> Row:
     """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation images."""
     if not recipe.patience:
         return history[-1]
@@ -274,7 +280,7 @@ def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
     shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
     batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
     targets = data.train.labels[rows[shard]]
-    logits = training.forward(normalise(batch, data.mean, data.std))
+    logits = training.forward(normalize(batch, data.mean, data.std))
     plain, loss = cross_entropies(logits, targets, training.recipe.label_smoothing)
     training.optimizer.zero_grad()
     (loss * factor).backward()

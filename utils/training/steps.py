@@ -38,7 +38,11 @@ def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callabl
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
     parameters = list(model.parameters())
-    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
+    common = {
+        "lr": recipe.lr,
+        "weight_decay": recipe.weight_decay,
+        "fused": parameters[0].device.type in ("cpu", "cuda"),
+    }
     if not recipe.decay_vectors:
         vectors = [parameter for parameter in parameters if parameter.ndim < 2]
         matrices = [parameter for parameter in parameters if parameter.ndim >= 2]

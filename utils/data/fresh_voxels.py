@@ -130,7 +130,7 @@ def _cloud(part: _Part, turn: Tensor, offset: Tensor, reach: Tensor, noise: Tens
 def _count(parts: list[_Part], clouds: list[Tensor], n: int) -> Tensor:
     """(n, 4096): points in each voxel of the smallest cube around a body, divided by the largest count; the clouds are used up."""
     low, high = _ends(parts, clouds, n)
-    scale = SIDE / ((high - low).amax(1, keepdim=True) + 0.002)  # a margin of 0.001 at both ends, as in voxels.voxelise
+    scale = SIDE / ((high - low).amax(1, keepdim=True) + 0.002)  # a margin of 0.001 at both ends, as in voxels.voxelize
     shift = SIDE / 2 - (low + high) / 2 * scale
     grids = torch.zeros(n * SIDE**3, device=low.device)
     for (digit, *_), points in zip(parts, clouds, strict=True):

@@ -20,26 +20,26 @@ def digests(*folders: Path) -> dict[str, str]:
     return found
 
 
-def refused(action, *folders: Path, kind: type[Exception] = CourseError) -> str:
+def rejected(action, *folders: Path, kind: type[Exception] = CourseError) -> str:
     """The one line with which action() is refused, while nothing below the folders changes."""
     before = digests(*folders)
     with pytest.raises(kind) as refusal:
         action()
-    said = str(refusal.value)
-    assert said and "\n" not in said and len(said) < 1500
+    message = str(refusal.value)
+    assert message and "\n" not in message and len(message) < 1500
     assert digests(*folders) == before
-    return said
+    return message
 
 
-def refused_command(name: str, action, words: list[str], *folders: Path) -> str:
+def rejected_command(name: str, action, argv: list[str], *folders: Path) -> str:
     """The one line on standard error with which a command ends, with exit status 2, while nothing below the folders changes."""
-    before, said = digests(*folders), io.StringIO()
-    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+    before, message = digests(*folders), io.StringIO()
+    with redirect_stderr(message), redirect_stdout(io.StringIO()):
         try:
-            status = command.run(name, action, words)
+            status = command.run(name, action, argv)
         except SystemExit as stop:  # of the parser
             status = stop.code
-    line = said.getvalue()
+    line = message.getvalue()
     assert status == 2 and line.startswith(f"{name}: ") and line.endswith("\n") and line.count("\n") == 1, line
     assert len(line) < 1500 and "Traceback" not in line
     assert digests(*folders) == before
