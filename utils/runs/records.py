@@ -189,7 +189,7 @@ class FinishedRun:
     log: Path
 
     @property
-    def result_epoch(self) -> Row:
+    def result_row(self) -> Row:
         return self.history[self.facts.kept_epoch - 1]
 
 
