@@ -73,7 +73,9 @@ def publish(experiment, seed, rows, test=None, root=None, kept_epoch=None, **cha
     records.write_log(run.log, rows)
     files.write_json(run.facts, facts)
     if seed == 0 and experiment.weights:
-        files.write(run.weights, b"0" * 2048)
+        files.write_json(run.weights.with_suffix(".json"), facts)
+        if root is not None:  # a clone may leave a published state dict out
+            files.write(run.weights, b"0" * 2048)
     return facts
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from utils import ROOT, CourseError
 
 BOOTSTRAP = """\
-# @title Setup: find the course; in Colab or Kaggle, clone it first {display-mode: "form"}
+# @title Setup: finds the course; in Colab or Kaggle, clones it first {display-mode: "form"}
 # @markdown `REPO` is only needed if this notebook was not opened from GitHub: type the course's address there, as owner/name.
 REPO = ""  # @param {type:"string"}
 SAVE_TO_DRIVE = False  # @param {type:"boolean"}
