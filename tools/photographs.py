@@ -18,14 +18,12 @@ from utils.runs import facts, load_pretrained
 
 NETWORK, WIDE, HIGH = "bn_augmentation", 480, 400
 Place = tuple[int, int, int]  # left, top and size of the digit's square
-Draw = Callable[[np.random.Generator, np.ndarray, Place], np.ndarray]
 
 
 def page(random: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, Place]:
     """A digit somewhere on a page: ink (H, W) from 0 to 1, and its place."""
-    size = int(random.choice([84, 140, 200]))
+    size, ink = int(random.choice([84, 140, 200])), np.zeros((HIGH, WIDE))
     left, top = int(random.integers(30, WIDE - size - 29)), int(random.integers(30, HIGH - size - 29))
-    ink = np.zeros((HIGH, WIDE))
     ink[top : top + size, left : left + size] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) / 255
     return ink, (left, top, size)
 
@@ -44,39 +42,37 @@ def cell(random, ink, place):
     return drawn(lambda brush: brush.rectangle(box(random, place), outline=255, width=int(random.integers(1, 15))))
 
 
-def circle(random, ink, place):
-    (left, top, size), radius = place, place[2] * random.uniform(0.5, 0.7)
+def circle(random, ink, place, low=0.5, high=0.7):
+    (left, top, size), radius = place, place[2] * random.uniform(low, high)
     around = [left + size / 2 - radius, top + size / 2 - radius, left + size / 2 + radius, top + size / 2 + radius]
     return drawn(lambda brush: brush.ellipse(around, outline=255, width=int(random.integers(1, 12))))
 
 
 def double(random, ink, place):
     left, top, right, bottom = inner = box(random, place)
-    outer = [left - 12, top - 12, right + 12, bottom + 12]
-    return drawn(lambda brush: [brush.rectangle(one, outline=255, width=3) for one in (inner, outer)])
+    both = inner, [left - 12, top - 12, right + 12, bottom + 12]
+    return drawn(lambda brush: [brush.rectangle(one, outline=255, width=3) for one in both])
 
 
 def border(random, ink, place):
-    offset, width = int(random.integers(0, 4)), int(random.integers(1, 20))
-    around = [offset, offset, WIDE - 1 - offset, HIGH - 1 - offset]
-    return drawn(lambda brush: brush.rectangle(around, outline=255, width=width))
+    around = [offset := int(random.integers(0, 4)), offset, WIDE - 1 - offset, HIGH - 1 - offset]
+    return drawn(lambda brush: brush.rectangle(around, outline=255, width=int(random.integers(1, 20))))
 
 
 def partial(random, ink, place):
     left, top, right, bottom = box(random, place)
-    corners = [(left, bottom), (left, top), (right, top), (right, bottom)]
-    return drawn(lambda brush: brush.line(corners[: int(random.integers(3, 5))], 255, int(random.integers(1, 10))))
+    corners = [left, bottom, left, top, right, top, right, bottom]
+    return drawn(lambda brush: brush.line(corners[: 2 * int(random.integers(3, 5))], 255, int(random.integers(1, 10))))
 
 
 def touching(random, ink, place):
-    rows, columns = np.nonzero(ink > 0.5)
-    gap = random.uniform(0.05, 0.3, 2) * place[2]
+    (rows, columns), gap = np.nonzero(ink > 0.5), random.uniform(0.05, 0.3, 2) * place[2]
     around = [columns.min(), rows.min() - gap[0], columns.max() + gap[1], rows.max()]
     return drawn(lambda brush: brush.rectangle(around, outline=255, width=int(random.integers(2, 8))))
 
 
-FRAMES: dict[str, Draw] = {"form cell": cell, "circle": circle, "double frame": double, "screenshot border": border}
-FRAMES |= {"part of a frame": partial, "frame that touches the digit": touching}
+FRAMES = {"form cell": cell, "circle": circle, "double frame": double, "screenshot border": border, "part of a frame": partial}
+FRAMES |= {"frame that touches the digit": touching, "circle that crosses the digit": lambda *page: circle(*page, 0.28, 0.36)}
 
 
 def shadow(random: np.random.Generator, place: Place) -> np.ndarray:

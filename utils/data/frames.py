@@ -89,7 +89,7 @@ def _filled(ink: np.ndarray, radius: float) -> np.ndarray:
 def _enclosing(parts: np.ndarray, longer: np.ndarray, largest: list[int], edges: list) -> Frame | None:
     """A single shape, perhaps with a gap, that has another one inside."""
     for outer in largest:
-        smaller = [k for k in largest if longer[k] < longer[outer]]
+        smaller = [k for k in largest if longer[k] < longer[outer] and not _is_dot(parts == k + 1, longer[k], longer[outer])]
         ink = parts == outer + 1
         for radius in (0, GAP * longer[outer]) if smaller else ():
             inside = _filled(_walled(ink, edges), radius) & ~ink
@@ -100,6 +100,12 @@ def _enclosing(parts: np.ndarray, longer: np.ndarray, largest: list[int], edges:
                 if around.all() and longer[k] >= SMALL * sizes[around[0] - 1]:
                     return Frame("a frame", ink, inside)
     return None
+
+
+def _is_dot(ink: np.ndarray, longer: int, outer: int) -> bool:
+    """Whether a shape is a small blob, as the dot in a printed zero; no digit but an upright one fills its box."""
+    rows, columns = (np.ptp(places) + 1 for places in np.nonzero(ink))
+    return longer < 0.5 * outer and ink.sum() > 0.6 * rows * columns and longer < 2.5 * min(rows, columns)
 
 
 def _lines(parts: np.ndarray, boxes: list, largest: list[int]) -> Frame | None:
@@ -136,15 +142,13 @@ def _alone(ink: np.ndarray, edges: list) -> Frame | None:
             depth = ndimage.distance_transform_edt(np.pad(body, 1))[1:-1, 1:-1]
             levels = depth.astype(int)
             share = np.bincount(levels[body], ink[body]) / np.maximum(np.bincount(levels[body]), 1)
-            thick = int(np.argmax(share[1:] < 0.7)) + 1  # from this depth on most is paper
+            thick = int(np.argmax(share[1:] < 0.6)) + 1  # from this depth on most is paper
             within = depth > 1.25 * thick + 1
             touched = bool(within.any() and ink[within].mean() > ATTACHED[name])
             if touched or name == RECTANGLE:  # a circle that is not touched is a zero, or the loop of a nine
                 return Frame(name, ink, within & ~ink, touched)
-    rows, columns = (np.ptp(places) + 1 for places in np.nonzero(ink))
-    plain = columns > 0.4 * rows and ink.sum() < 0.5 * rows * columns  # neither a one nor a bar
-    boxed = (hollow > 0.05 or plain) and straight >= (3 if hollow > 0.3 and rows > 100 else 4)
-    return Frame(RECTANGLE, ink, filled, touched=True) if boxed else None
+    boxed = straight >= (3 if hollow > 0.4 and _longer(ndimage.find_objects(ink.astype(np.int8))[0]) > 100 else 4)
+    return Frame(RECTANGLE, ink, filled, touched=True) if boxed and hollow > 0.05 else None
 
 
 def _opened(filled: np.ndarray, reach: float) -> np.ndarray:

@@ -51,7 +51,7 @@ FAR = 0.4  # of the digit: how far off a part may be that is too flat to be anot
 
 
 class Steps(NamedTuple):
-    """What becomes of a picture, in order; heights and widths H and W are those of the photograph, averaged down if it is large."""
+    """What becomes of a picture, in order; H and W are those of the photograph, averaged down if large, or of its frame's inside."""
 
     gray: np.ndarray  # (H, W) float32, 0 (black) to 1, upright
     paper: np.ndarray  # (H, W) float32: the same without what is narrow, the estimated background

@@ -8,7 +8,7 @@ from . import tables
 
 PATH = ROOT / "logs" / "benchmarks" / "photographs.json"
 KINDS = ("plain page", "hard shadow", "tight crop", "form cell", "circle", "double frame", "screenshot border")
-KINDS += ("part of a frame", "frame that touches the digit")
+KINDS += ("part of a frame", "frame that touches the digit", "circle that crosses the digit")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ class Preprocess:
 
     def _batch(self, images: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Images or grids → (N, 1, *shape), floats from 0 to 1. Raises CourseError."""
+        if not images.is_floating_point() and not (self.kind == "images" and images.dtype == torch.uint8):
+            expected = "torch.uint8, 0 (black) to 255, or floats from 0 to 1" if self.kind == "images" else "floats, densities from 0 to 1"
+            raise CourseError(f"{'grids' if self.kind == 'voxels' else 'images'} are {images.dtype}: expected {expected}")
         batch = images.unsqueeze(0) if images.ndim == len(shape) else images
         batch = batch.unsqueeze(1) if batch.ndim == len(shape) + 1 else batch
         if batch.shape[1:] != (1, *shape):
@@ -50,9 +53,6 @@ class Preprocess:
             raise CourseError(f"images are {tuple(images.shape)}: expected ({size}), (N, {size}) or (N, 1, {size}); resize them first")
         if self.kind == "images" and images.dtype == torch.uint8:
             return scaled(batch)
-        if not images.is_floating_point():
-            expected = "torch.uint8, 0 (black) to 255, or floats from 0 to 1" if self.kind == "images" else "floats, densities from 0 to 1"
-            raise CourseError(f"{'grids' if self.kind == 'voxels' else 'images'} are {images.dtype}: expected {expected}")
         if torch.compiler.is_compiling() or not batch.numel():
             return batch
         low, high = batch.min().item(), batch.max().item()
