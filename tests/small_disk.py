@@ -24,9 +24,7 @@ STEP = 8  # KiB, two pages
 
 def mount(folder: Path, kilobytes: int, *options: str) -> None:
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", ",".join((*options, f"size={kilobytes}k")), "none", folder],
-        capture_output=True,
-        text=True,
+        ["mount", "-t", "tmpfs", "-o", ",".join((*options, f"size={kilobytes}k")), "none", folder], capture_output=True, text=True
     )
     if done.returncode:
         sys.exit(f"no small disk: {' '.join(done.stderr.split())}")

@@ -121,10 +121,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "a benchmark of a device that has none": (lambda: measurements.read("tpu"), CourseError),
     "floats to 255": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.full((28, 28), 255.0)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),
-    "bytes as voxels": (
-        lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)),
-        CourseError,
-    ),
+    "bytes as voxels": (lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)), CourseError),
     "a report on nothing": (lambda: report.own_report(photo.Path("/nowhere")), CourseError),
 }
 

@@ -49,12 +49,7 @@ def network(name: str, levels: int) -> nn.Module:
     model = Branches() if name == "branches" else models.build(name)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for values, low, high in (
-                (layer.weight, -1, 2),
-                (layer.bias, -1, 1),
-                (layer.running_mean, -1, 1),
-                (layer.running_var, 0.5, 2),
-            ):
+            for values, low, high in ((layer.weight, -1, 2), (layer.bias, -1, 1), (layer.running_mean, -1, 1), (layer.running_var, 0.5, 2)):
                 nn.init.uniform_(values, low, high)
     return quantize.end(model.eval(), levels)
 
@@ -67,8 +62,7 @@ def in_c(model: nn.Module, levels: int, images: torch.Tensor, folder) -> tuple[t
 
 @compiled
 @pytest.mark.parametrize(
-    ("name", "levels"),
-    [("branches", 0), ("branches", 9), (FEW, 0), (FEW, 3), (FEW, 7), (FEW, 255), ("sprint", 0), ("residual", 5)],
+    ("name", "levels"), [("branches", 0), ("branches", 9), (FEW, 0), (FEW, 3), (FEW, 7), (FEW, 255), ("sprint", 0), ("residual", 5)]
 )
 def test_compiled_scores_are_those_of_pytorch(name, levels, tmp_path):
     model = network(name, levels)
@@ -111,8 +105,7 @@ def test_a_place_is_used_again_when_its_value_is_no_longer_needed():
 
 
 @pytest.mark.parametrize(
-    ("name", "called"),
-    [("bytes_99_5", "bytes_99_5"), ("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")],
+    ("name", "called"), [("bytes_99_5", "bytes_99_5"), ("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")]
 )
 def test_a_network_gets_a_name_that_c_allows(name, called):
     assert c_header.identifier(name) == called
@@ -162,7 +155,7 @@ def test_the_command_writes_a_header_and_keeps_what_it_costs(monkeypatch, tmp_pa
     monkeypatch.setattr(datasets, "load", lambda name, load=datasets.load: load("digits"))
     assert export.main(["frontier_99", str(tmp_path / "small.h"), "--to", "c", "--publish"]) == 0
     message = capsys.readouterr().out
-    assert "small.h: 4,648 bytes of constants" in message and re.search(r"the compiled header gives (\d+) of \1 test images", message)
+    assert "small.h: 4,648 bytes of constants" in message and re.search(r"it gives (\d+) of \1 test images", message)
     kept = json.loads((tmp_path / "c.json").read_text())["frontier_99"]
     assert kept["constants"] == 4648 and kept["memory"] > 4 * 784 and "-Os" in kept["compiler"]
     assert kept["flash"] is None or kept["flash"] > 4648

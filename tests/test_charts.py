@@ -25,9 +25,7 @@ def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported
 
 def test_panels_share_one_scale():
     figure = charts.panels(
-        {"x": ([0, 1], {"one": [1, 2], "two": [3, 4]}), "y": ([0, 1], {"one": [5, 6]}), "z": ([0], {})},
-        ["a", "b", "c"],
-        "%",
+        {"x": ([0, 1], {"one": [1, 2], "two": [3, 4]}), "y": ([0, 1], {"one": [5, 6]}), "z": ([0], {})}, ["a", "b", "c"], "%"
     )
     assert [axes.get_title() for axes in figure.axes] == ["x", "y", "z", ""]
     assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["a", "b", "c"]
@@ -38,20 +36,12 @@ def test_panels_share_one_scale():
 def test_a_gallery_shows_every_picture_and_colours_the_wrong_titles():
     pictures = [np.arange(12).reshape(3, 4), Image.new("L", (5, 2)), np.zeros((28, 28))]
     figure = charts.gallery(pictures, ["a", "b", "c"], columns=2, wrong={1})
-    assert [axes.images[0].get_array().shape for axes in figure.axes[:3]] == [
-        (3, 4),
-        (2, 5),
-        (28, 28),
-    ] and not figure.axes[3].images
+    assert [axes.images[0].get_array().shape for axes in figure.axes[:3]] == [(3, 4), (2, 5), (28, 28)] and not figure.axes[3].images
     assert [axes.title.get_color() for axes in figure.axes[:3]] == ["black", plots.WRONG, "black"]
 
 
 def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
-    ours = [
-        Point("small", 1000, 99.0, 0.3, 50.0),
-        Point("beaten", 2000, 98.9, None, 60.0),
-        Point("large", 9000, 99.5, 0.05, 10.0),
-    ]
+    ours = [Point("small", 1000, 99.0, 0.3, 50.0), Point("beaten", 2000, 98.9, None, 60.0), Point("large", 9000, 99.5, 0.05, 10.0)]
     theirs = [Point("hollow", 700, 99.1, selected_on_test=True), Point("filled", 1900, 99.1)]
     size, time = plots.frontier(ours, theirs).axes
     assert {text.get_text() for text in size.texts if text.get_text()} == {"small", "large"}

@@ -58,22 +58,13 @@ def test_list_shows_every_experiment_and_help_every_flag_with_the_comment_beside
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert not stop.value.code and all(f"{train.flag_of(field.name)} " in text for field in fields(Recipe)) and "--l2 " in text
-    for comment in (
-        "learning rate; the peak, for one_cycle",
-        "stop after so many epochs that are no better on the held-out images",
-    ):
+    for comment in ("learning rate; the peak, for one_cycle", "stop after so many epochs that are no better on the held-out images"):
         assert comment in text
 
 
 @pytest.mark.parametrize(
     ("argv", "expected"),
-    [
-        ([], [0]),
-        (["--seed", "3"], [3]),
-        (["--seeds", "3"], [0, 1, 2]),
-        (["--seeds", "2-4"], [2, 3, 4]),
-        (["--seeds", "3-"], [3, 4]),
-    ],
+    [([], [0]), (["--seed", "3"], [3]), (["--seeds", "3"], [0, 1, 2]), (["--seeds", "2-4"], [2, 3, 4]), (["--seeds", "3-"], [3, 4])],
 )
 @pytest.mark.parametrize("mode", [[], ["--final-state"], ["--read", "x.png"]], ids=["train", "final-state", "read"])
 def test_a_seed_and_seeds_mean_the_same_for_every_action(argv, expected, mode, monkeypatch):
@@ -87,20 +78,7 @@ def test_a_seed_and_seeds_mean_the_same_for_every_action(argv, expected, mode, m
 
 
 def test_flags_override_the_recipe_and_the_end_is_a_table():
-    argv = [
-        sys.executable,
-        "train.py",
-        "base",
-        "dropout",
-        "--data",
-        "digits",
-        "--batch-size",
-        "256",
-        "--seeds",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    argv = [sys.executable, "train.py", "base", "dropout", "--data", "digits", "--batch-size", "256", "--seeds", "2", "--device", "cpu"]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True)
     assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.004872]" in ended.stdout
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
@@ -121,13 +99,7 @@ def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
     train.main(R4)
     assert capsys.readouterr().err == "train.py: --ngpus 1, but found 0 of them: going on with the CPU, in one process\n"
     recipe = asked[0].recipe
-    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == (
-        "small_cnn",
-        50,
-        0.5,
-        1.0,
-        30,
-    )
+    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == ("small_cnn", 50, 0.5, 1.0, 30)
     model = models.build(recipe.model)
     settings = make_optimizer(model, recipe).param_groups[0]
     assert (settings["weight_decay"], settings["lr"], settings["momentum"]) == (1.0, 0.5, 0.0)
@@ -137,7 +109,7 @@ def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
 def test_threads_and_retrain_reach_the_run(monkeypatch):
     asked, threads = [], train.torch.get_num_threads()
     monkeypatch.setattr(train, "summarize", lambda results: None)
-    monkeypatch.setattr(train.runs, "run", lambda *rest, **options: asked.append((train.torch.get_num_threads(), options["again"])))
+    monkeypatch.setattr(train.runs, "run", lambda *rest, **options: asked.append((train.torch.get_num_threads(), options["retrain"])))
     for argv in (["--threads", "3", "--retrain"], []):
         train.main(["base", *argv])
     train.torch.set_num_threads(threads)
@@ -253,10 +225,7 @@ def test_what_is_read_before_the_version_is_checked_parses_on_older_versions(pat
 @pytest.mark.parametrize("code", ["runpy.run_path('train.py')", "runpy.run_module('tools.verify')"])
 def test_an_old_python_is_one_line(code):
     ended = subprocess.run([sys.executable, "-c", OLD + code, "train.py"], cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (
-        1,
-        "This is Python 3.9, expected 3.10 or newer (README, Installation).\n",
-    )
+    assert (ended.returncode, ended.stderr) == (1, "This is Python 3.9, expected 3.10 or newer (README, Installation).\n")
 
 
 @pytest.mark.skipif(os.name != "posix" or not shutil.which("make"), reason="needs make and a shell")

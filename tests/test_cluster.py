@@ -24,15 +24,7 @@ from utils.runs.records import RunPaths
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
 
 # every random state matters: order and augmentation (generators of their own) and dropout (the global one)
-CHANGES = {
-    "data": "digits",
-    "valid": 900,
-    "epochs": 6,
-    "batch_size": 128,
-    "optimizer": "adamw",
-    "lr": 0.01,
-    "dropout": 0.1,
-}
+CHANGES = {"data": "digits", "valid": 900, "epochs": 6, "batch_size": 128, "optimizer": "adamw", "lr": 0.01, "dropout": 0.1}
 TRIED = EXPERIMENTS["bn_augmentation"].with_recipe(**CHANGES)
 TASKS = [(TRIED, 0), (TRIED, 1)]
 OPTIONS = train.Options(device="cpu", quiet=True)
@@ -53,13 +45,7 @@ def two_workers():
     """A client of a scheduler with two worker processes of one thread each, and the options that lead there."""
     from distributed import Client, LocalCluster
 
-    options = {
-        "n_workers": 2,
-        "threads_per_worker": 1,
-        "memory_limit": 0,
-        "dashboard_address": ":0",
-        "silence_logs": 50,
-    }
+    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0", "silence_logs": 50}
     with LocalCluster(**options, env={"OMP_NUM_THREADS": "1"}) as place, Client(place, set_as_default=False) as client:
         yield client
 

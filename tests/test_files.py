@@ -72,14 +72,7 @@ def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, messag
 
 
 def row(epoch, **changes):
-    counts = {
-        "train_loss": 0.5,
-        "train_correct": 50,
-        "train_total": 60,
-        "test_loss": 0.4,
-        "test_correct": 35,
-        "test_total": 40,
-    }
+    counts = {"train_loss": 0.5, "train_correct": 50, "train_total": 60, "test_loss": 0.4, "test_correct": 35, "test_total": 40}
     return {"epoch": epoch, "lr": 0.1} | counts | {"seconds": 1.25} | changes
 
 
@@ -112,10 +105,7 @@ GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,tes
         (GOOD.replace("0.4", "nan"), "line 2: .* finite numbers"),
         (GOOD.replace("test_loss", "best"), "line 2: .* expected numbers in the columns"),
         (GOOD + "2,0.1,0.5\n", "line 3: .* expected numbers in the columns"),
-        (
-            GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""),
-            "line 2: .* expected the columns epoch, lr",
-        ),
+        (GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""), "line 2: .* expected the columns epoch, lr"),
         (GOOD.replace("0.1", "1" * 200_000), "line 1: found what is no table"),
         (GOOD.split("\n")[0] + "\n", "line 1: found no row, expected one row per epoch"),
         ("\udcff", "line 1: found bytes that are no text"),

@@ -31,13 +31,7 @@ def holds(*strategies):
     """Make a test of a property of made-up inputs and a folder: always the same few, or for its share of FUZZ_MINUTES ever new ones."""
 
     def make(check):
-        how = settings(
-            max_examples=60,
-            deadline=None,
-            database=None,
-            derandomize=not MINUTES,
-            suppress_health_check=list(HealthCheck),
-        )
+        how = settings(max_examples=60, deadline=None, database=None, derandomize=not MINUTES, suppress_health_check=list(HealthCheck))
         once = how(given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values)))
 
         def test(folder):

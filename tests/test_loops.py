@@ -55,13 +55,7 @@ STOPPING = replace(PLAIN, valid=20, patience=2)
 @pytest.mark.parametrize(
     ("keep", "losses", "correct", "epochs", "best"),
     [
-        (
-            "accuracy",
-            count(1),
-            [50, 60, 60, 55, 90, 90],
-            4,
-            2,
-        ),  # the first of two that are as good; what came later is never known
+        ("accuracy", count(1), [50, 60, 60, 55, 90, 90], 4, 2),  # the first of two that are as good; what came later is never known
         ("accuracy", count(1), [50, 60, 55, 61, 61, 99], 6, 6),  # each time the patience is all but at an end
         ("accuracy", count(1), [90, 50, 89, 99, 99, 99], 3, 1),
         ("loss", [0.9, 0.5, 0.4, 0.6, 0.4, 0.1], [90, 10, 10, 99, 99, 99], 5, 3),
@@ -81,9 +75,7 @@ def test_without_patience_the_last_epoch_counts_whatever_it_reached(told):
     after = []
     told(count(1), [90, 10, 10, 10, 10, 10])
     weights, history = trained(
-        replace(STOPPING, patience=0),
-        20,
-        after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict())),
+        replace(STOPPING, patience=0), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict()))
     )
     assert len(history) == 6 and equal(weights, after[-1]) and not equal(weights, after[0])
 
@@ -181,10 +173,7 @@ def test_averaged_weights_are_what_is_tested_and_left():
         tested.append(evaluate(training.tested, dataset().test, 0.3, 0.2))
 
     weights, history = trained(recipe, after_epoch=look)
-    for name in (
-        "0.weight",
-        "1.running_mean",
-    ):  # batch norm's statistics are averaged like the weights that they belong to
+    for name in ("0.weight", "1.running_mean"):  # batch norm's statistics are averaged like the weights that they belong to
         expected = after[0][name]
         for state in after[1:]:
             expected = 0.75 * expected + 0.25 * state[name]
@@ -198,9 +187,7 @@ def test_early_stopping_keeps_averaged_weights(told):
     after = []
     told(count(1), [90, 50, 50])
     weights, _ = trained(
-        replace(STOPPING, average=0.75),
-        20,
-        after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict())),
+        replace(STOPPING, average=0.75), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict()))
     )
     assert equal(weights, after[0]) and not equal(weights, after[-1])
 
@@ -253,10 +240,7 @@ def test_a_row_sums_over_all_batches_of_its_epoch():
     history = fit(model, data, still, echo=False)
     assert 0 < sum(row["seconds"] for row in history) < time.perf_counter() - start
     for row in history:
-        assert (row["train_correct"], row["train_total"]) == (
-            whole.correct,
-            whole.total,
-        ) and 0 < whole.correct < whole.total
+        assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total) and 0 < whole.correct < whole.total
         assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)  # float32 sums in another order
 
 
@@ -313,10 +297,7 @@ def test_a_device_of_which_nothing_is_known_computes_in_float32(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(
-        CourseError,
-        match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)",
-    ):
+    with pytest.raises(CourseError, match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
         trained(replace(PLAIN, lr=1e6, epochs=30, weight_decay=1e6))
 
 

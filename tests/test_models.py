@@ -63,15 +63,7 @@ SMALL = units(
     *("8,14,14 576", "16,14,14 1152", "16,7,7 2304"),
 )
 ULTRASMALL = units(
-    *(
-        "8,28,28 72",
-        "8,28,28 576",
-        "8,28,28 576",
-        "8,14,14 576 -",
-        "MaxPool2d 8,7,7 0",
-        "Dropout 8,7,7 0",
-        "Conv2d 8,7,7 72",
-    ),
+    *("8,28,28 72", "8,28,28 576", "8,28,28 576", "8,14,14 576 -", "MaxPool2d 8,7,7 0", "Dropout 8,7,7 0", "Conv2d 8,7,7 72"),
     *("8,7,7 576", "8,7,7 576", "16,4,4 1152"),
 )
 SMALL_CNN = "Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Flatten 7840 0 | Linear 100 784100 | ReLU 100 0 | Linear 10 1010"
@@ -84,15 +76,8 @@ MaxPool3d 16,8,8,8 0 | Conv3d 32,8,8,8 13856 | Conv3d 64,8,8,8 55360 | ReLU 64,8
 Dropout 64,4,4,4 0 | Flatten 4096 0 | Linear 1024 4195328 | ReLU 1024 0 | Dropout 1024 0 | Linear 10 10250"""
 TABLES = [("base", 0.0, BASE, 7034), ("base", 0.1, DROPOUT, 7034), ("bn_augmentation", 0.1, BN_AUGMENTATION, 7786)]
 TABLES += [("under_20k", 0.1, UNDER_20K, 19602)]
-TABLES += [
-    ("mnist_medium", 0.1, MEDIUM, 7632),
-    ("mnist_small", 0.1, SMALL, 5616),
-    ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464),
-]
-TABLES += [
-    ("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210),
-    ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030),
-]
+TABLES += [("mnist_medium", 0.1, MEDIUM, 7632), ("mnist_small", 0.1, SMALL, 5616), ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464)]
+TABLES += [("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210), ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030)]
 TABLES += [("voxel_reference", 0.25, VOXEL_REFERENCE, 4279082)]
 TABLES += [("voxel_density", 0.25, VOXEL_REFERENCE.replace("Oranges 3,16,16,16 0 |", "").replace(" 656", " 224"), 4278650)]
 TABLES += [("small_cnn_logits", 0.0, SMALL_CNN, 785210), ("medium_cnn_logits", 0.0, MEDIUM_CNN, 1571030)]
@@ -336,7 +321,7 @@ def test_every_experiment_s_network_takes_its_data(entry):
     ("model", "message"),
     [
         ("bn_augmentatoin", "'bn_augmentatoin': expected bn_augmentation"),
-        ("separable(24)", r"separable takes stem=…, width=…, times=…"),
+        ("separable(24)", r"separable takes stem=…, width=…, repeats=…"),
         ("separable(depth=2)", r"separable takes stem=…, width=…"),
         ("separable(width=24", "expected a network's name, with its arguments by name"),
         ("separable(width=open('x'))", "expected a network's name, with its arguments by name"),

@@ -193,10 +193,7 @@ BAD = {
     "no ink found: white": (lambda: Image.new("L", (300, 200), 255), "no ink found"),
     "no ink found: black": (lambda: Image.new("RGB", (300, 200)), "no ink found"),
     "no ink found: empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
-    "no ink found: shade": (
-        lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))),
-        "no ink found",
-    ),
+    "no ink found: shade": (lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))), "no ink found"),
     "no ink found: grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
     "two digits": (lambda: side_by_side(1, 2), "more than one digit"),
     "writing": (writing, "more than one digit|a page of"),
@@ -208,10 +205,7 @@ BAD = {
     "an array": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
     "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
     "int32 black": (lambda: Image.fromarray(np.zeros((28, 28), np.int32)), "no ink found"),
-    "an empty frame": (
-        lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4),
-        "a rectangular frame without a digit",
-    ),
+    "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame without a digit"),
     "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
     "nothing": (lambda: None, "not a picture"),
 }
@@ -375,16 +369,7 @@ def test_formats_that_start_programs_are_not_opened(tmp_path):
             photo.read(tmp_path / name)
 
 
-HOSTILE = [
-    "a\x1b[31mred\x07.png",
-    "line\nbreak.png",
-    "x" * 5000,
-    "nul\0.png",
-    "\udcff.png",
-    "\u202eright.png",
-    "/dev/zero",
-    "dir/" * 900,
-]
+HOSTILE = ["a\x1b[31mred\x07.png", "line\nbreak.png", "x" * 5000, "nul\0.png", "\udcff.png", "\u202eright.png", "/dev/zero", "dir/" * 900]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
@@ -431,24 +416,8 @@ def test_preprocess_takes_the_same_digit_in_any_form(case, tmp_path):
     assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3)
 
 
-WRONG = [
-    None,
-    {},
-    [],
-    [DIGIT, None],
-    "missing.png",
-    DIGIT.astype(np.int64),
-    DIGIT.astype(np.float32),
-    DIGIT > 0,
-    DIGIT.astype(complex),
-]
-WRONG += [
-    np.full((28, 28), np.nan),
-    np.full((28, 28), -0.1),
-    Image.new("F", (28, 28), 2),
-    Image.new("I", (28, 28), -1),
-    DIGIT[:27],
-]
+WRONG = [None, {}, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.astype(np.float32), DIGIT > 0, DIGIT.astype(complex)]
+WRONG += [np.full((28, 28), np.nan), np.full((28, 28), -0.1), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1), DIGIT[:27]]
 
 
 @pytest.mark.parametrize("bad", WRONG, ids=range(len(WRONG)))
@@ -487,8 +456,7 @@ def test_damaged_files_are_read_or_reported(exif, flips, form):
 
 @given(
     arrays(
-        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]),
-        st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]), st.tuples(st.integers(1, 40), st.integers(1, 40))
     )
     | st.builds(
         lambda seed, blocks: np.kron(
@@ -540,7 +508,7 @@ def test_train_py_reads_photographs_with_networks_of_images_and_of_voxels(name, 
     [
         (["base", "--read", "missing.jpg"], "missing.jpg is missing"),
         (["base", "--read", "train.py"], "train.py is not a picture"),
-        (["base", "--lr", "0.123", "--read", "train.py"], "base, seed 0: no trained weights of this recipe"),
+        (["base", "--lr", "0.123", "--read", "train.py"], "base: its recipe was changed, so there is no published run"),
         (["base", "--seed", "3", "--read", "train.py"], "base, seed 3: no trained weights of this recipe"),
         (["base", "--publish", "--read", "train.py"], "--read trains nothing: leave out --publish"),
     ],

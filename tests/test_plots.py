@@ -52,17 +52,7 @@ def test_images_and_copies():
     figure = plots.images(pictures, ["a", "b", "c"], columns=2)
     assert titles(figure) == ["a", "b", "c", ""]
     assert torch.equal(torch.from_numpy(figure.axes[2].images[0].get_array().data), pictures[2, 0]) and not figure.axes[3].images
-    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == [
-        "input",
-        "",
-        "",
-        "mask 1",
-        "",
-        "",
-        "mask 2",
-        "",
-        "",
-    ]
+    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == ["input", "", "", "mask 1", "", "", "mask 2", "", ""]
 
 
 def test_mistakes_are_the_most_confident_first():
@@ -83,11 +73,7 @@ def test_confusion_counts():
     (axes,) = plots.confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2]), ("a", "b", "c")).axes
     found = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert found == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1"} and axes.get_title() == "1 of 4 wrong"
-    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == [
-        "a",
-        "b",
-        "c",
-    ]
+    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
 
 
 def test_kernels_share_one_scale_with_0_in_its_middle():
@@ -132,10 +118,7 @@ def test_solids_show_every_voxel_from_every_angle(monkeypatch):
     grid = torch.zeros(16, 16, 16)
     grid[3, 5, 7] = 1.0  # z, y, x
     figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
-    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [
-        (10, 20),
-        (30, 40),
-    ]
+    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
     assert drawn == [([7], [5], [3])] * 2  # x, y, z
     assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
 

@@ -12,12 +12,7 @@ import pytest
 from utils import ROOT
 from utils.data import datasets
 
-CODE = [
-    *sorted((ROOT / "utils").glob("*.py")),
-    *sorted((ROOT / "tools").glob("*.py")),
-    ROOT / "train.py",
-    ROOT / "hubconf.py",
-]
+CODE = [*sorted((ROOT / "utils").glob("*.py")), *sorted((ROOT / "tools").glob("*.py")), ROOT / "train.py", ROOT / "hubconf.py"]
 # what reaches the network, or is reached from it: modules, and programs that are called
 MODULES = {
     "urllib.request",
@@ -33,16 +28,7 @@ MODULES = {
     "aiohttp",
     "distributed",
 }
-MODULES |= {
-    "webbrowser",
-    "asyncio",
-    "torch.hub",
-    "torchvision.datasets",
-    "torch.distributed",
-    "huggingface_hub",
-    "wandb",
-    "paramiko",
-}
+MODULES |= {"webbrowser", "asyncio", "torch.hub", "torchvision.datasets", "torch.distributed", "huggingface_hub", "wandb", "paramiko"}
 PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-file", "push", "fetch", "pull"}
 
 

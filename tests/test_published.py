@@ -137,18 +137,10 @@ def test_sprint_trained_again_gives_the_same_bits_or_on_another_machine_as_good_
         pytest.skip("sprint is not published by its present recipe")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_SMOKE": "0"}
     ended = subprocess.run(
-        [sys.executable, "-c", AGAIN, str(tmp_path)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", AGAIN, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     sha256, percent, line = json.loads(ended.stdout.splitlines()[-1])
-    recorded = [
-        published[0].facts,
-        *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0)),
-    ]
+    recorded = [published[0].facts, *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0))]
     here = replace(facts.environment(torch.device("cpu")), threads=1)
     known = {one.sha256 for one in recorded if replace(one.environment, python=here.python) == here}  # of Python no bit depends
     if known:
@@ -223,10 +215,7 @@ def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
     ("images", "message"),
     [
         (torch.full((28, 28), 255.0), r"values are 255 to 255: expected floats from 0 \(black\) to 1, or uint8"),
-        (
-            torch.zeros(3, 32, 32, dtype=torch.uint8),
-            r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first",
-        ),
+        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first"),
         (Image.new("L", (20, 20)), r"images are \(20, 20\): expected \(28, 28\)"),
     ],
     ids=["float", "size", "picture"],
@@ -239,13 +228,7 @@ def test_preprocessing_refuses_what_the_network_has_never_seen(images, message):
 def test_preprocessing_of_a_voxel_network_takes_grids_alone():
     preprocess = pretrained.Preprocess(0.0, 1.0, "voxels")
     grids = torch.rand(2, 16, 16, 16)
-    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (
-        1,
-        1,
-        16,
-        16,
-        16,
-    )
+    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (1, 1, 16, 16, 16)
     with pytest.raises(CourseError, match=r"grids are torch.uint8: expected floats, densities from 0 to 1"):
         preprocess(torch.zeros(28, 28, dtype=torch.uint8))
     with pytest.raises(CourseError, match=r"images are \(2, 4096\): expected \(16, 16, 16\)"):
@@ -300,11 +283,7 @@ def test_torch_hub_leaves_a_reader_s_own_utils_alone(before, tmp_path):
 
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
-NAMES_AND_FORMATS = [
-    ("mnist_ultrasmall", "onnx"),
-    ("mnist_ultrasmall", "pt2"),
-    ("frontier_99", "safetensors"),
-]  # the last shares weights
+NAMES_AND_FORMATS = [("mnist_ultrasmall", "onnx"), ("mnist_ultrasmall", "pt2"), ("frontier_99", "safetensors")]  # the last shares weights
 
 
 def require(to):
@@ -392,11 +371,7 @@ def test_runs_csv_holds_every_published_run_as_its_log_has_it():
         facts = json.loads((ROOT / row["file"]).with_suffix(".json").read_text())
         with (ROOT / row["file"]).open(newline="") as file:
             kept_row = list(csv.DictReader(file))[int(row["epoch"]) - 1]
-        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [
-            facts["name"],
-            facts["seed"],
-            facts["parameters"],
-        ]
+        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [facts["name"], facts["seed"], facts["parameters"]]
         assert [int(row["correct"]), int(row["total"])] == [facts["test"]["correct"], facts["test"]["total"]]
         assert kept_row.get("test_correct", row["correct"]) == row["correct"], row["file"]
         assert float(row["percent"]) == pytest.approx(100 * int(row["correct"]) / int(row["total"]), abs=0.005)
@@ -458,15 +433,7 @@ def test_notebook_is_complete(path):
     for secret in (f"{ROOT}/", "/home/", "/root/", "/tmp/", "digits stand", "Traceback"):
         assert secret not in text, f"{secret} in the outputs"
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == [
-        "Target",
-        "Data",
-        "Model",
-        "Train",
-        "Results",
-        "Analysis",
-        "Next",
-    ]
+    assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == ["Target", "Data", "Model", "Train", "Results", "Analysis", "Next"]
 
 
 @pytest.fixture
@@ -500,12 +467,7 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
 
 
 @pytest.mark.parametrize(
-    "address",
-    [
-        "https://github.com/Someone/course.git",
-        "git@github.com:Someone/course.git",
-        "https://me:secret@github.com/Someone/course",
-    ],
+    "address", ["https://github.com/Someone/course.git", "git@github.com:Someone/course.git", "https://me:secret@github.com/Someone/course"]
 )
 def test_an_address_that_is_not_given_is_that_of_the_remote(unstamped, address):
     subprocess.run(["git", "-C", unstamped, "remote", "add", "origin", address], check=True)

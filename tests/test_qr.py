@@ -32,11 +32,7 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
     turned = picture.transform(
-        (side, side),
-        Image.Transform.PERSPECTIVE,
-        np.linalg.solve(rows, targets),
-        Image.Resampling.BICUBIC,
-        fillcolor=255,
+        (side, side), Image.Transform.PERSPECTIVE, np.linalg.solve(rows, targets), Image.Resampling.BICUBIC, fillcolor=255
     )
     seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
     light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
@@ -74,7 +70,7 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
     few = TINY.with_recipe(levels=5)
     monkeypatch.setitem(EXPERIMENTS, "tiny", few)
     monkeypatch.setattr(qr, "ROOT", scratch)
-    monkeypatch.setattr(qr.data, "load", lambda name, load=qr.data.load: load("digits"))
+    monkeypatch.setattr(qr.datasets, "load", lambda name, load=qr.datasets.load: load("digits"))
     result = runs.run(few, device="cpu", echo=False)
     qr.main([str(result.weights)])
     path = records.own_root() / "pngs" / f"{few.key}_qr.png"

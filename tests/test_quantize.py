@@ -166,16 +166,7 @@ CONTENT = packed.write(quantize.end(random_network(SHARED), 5), SHARED, 5, 0.1, 
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        CONTENT[:3],
-        CONTENT[:-1],
-        CONTENT + b"\1",
-        b"\2" + CONTENT[1:],
-        CONTENT[:40] + b"?" + CONTENT[41:],
-        b"\1\0\0\0",
-    ],
+    "content", [b"", CONTENT[:3], CONTENT[:-1], CONTENT + b"\1", b"\2" + CONTENT[1:], CONTENT[:40] + b"?" + CONTENT[41:], b"\1\0\0\0"]
 )
 def test_a_damaged_file_is_refused(content):
     with pytest.raises(CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: expected"):
@@ -205,13 +196,7 @@ def test_an_interrupted_run_of_few_levels_equals_an_uninterrupted_one():
     whole, images, history = trained()
     states = []
     torch.manual_seed(0)
-    fit(
-        tiny(),
-        images,
-        FEW,
-        after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())),
-        echo=False,
-    )
+    fit(tiny(), images, FEW, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())), echo=False)
     continued = tiny()
     rows = fit(continued, images, FEW, state=states[0], echo=False)
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in continued.state_dict().items())
@@ -235,7 +220,7 @@ def test_a_start_that_is_not_what_is_published_is_refused(scratch):
     ):
         with pytest.raises(CourseError, match=f"start = '{start}': {message}"):
             runs.run(TINY.with_recipe(start=start), device="cpu", echo=False)
-    with pytest.raises(CourseError, match="expected a network tiny that has seen the same data"):
+    with pytest.raises(CourseError, match="expected a network tiny that saw the same data"):
         runs.run(TINY.with_recipe(start=f"tiny-{sha256[:8]}", normalize=False), device="cpu", echo=False)
     with pytest.raises(ValueError, match="start = 'tiny-00000000' with valid = 20: a published network has learned the images"):
         TINY.with_recipe(start="tiny-00000000", valid=20)

@@ -85,14 +85,8 @@ def test_what_is_published_is_not_trained_again_and_a_changed_source_is_refused(
     ("forge", "finding"),
     [
         (lambda root: (root / "saved_dict" / "base.pth").unlink(), r"saved_dict/base.pth is missing"),
-        (
-            lambda root: (root / "saved_dict" / "strange.pth").write_bytes(b"x"),
-            "saved_dict/strange.pth belongs to no experiment",
-        ),
-        (
-            lambda root: (root / "logs" / "base" / "notes.txt").write_text("x"),
-            "logs/base/notes.txt belongs to no experiment",
-        ),
+        (lambda root: (root / "saved_dict" / "strange.pth").write_bytes(b"x"), "saved_dict/strange.pth belongs to no experiment"),
+        (lambda root: (root / "logs" / "base" / "notes.txt").write_text("x"), "logs/base/notes.txt belongs to no experiment"),
         (
             lambda root: swap(root / "logs" / "dropout" / "seed0.json", '"correct": ', '"correct": 1'),
             "is not what logs/dropout/seed0.json says",

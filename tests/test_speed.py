@@ -37,13 +37,7 @@ def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
 EVERY_NETWORK = "10,000 images by every published network"
 # not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
 SLOW = {"torch.compile", "torchvision"} | set(measurements.DAILY) - {measurements.ALONE, EVERY_NETWORK}
-SAID = {
-    "time to": "accuracy",
-    "held-out": "accuracy",
-    "to sprint": "accuracy",
-    EVERY_NETWORK: "networks",
-    "60 digits": "rows",
-}
+SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", EVERY_NETWORK: "networks", "60 digits": "rows"}
 
 
 @pytest.mark.parametrize("row", [row for row in rows.ROWS["cpu"] if row not in SLOW])
@@ -52,7 +46,7 @@ def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
     few, load = dataset(train=600), datasets.load
     monkeypatch.setattr(datasets, "load", lambda name: few if name == "mnist" else load(name))
     monkeypatch.setattr(rows, "published", lambda: [models.build("mnist_ultrasmall").eval()])
-    monkeypatch.setattr(rows, "sixty", lambda data: data.test.images[:1, 0].numpy())
+    monkeypatch.setattr(rows, "voxels_of_60_digits", lambda data: data.test.images[:1, 0].numpy())
     for side in rows.ROWS["cpu"][row].sides.keys() - SLOW:
         found = measure.once(row, side, 3)
         assert found["seed"] == 3 and 0 < found["seconds"] < 300 and found["peak_mib"] > 0, side
@@ -76,7 +70,7 @@ def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
         yield
         at_work.pop()
 
-    monkeypatch.setattr(rows, "beside", with_busy_processes)
+    monkeypatch.setattr(rows, "with_busy_processes", with_busy_processes)
     monkeypatch.setattr(rows, "in_fresh_process", lambda *argv: {"argv": argv, "busy": at_work[-1]})
     found = rows.ROWS["cpu"]["the same, other processes at work: 2"].sides["one thread"].work(None, 7)
     assert found == {"argv": ("--once", measurements.ALONE, "one thread", "7"), "busy": 2} and not at_work
@@ -92,12 +86,7 @@ def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
     asked, row = [], "loading MNIST"
     monkeypatch.setattr(measure, "in_fresh_process", lambda *argv, **_: asked.append(argv[3:]) or {"seconds": float(len(asked))})
     whole = measure.measure([row], 2, tmp_path / "unfinished.json")
-    assert asked == [
-        (row, "data.load", "0"),
-        (row, "torchvision", "0"),
-        (row, "data.load", "1"),
-        (row, "torchvision", "1"),
-    ]  # in turn
+    assert asked == [(row, "data.load", "0"), (row, "torchvision", "0"), (row, "data.load", "1"), (row, "torchvision", "1")]  # in turn
     assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
 
 
@@ -139,10 +128,7 @@ def test_an_accuracy_stands_beside_its_seconds():
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
-    times, machine = (
-        [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}],
-        measurements.read().environment,
-    )
+    times, machine = ([{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], measurements.read().environment)
     published = {
         row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
     }

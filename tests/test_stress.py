@@ -33,12 +33,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_RUNS", str(root))
         patch.setenv("COURSE_SMOKE", "0")
-        runs.run(
-            EXPERIMENTS["base"].with_recipe(data="digits", valid=600, epochs=2, batch_size=256),
-            device="cpu",
-            folder=root,
-            echo=False,
-        )
+        runs.run(EXPERIMENTS["base"].with_recipe(data="digits", valid=600, epochs=2, batch_size=256), device="cpu", folder=root, echo=False)
     return root
 
 

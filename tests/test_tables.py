@@ -17,12 +17,7 @@ from utils.runs.facts import Code, environment
 from utils.runs.records import DataFacts, Normalization, RunMetadata, RunPaths
 from utils.training.loops import Score
 
-VOXELS = Experiment(
-    "tiny_voxels",
-    replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0),
-    "voxels for tests",
-    weights=False,
-)
+VOXELS = Experiment("tiny_voxels", replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0), "voxels for tests", weights=False)
 
 
 @pytest.fixture(autouse=True)
@@ -152,10 +147,7 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     parameters = models.count_parameters(models.build("tiny"))
     assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
     publish(VOXELS, 0, [row(1, 999, 945)])
-    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == [
-        "–",
-        "**94.50** (1 seed)",
-    ]  # of which nobody reports anything
+    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == ["–", "**94.50** (1 seed)"]  # of which nobody reports anything
 
 
 def test_a_time_is_of_the_machine_that_is_named_with_it(monkeypatch):
@@ -192,14 +184,7 @@ def test_one_seed_alone_has_no_spread():
 
 def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():
     listed = tables.list_experiments()
-    assert cells(listed, "experiment") == [
-        "experiment",
-        "parameters",
-        "epochs",
-        "data",
-        "published seeds",
-        "what it teaches",
-    ]
+    assert cells(listed, "experiment") == ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
     assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
     assert "tiny" not in tables.results() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
     assert cells(tables.compare([TINY]), "tiny")[1:] == ["0", "none", "none", "none"]

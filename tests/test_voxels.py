@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools import baseline
+from tools.speed import baseline
 from utils import ROOT, CourseError
 from utils.data import augment, datasets, fresh_voxels, voxels
 from utils.experiments import Recipe
@@ -88,10 +88,7 @@ def test_middle_spread_and_extent_of_a_body_follow_from_its_pixels():
         points = torch.cat([cloud[part.digit == k].mT.flatten(0, 1) for cloud, part in zip(clouds, parts, strict=True)]).double()
         torch.testing.assert_close(plane[k] @ mean[k], points.mean(0)[:, None].float(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            fresh_voxels._extent(parts[0], plane)[k].item(),
-            (points.amax(0) - points.amin(0)).max().item(),
-            rtol=1e-5,
-            atol=0.0,
+            fresh_voxels._extent(parts[0], plane)[k].item(), (points.amax(0) - points.amin(0)).max().item(), rtol=1e-5, atol=0.0
         )
 
 
@@ -165,26 +162,14 @@ def spoil(old, value, dtype=np.float32):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (
-            lambda path: path.write_bytes(path.read_bytes()[:5000]),
-            r"can't be read as HDF5 .*expected a whole HDF5 file",
-        ),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"can't be read as HDF5 .*expected a whole HDF5 file"),
         (lambda path: path.write_bytes(b"<html>not found</html>"), r"it starts with 3c 68 .*expected an HDF5 file"),
         (lambda path: change(path, "X_test", None), r"found X_train, y_test, y_train in it.*\(no X_test\)"),
-        (
-            lambda path: change(path, "X_train", lambda old: old[:, :100]),
-            r"X_train is \(8, 100\) .* expected \(2N, 4096\)",
-        ),
+        (lambda path: change(path, "X_train", lambda old: old[:, :100]), r"X_train is \(8, 100\) .* expected \(2N, 4096\)"),
         (lambda path: change(path, "y_train", lambda old: old[:-1]), r"y_train \(7,\)"),
-        (
-            lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)),
-            r"X_train holds values from nan to nan, expected densities",
-        ),
+        (lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)), r"X_train holds values from nan to nan, expected densities"),
         (lambda path: change(path, "X_test", lambda old: spoil(old, 255)), r"X_test holds values from 0.0 to 255.0"),
-        (
-            lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)),
-            r"y_test holds labels from 0 to 10, expected 0 to 9",
-        ),
+        (lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)), r"y_test holds labels from 0 to 10, expected 0 to 9"),
     ],
     ids=["truncated", "html", "missing", "width", "count", "nan", "range", "label"],
 )
@@ -304,10 +289,7 @@ def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, smoo
 
 
 def test_digits_are_bent_before_they_are_drawn_as_bodies():
-    images, rows = (
-        torch.from_numpy(FALLBACK)[:, None],
-        torch.zeros(len(FALLBACK), dtype=torch.long),
-    )  # upright ones alone
+    images, rows = (torch.from_numpy(FALLBACK)[:, None], torch.zeros(len(FALLBACK), dtype=torch.long))  # upright ones alone
 
     def drawn(strength):
         recipe = Recipe("voxel_best", data="mnist3d", fresh=True, elastic=strength)

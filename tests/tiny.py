@@ -23,12 +23,7 @@ OFFLINE |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 def tiny(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits; with all that has a state: a batch norm, dropout, vectors and matrices."""
     return nn.Sequential(
-        nn.Conv2d(1, 4, 5, stride=3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.Dropout(dropout),
-        nn.Flatten(),
-        nn.Linear(256, 10),
+        nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Flatten(), nn.Linear(256, 10)
     )
 
 
@@ -40,15 +35,7 @@ def tiny_voxels(dropout: float = 0.0) -> nn.Sequential:
 NETWORKS = {"tiny": tiny, "tiny_voxels": tiny_voxels}  # to be added to models.MODELS
 # Every random state matters: order, augmentation (own generators) and dropout (the global one).
 RECIPE = Recipe(
-    "tiny",
-    data="digits",
-    epochs=3,
-    batch_size=256,
-    optimizer="adamw",
-    schedule="one_cycle",
-    weight_decay=0.01,
-    dropout=0.1,
-    rotate=5.0,
+    "tiny", data="digits", epochs=3, batch_size=256, optimizer="adamw", schedule="one_cycle", weight_decay=0.01, dropout=0.1, rotate=5.0
 )
 TINY = Experiment("tiny", RECIPE, "a network for tests", seeds=2)
 
@@ -82,15 +69,7 @@ def dataset(train: int = 60, valid: int = 0) -> Dataset:
         return Split(images.to(torch.uint8), labels)
 
     return Dataset(
-        "random",
-        "images",
-        split(train),
-        split(40),
-        0.3,
-        0.2,
-        "0" * 64,
-        tuple("0123456789"),
-        valid=split(valid) if valid else None,
+        "random", "images", split(train), split(40), 0.3, 0.2, "0" * 64, tuple("0123456789"), valid=split(valid) if valid else None
     )
 
 

@@ -20,16 +20,7 @@ DIGITS = {"data": "digits", "epochs": 2, "batch_size": 359, "rotate": 10.0, "shi
 PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
 # batches of 58, so that both processes have grids of their own; the last holds 36
 FRESH = Recipe(
-    "tiny_voxels",
-    data="mnist3d",
-    fresh=True,
-    epochs=2,
-    batch_size=58,
-    schedule="one_cycle",
-    rotate=5.0,
-    scale=0.1,
-    shear=6.0,
-    average=0.9,
+    "tiny_voxels", data="mnist3d", fresh=True, epochs=2, batch_size=58, schedule="one_cycle", rotate=5.0, scale=0.1, shear=6.0, average=0.9
 )
 VOXELS = Experiment("voxels", FRESH, "")
 CASES = {

@@ -85,10 +85,7 @@ class Program:
         if node.op == "placeholder":
             self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
             return
-        sources, layer = (
-            node.all_input_nodes,
-            self.model.get_submodule(node.target) if node.op == "call_module" else node.target,
-        )
+        sources, layer = (node.all_input_nodes, self.model.get_submodule(node.target) if node.op == "call_module" else node.target)
         with torch.no_grad():
             self.shapes[node] = tuple(layer(*(torch.zeros(1, *self.shapes[source]) for source in sources)).shape[1:])
         ends = [source for source in dict.fromkeys(sources) if not self.needed(source, position)]

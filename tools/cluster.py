@@ -68,10 +68,7 @@ def run_all(tasks: dict[Task, list[str]], address: str, device: str, quiet: bool
                 task, error = futures[future], future.exception()
                 done[task] = " ".join(str(error).split())[:300] if error else future.result() or collect(*task)
                 if not quiet:
-                    print(
-                        f"{task[0].name} seed {task[1]}: {'failed' if isinstance(done[task], str) else 'done'}",
-                        flush=True,
-                    )
+                    print(f"{task[0].name} seed {task[1]}: {'failed' if isinstance(done[task], str) else 'done'}", flush=True)
     except KeyboardInterrupt:
         raise Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
     failures = [f"{task[0].name}, seed {task[1]}, failed: {done[task]}" for task in tasks if isinstance(done[task], str)]

@@ -23,17 +23,7 @@ from utils import ROOT, CourseError, Interrupted, printable, smoke
 HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
 # what a disk, a terminal or a user's rights make fail, and no mistake of the course's own
-ENVIRONMENT = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.EROFS,
-    errno.ELOOP,
-}
+ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
 _received = signal.SIGINT  # the signal that interrupted last
 
 

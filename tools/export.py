@@ -158,10 +158,7 @@ def export_c(name: str, path: Path) -> tuple[c_header.Costs, int, int]:
     """Write the network `name` to `path` as a C header. Returns what it costs, to how many test images it gives the same label as PyTorch,
     and how many there are. Raises CourseError for a network of voxels, and without a C compiler, when the header is written."""
     model, message = load_model(find_weights(name))
-    called, normalization = (
-        c_header.identifier(find_weights(name).stem),
-        (message.normalization.mean, message.normalization.std),
-    )
+    called, normalization = (c_header.identifier(find_weights(name).stem), (message.normalization.mean, message.normalization.std))
     text, program = c_header.header(called, model, message.recipe.levels, *normalization)
     files.write(path, text.encode())
     images = datasets.load("mnist").test.images

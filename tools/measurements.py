@@ -177,13 +177,7 @@ def ladder_table(steps: list[Step]) -> str:
     """The ladder as a table, each step against the one before."""
     before = [steps[0], *steps]
     lines = [
-        [
-            step.name,
-            f"{step.epoch:.1f}",
-            f"{step.epochs:g}",
-            f"{step.seconds:.1f}",
-            f"{last.seconds / step.seconds:.2f} ×",
-        ]
+        [step.name, f"{step.epoch:.1f}", f"{step.epochs:g}", f"{step.seconds:.1f}", f"{last.seconds / step.seconds:.2f} ×"]
         for step, last in zip(steps, before, strict=False)
     ]
     header = ["after this change", "s per epoch", "epochs", "s to 99 %", "against the line before"]
@@ -199,16 +193,7 @@ def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str]
         for side, times in rows[row].items():
             reached = f", {median(times, 'accuracy'):.2f} %" if "accuracy" in times[0] else ""
             faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
-            lines.append(
-                [
-                    row,
-                    side,
-                    spread(times) + reached,
-                    f"{faster:.{2 if faster > 0.1 else 3}f} ×",
-                    f"{peak:,.0f}",
-                    len(times),
-                ]
-            )
+            lines.append([row, side, spread(times) + reached, f"{faster:.{2 if faster > 0.1 else 3}f} ×", f"{peak:,.0f}", len(times)])
     return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
 
 

@@ -70,15 +70,9 @@ def draw() -> None:
         histories = [record.history for record in records.published(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
             figure = tables.reported(experiment)
-            save_picture(
-                plots.curves(histories, experiment.name, figure and figure.test),
-                folder / f"{experiment.name}_curves.png",
-            )
+            save_picture(plots.curves(histories, experiment.name, figure and figure.test), folder / f"{experiment.name}_curves.png")
     for experiment in FAMILY:
-        save_picture(
-            diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)),
-            folder / f"{experiment.name}_graph.png",
-        )
+        save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
     cubes = datasets.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
         grids, labels = cubes.test[:20].tensors
@@ -91,10 +85,7 @@ def portrait(result: Result) -> str:
     """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves and confusion, and of images also examples,
     mistakes, and the kernels and feature maps of the first layer. Returns what was found, and where the pictures are, in two lines."""
     message, name = result.facts.test, result.weights.stem
-    model, test = (
-        result.model,
-        result.data.test if message else result.data.valid,
-    )  # what was shut while training stays shut
+    model, test = (result.model, result.data.test if message else result.data.valid)  # what was shut while training stays shut
     if model is None:
         raise CourseError(f"{name}: its weights are not published, only its log: train it, without --final-state")
     outputs = predict(model, test.images, result.data.mean, result.data.std)

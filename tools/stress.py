@@ -119,10 +119,7 @@ def outcome(root: Path) -> dict[str, str]:
             content = b"".join(values.tobytes() for values in voxels.read(path)[0])
         elif path.suffix == ".jsonl":  # a kill may let a run be counted twice, of which one counts
             content = repr(
-                sorted(
-                    {(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)},
-                    key=repr,
-                )
+                sorted({(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)}, key=repr)
             ).encode()
         else:
             content = b"" if path.suffix == ".json" else path.read_bytes()

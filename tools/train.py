@@ -25,10 +25,7 @@ from utils.training import ddp
 
 Task = tuple[Experiment, int]  # an experiment and a seed
 SEEDS = 10_000  # of one command
-NAMES = {
-    "model": {"name": "network"},
-    "weight_decay": {"aliases": ["--l2"]},
-}  # of flags; --model is one more experiment
+NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # of flags; --model is one more experiment
 
 
 def flag_of(field: str) -> str:
@@ -170,10 +167,7 @@ def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
     if ngpus < 1 or device not in ("auto", "cuda"):
         raise CourseError(f"--ngpus {ngpus} --device {device}: expected 1 or more GPUs, and no other device")
     if ngpus > found:
-        print(
-            f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process",
-            file=sys.stderr,
-        )
+        print(f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process", file=sys.stderr)
         return "cpu"
     if ngpus > 1:
         if command.interactive():
@@ -244,12 +238,7 @@ def train(tasks: list[Task], options: Options, argv: list[str]) -> list[runs.Res
 
     def run(experiment: Experiment, seed: int) -> runs.Result:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-        how = {
-            "device": device,
-            "publish": options.publish or None,
-            "retrain": options.retrain,
-            "echo": not options.quiet,
-        }
+        how = {"device": device, "publish": options.publish or None, "retrain": options.retrain, "echo": not options.quiet}
         if not options.tensorboard:
             return runs.run(experiment, seed, **how)
         from tools import tensorboard  # an extra

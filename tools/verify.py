@@ -38,11 +38,7 @@ def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, st
         model, facts = pretrained.load_model(path)
         message = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
         if models.count_parameters(model) != facts.parameters:
-            return (
-                message,
-                found,
-                f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}",
-            )
+            return (message, found, f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}")
         name = facts.data.name
         dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):

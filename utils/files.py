@@ -30,14 +30,8 @@ except ImportError:  # not a POSIX system: appending side by side is then on the
     fcntl = None
 
 T = TypeVar("T")
-TEXT, TENSORS = (
-    16 * 2**20,
-    400 * 2**20,
-)  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
-JSON, PICKLE = (
-    2 * 2**20,
-    2**20,
-)  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
+TEXT, TENSORS = (16 * 2**20, 400 * 2**20)  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
+JSON, PICKLE = (2 * 2**20, 2**20)  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
 
 
 def display_path(path: Path) -> str:

@@ -107,9 +107,5 @@ def smallest_rotation(axis: Tensor) -> Tensor:
     """(N, 3) unit vectors with x > −1 → (N, 3, 3): rows are where x, y and z go when x is turned to them on the shortest way."""
     x, y, z = axis.unbind(1)
     part = 1 / (1 + x)
-    rows = [
-        axis,
-        torch.stack([-y, 1 - y * y * part, -y * z * part], 1),
-        torch.stack([-z, -y * z * part, 1 - z * z * part], 1),
-    ]
+    rows = [axis, torch.stack([-y, 1 - y * y * part, -y * z * part], 1), torch.stack([-z, -y * z * part, 1 - z * z * part], 1)]
     return torch.stack(rows, 1)

@@ -28,26 +28,11 @@ def origin(tmp_path_factory) -> Path:
     """A repository that holds this checkout's files as they are now, committed or not, and serves parts of itself as GitHub does."""
     bare = tmp_path_factory.mktemp("github") / "course.git"
     git("init", "--quiet", "--bare", "--initial-branch=main", bare)
-    for setting in (
-        "core.bare=false",
-        "core.compression=1",
-        "uploadpack.allowFilter=true",
-        "uploadpack.allowAnySHA1InWant=true",
-    ):
+    for setting in ("core.bare=false", "core.compression=1", "uploadpack.allowFilter=true", "uploadpack.allowAnySHA1InWant=true"):
         git("-C", bare, "config", *setting.split("="))
     tree = ["--git-dir", bare, "--work-tree", ROOT]
     git(*tree, "add", "--all", cwd=ROOT)
-    git(
-        *tree,
-        "-c",
-        "user.name=someone",
-        "-c",
-        "user.email=someone@example.org",
-        "commit",
-        "--quiet",
-        "--message=all",
-        cwd=ROOT,
-    )
+    git(*tree, "-c", "user.name=someone", "-c", "user.email=someone@example.org", "commit", "--quiet", "--message=all", cwd=ROOT)
     return bare
 
 

@@ -72,11 +72,7 @@ def opened(browser: Browser, site: str, size: str = "desk", theme: str = "light"
     width, height = SIZES[size]
     is_phone = size == "phone"
     context = browser.new_context(
-        viewport={"width": width, "height": height},
-        color_scheme=theme,
-        has_touch=is_phone,
-        is_mobile=is_phone,
-        **options,
+        viewport={"width": width, "height": height}, color_scheme=theme, has_touch=is_phone, is_mobile=is_phone, **options
     )
     page = context.new_page()
     page.set_default_timeout(60_000)

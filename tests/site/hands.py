@@ -63,10 +63,7 @@ def touch(page, strokes):
     fingers = page.context.new_cdp_session(page)
     for points in place_of(page, strokes):
         for n, (x, y) in enumerate(points):
-            fingers.send(
-                "Input.dispatchTouchEvent",
-                {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]},
-            )
+            fingers.send("Input.dispatchTouchEvent", {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]})
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     settled(page)
 

@@ -63,23 +63,13 @@ def contribute(root, payload: str, number: int) -> None:
     if not number:
         files.write_json(root / "saved_dict" / "tiny.json", message)
     recipe = replace(TINY.recipe, valid=100, teacher=payload, teachers=1, distil=0.5)
-    trials.add(
-        replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)),
-        publish=True,
-    )
+    trials.add(replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)), publish=True)
 
 
 def benchmark(root, payloads) -> None:
     facts = records.published(TINY)[0].facts
     machine = measurements.Machine(
-        **{
-            **vars(facts.environment),
-            "device": payloads[0],
-            "cores": 1,
-            "data": payloads[1],
-            "commit": "a",
-            "time": "b",
-        }
+        **{**vars(facts.environment), "device": payloads[0], "cores": 1, "data": payloads[1], "commit": "a", "time": "b"}
     )
     times = [{"seconds": 1.0, "loading": 1.0, "peak_mib": 1.0, "seed": 0.0}]
     rows = {payload: {"course": times, payload: times} for payload in payloads}
@@ -92,12 +82,7 @@ def build(root, found: dict):
     shutil.copytree(pages.PAGES, source)
     for name in ("api.md", "notebooks.md", "index.md"):
         (source / name).unlink()
-    names = [
-        "results",
-        "logs/trials/index",
-        "logs/benchmarks/index",
-        *(f"{one['page']}index" for one in found["experiments"]),
-    ]
+    names = ["results", "logs/trials/index", "logs/benchmarks/index", *(f"{one['page']}index" for one in found["experiments"])]
     (source / "index.md").write_text("# Pages\n\n" + pages.toctree(names))
     (source / "facts.json").write_text("{}")
     for name, text in results.pages(found):
@@ -188,18 +173,7 @@ FIELDS = {
         "parameters",
         "seconds",
     ),
-    TRIALS: (
-        "name",
-        "seed",
-        "recipe",
-        "recipe.model",
-        "recipe.epochs",
-        "valid",
-        "valid.correct",
-        "valid.total",
-        "epoch",
-        "pruned",
-    ),
+    TRIALS: ("name", "seed", "recipe", "recipe.model", "recipe.epochs", "valid", "valid.correct", "valid.total", "epoch", "pruned"),
     WEIGHTS: ("sha256", "bytes", "data", "environment.device"),
     SPEED: ("rows", "environment", "environment.device", "later"),
 }
@@ -223,13 +197,7 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
     path = repository / name
     good = path.read_bytes()
     assert not ends_in_a_line_or_well()
-    inputs = [
-        *WHOLE,
-        good[: len(good) // 2],
-        good[len(good) // 2 :] + b"\n",
-        good.replace(b"9", b"-9"),
-        good.replace(b",", b";"),
-    ]
+    inputs = [*WHOLE, good[: len(good) // 2], good[len(good) // 2 :] + b"\n", good.replace(b"9", b"-9"), good.replace(b",", b";")]
     for field in FIELDS.get(name, ()):
         for value in VALUES:
             facts = place = json.loads(good)
@@ -242,8 +210,5 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
     for content in inputs:
         path.write_bytes(content)
         rejected += ends_in_a_line_or_well()
-    figure(
-        f"malformed inputs of {name}: refused in one line, without effect",
-        f"{rejected}, {len(inputs) - rejected} of {len(inputs)}",
-    )
+    figure(f"malformed inputs of {name}: refused in one line, without effect", f"{rejected}, {len(inputs) - rejected} of {len(inputs)}")
     assert rejected > len(inputs) // 4

@@ -32,10 +32,7 @@ def test_ten_shapes_are_read_by_pointer_and_nothing_after_clearing(page, site, f
         assert read(page) is None and page.locator("#verdict").inner_text() == "Draw a digit."
     count = page.locator(".network").count()
     median, slowest = statistics.median(times[1:]), max(times[1:])
-    figure(
-        f"last movement to the answers of all {count} networks, ms",
-        f"{median:.0f} (median of {len(times) - 1}, slowest {slowest:.0f})",
-    )
+    figure(f"last movement to the answers of all {count} networks, ms", f"{median:.0f} (median of {len(times) - 1}, slowest {slowest:.0f})")
 
 
 def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):

@@ -86,10 +86,7 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     same = sum(map(int.__eq__, pytorch("bn_augmentation", np.array(seen, np.uint8).reshape(-1, 1, 28, 28)), expected))
     plain = np.stack([np.asarray(Image.fromarray(canvas).resize((28, 28), Image.Resampling.BOX)) for canvas in canvases])
     control = sum(map(int.__eq__, pytorch("bn_augmentation", plain[:, None]), expected))
-    figure(
-        "of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label",
-        f"{same} MNIST's way, {control} averaged down",
-    )
+    figure("of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label", f"{same} MNIST's way, {control} averaged down")
     assert same >= 990 > control
 
 
@@ -106,8 +103,7 @@ def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site, figur
         photographs.append(photo.read(shapes.drawn(strokes, 600, pen, canvas=(900, 800), place=(150, 100))))
     apart = np.abs(ours.astype(int) - np.stack(photographs)).mean((1, 2))
     figure(
-        "the page's picture and a photograph's, mean difference of 255",
-        f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})",
+        "the page's picture and a photograph's, mean difference of 255", f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})"
     )
     assert apart.max() < 5
     assert pytorch("bn_augmentation", ours[:, None]) == pytorch("bn_augmentation", np.stack(photographs)[:, None]) == list(STROKES)

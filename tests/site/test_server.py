@@ -54,17 +54,7 @@ def test_this_host_is_served(address, host):
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/link.json",
-        "/out/secret.json",
-        "/out/",
-        "/../secret.json",
-        "/%2e%2e/secret.json",
-        "/vendor/",
-        "/empty/",
-        "/x%00",
-    ],
+    "path", ["/link.json", "/out/secret.json", "/out/", "/../secret.json", "/%2e%2e/secret.json", "/vendor/", "/empty/", "/x%00"]
 )
 def test_no_link_is_followed_and_no_folder_listed(address, path):
     try:
@@ -115,9 +105,6 @@ def test_a_port_in_use_is_one_line(address):
 
 def test_serving_imports_no_torch():
     found = subprocess.run(
-        [sys.executable, "-c", "import sys, tools.site; print('torch' in sys.modules)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", "import sys, tools.site; print('torch' in sys.modules)"], cwd=ROOT, capture_output=True, text=True
     )
     assert found.stdout == "False\n", found.stderr

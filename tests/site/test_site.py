@@ -175,10 +175,7 @@ def test_what_was_loaded_once_needs_no_network(browser, name):
 
 
 def test_types_are_pinned(page, site):
-    for name, wanted in (
-        ("_static/results.mjs", "text/javascript"),
-        ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm"),
-    ):
+    for name, wanted in (("_static/results.mjs", "text/javascript"), ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm")):
         assert page.request.head(site + name).headers["content-type"] == wanted
 
 
@@ -194,10 +191,7 @@ def test_study_counts_each_recipe_once(scratch, monkeypatch):
         trial(*one)
     path = trials.path("tiny", publish=True)
     rows = results.study(path)["rows"]
-    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [
-        ("lr 0.2", False, [95.0]),
-        ("kept: lr 0.01", True, [90.0, 92.0]),
-    ]
+    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.01", True, [90.0, 92.0])]
     monkeypatch.setitem(EXPERIMENTS, "tiny", replace(TINY, recipe=replace(TINY.recipe, lr=0.7)))
     assert [row["what"] for row in results.study(path)["rows"]] == ["best: lr 0.2", "lr 0.01"]
 

@@ -64,18 +64,7 @@ def commit() -> str:
 
 def sphinx(source: Path) -> None:
     """Sphinx's pages, read anew (-E: what one page says hangs on others), warnings being errors. Raises CourseError if it finds any."""
-    argv = [
-        "-b",
-        "html",
-        "-q",
-        "-E",
-        "-W",
-        "--keep-going",
-        "-d",
-        str(WORK / "doctrees"),
-        str(source),
-        str(WORK / "html"),
-    ]
+    argv = ["-b", "html", "-q", "-E", "-W", "--keep-going", "-d", str(WORK / "doctrees"), str(source), str(WORK / "html")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_SMOKE": "1"}
     if subprocess.run([sys.executable, "-m", "sphinx", *argv], env=environment).returncode:
         raise CourseError("Sphinx found something wrong in the pages: see above")

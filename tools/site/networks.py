@@ -20,36 +20,11 @@ from tools.measurements import NoDigit
 from utils import ROOT, CourseError, files
 from utils.runs import records
 
-NETWORKS = (
-    "base",
-    "bn_augmentation",
-    "frontier_99",
-    "frontier_99_4",
-    "mnist_medium",
-    "sprint_994",
-    "voxel_best",
-    "voxel_more_digits",
-)
-KINDS = {
-    "Conv": "conv",
-    "Relu": "relu",
-    "MaxPool": "pool",
-    "BatchNormalization": "norm",
-    "Add": "add",
-    "Gemm": "linear",
-}
+NETWORKS = ("base", "bn_augmentation", "frontier_99", "frontier_99_4", "mnist_medium", "sprint_994", "voxel_best", "voxel_more_digits")
+KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
-SILENT = {
-    "Reshape",
-    "Flatten",
-    "Identity",
-    "Gather",
-}  # change no value; an average's shape is restored by a Gather of all it has
-ONE = {
-    "size": [1, 1],
-    "jump": 1,
-    "start": [0, 0],
-}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
+SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has
+ONE = {"size": [1, 1], "jump": 1, "start": [0, 0]}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
 
 
 class Weights:
@@ -111,12 +86,7 @@ def settings(node: onnx.NodeProto) -> dict:
     top, left, bottom, right = found["pads"]
     if found["strides"][0] != found["strides"][1] or (top, left) != (bottom, right):
         raise ValueError(f"{node.name}: strides must be equal both ways and padding on opposite sides, found {found}")
-    return {
-        "kernel_size": [high, wide],
-        "stride": found["strides"][0],
-        "padding": [top, left],
-        "groups": found.get("group", 1),
-    }
+    return {"kernel_size": [high, wide], "stride": found["strides"][0], "padding": [top, left], "groups": found.get("group", 1)}
 
 
 def padded_array(field: dict | None, does: dict) -> dict | None:
@@ -180,16 +150,7 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
             field = padded_array(field, does)
         if kind == "add":
             does, field = {"and": sources[1]["output"]}, merged_graph(field, sources[1]["field"])
-        blocks.append(
-            {
-                "output": name,
-                "kind": kind,
-                "shape": graph.shapes[old],
-                "from": sources[0]["output"],
-                **does,
-                "field": field,
-            }
-        )
+        blocks.append({"output": name, "kind": kind, "shape": graph.shapes[old], "from": sources[0]["output"], **does, "field": field})
         names |= {} if old == "logits" else {old: name}
         made[old] = blocks[-1]
     axis = graph.axis()

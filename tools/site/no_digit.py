@@ -21,20 +21,8 @@ from utils.runs import facts, job, run
 from utils.training.loops import predict
 
 PATH = ROOT / "logs" / "benchmarks" / "no_digit.json"
-NETWORK, HELD_OUT, SHARE = (
-    "sprint_994",
-    10_000,
-    0.02,
-)  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
-FONTS = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSans-Oblique",
-    "DejaVuSerif",
-    "DejaVuSansMono",
-    "STIXGeneral",
-    "STIXGeneralItalic",
-)
+NETWORK, HELD_OUT, SHARE = ("sprint_994", 10_000, 0.02)  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic")
 LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuvwxy"  # not those that could be digits: B, I, l, O, S, Z, …
 
 

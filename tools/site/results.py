@@ -128,13 +128,7 @@ def benchmark() -> dict | None:
                 )
             seconds = sorted(one["seconds"] for one in times)
             rows.append(
-                {
-                    "what": what,
-                    "side": side,
-                    "seconds": seconds,
-                    "accuracy": times[0].get("accuracy"),
-                    "on": found.machine(what).device,
-                }
+                {"what": what, "side": side, "seconds": seconds, "accuracy": times[0].get("accuracy"), "on": found.machine(what).device}
             )
     return {"log": path.relative_to(ROOT).as_posix(), "rows": rows}
 
@@ -170,12 +164,7 @@ def accuracy_table(experiments: list[dict], up: str = "") -> str:
     for one in sorted(experiments, key=lambda one: -one["test"]["mean"]):
         figure = one.get("reported", {})
         source = link(f"{figure['test']:g}", figure["address"]) if figure.get("address") else figure.get("test") or "–"
-        cells = [
-            link(one["name"], up + one["page"]),
-            shown_spread(one["test"]),
-            one["test"]["n"],
-            f"{one['parameters']:,}",
-        ]
+        cells = [link(one["name"], up + one["page"]), shown_spread(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
         rows.append([*cells, f"{one['seconds']['mean']:,.0f}", *[source] * reported])
     return table(header, rows, right=tuple(header[1:]))
 
@@ -195,13 +184,7 @@ def seeds_table(one: dict, up: str = "") -> str:
 
 def field_table(field: list[dict]) -> str:
     rows = [
-        [
-            f"{one['parameters']:,}",
-            f"{one['accuracy']:g}",
-            "yes" if one["selected_on_test"] else "no",
-            one["conditions"],
-        ]
-        for one in field
+        [f"{one['parameters']:,}", f"{one['accuracy']:g}", "yes" if one["selected_on_test"] else "no", one["conditions"]] for one in field
     ]
     return table(["parameters", "test, %", "chosen on the test set", "conditions"], rows, right=("parameters", "test, %"))
 
@@ -225,14 +208,8 @@ def benchmark_table(found: dict) -> str:
 def experiment_page(one: dict) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment."""
     images = one["recipe"].get("images")
-    facts = [
-        f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)",
-        f"{one['parameters']:,} parameters",
-    ]
-    facts += [
-        f"data {escape(one['data'])}",
-        f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs",
-    ]
+    facts = [f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)", f"{one['parameters']:,} parameters"]
+    facts += [f"data {escape(one['data'])}", f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"]
     if one["stopped"]:
         facts.append("the epoch that is best on held-out training images; the test set is looked at once")
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
@@ -246,12 +223,7 @@ def experiment_page(one: dict) -> str:
         lines += [f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "]
         lines += [f"SHA-256 <code class='hash'>{escape(one['weights']['sha256'])}</code>", ""]
     for what, title in (("curves", "Accuracy by epoch"), ("losses", "Loss by epoch")):
-        lines += [
-            f"## {title}",
-            "",
-            f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>',
-            "",
-        ]
+        lines += [f"## {title}", "", f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>', ""]
     recipe = [[Markup(f"`{key}`"), value] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
     lines += ["## Seeds", "", seeds_table(one, "../../"), "", "## Recipe", "", table(["field", "value"], recipe), ""]
     return "\n".join(lines)

@@ -12,18 +12,8 @@ from utils import ROOT, CourseError
 
 SITE = ROOT / "_site"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
-TYPES |= {
-    ".json": "application/json",
-    ".wasm": "application/wasm",
-    ".onnx": "application/octet-stream",
-    ".bin": "application/octet-stream",
-}
-TYPES |= {
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".csv": "text/plain; charset=utf-8",
-    ".jsonl": "text/plain; charset=utf-8",
-}
+TYPES |= {".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".bin": "application/octet-stream"}
+TYPES |= {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/plain; charset=utf-8", ".jsonl": "text/plain; charset=utf-8"}
 TYPES |= {".pth": "application/octet-stream"}
 PACKED = {".html", ".css", ".js", ".mjs", ".json", ".jsonl", ".svg", ".csv", ".wasm", ".onnx", ".bin"}
 HOSTS = {"127.0.0.1", "localhost"}  # a page elsewhere whose name leads to this machine sends its own name
@@ -59,11 +49,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             return super().send_head()
         content = packed(str(path), path.stat().st_mtime_ns)
         self.send_response(200)
-        for header in (
-            ("Content-Type", self.guess_type(path)),
-            ("Content-Encoding", "gzip"),
-            ("Content-Length", str(len(content))),
-        ):
+        for header in (("Content-Type", self.guess_type(path)), ("Content-Encoding", "gzip"), ("Content-Length", str(len(content)))):
             self.send_header(*header)
         self.end_headers()
         return io.BytesIO(content)

@@ -64,11 +64,7 @@ def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
 def recipe_epoch(data: Dataset, recipe: Recipe, workers: int, device: str = "cpu") -> None:
     """One training epoch of one of the course's recipes."""
     model = models.build(recipe.model, recipe.dropout).to(device)
-    epoch(
-        model,
-        torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True),
-        loader(data, recipe, workers),
-    )
+    epoch(model, torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True), loader(data, recipe, workers))
 
 
 def example_network() -> nn.Module:

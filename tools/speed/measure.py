@@ -218,10 +218,7 @@ def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.speed.measure", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--only",
-        metavar="WORD",
-        nargs="+",
-        help="only the rows whose names hold one of these; nothing is kept unless published",
+        "--only", metavar="WORD", nargs="+", help="only the rows whose names hold one of these; nothing is kept unless published"
     )
     parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")

@@ -36,14 +36,8 @@ from utils.training.steps import make_optimizer, make_scheduler
 CPU = torch.device("cpu")
 BN, SPRINT, SPRINT_994, BEST = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best"))
 VOXELS = EXPERIMENTS["voxel_reference"].recipe
-TUNED = {
-    "OMP_PROC_BIND": "true",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}  # what `make train` sets, and the usual way does not
-USUAL = dict.fromkeys(TUNED, "") | {
-    "GOMP_SPINCOUNT": "300000",
-    "KMP_BLOCKTIME": "200",
-}  # OpenMP's own defaults, which utils may change
+TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `make train` sets, and the usual way does not
+USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # OpenMP's own defaults, which utils may change
 
 
 @dataclass(frozen=True)
@@ -359,11 +353,7 @@ def half_size_first() -> nn.Module:
 def narrow() -> nn.Module:
     """The network of sprint with half as many channels in its first layer."""
     model = models.build(SPRINT.model)
-    model[1], model[2], model[4] = (
-        nn.Conv2d(1, 8, 5, stride=2, bias=False),
-        nn.BatchNorm2d(8),
-        nn.Conv2d(8, 32, 3, bias=False),
-    )
+    model[1], model[2], model[4] = (nn.Conv2d(1, 8, 5, stride=2, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 32, 3, bias=False))
     return cpu.prepare(model, CPU)
 
 
@@ -371,10 +361,7 @@ def held_out(data: Dataset, seed: int, build: Callable[[], nn.Module] = lambda: 
     """A training of sprint with another network or recipe: its seconds, and its accuracy on held-out images."""
     part = data.hold_out(len(data.train) // 6)
     history = fit(build(), part, replace(SPRINT, **changes), seed, echo=False)
-    return {
-        "seconds": history[-1]["seconds"],
-        "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"],
-    }
+    return {"seconds": history[-1]["seconds"], "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"]}
 
 
 def gathered(data: Dataset, size: int) -> MEASURED:
@@ -611,10 +598,7 @@ def grids(data: Dataset, seed: int, count: int = 10_000) -> MEASURED:
 
 GPU_ROWS = {
     "augmented batches, one epoch": Row(
-        {
-            "course": timed(batches),
-            **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)},
-        }
+        {"course": timed(batches), **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)}}
     ),
     BN_EPOCH: Row(
         {
@@ -627,10 +611,7 @@ GPU_ROWS = {
         for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
     },
     "training epoch of voxel_reference": Row(
-        {
-            "course": timed(epoch(VOXELS)),
-            "DataLoader of RGB arrays": usual(lambda cubes: baseline.voxel_epoch(cubes, VOXELS, "cuda")),
-        },
+        {"course": timed(epoch(VOXELS)), "DataLoader of RGB arrays": usual(lambda cubes: baseline.voxel_epoch(cubes, VOXELS, "cuda"))},
         data="mnist3d",
     ),
     "training epoch of sprint": Row({"kernel by kernel": timed(epoch(SPRINT)), "COURSE_COMPILE=1": timed(compiled(epoch(SPRINT)))}),

@@ -41,9 +41,7 @@ class Split:
         chosen = self.images[rows], self.labels[rows]
         return chosen if isinstance(rows, Integral) else Split(*chosen)
 
-    def __iter__(
-        self,
-    ) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
+    def __iter__(self) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
         raise CourseError(
             "a Split is not iterable: use `images, labels = split.tensors`, or in batches "
             "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
@@ -150,14 +148,7 @@ def load(name: str = "mnist") -> Dataset:
     mean = (counts * values).sum()
     std = (counts * (values - mean) ** 2).sum().sqrt()
     data = Dataset(
-        name,
-        "images",
-        train,
-        test,
-        round(mean.item(), 6),
-        round(std.item(), 6),
-        _fingerprint(*train.tensors, *test.tensors),
-        classes,
+        name, "images", train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train.tensors, *test.tensors), classes
     )
     if PUBLISHABLE.get(name, data.fingerprint) != data.fingerprint:
         where = " or ".join(map(display_path, _folders()))
@@ -171,11 +162,7 @@ def _voxels(name: str) -> Dataset:
         rows, originals, classes, whole = _published_rows(), None, tuple("0123456789"), True
     else:
         mnist = load("mnist")
-        name, classes, whole = (
-            name.replace("mnist", mnist.name),
-            mnist.classes,
-            not smoke(),
-        )  # voxels of fallback digits say so
+        name, classes, whole = (name.replace("mnist", mnist.name), mnist.classes, not smoke())  # voxels of fallback digits say so
         # a smoke run's few are not worth a file
         rows = _rebuilt_rows(mnist) if whole else voxels.build(*_first(mnist, 192, 64))
         originals = mnist.train.images[: len(rows.y_train) // 2, 0]
@@ -185,18 +172,7 @@ def _voxels(name: str) -> Dataset:
     if name.endswith("_all"):
         originals = mnist.train.images[:, 0]
         train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    data = Dataset(
-        name,
-        "voxels",
-        train,
-        test,
-        0.0,
-        1.0,
-        _fingerprint(*train.tensors, *test.tensors),
-        classes,
-        whole,
-        originals=originals,
-    )
+    data = Dataset(name, "voxels", train, test, 0.0, 1.0, _fingerprint(*train.tensors, *test.tensors), classes, whole, originals=originals)
     return replace(data, train=train[:384], test=test[:128], whole=False) if smoke() and name == "mnist3d_published" else data
 
 

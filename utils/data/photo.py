@@ -25,26 +25,14 @@ from . import frames
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the center of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
 SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the whole picture (below Pillow's own limit)
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "PPM",
-)  # no others are opened: EPS, for one, would start a program
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no others are opened: EPS, for one, would start a program
 TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → Image.Transpose that undoes it
 CONTRAST = 0.04  # of the whole range from black to white: what is nearer to the paper is no ink
 THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, as no digit of MNIST has it, is widened to PEN
 LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
 WIDEST = 1.9  # width over height: of 60,000 training digits one in 10,000 is above 2
 GAP = 0.1  # of the largest part: strokes that are nearer belong together
-WIDTHS = (
-    1 / 3,
-    1 / 6,
-    1 / 10,
-)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
+WIDTHS = (1 / 3, 1 / 6, 1 / 10)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
 DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is made up for
 NESTED = 5  # frames inside one another, at most
 FAR = 0.4  # of the digit: how far off a part may be that is too flat to be another digit

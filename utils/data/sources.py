@@ -80,8 +80,7 @@ SOURCES = {
         },
     ),
     "fashion_mnist": Source(
-        "FashionMNIST",
-        classes=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        "FashionMNIST", classes=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     ),
     "kmnist": Source("KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
     "qmnist": Source("QMNIST", prefixes=("qmnist-train-", "qmnist-test-"), labels="labels-idx2-int"),

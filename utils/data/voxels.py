@@ -32,14 +32,7 @@ NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) of the pixels t
 def _faces() -> list[np.ndarray]:
     """The sampled faces of a box around 0, in the generator's order of points: front, back, and the sides of NEIGHBOURS; (P, 3) each."""
     wide, deep = np.linspace(-0.5, 0.5, 5), np.linspace(-3, 3, 30)
-    axes = [
-        (wide, wide, 3),
-        (wide, wide, -3),
-        (-0.5, wide, deep),
-        (0.5, wide, deep),
-        (wide, -0.5, deep),
-        (wide, 0.5, deep),
-    ]
+    axes = [(wide, wide, 3), (wide, wide, -3), (-0.5, wide, deep), (0.5, wide, deep), (wide, -0.5, deep), (wide, 0.5, deep)]
     return [np.array(np.meshgrid(*face)).T.reshape(-1, 3) for face in axes]
 
 
@@ -134,14 +127,7 @@ def pairs(images: np.ndarray, seed: tuple[int, ...], echo: bool = False) -> np.n
         rows[2 * i : 2 * i + 2] = pair(images[i], (*seed, i))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in tqdm(
-            threads.map(fill, range(len(images))),
-            "clouds",
-            len(images),
-            disable=not echo,
-            mininterval=0.5,
-            unit="digit",
-        ):
+        for _ in tqdm(threads.map(fill, range(len(images))), "clouds", len(images), disable=not echo, mininterval=0.5, unit="digit"):
             pass
     return rows
 
@@ -241,11 +227,7 @@ def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
         stored, declared = values.id.get_storage_size(), values.size * values.dtype.itemsize
         # gzip packs zeros some thousand times; what was never written takes nothing
         if declared > files.TENSORS or stored * 2000 < declared:
-            _refuse(
-                path,
-                f"{name} says {declared:,} bytes, and {stored:,} are stored",
-                f"at most {files.TENSORS:,}, all of them stored",
-            )
+            _refuse(path, f"{name} says {declared:,} bytes, and {stored:,} are stored", f"at most {files.TENSORS:,}, all of them stored")
         if values.chunks and math.prod(math.ceil(size / chunk) for size, chunk in zip(values.shape, values.chunks, strict=True)) > PIECES:
             _refuse(path, f"{name} lies in pieces of {values.chunks} values", f"at most {PIECES:,} pieces")
 

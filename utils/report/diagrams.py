@@ -13,13 +13,7 @@ from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
 ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # what stands in the row of the layer before it
-ROW, MIDDLE, WIDEST, TEXT, WIDTH = (
-    0.54,
-    1.25,
-    1.5,
-    2.2,
-    5.2,
-)  # inches: between rows, boxes' middle and width, texts' left edge, all
+ROW, MIDDLE, WIDEST, TEXT, WIDTH = (0.54, 1.25, 1.5, 2.2, 5.2)  # inches: between rows, boxes' middle and width, texts' left edge, all
 BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
 
@@ -85,14 +79,7 @@ def label(layer: nn.Module) -> str:
         return f"linear {layer.in_features}→{layer.out_features}"
     if isinstance(layer, BATCH_NORM):
         return " · BN"
-    names = {
-        nn.ReLU: " · ReLU",
-        nn.Dropout: "",
-        nn.Flatten: "",
-        nn.Identity: "",
-        nn.Softmax: "softmax",
-        nn.ZeroPad2d: "cut off the margin",
-    }
+    names = {nn.ReLU: " · ReLU", nn.Dropout: "", nn.Flatten: "", nn.Identity: "", nn.Softmax: "softmax", nn.ZeroPad2d: "cut off the margin"}
     names |= {nn.MaxPool2d: f"{size} max-pool", nn.MaxPool3d: "2×2×2 max-pool"}
     names |= {nn.AdaptiveAvgPool2d: "average of each map", nn.AdaptiveMaxPool2d: "maximum of each map"}
     return names.get(type(layer), type(layer).__name__)
@@ -119,11 +106,7 @@ def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
                 continue
             lane = next((place for place, end in enumerate(lanes) if end <= source), len(lanes))
             lanes[lane : lane + 1] = [row]
-            x, top, bottom = (
-                MIDDLE - WIDEST / 2 - 0.14 * (lane + 1),
-                ROW * (source + 0.5) + 0.05,
-                ROW * (row + 0.5) - 0.05,
-            )
+            x, top, bottom = (MIDDLE - WIDEST / 2 - 0.14 * (lane + 1), ROW * (source + 0.5) + 0.05, ROW * (row + 0.5) - 0.05)
             axes.plot([above.get_x(), x, x], [top, top, bottom], color=GRAY, linewidth=1.2)
             _arrow(axes, [(x, bottom), (below.get_x(), bottom)])
     plt.close(figure)

@@ -94,12 +94,7 @@ def steps(names: list[str], seconds: list[float]) -> Figure:
     for place, (name, value) in enumerate(zip(names, seconds, strict=True)):
         ratio = f", {seconds[0] / value:.1f} ×" if place else ""
         axes.text(left, place - 0.24, f" {name}: {value:.1f} s{ratio}", va="bottom", fontsize=10)
-    axes.set(
-        xscale="log",
-        xlabel="seconds to 99 % on the test set (training only)",
-        xlim=(left, max(seconds) * 1.5),
-        yticks=[],
-    )
+    axes.set(xscale="log", xlabel="seconds to 99 % on the test set (training only)", xlim=(left, max(seconds) * 1.5), yticks=[])
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
     return finish(figure)
@@ -130,15 +125,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
         for column in range(n):
             if counts[row, column]:
                 dark = wrong[row, column] > 0.6 * wrong.max()
-                axes.text(
-                    column,
-                    row,
-                    int(counts[row, column]),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else "black",
-                )
+                axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true")
     axes.set_title(f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong")
     axes.set_xticklabels(classes)
@@ -255,14 +242,7 @@ def frontier(ours: list, theirs: list) -> Figure:
     for chosen, face in ((True, "none"), (False, GRAY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
-        size.scatter(
-            [p.parameters for p in some],
-            [p.accuracy for p in some],
-            s=34,
-            facecolors=face,
-            edgecolors=GRAY,
-            label=label,
-        )
+        size.scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GRAY, label=label)
     figure.get_layout_engine().set(hspace=0.06)
     names = []
     for axes, field in ((size, "parameters"), (time, "seconds")):

@@ -143,14 +143,7 @@ def results(link: str = "") -> str:
     header = ["network", "test %, mean ± sd", "seeds", "parameters", "epochs", "weights, log"]
     found = published_of_kind("images")
     rows = [
-        [
-            name(e, link),
-            headline(e, runs),
-            len(runs),
-            f"{runs[0].facts.parameters:,}",
-            epochs(e.recipe),
-            links(e, link),
-        ]
+        [name(e, link), headline(e, runs), len(runs), f"{runs[0].facts.parameters:,}", epochs(e.recipe), links(e, link)]
         for e, runs in found.items()
     ]
     return "\n\n".join([table(header, rows, right="seeds parameters epochs"), *early_stopping(found)])
@@ -194,64 +187,26 @@ def against_references() -> str:
 
 def voxels(link: str = "") -> str:
     """3D-MNIST: test accuracy, upright and rotated test rows apart, training and validation."""
-    header = [
-        "network",
-        "test %, mean ± sd",
-        "upright",
-        "rotated",
-        "train",
-        "valid",
-        "seeds",
-        "parameters",
-        "weights, log",
-    ]
+    header = ["network", "test %, mean ± sd", "upright", "rotated", "train", "valid", "seeds", "parameters", "weights, log"]
     found = published_of_kind("voxels")
     rows = []
     for e, runs in found.items():
         apart = [mean_sd([r.facts.parts[part].percent for r in runs if part in r.facts.parts]) for part in ("upright", "rotated")]
         valid = f"{statistics.mean(percent(record.result_row, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
         train = f"{statistics.mean(train_percents(runs)):.2f}"
-        rows.append(
-            [
-                name(e, link),
-                headline(e, runs),
-                *apart,
-                train,
-                valid,
-                len(runs),
-                f"{runs[0].facts.parameters:,}",
-                links(e, link),
-            ]
-        )
+        rows.append([name(e, link), headline(e, runs), *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
     return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *early_stopping(found)])
 
 
 def family(experiments: Sequence[Experiment], link: str = "") -> str:
     """Networks that belong together: what they cost, what they see and what they reach."""
-    header = [
-        "network",
-        "parameters",
-        "batch norm folded",
-        "receptive field",
-        "reported (best epoch)",
-        "ours (last epoch)",
-        "weights, log",
-    ]
+    header = ["network", "parameters", "batch norm folded", "receptive field", "reported (best epoch)", "ours (last epoch)", "weights, log"]
     rows = []
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
         ours = Markup(f"**{mean_sd(test_percents(found))}** ({seeds(found)})")
-        rows.append(
-            [
-                e.name,
-                *counts,
-                models.receptive_field(model),
-                f"{figure.test:.2f}" if figure else "–",
-                ours,
-                links(e, link),
-            ]
-        )
+        rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
 
 
@@ -267,15 +222,7 @@ def runs_csv() -> str:
     for experiment in EXPERIMENTS.values():
         for record in records.published(experiment):
             facts, score, ran = record.facts, record.facts.test, record.facts.environment
-            row = [
-                experiment.name,
-                facts.seed,
-                facts.kept_epoch,
-                score.correct,
-                score.total,
-                f"{score.percent:.2f}",
-                f"{score.loss:.6f}",
-            ]
+            row = [experiment.name, facts.seed, facts.kept_epoch, score.correct, score.total, f"{score.percent:.2f}", f"{score.loss:.6f}"]
             row += [facts.parameters, f"{facts.seconds:.1f}", ran.device, ran.torch, facts.code.commit]
             writer.writerow([*row, record.log.relative_to(workspace.root).as_posix()])
     return text.getvalue()
@@ -283,10 +230,7 @@ def runs_csv() -> str:
 
 def frontier() -> tuple[list[Point], list[Point]]:
     """Accuracy against size: every published network on images, and every figure that others report."""
-    ours, theirs = (
-        [],
-        [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test) for c in references().field],
-    )
+    ours, theirs = ([], [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test) for c in references().field])
     for e, runs in published_of_kind("images").items():
         percents, parameters = test_percents(runs), runs[0].facts.parameters
         sd = statistics.stdev(percents) if len(percents) > 1 else None
@@ -333,16 +277,7 @@ def summary(results: Sequence) -> str:
         places = [display_path(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
         epoch = f"{percent(best, part):.2f} in epoch {best['epoch']}"
         rows.append(
-            [
-                run.experiment.name,
-                run.seed,
-                f"{percent(last, 'train'):.2f}",
-                valid,
-                test,
-                epoch,
-                f"{run.facts.seconds:.0f}",
-                *places,
-            ]
+            [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]
         )
     means = [f"{e.name}, held-out images: {mean_sd(values)} % ({seeds(values)})" for e, values in held.items()]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])

@@ -104,8 +104,7 @@ def code() -> Code:
         if "dubious ownership" in error.stderr:
             todo = f"git config --global --add safe.directory {ROOT}"
             print(
-                f"{ROOT} belongs to another user, so git does not tell its commit and runs record none. Trust it: {todo}",
-                file=sys.stderr,
+                f"{ROOT} belongs to another user, so git does not tell its commit and runs record none. Trust it: {todo}", file=sys.stderr
             )
     except OSError:
         pass  # no git here

@@ -16,10 +16,7 @@ from .. import CourseError, files
 from ..files import display_path
 from . import facts
 
-BEAT, SILENT = (
-    5.0,
-    60.0,
-)  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
+BEAT, SILENT = (5.0, 60.0)  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
 
 
 class AlreadyRunning(CourseError):

@@ -83,6 +83,5 @@ def warn_of_paper(images: Tensor) -> None:
     edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
     if (edge.median(1).values > 0.5).float().mean() > 0.5:
         warnings.warn(
-            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs",
-            stacklevel=3,
+            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs", stacklevel=3
         )

@@ -38,7 +38,11 @@ def fetch(path: Path) -> None:
     Does nothing where the file is there, or where it is missing for another reason. Raises CourseError if git can't get it.
     """
     sidecar = path.with_suffix(".json")
-    if path.is_file() or path.resolve().parent != workspace.root / "saved_dict" or not sidecar.is_file():
+    try:
+        missing = not (path.is_file() or path.is_symlink()) and sidecar.is_file()
+        if not missing or path.resolve().parent != workspace.root / "saved_dict":
+            return
+    except OSError:  # of a folder that may not be entered: reading says so
         return
     with suppress(FileNotFoundError):  # no git, no clone
         name = f"saved_dict/{path.name}"

@@ -29,25 +29,11 @@ from ..training.loops import Row, Score
 from .facts import Code, Continued, Environment
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
-COLUMNS |= {
-    "valid_loss": ".6f",
-    "valid_correct": "d",
-    "valid_total": "d",
-    "test_loss": ".6f",
-    "test_correct": "d",
-    "test_total": "d",
-}
+COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
 FORMS = [[column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")]  # a log has one of these headers
 # what a checkpoint holds of a training besides its rows (see loops.Training)
-STATE = {
-    "model": dict,
-    "average": dict | None,
-    "optimizer": dict,
-    "scheduler": dict,
-    "order": torch.Tensor,
-    "numbers": torch.Tensor,
-}
+STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor, "numbers": torch.Tensor}
 STATE |= {"device": str, "processes": list, "best": dict | None}
 
 

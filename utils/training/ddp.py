@@ -50,10 +50,7 @@ def process_group() -> Iterator[None]:
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(sys.stdout if rank() == 0 else nowhere):
             yield
-    except (
-        CourseError,
-        SystemExit,
-    ):  # all end so; after another error this would wait for a process that is still at work
+    except (CourseError, SystemExit):  # all end so; after another error this would wait for a process that is still at work
         leave()
         raise
     leave()

@@ -192,13 +192,7 @@ def fit(
             training.load_state_dict(state)
         except ValueError as error:
             raise CheckpointMismatch(" ".join(str(error).split())[:200]) from error
-        except (
-            KeyError,
-            IndexError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-        ) as error:  # whatever a random state may hold
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:  # whatever a random state may hold
             raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)

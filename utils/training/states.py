@@ -12,14 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-VARYING = {
-    "last_epoch",
-    "_step_count",
-    "_last_lr",
-    "best",
-    "num_bad_epochs",
-    "cooldown_counter",
-}  # what a schedule changes as it goes on
+VARYING = {"last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"}  # what a schedule changes as it goes on
 
 
 def difference(found: object, expected: object, where: str) -> str:
@@ -33,10 +26,7 @@ def difference(found: object, expected: object, where: str) -> str:
             return f"{where} differs from what is expected in {', '.join(odd[:3])[:80]}"
         return next(filter(None, (difference(found[key], value, f"{where}.{key}") for key, value in expected.items())), "")
     if isinstance(expected, list | tuple) and type(found) is type(expected) and len(found) == len(expected):
-        return next(
-            filter(None, (difference(*pair, f"{where}.{at}") for at, pair in enumerate(zip(found, expected, strict=True)))),
-            "",
-        )
+        return next(filter(None, (difference(*pair, f"{where}.{at}") for at, pair in enumerate(zip(found, expected, strict=True)))), "")
     if expected is None or isinstance(expected, bool):
         good = found is None or isinstance(found, bool)
     elif isinstance(expected, int | float):

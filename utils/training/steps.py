@@ -38,11 +38,7 @@ def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callabl
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; one fused kernel for all parameters where the device has it."""
     parameters = list(model.parameters())
-    common = {
-        "lr": recipe.lr,
-        "weight_decay": recipe.weight_decay,
-        "fused": parameters[0].device.type in ("cpu", "cuda"),
-    }
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": parameters[0].device.type in ("cpu", "cuda")}
     if not recipe.decay_vectors:
         vectors = [parameter for parameter in parameters if parameter.ndim < 2]
         matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
@@ -60,13 +56,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
         if warmup * total == 1:  # the climb would be over with the first step, and be divided by its length of 0
             warmup *= 1 - 1e-12
         return lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=recipe.lr,
-            total_steps=total,
-            pct_start=warmup,
-            cycle_momentum=False,
-            div_factor=10,
-            final_div_factor=100,
+            optimizer, max_lr=recipe.lr, total_steps=total, pct_start=warmup, cycle_momentum=False, div_factor=10, final_div_factor=100
         )
     if recipe.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
