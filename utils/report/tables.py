@@ -182,7 +182,6 @@ def details(link: str = "") -> str:
     rows = []
     for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
         train, test, best = train_percents(runs), test_percents(runs), best_percents(runs)
-        sidecar = RunPaths.of(e, 0).weights.with_suffix(".json")
         rows.append(
             [
                 name(e, link),
@@ -190,7 +189,7 @@ def details(link: str = "") -> str:
                 headline(e, runs),
                 f"{statistics.mean(train) - statistics.mean(test):.2f}",
                 f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated",
-                f"{records.read_facts(sidecar).bytes / 1024:,.0f}" if sidecar.is_file() else "–",
+                f"{runs[0].facts.bytes / 1024:,.0f}" if e.weights else "–",
                 f"{statistics.median(record.facts.seconds for record in runs) / 60:.1f}",
             ]
         )
