@@ -14,6 +14,7 @@ PAGES = (
     "results.html",
     "live/index.html",
     "notebooks/index.html",
+    "docs/index.html",
     "api/index.html",
     "search.html",
     "sw.js",
