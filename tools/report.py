@@ -65,7 +65,7 @@ def filled(pages: dict[Path, str]) -> dict[Path, str]:
 
 
 def texts() -> tuple[dict[Path, str], dict[Path, str]]:
-    """Every generated text file: what it contains, and what the logs and the notebooks say that it should contain."""
+    """Every generated text file: its present text, and its text according to the logs and the notebooks."""
     readme, runs = ROOT / "README.md", ROOT / "logs" / "runs.csv"
     pages = [readme, *sorted((ROOT / "docs").glob("*.md"))]
     old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (*pages, runs)}
@@ -82,8 +82,8 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def draw() -> None:
-    """Below pngs/: the frontier, NAME_curves.png for every published experiment of more than one epoch, the graphs of the small family,
-    and digits as voxels and face-on (of real ones only)."""
+    """Draw pngs/: accuracy by size and time, NAME_curves.png for every published experiment of more than one epoch, the graphs
+    of the small family, and voxelized digits (real ones only)."""
     folder = ROOT / "pngs"
     save_picture(plots.frontier(*tables.frontier()), folder / "frontier.png")
     save_picture(plots.frontier(*tables.frontier(), ["parameters"], (7.6, 4)), folder / "accuracy_by_size.png")
@@ -181,7 +181,7 @@ def own_report(root: Path) -> str:
 
 def execute(path: Path) -> None:
     """Execute a notebook and replace it by the one with its outputs, whole or not at all. Raises CourseError if a cell fails."""
-    from nbclient import NotebookClient  # only here: whoever draws a table needs no kernel
+    from nbclient import NotebookClient  # only here: drawing a table needs no kernel
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     book = nbformat.read(path, as_version=4)

@@ -185,8 +185,8 @@ def details(link: str = "") -> str:
         rows.append(
             [
                 name(e, link),
-                mean_sd(train),
-                headline(e, runs),
+                unbroken(mean_sd(train)),
+                unbroken(headline(e, runs)),
                 f"{statistics.mean(train) - statistics.mean(test):.2f}",
                 f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated",
                 f"{runs[0].facts.bytes / 1024:,.0f}" if e.weights else "–",
