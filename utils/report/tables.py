@@ -178,7 +178,7 @@ def unbroken(text: str) -> Markup:
 
 def details(link: str = "") -> str:
     """More about each published network: training accuracy, best epoch, size of the state dict, time of a run."""
-    header = ["network", "training, %", "test, %", "gap", "best epoch, % (highest)", "state dict, KB", "minutes"]
+    header = ["network", "training, %", "test, %", "gap", "best epoch, %", "KB", "minutes"]
     rows = []
     for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
         train, test, best = train_percents(runs), test_percents(runs), best_percents(runs)
