@@ -141,12 +141,11 @@ def test_no_accuracy_and_no_time_is_typed_in_a_notebook(path):
     assert typed("\n".join(prose + comments)) == []
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=name)
-def test_no_accuracy_and_no_time_is_typed_in_a_page(path):
+def test_no_accuracy_and_no_time_is_typed_in_readme():
     """Outside the sections that are written from the logs, and outside code and what it prints, which a test runs."""
-    text = path.read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text()
     prose = re.sub(r"<!-- ([\w ]+): written by .*?<!-- end of \1 -->|```.*?```", "", text, flags=re.DOTALL)
-    assert typed(prose) == []
+    assert len(prose) < len(text) and typed(prose) == []
 
 
 @pytest.mark.parametrize(
