@@ -10,7 +10,7 @@ help:
 	@echo 'make test-offline the notebooks, and what reads data, without MNIST and without network'
 	@echo 'make test-oldest  the same with the oldest versions that the requirements admit'
 	@echo 'make test-colab   all notebooks as Colab runs them, from the state that a click on the badge creates'
-	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README'
+	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README and docs/'
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
 	@echo 'make stress       kill -9 at a hundred random moments: is anything lost?'

@@ -149,7 +149,7 @@ def test_verify_names_a_log_of_no_known_network(model, published):
     assert any(model[:7] in line and line.isprintable() for line in verify.strays(published))
 
 
-def test_readme_keeps_its_sections_whatever_a_device_is_called(published, monkeypatch):
+def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkeypatch):
     """A device that closes the section of machines, and a benchmark whose names do: the next report finds all markers again."""
     hostile = "CPU | a\n<!-- end of machines --><svg onload=alert(1)>"
 
@@ -166,10 +166,11 @@ def test_readme_keeps_its_sections_whatever_a_device_is_called(published, monkey
     )
     monkeypatch.setattr(measurements, "path", lambda kind="cpu", root=published: published / "logs" / "benchmarks" / f"{kind}.json")
     empty = "\n".join(f"{marker.format(name)}" for name in ("machines", "speed") for marker in report.WRITTEN)
-    monkeypatch.setattr(report, "SECTIONS", {"machines": measurements.reproductions_section, "speed": measurements.speed_section})
-    once = report.readme(empty)
-    assert "<svg" not in once and once.count("<!--") == empty.count("<!--")
-    assert report.readme(once) == once
+    monkeypatch.setattr(report, "SECTIONS", {name: report.SECTIONS[name] for name in ("machines", "speed")})
+    page = report.ROOT / "docs" / "page.md"
+    once = report.filled({page: empty})
+    assert "<svg" not in once[page] and once[page].count("<!--") == empty.count("<!--")
+    assert report.filled(once) == once
 
 
 def test_a_published_run_without_a_test_is_one_line(published):

@@ -1,4 +1,4 @@
-"""README's privacy line is what the code does: who reaches the network, where to, and who listens."""
+"""docs/privacy.md lists what the code does: which files reach the network, which hosts they reach, and which files listen."""
 
 import ast
 import inspect
@@ -9,10 +9,11 @@ from urllib.parse import urlparse
 
 import pytest
 
+from tools.site.server import server
 from utils import ROOT
 from utils.data import datasets
 
-CODE = [*sorted((ROOT / "utils").glob("*.py")), *sorted((ROOT / "tools").glob("*.py")), ROOT / "train.py", ROOT / "hubconf.py"]
+CODE = [*sorted((ROOT / "utils").rglob("*.py")), *sorted((ROOT / "tools").rglob("*.py")), ROOT / "train.py", ROOT / "hubconf.py"]
 # what reaches the network, or is reached from it: modules, and programs that are called
 MODULES = {
     "urllib.request",
@@ -33,8 +34,8 @@ PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-f
 
 
 def line() -> dict:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Privacy")[1]
-    return json.loads(re.search(r"```json\n(.*?)```", section, re.DOTALL)[1])
+    page = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+    return json.loads(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
 
 
 def reaches(source: str) -> set[str]:
@@ -60,7 +61,7 @@ def declared() -> set[str]:
 
 
 def test_only_who_is_named_reaches_the_network():
-    found = {str(path.relative_to(ROOT)): reaches(path.read_text(encoding="utf-8")) for path in CODE}
+    found = {path.relative_to(ROOT).as_posix(): reaches(path.read_text(encoding="utf-8")) for path in CODE}
     found = {name: what for name, what in found.items() if what}
     assert set(found) == declared(), found
     assert line()["leaves_the_machine"] == []
@@ -106,8 +107,8 @@ def test_no_other_address_stands_in_the_code():
 
 def test_what_listens_listens_on_this_machine_alone():
     """That the cluster's workers and scheduler do is tested where they are started."""
-    served = (ROOT / "tools" / "site.py").read_text(encoding="utf-8")
-    assert re.findall(r'ThreadingHTTPServer\(\("([^"]*)"', served) == ["127.0.0.1"]
+    with server() as running:
+        assert running.server_address[0] == "127.0.0.1"
 
 
 def test_nothing_is_evaluated_and_no_shell_is_given_words():

@@ -379,17 +379,55 @@ def test_runs_csv_holds_every_published_run_as_its_log_has_it():
         assert row["commit"] == facts["code"]["commit"] and float(row["seconds"]) == facts["seconds"]
 
 
-@pytest.mark.parametrize("name", ["README", "RUNS"])
-def test_check_notices_a_changed_number(name, tmp_path, monkeypatch, capsys):
-    path = getattr(report, name)
-    monkeypatch.setattr(report, name, tmp_path / path.name)
-    (tmp_path / path.name).write_text(re.sub(r"(\*\*|,)99\.", r"\g<1>99.9", path.read_text(), count=1))
+@pytest.fixture
+def pages(tmp_path, monkeypatch):
+    """A copy of the pages and of logs/runs.csv, as tools.report sees them."""
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "logs").mkdir()
+    shutil.copy(ROOT / "logs" / "runs.csv", tmp_path / "logs")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/voxels.md", "logs/runs.csv"])
+def test_check_notices_a_changed_number(name, pages, capsys):
+    assert report.main(["--check"]) == 0
+    text = (pages / name).read_text(encoding="utf-8")
+    (pages / name).write_text(re.sub(r"(\*\*|,)9(\d)\.", r"\g<1>8\2.", text, count=1), encoding="utf-8")
     assert report.main(["--check"]) == 1
-    assert "\n-" in capsys.readouterr().out
+    assert name in (shown := capsys.readouterr().out) and "\n-" in shown
+
+
+def test_check_notices_a_changed_title_of_a_lesson(pages, capsys):
+    readme = pages / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").replace("](notebooks/01_base.ipynb) |", "!](notebooks/01_base.ipynb) |"))
+    assert report.main(["--check"]) == 1 and "01_base.ipynb) |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("copies", "found"), [(0, "none"), (2, "README.md, .*voxels.md")])
+def test_a_section_is_on_one_page(copies, found, pages):
+    start = report.WRITTEN[0].format("voxels")
+    page = pages / "docs" / "voxels.md"
+    page.write_text(page.read_text(encoding="utf-8").replace(start, start * (copies > 0)), encoding="utf-8")
+    if copies > 1:
+        with (pages / "README.md").open("a", encoding="utf-8") as readme:
+            readme.write(f"{start}\n")
+    with pytest.raises(CourseError, match=f"voxels.*found in .*{found}, expected in one of README.md and docs"):
+        report.main(["--check"])
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem
+)
+def test_links_of_a_page_lead_to_files(path):
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)", text)
+    assert [link for link in links if link and not (path.parent / link).exists()] == []
 
 
 def test_readme_s_example_prints_what_it_says(mnist):
-    text = report.README.read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     code, printed = re.search(r"```python\n(.*?load_pretrained.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == printed
@@ -442,6 +480,8 @@ def unstamped(tmp_path, monkeypatch):
     monkeypatch.setattr(colab, "ROOT", tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "logs").mkdir()
+    shutil.copy(ROOT / "logs" / "runs.csv", tmp_path / "logs")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     return tmp_path
 
@@ -460,10 +500,16 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
         "https://github.com/someone/course/actions/workflows/tests.yml/badge.svg",
         "https://github.com/someone/course/actions/workflows/pages.yml/badge.svg",
         "(https://someone.github.io/course/)",
+        "[open](https://colab.research.google.com/github/someone/course/blob/main/notebooks/01_base.ipynb)",
     ):
         assert message in readme
     colab.main([""])
     assert [path.read_bytes() for path in written] == before
+
+
+def test_minutes_of_a_lesson_are_the_median_of_its_logged_runs():
+    runs = "experiment,seconds\nsprint,60\nsprint_994,600\nsprint,120\nbase,7\nof_an_older_version,9\n"
+    assert [colab.minutes(notebook, runs) for notebook in ("10_sprint", "01_base", "12_trust")] == ["2.0", "0.1", "–"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def scratch(tmp_path_factory):
     for name in ("utils", "tools"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "logs" / "benchmarks", root / "logs" / "benchmarks")
+    shutil.copytree(ROOT / "docs", root / "docs")
     for name in ("train.py", "README.md", "references.json", ".gitignore"):
         shutil.copy(ROOT / name, root)
     few_digits(root / "data")
@@ -64,7 +65,7 @@ def test_results_are_rebuilt_from_nothing(scratch):
     kept = {name for name, experiment in EXPERIMENTS.items() if experiment.weights}
     assert {path.stem for path in (root / "saved_dict").glob("*.pth")} == kept
     assert {path.name for path in (root / "logs").iterdir()} >= set(EXPERIMENTS)
-    readme = (root / "README.md").read_text()
+    readme = (root / "README.md").read_text(encoding="utf-8")
     assert all(f"[{name}](" in readme for name in EXPERIMENTS) and (root / "pngs" / "frontier.png").is_file()
     verified = call(scratch, "-m", "tools.verify")
     assert verified.returncode == 0 and verified.stdout.count("agrees") == len(kept), verified.stdout

@@ -1,4 +1,4 @@
-"""Every command and every snippet that an exercise or README prints works as printed."""
+"""Every command and every snippet in an exercise or in docs/training.md works as printed."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tiny import OFFLINE
 
 from utils import ROOT
 
-PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "docs" / "training.md"]
 # in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has names of its own,
 # and so must one that needs another page's runs, so each page has a folder of its own
 RUNNER = """
@@ -43,14 +43,13 @@ print(json.dumps(failed))
 
 
 def snippets(path) -> list[tuple[str, str]]:
-    """The commands and the Python of a page's fences, in order; of README the commands that need nothing but this machine."""
+    """The commands and the Python of a page's fences, in order; only commands that need nothing but this machine."""
     if path.suffix == ".ipynb":
         cells = nbformat.read(path, as_version=4).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-        fences = re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL)
     else:
-        section = path.read_text().split("\n## Train\n")[1].split("\n### ")[0]
-        fences = [("bash", block) for block in re.findall(r"```\n(.*?)```", section, re.DOTALL)]
+        text = path.read_text(encoding="utf-8")
+    fences = re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL)
     found = []
     for kind, block in fences:
         commands = [line for line in block.splitlines() if line.startswith("python ")]

@@ -151,7 +151,7 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
     assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
     assert after.later.keys() == {"time to 99 %", "make verify"} and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
     message = measurements.note(after, after.rows)
-    assert f"; “{measurements.MACHINE_STEPS}” on CPU, older, " in message and "verify" not in message  # most rows need no name
+    assert f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message and "verify" not in message  # most rows need no name
 
 
 def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
@@ -170,6 +170,24 @@ def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
         measurements.ladder(measurements.read())
     measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS])
     assert measurements.ladder(measurements.read())
+
+
+def test_the_speed_is_split_into_the_network_and_the_machine(measured):
+    def seconds(*found, epochs):
+        return [[{"seconds": one, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": epochs}] for one in found]
+
+    example, *_ = rows.ROWS["cpu"][measurements.TO_99].sides.keys() - {"course"}
+    found = replace(
+        measured,
+        rows={
+            measurements.TO_99: dict(zip((example, "course"), seconds(240, 3, epochs=4), strict=True)),
+            measurements.MACHINE_STEPS: dict(zip("ab", seconds(60, 40, epochs=1), strict=True)),
+            measurements.RECIPE_STEPS: dict(zip("cd", seconds(8, 4, epochs=2), strict=True)),
+        },
+    )
+    [text] = measurements.speed_shares(found)
+    assert "recipe make it 40.0 × faster" in text and "the machine makes it 1.5 × faster" in text and "factors is 60.0 ×" in text
+    assert measurements.speed_shares(replace(found, rows={measurements.TO_99: found.rows[measurements.TO_99]})) == []
 
 
 def test_busy_processes_end_with_their_block(monkeypatch):

@@ -98,7 +98,8 @@ def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_p
     assert "Not measured yet" in measurements.stress_section()
     files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
     message = measurements.stress_section()
-    assert "8 times" in message and "(plain 5, voxels 3): 1 damaged files, 0 lost runs, 2 lost epochs; 7 of 8 ended" in message
+    assert "8 times" in message and "(plain 5, voxels 3). It found 1 damaged files, 0 lost runs and 2 lost epochs." in message
+    assert "After 7 of 8 kills" in message
 
 
 @pytest.mark.parametrize("argv", [["--kills", "0"], ["--kills", "many"], ["now"]])

@@ -84,28 +84,61 @@ def two_seeds():
     publish(TINY, 1, [row(1, 900, 950), row(2, 990, 970), row(3, 997, 990)])
 
 
-def test_results_are_the_last_epoch_s_mean_and_standard_deviation():
+def test_the_table_of_networks_shows_the_last_epoch_s_mean_and_standard_deviation():
     two_seeds()
-    found = cells(tables.results(), "tiny")
-    assert found[1:5] == ["**98.50 ± 0.71**", "2", "2,674", "3"] and "saved_dict/tiny.pth" in found[5] and "logs/tiny" in found[5]
-    assert "2 KB" in found[5] and "†" not in tables.results() and "tiny_voxels" not in tables.results()
-    assert "(../saved_dict/tiny.pth)" in tables.results("../")
+    found = cells(tables.networks(), "tiny")
+    assert found[1].split() == ["**98.50", "±", "0.71**"] and found[2:5] == ["2", "2,674", "3"] and found[6] == "98.50*"
+    assert "†" not in tables.networks() and "tiny_voxels" not in tables.networks()
+
+
+def test_the_table_of_networks_links_state_dict_log_and_curve():
+    two_seeds()
+    publish(VOXELS, 0, [row(1, 999, 945)])
+    links = "[pth](../saved_dict/tiny.pth) [log](../logs/tiny) [png](../pngs/tiny_curves.png)"
+    assert cells(tables.networks("../"), "tiny")[5].split() == links.split()
+    assert cells(tables.networks(), "tiny_voxels")[5] == "[log](logs/tiny_voxels)", "no weights, and one epoch is no curve"
+
+
+def test_the_table_of_networks_is_sorted_best_first_within_images_and_then_voxels(monkeypatch):
+    better, kinds = replace(TINY, name="better"), ("tiny_voxels", "tiny", "better")
+    for experiment, correct in zip((VOXELS, TINY, better), (999, 950, 980), strict=True):
+        monkeypatch.setitem(tables.EXPERIMENTS, experiment.name, experiment)
+        publish(experiment, 0, [row(1, 900, correct)])
+    lines = tables.networks().splitlines()
+    assert [next(name for name in (*kinds, "**") if name in line) for line in lines[2:]] == ["**", "better", "tiny", "**", "tiny_voxels"]
+
+
+def test_an_epoch_of_fewer_images_counts_as_a_part_of_one(monkeypatch):
+    sprint = TINY.with_recipe(images=250)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", sprint)
+    monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": sprint})
+    publish(sprint, 0, [row(1, 900, 950)])  # of 1,000 training images
+    assert float(cells(tables.networks(), "tiny")[4]) == sprint.recipe.epochs / 4
+
+
+def test_details_show_training_accuracy_best_epoch_size_and_minutes():
+    two_seeds()
+    publish(VOXELS, 0, [row(1, 999, 945)])
+    found = [" ".join(cell.split()) for cell in cells(tables.details(), "tiny")[1:]]
+    assert found == ["99.60 ± 0.14", "**98.50 ± 0.71**", "1.10", "98.75 (99.00)", "2", "0.1"]
+    assert cells(tables.details(), "tiny_voxels")[5] == "–"
 
 
 def test_one_more_published_seed_changes_the_table():
     """The control of all that is compared with what is committed."""
     two_seeds()
-    before = tables.results()
+    before = tables.networks()
     publish(TINY, 2, [row(1, 900, 950), row(2, 990, 970), row(3, 997, 999)])
-    assert tables.results() != before and cells(tables.results(), "tiny")[1:3] == ["**98.97 ± 0.95**", "3"]
+    found = cells(tables.networks(), "tiny")
+    assert tables.networks() != before and found[1].split() == ["**98.97", "±", "0.95**"] and found[2] == "3"
 
 
 def test_runs_of_an_earlier_recipe_and_of_other_data_do_not_count():
     two_seeds()
-    before = tables.results()
+    before = tables.networks()
     publish(TINY.with_recipe(lr=0.5), 2, [row(1, 1, 1)])
     publish(TINY, 3, [row(1, 1, 1)], data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1000, True))
-    assert tables.results() == before
+    assert tables.networks() == before
 
 
 def test_the_reference_s_figure_stands_beside_the_best_epoch_too():
@@ -113,7 +146,7 @@ def test_the_reference_s_figure_stands_beside_the_best_epoch_too():
     text = tables.against_references()
     found = cells(text, "tiny")
     assert found[1:4] == ["98.50*", "**98.50 ± 0.71**", "98.75 (99.00)"] and found[4] == "[book](https://example.org/book), page 7"
-    assert "\\* tiny: best epoch" in text and "A book" in text
+    assert "\n- tiny: best epoch\n" in text and "\n- book: “A book”" in text
 
 
 def test_where_images_are_held_out_the_test_set_is_evaluated_once(monkeypatch):
@@ -122,8 +155,8 @@ def test_where_images_are_held_out_the_test_set_is_evaluated_once(monkeypatch):
     monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": stopping})
     rows = [row(1, 900, 970, "valid"), row(2, 990, 960, "valid")]
     publish(stopping, 0, rows, test=955, kept_epoch=1)
-    assert cells(tables.results(), "tiny")[1] == "**95.50**†" and "early stopping" in tables.results()
-    assert cells(tables.against_references(), "tiny")[3] == "not looked at"
+    assert cells(tables.networks(), "tiny")[1] == "**95.50**†" and "† Early stopping" in tables.networks()
+    assert cells(tables.against_references(), "tiny")[3] == "not evaluated"
     assert tables.train_percents(records.published(stopping)) == [90.0]
 
 
@@ -186,7 +219,7 @@ def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_r
     listed = tables.list_experiments()
     assert cells(listed, "experiment") == ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
     assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
-    assert "tiny" not in tables.results() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
+    assert "tiny" not in tables.networks() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
     assert cells(tables.compare([TINY]), "tiny")[1:] == ["0", "none", "none", "none"]
     assert cells(tables.family([TINY]), "tiny")[5:] == ["**none** (0 seeds)", "not published"]
 

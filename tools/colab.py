@@ -1,4 +1,4 @@
-"""The setup cell that every notebook shares, and the repository's address and badges in the notebooks and README.
+"""The setup cell that every notebook shares, the repository's address in notebooks and README, README's table of lessons.
 
 python -m tools.colab               stamp the address of this checkout's remote
 python -m tools.colab owner/name    stamp this address
@@ -9,12 +9,15 @@ Needs Python alone. Where a release exists (a tag v…), the badges open its not
 
 from tools import command  # isort: skip
 
+import csv
 import json
 import re
+import statistics
 import subprocess
 from pathlib import Path
 
 from utils import ROOT, CourseError
+from utils.experiments import EXPERIMENTS
 
 BOOTSTRAP = """\
 # @title Setup: finds the course; in Colab or Kaggle, clones it first {display-mode: "form"}
@@ -70,10 +73,8 @@ from utils.report import notebook
 
 notebook.setup(SAVE_TO_DRIVE)"""
 LINE = 'REPO = ""'
-BADGE = (
-    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{repo}/blob/{version}/notebooks/{name})"
-)
+COLAB = "https://colab.research.google.com/github/{repo}/blob/{version}/notebooks/{name}"
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({})"
 ANY_BADGE = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\s*")
 WRITTEN = "<!-- {}: written by `make colab`, do not edit -->", "<!-- end of {} -->"
 GITHUB = re.compile(r"(?:https://|ssh://|git://)?(?:[^@/]+@)?github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?")
@@ -100,8 +101,13 @@ def version_of(name: str) -> str:
     return newest if newest and git("ls-tree", newest, f"notebooks/{name}") else "main"
 
 
+def colab_address(repo: str, name: str) -> str:
+    """The address that opens a notebook in Colab."""
+    return COLAB.format(repo=repo, version=version_of(name), name=name)
+
+
 def badge(repo: str, name: str) -> str:
-    return BADGE.format(repo=repo, version=version_of(name), name=name) if repo else ""
+    return BADGE.format(colab_address(repo, name)) if repo else ""
 
 
 def bootstrap(repo: str = "") -> str:
@@ -125,14 +131,38 @@ def stamp(path: Path, repo: str) -> bytes:
     return (json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()  # as nbformat writes it
 
 
-def listing(repo: str) -> str:
-    """README's list of notebooks: title, badge once stamped."""
-    lines = [f"```\ngit clone https://github.com/{repo}\n```\n"] if repo else []
+def address() -> str:
+    """The address that is stamped into the notebooks of this checkout, or nothing."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        return stamped("".join(json.loads(path.read_text(encoding="utf-8"))["cells"][1]["source"]))
+    return ""
+
+
+def minutes(notebook: str, runs: str) -> str:
+    """Median minutes of a published training run of a notebook's experiments; runs: the text of logs/runs.csv."""
+    shown = {name for name, experiment in EXPERIMENTS.items() if experiment.notebook == notebook}
+    found = [float(row["seconds"]) for row in csv.DictReader(runs.splitlines()) if row["experiment"] in shown]
+    return f"{statistics.median(found) / 60:.1f}" if found else "–"
+
+
+def lessons(repo: str, runs: str) -> str:
+    """README's table of notebooks: number, question, minutes, and links to Colab (if stamped) and to the solutions."""
+    lines = ["|  | lesson | minutes | Colab | solution |", "| --- | --- | --: | --- | --- |"]
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        title = ANY_BADGE.sub("", first).splitlines()[0].lstrip("# ")
-        lines.append(f"- [{title}](notebooks/{path.name}) {badge(repo, path.name)}".rstrip())
+        title = re.sub(r"^#+ *(\d+ · )?", "", ANY_BADGE.sub("", first).lstrip().splitlines()[0])
+        number = path.stem.partition("_")[0]
+        colab = f"[open]({colab_address(repo, path.name)})" if repo else "–"
+        is_solved = (path.parent / "solutions" / path.name).is_file()
+        solution = f"[{number}](notebooks/solutions/{path.name})" if is_solved else "–"
+        question = f"[{title}](notebooks/{path.name})"
+        lines.append(f"| {number} | {question} | {minutes(path.stem, runs)} | {colab} | {solution} |")
     return "\n".join(lines)
+
+
+def clone(repo: str) -> str:
+    """The command that clones the course. Nothing until stamped."""
+    return f"```\ngit clone https://github.com/{repo}\n```" if repo else ""
 
 
 def badges(repo: str) -> str:
@@ -147,12 +177,24 @@ def badges(repo: str) -> str:
     return " ".join([*shields, f"**[Draw a digit, explore the results, read the course]({pages})**"])
 
 
-def between(text: str, start: str, end: str, section: str) -> str:
-    """README's text with a section between two lines that stand in it once each. Raises CourseError where they don't."""
-    if text.count(start) != 1 or text.count(end) != 1 or text.index(end) < text.index(start):
-        raise CourseError(f"README.md must hold the two lines {start!r} and {end!r} once each, in this order")
+def between(text: str, start: str, end: str, section: str, name: str = "README.md") -> str:
+    """The text of the page `name` with a section between two lines. Raises CourseError unless it has each line once."""
+    counts = text.count(start), text.count(end)
+    if counts != (1, 1) or text.index(end) < text.index(start):
+        found = f"found {start!r} {counts[0]} × and {end!r} {counts[1]} ×"
+        raise CourseError(f"{name}: {found}, expected each once, in this order. Write both lines there.")
     before, rest = text.split(start)
     return "\n\n".join(filter(None, [f"{before}{start}", section, f"{end}{rest.split(end)[1]}"]))
+
+
+def readme(text: str, repo: str, runs: str) -> str:
+    """README's text with its badges, the command that clones the course, and the table of lessons.
+
+    runs: the text of logs/runs.csv.
+    """
+    for name, section in (("badges", badges(repo)), ("clone", clone(repo)), ("lessons", lessons(repo, runs))):
+        text = between(text, *(marker.format(name) for marker in WRITTEN), section)
+    return text
 
 
 def write(path: Path, content: bytes) -> None:
@@ -169,13 +211,12 @@ def main(argv: list[str]) -> None:
     repo = remote() if given is None else given
     if repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):  # it is written into the notebooks' code
         raise CourseError(f"{repo!r} is not an address on GitHub: expected owner/name")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name, section in (("badges", badges(repo)), ("notebooks", listing(repo))):
-        text = between(text, *(marker.format(name) for marker in WRITTEN), section)
+    page = ROOT / "README.md"
+    runs = (ROOT / "logs" / "runs.csv").read_text(encoding="utf-8")
+    text = readme(page.read_text(encoding="utf-8"), repo, runs)
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("solutions/*.ipynb")]:
         write(path, stamp(path, repo))
-    write(readme, text.encode())
+    write(page, text.encode())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Logs and sidecars → the tables in README.md, logs/runs.csv and the pictures in pngs/. No number is typed by hand.
+"""Logs and sidecars → the tables in README.md and docs/, logs/runs.csv and pngs/. No number is typed by hand.
 
-python -m tools.report            write README's tables, logs/runs.csv and pngs/
-python -m tools.report --check    exit 1 and show the difference if README's tables or logs/runs.csv are not what the logs say
-python -m tools.report --stale    list the notebooks that show something else than what is published
-python -m tools.report --execute  execute those notebooks, each replaced by its outputs when it is through
+python -m tools.report            write the tables of README.md and docs/*.md, logs/runs.csv and pngs/
+python -m tools.report --check    exit 1 and show the difference if a table or logs/runs.csv differs from the logs
+python -m tools.report --stale    list the notebooks whose outputs differ from the published results
+python -m tools.report --execute  execute these notebooks, and replace each one when it is finished
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
 
@@ -19,8 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from tools import measurements, stale
-from tools.colab import between
+from tools import colab, measurements, stale
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -30,28 +29,49 @@ from utils.report import diagrams, photographs, plots, tables
 from utils.runs import Result, records
 from utils.training.loops import normalize, predict
 
-README = ROOT / "README.md"
-RUNS = ROOT / "logs" / "runs.csv"
 FAMILY = [EXPERIMENTS[name] for name in ("mnist_medium", "mnist_small", "mnist_ultrasmall")]
+# section → its text, given the path from the page that holds it to the repository's root
 SECTIONS = {
-    "results": tables.results,
-    "references": tables.against_references,
+    "networks": tables.networks,
+    "details": tables.details,
+    "references": lambda _: tables.against_references(),
     "voxels": tables.voxels,
-    "family": lambda: tables.family(FAMILY),
-    "machines": measurements.reproductions_section,
-    "speed": measurements.speed_section,
-    "stress": measurements.stress_section,
-    "photographs": photographs.section,
+    "family": lambda link: tables.family(FAMILY, link),
+    "machines": lambda _: measurements.reproductions_section(),
+    "speed": lambda _: measurements.speed_section(),
+    "stress": lambda _: measurements.stress_section(),
+    "photographs": lambda _: photographs.section(),
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"
 
 
-def readme(text: str) -> str:
-    """README's text with its sections between the markers replaced by what the logs say. Raises CourseError without markers."""
+def filled(pages: dict[Path, str]) -> dict[Path, str]:
+    """Pages with every section rewritten from the logs between its two markers, on the one page that holds them.
+
+    Raises CourseError if no page or several pages hold a section's markers.
+    """
+    new = dict(pages)
     for name, section in SECTIONS.items():
         start, end = (marker.format(name) for marker in WRITTEN)
-        text = between(text, start, end, section())
-    return text
+        holders = [path for path, text in pages.items() if start in text]
+        if len(holders) != 1:
+            found = ", ".join(map(display_path, holders)) or "none"
+            todo = f"Write it and {end!r} there once."
+            raise CourseError(f"{start!r}: found in {found}, expected in one of README.md and docs/*.md. {todo}")
+        [page] = holders
+        link = "../" * (len(page.relative_to(ROOT).parts) - 1)
+        new[page] = colab.between(new[page], start, end, section(link), display_path(page))
+    return new
+
+
+def texts() -> tuple[dict[Path, str], dict[Path, str]]:
+    """Every generated text file: its present text, and its text according to the logs and the notebooks."""
+    readme, runs = ROOT / "README.md", ROOT / "logs" / "runs.csv"
+    pages = [readme, *sorted((ROOT / "docs").glob("*.md"))]
+    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (*pages, runs)}
+    new = filled({path: old[path] for path in pages}) | {runs: tables.runs_csv()}
+    new[readme] = colab.readme(new[readme], colab.address(), new[runs])
+    return old, new
 
 
 def save_picture(figure: Figure, path: Path) -> None:
@@ -62,10 +82,11 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def draw() -> None:
-    """Below pngs/: the frontier, NAME_curves.png for every published experiment of more than one epoch, the graphs of the small family,
-    and digits as voxels and face-on (of real ones only)."""
+    """Draw pngs/: accuracy by size and time, NAME_curves.png for every published experiment of more than one epoch, the graphs
+    of the small family, and voxelized digits (real ones only)."""
     folder = ROOT / "pngs"
     save_picture(plots.frontier(*tables.frontier()), folder / "frontier.png")
+    save_picture(plots.frontier(*tables.frontier(), ["parameters"], (7.6, 4)), folder / "accuracy_by_size.png")
     for experiment in EXPERIMENTS.values():
         histories = [record.history for record in records.published(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
@@ -151,7 +172,7 @@ def own_report(root: Path) -> str:
 
 def execute(path: Path) -> None:
     """Execute a notebook and replace it by the one with its outputs, whole or not at all. Raises CourseError if a cell fails."""
-    from nbclient import NotebookClient  # only here: whoever draws a table needs no kernel
+    from nbclient import NotebookClient  # only here: drawing a table needs no kernel
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     book = nbformat.read(path, as_version=4)
@@ -182,8 +203,7 @@ def main(argv: list[str]) -> int:
         for path in stale.notebooks():
             execute(path)
         return 0
-    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (README, RUNS)}
-    new = {README: readme(old[README]), RUNS: tables.runs_csv()}
+    old, new = texts()
     if options.check:
         for path, text in new.items():
             lines = old[path].splitlines(True), text.splitlines(True)
@@ -191,7 +211,8 @@ def main(argv: list[str]) -> int:
         return int(old != new)
     draw()
     for path, text in new.items():
-        files.write(path, text.encode())
+        if text != old[path]:
+            files.write(path, text.encode())
     return 0
 
 

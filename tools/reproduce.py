@@ -3,7 +3,7 @@
 python -m tools.reproduce sprint --seeds 20              as published, on this machine
 python -m tools.reproduce sprint --seeds 20 --threads 2  and where something else differs
 
-Each run adds a line to logs/reproductions.jsonl, from which README's table of machines is made. Nothing that is published changes.
+Each run adds a line to logs/reproductions.jsonl, the source of the table in docs/reproducibility.md. Nothing that is published changes.
 """
 
 from tools import command  # isort: skip

@@ -2,7 +2,7 @@
 
 python -m tools.stress              a hundred times kill -9, over every kind of run; the figures go below runs/
 python -m tools.stress --kills 10   fewer
-python -m tools.stress --publish    the same, kept in logs/benchmarks/: README quotes it
+python -m tools.stress --publish    the same, kept in logs/benchmarks/ for docs/training.md
 
 Every kill hits a process at a moment that is drawn at random. Then every file is looked at, and the same command is given again, until it
 ends; what it leaves is compared with what it leaves undisturbed. The trainings are short, on a few of scikit-learn's digits.

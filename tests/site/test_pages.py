@@ -50,3 +50,21 @@ def test_pictures_say_what_they_show(book):
 def test_solutions_are_folded_and_the_first_cell_always(book):
     assert [cell.metadata.get("tags") for cell in staged(book)] == [None, ["hide-input"], None, None]
     assert [cell.metadata.get("tags") for cell in staged(book, True)] == [None, ["hide-input"], None, ["hide-cell"]]
+
+
+def test_a_page_of_docs_is_staged_with_its_pictures_and_links(tmp_path, monkeypatch):
+    root, source = tmp_path / "course", tmp_path / "source"
+    for folder in ("docs", "pngs"):
+        (root / folder).mkdir(parents=True)
+    (root / "docs" / "one.md").write_text(
+        "# One\n\n![A curve](../pngs/curve.png) [log](../logs/base) [two](two.md#part) [code](../train.py)\n"
+    )
+    (root / "docs" / "two.md").write_text("# Two\n")
+    (root / "pngs" / "curve.png").write_bytes(b"png")
+    monkeypatch.setattr(pages, "ROOT", root)
+    pages.docs(source)
+    assert (source / "pngs" / "curve.png").read_bytes() == b"png"
+    text = (source / "docs" / "one.md").read_text()
+    assert "![A curve](../pngs/curve.png)" in text and '<a href="../logs/base/">log</a>' in text
+    assert "[two](two.md#part)" in text and "code (`train.py`)" in text
+    assert "\none\ntwo\n" in (source / "docs" / "index.md").read_text()

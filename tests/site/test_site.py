@@ -26,6 +26,8 @@ PAGES = (
     "live/index.html",
     "notebooks/index.html",
     "notebooks/01_base.html",
+    "docs/index.html",
+    "docs/results.html",
     "api/index.html",
     "logs/base/index.html",
 )

@@ -1,4 +1,4 @@
-"""What Sphinx reads: the pages of site/pages/, the notebooks with their committed outputs, a page for each module and each experiment."""
+"""The source that Sphinx reads: site/pages/, docs/, the notebooks with their outputs, a page for each module and experiment."""
 
 import ast
 import json
@@ -14,6 +14,7 @@ from utils.report.tables import Markup, table
 
 PAGES = ROOT / "site" / "pages"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
+PICTURE = re.compile(r"!\[[^\]]*\]\(\.\./(pngs/[^)\s]+)\)")
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 BESIDE = " ¶ "  # MyST-NB knows one text for all pictures of a cell; conf.py parts them again
 BOOTSTRAP = "finds the course"  # in the first line of the cell that every notebook shares
@@ -27,7 +28,7 @@ def write(path: Path, text: str) -> None:
 
 
 def reachable(match: re.Match) -> str:
-    """A notebook's link to a file of the repository, as the site has it: logs and weights as they are, modules as their page."""
+    """A link to a file of the repository, as the site has it: logs and weights as they are, modules as their page."""
     text, target = match.groups()
     if target.endswith(".ipynb"):
         return results.link(Markup(text), target.removesuffix(".ipynb") + ".html")
@@ -93,6 +94,19 @@ def notebooks(source: Path) -> int:
     return len(paths)
 
 
+def docs(source: Path) -> None:
+    """Stage the pages of docs/ with the pictures that they show, and a page that lists them."""
+    paths = sorted((ROOT / "docs").glob("*.md"))
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        for picture in PICTURE.findall(text):
+            (source / picture).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / picture, source / picture)
+        write(source / "docs" / path.name, prose(text))
+    listed = toctree([path.stem for path in paths])
+    write(source / "docs" / "index.md", f"{(PAGES / 'docs.md').read_text(encoding='utf-8')}\n{listed}\n")
+
+
 def reference(source: Path) -> None:
     """One page for each module; its first line is the module's own first sentence."""
     rows = []
@@ -111,9 +125,10 @@ def stage(source: Path, found: dict) -> None:
     """Write the whole source of the pages to `source`; what is no longer part of it goes."""
     shutil.rmtree(source / "logs", ignore_errors=True)
     shutil.copytree(PAGES, source, dirs_exist_ok=True)
-    for name in ("notebooks", "api"):
+    for name in ("notebooks", "docs", "api"):
         (source / f"{name}.md").unlink()
     count = notebooks(source)
+    docs(source)
     reference(source)
     for name, text in results.pages(found):
         write(source / name, text)

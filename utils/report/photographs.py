@@ -1,4 +1,4 @@
-"""How well photographs are read: what tools.photographs measured, and README's table of it."""
+"""How well photographs are read: the measurements of tools.photographs, and their table."""
 
 from dataclasses import dataclass
 
@@ -35,9 +35,9 @@ class Photographs:
 
 
 def section() -> str:
-    """README's table."""
+    """The table of docs/photographs.md."""
     if not PATH.exists():
-        return f"Not measured yet: there is no `{files.display_path(PATH)}` (`python -m tools.photographs`)."
+        return f"Not measured yet: `{files.display_path(PATH)}` does not exist (`python -m tools.photographs`)."
     found = files.read_json(PATH, Photographs, "`python -m tools.photographs` writes it.")
     rows = [
         [name, one.n, *(f"{100 * part / one.n:.1f}" for part in (one.correct, one.rejected, one.wrong))]

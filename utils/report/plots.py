@@ -5,6 +5,7 @@ picture is readable on a dark page too.
 """
 
 import math
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -232,20 +233,27 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
     return finish(figure)
 
 
-def frontier(ours: list, theirs: list) -> Figure:
-    """Test accuracy against parameters, and against seconds of training: what is possible with how little.
+COSTS = {  # of a network, and the axis and the title of the chart of accuracy against it
+    "parameters": ("parameters", "accuracy against size"),
+    "seconds": ("seconds of training, one seed (processors differ and were shared)", "accuracy against time"),
+}
+
+
+def frontier(ours: list, theirs: list, costs: Sequence[str] = tuple(COSTS), size: Sequence[float] = (5.4, 4.5)) -> Figure:
+    """Test accuracy against each of the costs (keys of COSTS), one chart below the other. size: of a chart, in inches.
 
     ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow where the epoch, the
     run or the network was chosen on the test set). The line joins the networks that none of ours with less beats; they alone have a name.
     """
-    figure, (size, time) = plt.subplots(2, 1, figsize=(5.4, 9), layout="constrained")
+    inches = size[0], size[1] * len(costs)
+    figure, charts = plt.subplots(len(costs), 1, figsize=inches, layout="constrained", squeeze=False)
     for chosen, face in ((True, "none"), (False, GRAY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
-        size.scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GRAY, label=label)
+        charts[0, 0].scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GRAY, label=label)
     figure.get_layout_engine().set(hspace=0.06)
     names = []
-    for axes, field in ((size, "parameters"), (time, "seconds")):
+    for axes, field in zip(charts[:, 0], costs, strict=True):
         x, y, bars = ([getattr(p, key) for p in ours] for key in (field, "accuracy", "sd"))
         label = "this course, mean ± sd of all seeds"
         axes.errorbar(x, y, [bar or 0 for bar in bars], fmt="o", markersize=5, color=TEST, capsize=2, label=label)
@@ -254,15 +262,15 @@ def frontier(ours: list, theirs: list) -> Figure:
         axes.plot([getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1)
         lowest = min([p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == "parameters"], default=98)
         axes.margins(x=0.1)
-        axes.set(xscale="log", ylabel="test accuracy, %", ylim=(max(lowest, 97.8) - 0.1, 100))
+        label, title = COSTS[field]
+        axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %", title=title, ylim=(max(lowest, 97.8) - 0.1, 100))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         ends = [(x, y + side * (bar or 0)) for x, y, bar in zip(x, y, bars, strict=True) for side in (-1, 0, 1)]
         ends += [(p.parameters, p.accuracy) for p in theirs if field == "parameters"]
         names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends))
-    size.set(xlabel="parameters", title="accuracy against size")
-    time.set(xlabel="seconds of training, one seed (processors differ and were shared)", title="accuracy against time")
-    figure.legend(*size.get_legend_handles_labels(), frameon=False, loc="outside lower center")
+    figure.legend(*charts[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center")
     figure.canvas.draw()  # lays out: only now it is known what lies where
     for axes, wanted, points in names:
         _name(axes, wanted, axes.transData.transform(points) if points else [])

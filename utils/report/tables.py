@@ -1,4 +1,4 @@
-"""Records → tables: every number of README and of the notebooks that comes from a log, and none from anywhere else."""
+"""Records → tables: every number in README.md, docs/ and the notebooks that comes from a log."""
 
 import csv
 import io
@@ -138,15 +138,62 @@ def epochs(recipe: Recipe) -> str:
     return f"{times}{recipe.images:,} images" if recipe.images else str(recipe.epochs)
 
 
-def results(link: str = "") -> str:
-    """Every published network on images: what matters first. link: what leads from the reader to the repository's root."""
-    header = ["network", "test %, mean ± sd", "seeds", "parameters", "epochs", "weights, log"]
-    found = published_of_kind("images")
-    rows = [
-        [name(e, link), headline(e, runs), len(runs), f"{runs[0].facts.parameters:,}", epochs(e.recipe), links(e, link)]
-        for e, runs in found.items()
-    ]
+def networks(link: str = "") -> str:
+    """Every published network: those on images, then those on voxels, each group by mean test accuracy, best first.
+
+    link: the path from the page that holds the table to the repository's root.
+    """
+    header = ["network", "test, %", "seeds", "parameters", "epochs", "files", "theirs"]
+    rows, found = [], {}
+    for kind, title in (("images", "MNIST"), ("voxels", "3D-MNIST")):
+        group = published_of_kind(kind)
+        best_first = sorted(group.items(), key=lambda item: -statistics.mean(test_percents(item[1])))
+        rows += [[Markup(f"**{title}**"), *[""] * (len(header) - 1)]] if group else []
+        rows += [network_row(e, runs, link) for e, runs in best_first]
+        found |= group
     return "\n\n".join([table(header, rows, right="seeds parameters epochs"), *early_stopping(found)])
+
+
+def network_row(experiment: Experiment, runs: list[FinishedRun], link: str) -> list[object]:
+    """One row of networks(): accuracy, size, length of training, files, and the figure that the reference reports."""
+    facts, recipe, figure = runs[0].facts, experiment.recipe, reported(experiment)
+    files = [f"[pth]({link}saved_dict/{experiment.name}.pth)"] if experiment.weights else []
+    files += [f"[log]({link}logs/{experiment.name})"]
+    files += [f"[png]({link}pngs/{experiment.name}_curves.png)"] if len(runs[0].history) > 1 else []
+    return [
+        name(experiment, link),
+        unbroken(headline(experiment, runs)),
+        len(runs),
+        f"{facts.parameters:,}",
+        f"{recipe.epochs * recipe.drawn(facts.data.images) / facts.data.images:.3g}",
+        unbroken(" ".join(files)),
+        Markup(f"{figure.test:.2f}{'*' if figure.note else ''}") if figure else "–",
+    ]
+
+
+def unbroken(text: str) -> Markup:
+    """Markup that a page shows in one line: its spaces are no-break spaces."""
+    return Markup(text.replace(" ", "\N{NO-BREAK SPACE}"))
+
+
+def details(link: str = "") -> str:
+    """More about each published network: training accuracy, best epoch, size of the state dict, time of a run."""
+    header = ["network", "training, %", "test, %", "gap", "best epoch, %", "KB", "minutes"]
+    rows = []
+    for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
+        train, test, best = train_percents(runs), test_percents(runs), best_percents(runs)
+        rows.append(
+            [
+                name(e, link),
+                unbroken(mean_sd(train)),
+                unbroken(headline(e, runs)),
+                f"{statistics.mean(train) - statistics.mean(test):.2f}",
+                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated",
+                f"{runs[0].facts.bytes / 1024:,.0f}" if e.weights else "–",
+                f"{statistics.median(record.facts.seconds for record in runs) / 60:.1f}",
+            ]
+        )
+    return table(header, rows, right=header[3:4] + header[5:])
 
 
 def headline(experiment: Experiment, found: list[FinishedRun]) -> str:
@@ -158,11 +205,14 @@ def early_stopping(found: dict[Experiment, list[FinishedRun]]) -> list[str]:
     """The line that explains a table's daggers, if it has any."""
     if not any(e.recipe.patience for e in found):
         return []
-    return ["† the epoch that is best on held-out training images (early stopping), of so many at most; the test set is looked at once"]
+    return [
+        "† Early stopping: *epochs* is the maximum, and the epoch is the best one on held-out training images. "
+        "The test set is evaluated once, for this epoch."
+    ]
 
 
 def against_references() -> str:
-    """Every published network that has a reference: the figure that it reports, where that stands, and ours."""
+    """Every published network that has a reference: the figure that it reports, where this figure appears, and ours."""
     header = ["network", "reported", "ours, last epoch", "ours, best epoch: mean (highest)", "source"]
     rows, notes = [], []
     for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
@@ -176,13 +226,15 @@ def against_references() -> str:
                 e.name,
                 Markup(f"{figure.test:.2f}{'*' if figure.note else ''}"),
                 Markup(f"**{mean_sd(test_percents(runs))}**"),
-                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not looked at",
+                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated",
                 Markup(f"{source}, {escape(figure.where)}"),
             ]
         )
-        notes += [f"\\* {e.name}: {figure.note}"] if figure.note else []
-    named = [f"{key}: “{one.name}”{'' if one.address else ', address not known'}" for key, one in references().references.items()]
-    return "\n\n".join([table(header, rows), *notes, "Sources. " + "; ".join(named) + "."])
+        notes += [f"- {e.name}: {figure.note}"] if figure.note else []
+    known = references().references
+    named = [f"- {key}: “{one.name}”{'' if one.address else ', address unknown'}" for key, one in known.items()]
+    lists = [("Notes on figures with \\*:", notes), ("Sources:", named)]
+    return "\n\n".join([table(header, rows), *("\n".join([f"{title}\n", *lines]) for title, lines in lists if lines)])
 
 
 def voxels(link: str = "") -> str:
