@@ -269,7 +269,7 @@ def test_fresh_recipes_draw_every_grid_anew(fresh):
     assert (seen[0].sum((1, 2, 3, 4)).sort().values == seen[1].sum((1, 2, 3, 4)).sort().values).all() != fresh
 
 
-@pytest.mark.parametrize("processes, bent", [(2, 0.0), (3, 0.0), (2, 0.7)])
+@pytest.mark.parametrize("processes, smooth_displacement", [(2, 0.0), (3, 0.0), (2, 0.7)])
 def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, smooth_displacement):
     """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
     images, rows = torch.from_numpy(FALLBACK).repeat(3, 1, 1)[:, None], torch.arange(36) // 2 + torch.arange(36) % 3
