@@ -12,7 +12,8 @@ from tiny import TINY, TRIAL
 
 from conftest import opened, serving
 from tools import measurements
-from tools.site import SITE, pages, results
+from tools.site import pages, results
+from tools.site.server import SITE
 from utils import ROOT, CourseError, files
 from utils.report import tables
 from utils.runs import inventory, records, trials

@@ -105,6 +105,6 @@ def test_a_port_in_use_is_one_line(address):
 
 def test_serving_imports_no_torch():
     found = subprocess.run(
-        [sys.executable, "-c", "import sys, tools.site; print('torch' in sys.modules)"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", "import sys, tools.site.__main__; print('torch' in sys.modules)"], cwd=ROOT, capture_output=True, text=True
     )
     assert found.stdout == "False\n", found.stderr
