@@ -21,6 +21,7 @@ GRID = 40  # pixels: circles are looked for on masks with a longer side of this
 CROSSED = 0.25  # share of a circle's inside that the strokes across it cover; a zero, the loop of a six or nine is emptier
 RING = 0.3  # of the smaller radius: a thicker circle is a bold zero
 STRAIGHT = 0.97  # share of a side that a line of an open frame covers; a stroke written by hand is rarely that straight
+BESIDE = 0.25  # share of all ink beside the lines of an open frame; a seven has less
 
 
 class Frame(NamedTuple):
@@ -169,23 +170,26 @@ def _has_crossed_circle(ink: np.ndarray) -> bool:
     radii, least = np.arange(0.3 * GRID, 0.52 * GRID), 0.3 * GRID
     tried = np.meshgrid(radii, radii, np.arange(least, high - least), np.arange(least, wide - least), indexing="ij")
     a, b, down, right = (values.reshape(-1, 1) for values in tried)
-    fits = (np.maximum(a, b) <= 1.35 * np.minimum(a, b)) & (abs(down - high / 2) + a <= high / 2) & (abs(right - wide / 2) + b <= wide / 2)
+    within = (abs(down - high / 2) + a <= high / 2) & (abs(right - wide / 2) + b <= wide / 2)
+    fits = within & (np.maximum(a, b) <= 1.35 * np.minimum(a, b))
     a, b, down, right = (values[fits, None] for values in (a, b, down, right))
 
     def covered(inward: int) -> np.ndarray:
         rows, columns = down + (a - inward) * np.sin(angles), right + (b - inward) * np.cos(angles)
         return mask[rows.astype(int).clip(0, high - 1), columns.astype(int).clip(0, wide - 1)].mean(1)
 
-    closed = covered(0) >= 0.98
+    closed = (covered(0) >= 0.98) & (covered(-3) <= 0.5)  # paper outside: bold zeros have ink there
     if not closed.any():
         return False
     a, b, down, right = (values[closed] for values in (a, b, down, right))
-    thick = (np.array([covered(inward) for inward in range(1, 12)]) < 0.55).argmax(0)
+    thick = (np.array([*(covered(inward) for inward in range(1, 12)), np.zeros(len(a))]) < 0.55).argmax(0)
     best = thick.argmin()
     a, b, down, right, thick = (float(values.flat[best]) for values in (a, b, down, right, thick + 1))
+    if thick > RING * min(a, b):
+        return False
     rows, columns = np.mgrid[:high, :wide]
     across = ((rows + 0.5 - down) / (a - thick - 1)) ** 2 + ((columns + 0.5 - right) / (b - thick - 1)) ** 2 <= 1
-    return thick <= RING * min(a, b) and bool(mask[across].mean() > CROSSED)
+    return bool(mask[across].mean() > CROSSED)
 
 
 def _opened(filled: np.ndarray, reach: float) -> np.ndarray:
@@ -221,20 +225,17 @@ def _has_corner(ink: np.ndarray) -> bool:
             for columns in _line_places(turned.T):
                 rest = turned.copy()
                 rest[max(0, rows.start - 1) : rows.stop + 1] = rest[:, max(0, columns.start - 1) : columns.stop + 1] = False
-                extent = (
-                    min((np.ptp(places) + 1) / side for places, side in zip(np.nonzero(rest), rest.shape, strict=True)) if rest.any() else 0
-                )
-                if turned[rows, columns].any() and extent > 0.25:
+                if turned[rows, columns].any() and rest.sum() > BESIDE * turned.sum():
                     return True
     return False
 
 
 def _line_places(ink: np.ndarray) -> list[slice]:
-    """The rows of a thin straight line in the upper and in the lower third, where there is one."""
+    """The rows of a thin straight line in the upper and in the lower quarter, where there is one."""
     runs, found = _longest_runs(ink) / ink.shape[1], []
-    third = max(1, len(runs) // 3)
-    for first in (0, len(runs) - third):
-        most = first + int(runs[first : first + third].argmax())
+    quarter = max(1, len(runs) // 4)
+    for first in (0, len(runs) - quarter):
+        most = first + int(runs[first : first + quarter].argmax())
         labels, _ = ndimage.label(runs > 0.6)
         if runs[most] >= STRAIGHT:
             places = ndimage.find_objects(labels)[labels[most] - 1][0]
