@@ -287,6 +287,51 @@ def test_the_inside_of_a_frame_is_read(frame, invert):
     assert labels([photo.read(light_on_dark(one) if invert else one) for one in pictures]) == list(STROKES)
 
 
+def open_frame(digit, sides):
+    """Two or three sides of a frame; the first touches the digit's left."""
+    image = page(digit)
+    columns, corners = np.nonzero(np.asarray(image).T < 128)[0], [(430, 20), (430, 385)]
+    left = int(columns.min()) + 2
+    ImageDraw.Draw(image).line([(left, 20), (left, 385), *corners[::-1]][: sides + 1], 0, 4)
+    return image
+
+
+def banded(digit, light=0.45):
+    """A narrow shadow across the digit and the whole page."""
+    tones = np.asarray(page(digit)).astype(np.float64)
+    tones[abs(np.subtract.outer(np.arange(400), 0.8 * np.arange(480))) < 20] *= light
+    return Image.fromarray((20 + 0.85 * tones).astype(np.uint8))
+
+
+TOUCHING = {
+    "two sides": (lambda digit: open_frame(digit, 2), "the line of a frame touches the digit"),
+    "three sides": (lambda digit: open_frame(digit, 3), "the line of a frame touches the digit"),
+    "shadow": (banded, "a shadow or a line crosses the digit"),
+}
+
+
+@pytest.mark.parametrize("what", TOUCHING)
+def test_what_crosses_the_digit_is_rejected_by_name_or_the_digit_is_read(what):
+    (make, expected), rejected = TOUCHING[what], 0
+    for digit in STROKES:
+        try:
+            assert labels([photo.read(make(digit))]) == [digit]
+        except CourseError as error:
+            assert "\n" not in str(error)
+            rejected += expected in str(error)
+    assert rejected >= 4, "the control: the digits are not simply read"
+
+
+def test_few_circles_that_cross_a_digit_give_a_wrong_digit(mnist):
+    found = measure.measure("circle that crosses the digit", mnist.test, 60, lambda image: labels([image])[0])
+    assert found.wrong <= 6  # 4 were seen, and 8 without the search for circles with strokes across their inside
+
+
+def test_plain_digits_hold_no_crossed_circle_and_no_open_frame(mnist):
+    for image in mnist.test.images[:300, 0].numpy():
+        assert frames.find(np.asarray(Image.fromarray(image).resize((84, 84), Image.Resampling.BICUBIC)) > 127) is None
+
+
 def test_zeros_and_other_closed_curves_are_no_frames(mnist):
     rows = torch.cat([(mnist.test.labels == digit).nonzero()[:30, 0] for digit in (0, 6, 8, 9)])
     for image in mnist.test.images[rows, 0].numpy():

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 EIGHT = np.ones((3, 3))  # neighbors in all eight directions
@@ -16,6 +17,11 @@ LONGER = 1.35  # a single line must be this much longer than the digit beside it
 RECTANGLE, CIRCLE, LINE = "a rectangular frame", "a circle", "the line of a frame"
 OVERLAP = {RECTANGLE: 0.93, CIRCLE: 0.95}  # of an outline with a rectangle, and with an ellipse
 ATTACHED = {RECTANGLE: 0.02, CIRCLE: 0.08}  # share of the inside that other strokes cover: then they touch the frame
+GRID = 40  # pixels: circles are looked for on masks with a longer side of this
+CROSSED = 0.25  # share of a circle's inside that the strokes across it cover; a zero, the loop of a six or nine is emptier
+RING = 0.3  # of the smaller radius: a thicker circle is a bold zero
+STRAIGHT = 0.97  # share of a side that a line of an open frame covers; a stroke written by hand is rarely that straight
+BESIDE = 0.25  # share of all ink beside the lines of an open frame; a seven has less
 
 
 class Frame(NamedTuple):
@@ -148,7 +154,42 @@ def _alone(ink: np.ndarray, edges: list) -> Frame | None:
             if touched or name == RECTANGLE:  # a circle that is not touched is a zero, or the loop of a nine
                 return Frame(name, ink, within & ~ink, touched)
     boxed = straight >= (3 if hollow > 0.4 and _longer(ndimage.find_objects(ink.astype(np.int8))[0]) > 100 else 4)
-    return Frame(RECTANGLE, ink, filled, touched=True) if boxed and hollow > 0.05 else None
+    if boxed and hollow > 0.05:
+        return Frame(RECTANGLE, ink, filled, touched=True)
+    found = CIRCLE if _has_crossed_circle(ink) else LINE if _has_corner(ink) else None
+    return found and Frame(found, ink, filled, touched=True)
+
+
+def _has_crossed_circle(ink: np.ndarray) -> bool:
+    """Whether a shape holds a closed circle (or an ellipse that is nearly one) with strokes across its inside."""
+    ink = ink[ndimage.find_objects(ink.astype(np.int8))[0]]
+    size = [max(1, round(side * GRID / max(ink.shape))) for side in ink.shape[::-1]]
+    mask = np.asarray(Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BOX)) > 0.4
+    mask = np.pad(mask, 2)
+    (high, wide), angles = mask.shape, np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    radii, least = np.arange(0.3 * GRID, 0.52 * GRID), 0.3 * GRID
+    tried = np.meshgrid(radii, radii, np.arange(least, high - least), np.arange(least, wide - least), indexing="ij")
+    a, b, down, right = (values.reshape(-1, 1) for values in tried)
+    within = (abs(down - high / 2) + a <= high / 2) & (abs(right - wide / 2) + b <= wide / 2)
+    fits = within & (np.maximum(a, b) <= 1.35 * np.minimum(a, b))
+    a, b, down, right = (values[fits, None] for values in (a, b, down, right))
+
+    def covered(inward: int) -> np.ndarray:
+        rows, columns = down + (a - inward) * np.sin(angles), right + (b - inward) * np.cos(angles)
+        return mask[rows.astype(int).clip(0, high - 1), columns.astype(int).clip(0, wide - 1)].mean(1)
+
+    closed = (covered(0) >= 0.98) & (covered(-3) <= 0.5)  # paper outside: bold zeros have ink there
+    if not closed.any():
+        return False
+    a, b, down, right = (values[closed] for values in (a, b, down, right))
+    thick = (np.array([*(covered(inward) for inward in range(1, 12)), np.zeros(len(a))]) < 0.55).argmax(0)
+    best = thick.argmin()
+    a, b, down, right, thick = (float(values.flat[best]) for values in (a, b, down, right, thick + 1))
+    if thick > RING * min(a, b):
+        return False
+    rows, columns = np.mgrid[:high, :wide]
+    across = ((rows + 0.5 - down) / (a - thick - 1)) ** 2 + ((columns + 0.5 - right) / (b - thick - 1)) ** 2 <= 1
+    return bool(mask[across].mean() > CROSSED)
 
 
 def _opened(filled: np.ndarray, reach: float) -> np.ndarray:
@@ -173,6 +214,34 @@ def _straight_sides(ink: np.ndarray) -> int:
             sides += int(jumps[0][: len(runs) // 2].any()) + int(jumps[1][len(runs) // 2 :].any())
         most = max(most, sides)
     return most
+
+
+def _has_corner(ink: np.ndarray) -> bool:
+    """Whether two thin straight lines as long as the whole shape meet in a corner and have other strokes beside them."""
+    for angle in range(-6, 7, 3):
+        turned = ndimage.rotate(ink, angle, order=0) if angle else ink
+        turned = turned[ndimage.find_objects(turned.astype(np.int8))[0]]
+        for rows in _line_places(turned):
+            for columns in _line_places(turned.T):
+                rest = turned.copy()
+                rest[max(0, rows.start - 1) : rows.stop + 1] = rest[:, max(0, columns.start - 1) : columns.stop + 1] = False
+                if turned[rows, columns].any() and rest.sum() > BESIDE * turned.sum():
+                    return True
+    return False
+
+
+def _line_places(ink: np.ndarray) -> list[slice]:
+    """The rows of a thin straight line in the upper and in the lower quarter, where there is one."""
+    runs, found = _longest_runs(ink) / ink.shape[1], []
+    quarter = max(1, len(runs) // 4)
+    for first in (0, len(runs) - quarter):
+        most = first + int(runs[first : first + quarter].argmax())
+        labels, _ = ndimage.label(runs > 0.6)
+        if runs[most] >= STRAIGHT:
+            places = ndimage.find_objects(labels)[labels[most] - 1][0]
+            if places.stop - places.start <= min(0.15 * len(runs), (runs[places] > 0.9).sum() + 2):
+                found.append(places)
+    return found
 
 
 def _longest_runs(lines: np.ndarray) -> np.ndarray:

@@ -35,6 +35,8 @@ GAP = 0.1  # of the largest part: strokes that are nearer belong together
 WIDTHS = (1 / 3, 1 / 6, 1 / 10)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
 DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is made up for
 NESTED = 5  # frames inside one another, at most
+RIM = 0.05  # of the digit's longer side: how wide the edge of the picture is where a shadow would leave it
+EVEN = 0.8  # of the darkest ink's tone: what leaves the picture in a lighter one is no stroke
 FAR = 0.4  # of the digit: how far off a part may be that is too flat to be another digit
 
 
@@ -69,6 +71,7 @@ def steps(picture) -> Steps:
     """What `read` does, step by step. Takes and raises the same."""
     light, paper, ink = _without_frames(gray(picture))
     digit = _one_digit(ink > 0.5)
+    _require_even_tone(np.abs(paper - light), digit)
     box = _box(ink, digit)
     return Steps(light, paper, ink, digit, box, centered(box))
 
@@ -276,6 +279,17 @@ def _one_digit(ink: np.ndarray) -> np.ndarray:
             f"more than one digit, or one that lies on its side: the ink is {wide} × {high} pixels. Crop or turn the picture."
         )
     return digit
+
+
+def _require_even_tone(above: np.ndarray, digit: np.ndarray) -> None:
+    """Raises CourseError where the digit reaches the edge of the picture in a lighter tone: a narrow shadow or a line crosses it."""
+    rim = np.ones_like(digit)
+    deep = max(2, round(RIM * max(np.ptp(places) + 1 for places in np.nonzero(digit))))
+    rim[deep:-deep, deep:-deep] = False
+    if sum(edge.any() for edge in (digit[0], digit[-1], digit[:, 0], digit[:, -1])) < 2:
+        return
+    if np.percentile(above[digit & rim], 95) < EVEN * np.percentile(above[digit], 98):
+        raise CourseError("a shadow or a line crosses the digit from edge to edge: photograph it in even light, on plain paper")
 
 
 def _groups(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
