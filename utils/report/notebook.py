@@ -108,11 +108,12 @@ def picture(figure: "Figure", alt: str) -> None:
 
 
 class Means(NamedTuple):
-    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test."""
+    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test; tests: each seed's test accuracy."""
 
     train: float
     test: float
     gap: float
+    tests: list[float]
 
 
 SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
@@ -132,9 +133,8 @@ def short_run(experiment: "Experiment", retrain: bool = False) -> "Experiment":
     recipe = chosen.recipe
     images = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
     takes = training_time(experiment, **({} if retrain else SHORT))
-    print(
-        f"{'full' if retrain else 'short'} run of {experiment.name}: {recipe.epochs} epochs of {images}, {takes}, as the published logs suggest"
-    )
+    kind = "full" if retrain else "short"
+    print(f"{kind} run of {experiment.name}: {recipe.epochs} epochs of {images}, {takes} at the published runs' speed")
     return chosen
 
 
@@ -174,17 +174,21 @@ def curves(experiment: "Experiment", alt: str) -> None:
 
 
 def compare(*experiments: "Experiment") -> dict[str, Means]:
-    """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the means by name."""
+    """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the means by name.
+
+    An experiment of which no run is published is left out of both.
+    """
     from ..runs import records
     from . import tables
 
-    markdown(tables.compare(experiments))
+    found = {experiment: records.published(experiment) for experiment in experiments}
+    found = {experiment: runs for experiment, runs in found.items() if runs}
+    markdown(tables.compare(found))
     means = {}
-    for experiment in experiments:
-        found = records.published(experiment)
-        if found:
-            train, test = (statistics.mean(part(found)) for part in (tables.train_percents, tables.test_percents))
-            means[experiment.name] = Means(train, test, train - test)
+    for experiment, runs in found.items():
+        tests = tables.test_percents(runs)
+        train, test = statistics.mean(tables.train_percents(runs)), statistics.mean(tests)
+        means[experiment.name] = Means(train, test, train - test, tests)
     return means
 
 
