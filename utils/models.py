@@ -4,6 +4,8 @@ A new network is one more public function here (or one nn.Module class): whateve
 """
 
 import ast
+import copy
+import hashlib
 import inspect
 import warnings
 from collections.abc import Callable
@@ -477,14 +479,14 @@ def build(model: str, dropout: float = 0.0) -> nn.Module:
             if numbers > LARGEST:
                 raise ValueError(f"it has {numbers:,} parameters, expected at most {LARGEST:,}")
             network = MODELS[name](dropout, **arguments)
-        _require_an_answer(network)
+        require_an_answer(network)
     except (RuntimeError, ValueError, TypeError) as error:
         raise CourseError(f"model = {model!r} can't be built: {' '.join(str(error).split())[:160]}. Try other arguments.") from error
     return network
 
 
 @torch.no_grad()
-def _require_an_answer(network: nn.Module) -> None:
+def require_an_answer(network: nn.Module) -> None:
     """Raise ValueError, or what a layer raises, unless a network turns a digit into ten numbers; draws no random number. Of a network
     without memory for its numbers (on PyTorch's meta device) nothing is asked: that would take seconds."""
     shape = input_shape(network)
@@ -493,6 +495,51 @@ def _require_an_answer(network: nn.Module) -> None:
         network.train()
         if answer.shape != (1, 10):
             raise ValueError(f"its answer is {tuple(answer.shape)}, expected (1, 10)")
+
+
+def with_random_weights(network: nn.Module) -> nn.Module:
+    """A copy, on the CPU, whose layers draw their weights again from the global generator, as they did when they were built.
+
+    A parameter of a module without reset_parameters() keeps its value.
+    """
+    again = copy.deepcopy(network).to("cpu").train()
+    for module in again.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return again
+
+
+def difference(network: nn.Module, published: nn.Module) -> str:
+    """The first difference between two networks with the same weights, or "": state-dict keys, shapes, then what they compute for eight
+    random inputs, in training mode (dropout, batch norm's averages) and in eval mode. Draws no number from the global generator.
+
+    Raises what a layer raises for an input that does not fit.
+    """
+    found, expected = ({name: tuple(tensor.shape) for name, tensor in one.state_dict().items()} for one in (network, published))
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            return f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such entry')}"
+    twins = [copy.deepcopy(one).to("cpu") for one in (network, published)]
+    twins[0].load_state_dict(twins[1].state_dict())
+    images = torch.rand(8, *input_shape(published), generator=torch.Generator().manual_seed(0))
+    for training in (True, False):
+        outputs = []
+        for twin in twins:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(0)
+                outputs.append([twin.train(training)(images), *twin.state_dict().values()])
+        if outputs[0][0].shape != outputs[1][0].shape or not all(map(torch.allclose, *outputs)):
+            return f"its outputs {'in training' if training else 'in eval mode'} differ, with the same weights"
+    return ""
+
+
+def digest(network: nn.Module) -> str:
+    """Eight letters that distinguish the structure of networks: layers and their settings, the path of the data, shapes of the tensors.
+
+    Raises ValueError for a network whose path depends on its input's values.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return hashlib.sha256(f"{network}\n{_Tracer().trace(network)}\n{shapes}".encode()).hexdigest()[:8]
 
 
 class _Tracer(fx.Tracer):
@@ -522,7 +569,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 def input_shape(model: nn.Module) -> tuple[int, ...]:
     """What a network of the course takes, without N: (1, 16, 16, 16) grids or (1, 28, 28) images."""
-    volumes = isinstance(layers(model)[0], (Oranges, PrincipalAxisView, nn.Conv3d))
+    volumes = isinstance(next(iter(layers(model)), None), (Oranges, PrincipalAxisView, nn.Conv3d))
     return (1, 16, 16, 16) if volumes else (1, 28, 28)
 
 

@@ -9,13 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .. import ROOT, CourseError, smoke
+from .. import ROOT, CourseError, smoke, switch
 
 if TYPE_CHECKING:  # in Colab this module is imported before what it shows is installed
     from matplotlib.figure import Figure
+    from torch import nn
 
+    from ..data import Dataset
     from ..experiments import Experiment
 
 NEEDED = {  # module → package: what the course imports and Colab or Kaggle may lack, never torch or numpy
@@ -100,6 +102,163 @@ def picture(figure: "Figure", alt: str) -> None:
     figure.savefig(whole, format="png", dpi=100)
     Pictures.open(whole).convert("RGB").quantize(256).save(png, format="png", optimize=True)  # a third of the bytes
     display(Image(png.getvalue(), format="png", metadata={"alt": alt}))  # Image(alt=…) needs IPython 8, which Colab lacks
+
+
+# ---- what a lesson consists of
+
+
+class Means(NamedTuple):
+    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test; tests: each seed's test accuracy."""
+
+    train: float
+    test: float
+    gap: float
+    tests: list[float]
+
+
+SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
+
+
+def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None:
+    """Show the card at the top of a lesson: prerequisites, training times from the published logs, and goals."""
+    short, full = (training_time(experiment, **changes) for changes in (SHORT, {}))
+    lines = [f"**You need** {prerequisites}", f"**Training takes** {short} in the short run, {full} with `RETRAIN = True`"]
+    lines += [f"**Times come from** {machine(experiment)}", "**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals)]
+    markdown("\n".join(f"- {line}" for line in lines))
+
+
+def short_run(experiment: "Experiment", retrain: bool = False) -> "Experiment":
+    """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how long that takes."""
+    chosen = experiment if retrain else experiment.with_recipe(**SHORT)
+    recipe = chosen.recipe
+    images = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
+    takes = training_time(experiment, **({} if retrain else SHORT))
+    kind = "full" if retrain else "short"
+    print(f"{kind} run of {experiment.name}: {recipe.epochs} epochs of {images}, {takes} at the published runs' speed")
+    return chosen
+
+
+def training_time(experiment: "Experiment", epochs: int = 0, images: int = 0) -> str:
+    """About how long one seed trains, from the published logs; with other epochs or images (0: the recipe's), in proportion."""
+    from ..runs import records
+
+    found = [record.facts for record in records.published(experiment)]
+    if not found:
+        return "an unknown time (no run is published)"
+    recipe, available = experiment.recipe, found[0].data.images
+    part = (epochs or recipe.epochs) * (images or recipe.drawn(available)) / (recipe.epochs * recipe.drawn(available))
+    seconds = part * statistics.median(facts.seconds for facts in found)
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
+
+
+def machine(experiment: "Experiment") -> str:
+    """The machine and the number of threads of an experiment's published runs."""
+    from ..runs import records
+    from . import tables
+
+    found = [record.facts.environment for record in records.published(experiment)]
+    if not found:
+        return "no log yet"
+    threads = f"{found[0].threads} thread{'s' * (found[0].threads > 1)}"
+    return f"the logs of {len(found)} published runs ({tables.escape(found[0].device)}, {threads})"
+
+
+def curves(experiment: "Experiment", alt: str) -> None:
+    """Show loss and accuracy of an experiment's published runs, with the test accuracy that its reference reports."""
+    from ..runs import records
+    from . import plots, tables
+
+    reported = tables.reported(experiment)
+    histories = [record.history for record in records.published(experiment)]
+    picture(plots.curves(histories, experiment.name, reported.test if reported else None), alt)
+
+
+def compare(*experiments: "Experiment") -> dict[str, Means]:
+    """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the means by name.
+
+    An experiment of which no run is published is left out of both.
+    """
+    from ..runs import records
+    from . import tables
+
+    found = {experiment: records.published(experiment) for experiment in experiments}
+    found = {experiment: runs for experiment, runs in found.items() if runs}
+    markdown(tables.compare(found))
+    means = {}
+    for experiment, runs in found.items():
+        tests = tables.test_percents(runs)
+        train, test = statistics.mean(tables.train_percents(runs)), statistics.mean(tests)
+        means[experiment.name] = Means(train, test, train - test, tests)
+    return means
+
+
+def changes(experiment: "Experiment", before: "Experiment") -> None:
+    """Show which fields of the recipe differ from another experiment's."""
+    rows = [[name, old, new] for name, (old, new) in experiment.recipe.changes(before.recipe).items()]
+    table(["field", before.name, experiment.name], rows)
+
+
+def table(header: list[str], rows: list[list]) -> None:
+    """Show a table."""
+    from . import tables
+
+    markdown(tables.table(header, rows))
+
+
+def study(experiment: "Experiment") -> None:
+    """Show the study that chose an experiment's recipe on held-out images."""
+    from . import tables
+
+    markdown(tables.study(experiment))
+
+
+def check_network(network: "nn.Module", experiment: "Experiment") -> None:
+    """Print one line: whether a network is an experiment's own, or the first difference."""
+    from .. import models
+
+    published = models.build(experiment.recipe.model, experiment.recipe.dropout)
+    try:
+        wrong = models.difference(network, published)
+    except (RuntimeError, ValueError, TypeError) as error:
+        wrong = f"it raises {type(error).__name__}: {error}"
+    if wrong:
+        print(f"This is not the published network {experiment.name}: {wrong}. Training it is a run of your own.")
+        return
+    size = f"{len(published.state_dict())} state-dict keys and shapes, {models.count_parameters(published):,} parameters"
+    print(f"This is the published network {experiment.name}: the same {size}, equal outputs.")
+
+
+def claim(sentence: str, holds: bool, data: "Dataset | None" = None, **numbers: float) -> None:
+    """Print a conclusion with its numbers. Raises CourseError if it is false.
+
+    data: the images that it is about. A smoke run, and images that stand in for missing ones, check nothing.
+    """
+    from ..data import datasets
+
+    shown = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in numbers.items())
+    line = f"{sentence}{f' ({shown})' if shown else ''}."
+    real = data is None or datasets.PUBLISHABLE.get(data.name) == data.fingerprint
+    if holds:
+        print("✓", line)
+    elif smoke() or not real:
+        print("not checked on these few images:", line)
+    else:
+        raise CourseError(f"false: {line} Expected a true sentence. Check the code above, or correct the sentence.")
+
+
+def _plain(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if abs(value) >= 0.095 else f"{value:.2g}"
+
+
+def explore(draw: "Callable[..., Figure]", alt: str, **choices: list) -> None:
+    """Show a figure with a menu for each argument of draw. Without ipywidgets, or while a notebook is executed for publication or in a
+    smoke run, show the figure of each argument's first choice."""
+    if smoke() or switch("COURSE_PUBLISH") or importlib.util.find_spec("ipywidgets") is None:
+        picture(draw(**{name: options[0] for name, options in choices.items()}), alt)
+        return
+    import ipywidgets
+
+    ipywidgets.interact(lambda **chosen: picture(draw(**chosen), alt), **choices)
 
 
 def costs(*experiments: "Experiment") -> None:

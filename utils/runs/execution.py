@@ -48,6 +48,7 @@ def run(
     folder: Path | None = None,
     echo: bool = True,
     after_epoch: AfterEpoch = lambda history: None,
+    network: nn.Module | None = None,
 ) -> Result:
     """Train one experiment with one seed and save the results. A finished run is read instead, an interrupted one continued.
 
@@ -55,12 +56,14 @@ def run(
 
     device: auto, cuda, mps or cpu. publish: write logs/ and saved_dict/ of the repository (default: whether COURSE_PUBLISH is 1).
     retrain: train again what is finished. folder: where the files go instead of runs/ (see utils.runs.records). echo: print progress.
-    after_epoch: called with the rows so far, once they are safe on disk.
+    after_epoch: called with the rows so far, once they are safe on disk. network: a network defined in a notebook, trained in place of the
+    recipe's from random weights; it stays as it is. If it differs from the recipe's, the run is your own, named NAME-mine, and never
+    published; load_pretrained(name, network) loads it.
 
     Raises CourseError for whatever speaks against the run (before training) and for a loss that is not finite; AlreadyRunning while
     another process trains it; Interrupted, which holds the rows so far, at Ctrl-C.
     """
-    with resolve_together(lambda: resolve(experiment, seed, device, publish, retrain, folder, echo), device) as job:
+    with resolve_together(lambda: resolve(experiment, seed, device, publish, retrain, folder, echo, network), device) as job:
         return read(job) if job.finished else save(job, *fit(job, after_epoch))
 
 
@@ -94,7 +97,7 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         cpu.keep_memory()
     torch.backends.cudnn.deterministic = True  # same seed, same bits on CUDA too
     torch.manual_seed(job.seed)
-    model = cpu.prepare(initial(job.experiment), job.device)
+    model = cpu.prepare(initial(job.experiment, job.network), job.device)
     if ddp.rank():
         torch.manual_seed(job.seed + ddp.rank())  # equal weights to begin with, but other masks of dropout
 
@@ -116,14 +119,20 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.", safe) from None
     except CheckpointMismatch as error:
         raise CourseError(f"{display_path(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again.") from error
-    plain = models.build(recipe.model, recipe.dropout)
+    plain = untrained(job.experiment, job.network)
     plain.load_state_dict(model.to("cpu", memory_format=torch.contiguous_format).state_dict())
     return plain.eval(), history
 
 
-def initial(experiment: Experiment) -> nn.Module:
+def untrained(experiment: Experiment, network: nn.Module | None = None) -> nn.Module:
+    """The recipe's network, or a copy of a reader's own, with random weights from the global generator."""
+    recipe = experiment.recipe
+    return models.build(recipe.model, recipe.dropout) if network is None else models.with_random_weights(network)
+
+
+def initial(experiment: Experiment, network: nn.Module | None = None) -> nn.Module:
     """The network as a training starts: with random weights from the global generator, or those of a published one."""
-    model = models.build(experiment.recipe.model, experiment.recipe.dropout)
+    model = untrained(experiment, network)
     weights = start_of(experiment)
     if weights:
         model.load_state_dict(weights)
@@ -168,6 +177,8 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     done = ddp.on_rank0(write)
     if job.echo and job.run == job.own and not smoke():
         print(against_published(job.experiment, done))
+        if job.network is not None:
+            print(f'The network is your own, and so is this run: load_pretrained("{job.run.weights.stem}", network) loads it.')
     return Result(job.experiment, job.seed, model, job.data, history, done, job.run.weights, job.run.log)
 
 
@@ -240,10 +251,12 @@ def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: b
 
 def read(job: Job) -> Result:
     """The result of a job that was finished before."""
-    return _result(job.experiment, job.finished, job.run, job.data, job.echo)
+    return _result(job.experiment, job.finished, job.run, job.data, job.echo, job.network)
 
 
-def _result(experiment: Experiment, record: FinishedRun, run: RunPaths, data: Dataset, echo: bool) -> Result:
+def _result(
+    experiment: Experiment, record: FinishedRun, run: RunPaths, data: Dataset, echo: bool, network: nn.Module | None = None
+) -> Result:
     """A finished run, its first, best and last epoch printed; the weights of published runs exist for seed 0 only."""
     if echo:
         where = f"trained {record.facts.started[:10]}, {record.facts.environment.device}"
@@ -253,5 +266,5 @@ def _result(experiment: Experiment, record: FinishedRun, run: RunPaths, data: Da
         rows = {row["epoch"]: row for row in (record.history[0], best, record.history[-1])}
         print(*(describe(rows[epoch]) for epoch in sorted(rows)), sep="\n")
     has_weights = run.root != workspace.root or (run.seed == 0 and experiment.weights)
-    model = load_model(run.weights)[0] if has_weights else None
+    model = load_model(run.weights, network)[0] if has_weights else None
     return Result(experiment, run.seed, model, data, record.history, record.facts, run.weights, record.log)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import CourseError, files, models, smoke, switch, workspace
 from ..data import datasets
@@ -25,7 +25,8 @@ class Job:
 
     experiment: as it runs here (in a smoke run one epoch). run: the paths of the results; own: the paths of the checkpoint and of an
     unfinished run's log, which differ from `run` when a run is published. trial: some images are held out for a choice, so the test set
-    is not used. finished: the run's record if it need not be trained. state: the checkpoint to continue from.
+    is not used. finished: the run's record if it need not be trained. state: the checkpoint to continue from. network: a reader's own, None
+    for the recipe's.
     """
 
     experiment: Experiment
@@ -41,6 +42,7 @@ class Job:
     run_start: RunStart
     finished: FinishedRun | None = None
     state: dict | None = None
+    network: nn.Module | None = None
 
     @property
     def title(self) -> str:
@@ -61,13 +63,15 @@ def resolve(
     retrain: bool = False,
     folder: Path | None = None,
     echo: bool = True,
+    network: nn.Module | None = None,
 ) -> Job:
     """The job of a run (see run() for the options). If it is to be trained, its lock is held until `with job:` ends.
 
     Raises CourseError for whatever speaks against the run, before anything is trained or written; AlreadyRunning while another
     process trains it.
     """
-    publish = check(experiment, seed, publish)
+    experiment, network = own_experiment(experiment, network)
+    publish = check(experiment, seed, publish, network)
     trial, experiment = experiment.chooses_on_held_out, smoke_version(experiment)
     where, data = pick_device(device, experiment.recipe.kind), prepare_data(experiment)
     own = RunPaths.of(experiment, seed, folder or records.own_root())
@@ -83,6 +87,7 @@ def resolve(
         own=own,
         lock=Lock(own.lock, f"{experiment.name}, seed {seed},"),
         run_start=begin(experiment, seed, where, data),
+        network=network,
     )
     if publish:
         require_real_data(job)
@@ -143,6 +148,25 @@ def differs(part: RunStart | facts.Continued, now: RunStart) -> bool:
     return not in_commit or (part.code.sources, part.environment) != (now.code.sources, now.environment)
 
 
+def own_experiment(experiment: Experiment, network: nn.Module | None) -> tuple[Experiment, nn.Module | None]:
+    """The experiment that trains the network of a notebook's cell, and that network. If it is the recipe's, the experiment itself and None;
+    a changed one makes a reader's own experiment, whose name and recipe belong to this structure alone. Raises CourseError if it can't be
+    trained on digits."""
+    if network is None:
+        return experiment, None
+    try:
+        if not models.difference(network, models.build(experiment.recipe.model, experiment.recipe.dropout)):
+            return experiment, None
+        models.require_an_answer(models.with_random_weights(network))
+        name = f"{experiment.name}{records.OWN}"
+        return replace(experiment, name=name).with_recipe(model=f"{name}-{models.digest(network)}"), network
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CourseError(
+            f"your network can't be trained as {experiment.name}: {files.shorten(str(error))}. Expected layers that turn (N, 1, 28, 28) "
+            "images, or (N, 1, 16, 16, 16) grids, into (N, 10) logits."
+        ) from error
+
+
 def smoke_version(experiment: Experiment) -> Experiment:
     """The experiment as it runs here: in a smoke run one epoch of it."""
     recipe = experiment.recipe
@@ -165,16 +189,18 @@ def prepare_data(experiment: Experiment) -> Dataset:
 # ---- checks
 
 
-def check(experiment: Experiment, seed: int, publish: bool | None) -> bool:
+def check(experiment: Experiment, seed: int, publish: bool | None, network: nn.Module | None = None) -> bool:
     """Raise CourseError for a run that can't be meant; else whether it is published (publish=None: whether COURSE_PUBLISH is 1)."""
     publish = switch("COURSE_PUBLISH") if publish is None else publish
     if not 0 <= seed < 2**63:
         raise CourseError(f"seed = {seed}: expected 0 to {2**63 - 1}")
+    if publish and network is not None:
+        raise CourseError(f"{experiment.name} can't be published: it trains a network of your own. Set publish=False.")
     if publish:
         require_publishable(experiment)
     if experiment.recipe.data not in datasets.NAMES:
         raise CourseError(f"no data set is called {experiment.recipe.data!r}: expected one of {', '.join(datasets.NAMES)}")
-    require_fit(experiment)
+    require_fit(experiment, network)
     start_of(experiment)
     return publish
 
@@ -218,12 +244,12 @@ def require_committed(experiment: Experiment) -> None:
         )
 
 
-def require_fit(experiment: Experiment) -> None:
+def require_fit(experiment: Experiment, network: nn.Module | None = None) -> None:
     """Raise CourseError unless the network can be built and takes what the data set holds."""
     recipe = experiment.recipe
     try:
         with torch.device("meta"):
-            model = models.build(recipe.model, recipe.dropout)
+            model = models.build(recipe.model, recipe.dropout) if network is None else network
     except (ValueError, TypeError, RuntimeError) as error:
         raise CourseError(f"{experiment.name}: model = {recipe.model!r} with dropout = {recipe.dropout} can't be built: {error}") from error
     takes = "images" if len(models.input_shape(model)) == 3 else "voxels"

@@ -1,5 +1,6 @@
 """A trained network to use: its state dict, checked against its sidecar, and its preprocessing."""
 
+import copy
 import hashlib
 import subprocess
 from contextlib import suppress
@@ -12,7 +13,7 @@ from .. import CourseError, closest, files, models, workspace
 from ..files import display_path
 from ..training import states
 from .preprocess import Preprocess
-from .records import RunMetadata, own_root, read_facts
+from .records import OWN, RunMetadata, own_root, read_facts
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
@@ -60,10 +61,13 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", "-C", str(workspace.root), *arguments], capture_output=True)
 
 
-def load_model(path: Path) -> tuple[nn.Module, RunMetadata]:
-    """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict."""
+def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, RunMetadata]:
+    """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict.
+
+    network: for a run of a network of your own, that network with any weights, which stays as it is.
+    """
     state, facts = read_state_dict(path)
-    model = models.build(facts.recipe.model, facts.recipe.dropout)
+    model = structure(facts, network, path)
     wrong = states.of_network(state, model, "the state dict")
     if wrong:
         raise CourseError(
@@ -71,6 +75,24 @@ def load_model(path: Path) -> tuple[nn.Module, RunMetadata]:
         )
     model.load_state_dict(state)
     return model.eval(), facts
+
+
+def structure(facts: RunMetadata, network: nn.Module | None, path: Path) -> nn.Module:
+    """The network of a run, its weights still to come: the recipe's, or a copy of a reader's own. Raises CourseError if that is another."""
+    if not facts.name.endswith(OWN):
+        return models.build(facts.recipe.model, facts.recipe.dropout)
+    if network is None:
+        raise CourseError(
+            f"{display_path(path)} holds the weights of a network of your own, and no file holds its layers: "
+            f'load_pretrained("{path.stem}", network) needs the network as the cell that trained it defined it.'
+        )
+    expected, found = facts.recipe.model.rpartition("-")[2], models.digest(network)
+    if found != expected:
+        raise CourseError(
+            f"{display_path(path)} was trained with another network: the given one has the digest {found}, expected {expected}. "
+            "Define it as the cell that trained it did."
+        )
+    return copy.deepcopy(network).to("cpu")
 
 
 def find_weights(name: str | Path) -> Path:
@@ -86,11 +108,11 @@ def find_weights(name: str | Path) -> Path:
     raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name)[:80], known)}")
 
 
-def load_pretrained(name: str | Path) -> tuple[nn.Module, Preprocess]:
+def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
     """A published network, or one of your own runs by name or path, in eval mode, and its preprocessing:
-    model(preprocess(image)).argmax(1) are labels.
+    model(preprocess(image)).argmax(1) are labels. network: of a run of a changed network, the network as its cell defines it.
 
     Raises CourseError for a name that is not there, and like read_state_dict.
     """
-    model, facts = load_model(find_weights(name))
+    model, facts = load_model(find_weights(name), network)
     return model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)

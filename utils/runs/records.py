@@ -67,6 +67,7 @@ class Normalization:
             raise ValueError(f"std = {self.std}: expected more than 0")
 
 
+OWN = "-mine"  # ends the name of an experiment whose network is a reader's own
 LICENSE = "MIT"  # of the weights, as of the code
 INPUTS = {
     "images": ("(N, 1, 28, 28) uint8, 0 (black) to 255 (white), white on black", "(x / 255 - mean) / std"),

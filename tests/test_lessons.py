@@ -1,0 +1,85 @@
+"""A lesson has its form: a question, a card, operations by hand, a network to edit, checked claims, and an end to learn from."""
+
+import re
+
+import nbformat
+import pytest
+import torch
+from torch import nn
+
+from utils import ROOT, models
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def code_of(cells) -> list[str]:
+    """The sources of a lesson's code cells, without the setup cell."""
+    return [cell.source for cell in [*cells[:1], *cells[2:]] if cell.cell_type == "code"]
+
+
+def form_problems(cells) -> list[str]:
+    """What a lesson lacks of its form: a question, a card, an editable network that is checked and trained, an end to learn from."""
+    prose, code = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), "\n".join(code_of(cells))
+    imported = re.findall(r"^from utils\S* import (.*)", code, re.MULTILINE)
+    words = len(re.sub(r"```.*?```|\$\$.*?\$\$|\]\([^)]*\)|<[^>]*>", "", prose, flags=re.DOTALL).split())
+    ending = prose.partition("\n## Remember\n")[2]
+    remember, _, quiz = ending.partition("\n## Quiz\n")
+    quiz, _, exercises = quiz.partition("\n## Exercises\n")
+    found = {
+        "the title asks one question": cells[0].source.splitlines()[0].count("?") == 1,
+        "the fourth cell is the card": cells[3].source.count("notebook.card(") == 1,
+        "a cell defines the network, and a line checks it": "network = nn.Sequential(" in code
+        and "notebook.check_network(network, " in code,
+        "runs.run trains that network": "network=network" in code,
+        "a claim is checked": "notebook.claim(" in code,
+        "an operation equals PyTorch's": "equal to PyTorch's:" in code,
+        "at most five imports from utils": len(", ".join(imported).split(", ")) <= 5,
+        "code fits in 88 columns": max(map(len, code.splitlines())) <= 88,
+        f"500 to 1,300 words, not {words}": 500 <= words <= 1300,
+        "three lines to remember": len(re.findall("^- ", remember, re.MULTILINE)) == 3,
+        "three questions with folded answers": quiz.count("<details>") == quiz.count("</details>") == 3,
+        "exercises": "**Exercise 2.**" in exercises and "(solutions/" in exercises,
+    }
+    return [name for name, holds in found.items() if not holds]
+
+
+LESSONS = [path for path in NOTEBOOKS if "notebook.card(" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_has_its_form(path):
+    assert form_problems(nbformat.read(path, as_version=4).cells) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("<details>", "", "three questions with folded answers"),
+        ("network=network", "", "runs.run trains that network"),
+        ("## Remember", "## Summary", "three lines to remember"),
+        ("import runs, training", "import data, models, runs, training", "at most five imports from utils"),
+    ],
+)
+def test_a_lesson_that_lacks_a_part_is_noticed(before, after, problem):
+    cells = nbformat.read(LESSONS[0], as_version=4).cells
+    for cell in cells:
+        cell.source = cell.source.replace(before, after)
+    assert problem in form_problems(cells)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields(path):
+    source = next(code for code in code_of(nbformat.read(path, as_version=4).cells) if "network = nn.Sequential(" in code)
+    definition = source[source.index("network = ") : source.index("\n)") + 2]
+    found = {}
+    exec(definition, {"nn": nn}, found)
+    lines = [line for line in definition.splitlines() if line.startswith("    nn.")]
+    features, checked = torch.zeros(1, 1, 28, 28), 0
+    for number, (layer, line) in enumerate(zip(found["network"].eval(), lines, strict=True), 1):
+        features = layer(features)
+        comment = re.search(r"# ([\d×]+)  RF (\d+)", line)
+        if comment:
+            shape, field = "×".join(map(str, features.shape[1:])), models.receptive_field(found["network"][:number])
+            assert comment.groups() == (shape, str(field)), line
+            checked += 1
+    assert checked >= 8
