@@ -16,9 +16,10 @@ STAND_INS = """
 
 # stand-ins for a test: every recipe in one epoch, one seed each
 EXPERIMENTS = {
-    name: replace(entry.but(epochs=1, patience=min(1, r.patience), valid=min(64, r.valid), images=min(64, r.images)), seeds=1)
+    name: replace(entry.with_recipe(epochs=1, start="", **smaller), seeds=1)
     for name, entry in EXPERIMENTS.items()
     for r in [entry.recipe]
+    for smaller in [{"patience": min(1, r.patience), "valid": min(64, r.valid), "images": min(64, r.images)}]
 }
 """
 
@@ -38,11 +39,11 @@ def scratch(tmp_path_factory):
         module.write(STAND_INS)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COURSE_")} | {"COURSE_SMOKE": "0"}
     command = (
-        "from utils.data import voxels; voxels.TRAIN, voxels.TEST = 96, 32; "
-        "print({name: data.load(name).fingerprint for name in data.PUBLISHABLE})"
+        "from utils.data import datasets, voxels; voxels.TRAIN, voxels.TEST = 96, 32; "
+        "print({name: datasets.load(name).fingerprint for name in datasets.PUBLISHABLE})"
     )
     ended = subprocess.run([sys.executable, "-c", command], cwd=root, env=environment, capture_output=True, text=True, check=True)
-    with (root / "utils" / "data.py").open("a") as module:
+    with (root / "utils" / "data" / "datasets.py").open("a") as module:
         module.write(f"\nPUBLISHABLE.update({ended.stdout.strip()})\nvoxels.TRAIN, voxels.TEST = 96, 32\n")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     for argv in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "scratch"]):
@@ -76,7 +77,7 @@ def test_what_is_published_is_not_trained_again_and_a_changed_source_is_refused(
     root = scratch[0]
     again = call(scratch, "train.py", "base", "--publish", "--quiet", "--device", "cpu", "--threads", "1")
     assert again.returncode == 0 and "| base " in again.stdout
-    with (root / "utils" / "loops.py").open("a") as module:
+    with (root / "utils" / "training" / "loops.py").open("a") as module:
         module.write("\n# a change that is in no commit\n")
     rejected = call(scratch, "train.py", "base", "--publish", "--quiet", "--retrain", "--device", "cpu")
     assert rejected.returncode == 2 and "can't be published from the commit" in rejected.stderr and "+changes" in rejected.stderr
