@@ -21,7 +21,7 @@ GRID = 40  # pixels: circles are looked for on masks with a longer side of this
 CROSSED = 0.25  # share of a circle's inside that the strokes across it cover; a zero, the loop of a six or nine is emptier
 RING = 0.3  # of the smaller radius: a thicker circle is a bold zero
 STRAIGHT = 0.97  # share of a side that a line of an open frame covers; a stroke written by hand is rarely that straight
-BESIDE = 0.25  # share of all ink beside the lines of an open frame; a seven has less
+BESIDE = 0.33  # share of all ink beside the lines of an open frame; a seven has less
 
 
 class Frame(NamedTuple):
