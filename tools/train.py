@@ -59,7 +59,7 @@ def seed_ranges(text: str) -> tuple[int, int | None]:
 
 
 def address(*argv: str) -> str:
-    """Dask's own form, like tcp://192.168.0.2:8786; "", without a word, is this machine."""
+    """Dask's own form, like `tcp://192.168.0.2:8786`; "", without a word, is this machine."""
     text = " ".join(argv)
     if text and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:[0-9]+", text):
         raise ValueError(f"{text!r} is no address: expected one like tcp://HOST:8786, or none (experiments come first)")
