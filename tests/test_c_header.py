@@ -78,7 +78,7 @@ def test_another_network_gives_other_scores(tmp_path):
     model = network(FEW, 7)
     _, before, _ = in_c(model, 7, IMAGES, tmp_path)
     with torch.no_grad():
-        step, whole = quantize.weight_grid(model[0].weight, 7)
+        step, whole = quantize.weight_grid(model[0].weight, 31)
         model[0].weight[0, 0, 1, 1] += step * (1 if whole[0, 0, 1, 1] < 1 else -1)
     assert not torch.allclose(in_c(model, 7, IMAGES, tmp_path)[1], before, rtol=1e-3)
 
@@ -89,9 +89,9 @@ def test_the_header_says_what_it_needs():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[[[1.0, 0.0], [2.0, 3.0]]], [[[0.0, 0.0], [0.0, 1.0]]]]))
         model[4].weight.fill_(1.0)
-    text, program = c_header.header("tiny", model, 7, 0.0, 1.0)
+    text, program = c_header.header("tiny", model, 7, 0.0, 1.0)  # 31 in the first and the last layer: five bits
     assert program.multiplications == 2 * 784 + (3 + 1) * 14 * 14 + 20 + (8 + 20)  # pixels, weights that are not 0, steps
-    assert program.bytes == (8 * 3 + 7) // 8 + 1 + (20 * 3 + 7) // 8 + 1 + 4 * 10  # three bits a weight, and a byte behind
+    assert program.bytes == (8 * 5 + 7) // 8 + 1 + (20 * 5 + 7) // 8 + 1 + 4 * 10  # and a byte behind each array
     assert program.memory.length == 784 + 2 * 14 * 14  # the input's place is free again when the pool writes
     assert "#include" not in text and "malloc" not in text and len(re.findall(r"static float", text)) == 1
     assert f"static float values[{program.memory.length}]" in text and text.isascii()

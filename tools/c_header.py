@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from utils import CourseError, files, models
-from utils.training.quantize import weight_grid
+from utils.training.quantize import levels_of, weight_grid
 
 LAYERS = Path(__file__).with_name("layers.h")
 SAME = (nn.Dropout, nn.Identity, nn.Flatten, nn.Softmax)  # numbers stay where they are; a softmax changes no order
@@ -67,6 +67,7 @@ class Program:
 
     def __init__(self, model: nn.Module, levels: int):
         self.model, self.levels = model, levels
+        self.of = {layer.weight: own for layer, own in levels_of(model, levels)}
         self.steps: list[str] = []
         self.constants: dict[str, str] = {}  # what has been declared, by its name
         self.bytes, self.multiplications = 0, 2 * 784  # the pixels are scaled
@@ -143,15 +144,16 @@ class Program:
         used = F.conv2d(torch.ones(1, *shape), (weight != 0).float(), stride=stride, padding=(top, left), groups=groups)
         self.multiplications += int(used.double().sum()) + (weight.numel() if self.levels else 0)
         constants, step = self.matrix(layer.weight)
-        return f"{len(weight)}, {groups}, {weight.shape[2]}, {weight.shape[3]}, {stride}, {top}, {left}, {constants}, {step}"
+        return f"{len(weight)}, {groups}, {weight.shape[2]}, {weight.shape[3]}, {stride}, {top}, {left}, {constants}{step}"
 
     def matrix(self, weight: Tensor) -> tuple[str, str]:
-        """The name of a declared array of weights, and their step."""
+        """The name of a declared array of weights; and their step and how many bits each has, where they have levels."""
         if not self.levels:
-            return self.vector(weight.flatten(), self.names[id(weight)]), "1"
-        step, whole = weight_grid(weight.detach(), self.levels)
-        codes = packed_bits((whole.flatten() + self.levels // 2).int().numpy(), bits_of(self.levels))
-        return self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1), literal(step)
+            return self.vector(weight.flatten(), self.names[id(weight)]), ""
+        levels = self.of[weight]
+        bits, (step, whole) = (levels - 1).bit_length(), weight_grid(weight.detach(), levels)
+        codes = packed_bits((whole.flatten() + (1 << bits) // 2 - 1).int().numpy(), bits)
+        return self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1), f", {literal(step)}, {bits}"
 
     def vector(self, values: Tensor, name: str | None = None) -> str:
         return self.declare("float", name or self.names[id(values)], [literal(value) for value in values.detach()], 4)
@@ -178,30 +180,20 @@ def literal(value: Tensor) -> str:
     return text + ("f" if "." in text or "e" in text else ".f")
 
 
-def bits_of(levels: int) -> int:
-    return (levels - 1).bit_length()
-
-
 def packed_bits(codes: np.ndarray, bits: int) -> list[int]:
     """Codes from 0 below 2^bits, one behind the other, the least significant bit first; and a byte more, which a reader may touch."""
     each = (codes[:, None] >> np.arange(bits)) & 1
     return [*np.packbits(each.astype(np.uint8).ravel(), bitorder="little").tolist(), 0]
 
 
-WEIGHT = """typedef unsigned char NAME_weights;
-
-/* Weight number i in steps: BITS bits. */
-static inline int NAME_weight(const NAME_weights *weights, int i)
+# what NAME_convolve gets, and how it reads weight number i of it
+WEIGHT = {"STORED": "const unsigned char *weights, float step, int bits", "WEIGHT": "step * NAME_weight(weights, bits, next++)"}
+FLOAT = {"STORED": "const float *weights", "WEIGHT": "weights[next++]"}
+UNPACK = """/* Weight number i in steps: so many bits, and 0 in the middle. */
+static inline int NAME_weight(const unsigned char *weights, int bits, int i)
 {
-    int at = i * BITS;
-    return ((weights[at >> 3] | weights[(at >> 3) + 1] << 8) >> (at & 7) & MASK) - MOST;
-}
-"""
-FLOATS = """typedef float NAME_weights;
-
-static inline float NAME_weight(const NAME_weights *weights, int i)
-{
-    return weights[i];
+    int at = i * bits;
+    return ((weights[at >> 3] | weights[(at >> 3) + 1] << 8) >> (at & 7) & ((1 << bits) - 1)) - (1 << bits) / 2 + 1;
 }
 """
 DIGIT = """/* Which digit 28 x 28 pixels show, row after row, each from 0 (black, the background) to 255.
@@ -237,14 +229,13 @@ def header(name: str, model: nn.Module, levels: int, mean: float, std: float) ->
         raise CourseError(f"{name} takes grids of voxels: C is written for networks of images only (leave out --to c for ONNX)")
     program = Program(model.eval(), levels)
     last = program.places[program.nodes[-1].all_input_nodes[0]]
-    bits = bits_of(levels)
-    argv = {"BITS": bits, "MASK": (1 << bits) - 1, "MOST": levels // 2, "LAST": last, "LENGTH": program.memory.length}
+    argv = {"LAST": last, "LENGTH": program.memory.length} | (WEIGHT if levels else FLOAT)
     argv |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
     about = (
         f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {4 * program.memory.length:,} bytes of\n"
         f" * static memory, {program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
     )
-    parts = [about, *program.constants.values(), WEIGHT if levels else FLOATS, LAYERS.read_text(), DIGIT, "#endif\n"]
+    parts = [about, *program.constants.values(), *([UNPACK] if levels else []), LAYERS.read_text(), DIGIT, "#endif\n"]
     text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
     return re.sub(rf"\b({'|'.join(argv)})\b", lambda word: str(argv[word[0]]), text).replace("NAME", name), program
 

@@ -2,7 +2,7 @@
 
 static inline void NAME_convolve(const float *in, int height, int width, float *out, int out_height, int out_width, int channels,
                                  int filters, int groups, int kernel_height, int kernel_width, int stride, int top, int left,
-                                 const NAME_weights *weights, float step)
+                                 STORED)
 {
     int per_group = channels / groups, next = 0;
     for (int filter = 0; filter < filters; filter++) {
@@ -13,7 +13,7 @@ static inline void NAME_convolve(const float *in, int height, int width, float *
             const float *from = in + (filter / (filters / groups) * per_group + channel) * height * width;
             for (int row = 0; row < kernel_height; row++)
                 for (int column = 0; column < kernel_width; column++) {
-                    float weight = step * NAME_weight(weights, next++);
+                    float weight = WEIGHT;
                     if (weight == 0)
                         continue;
                     int first = column < left ? (left - column + stride - 1) / stride : 0;

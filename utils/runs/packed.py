@@ -11,7 +11,6 @@ share of the remainders, and so takes fewer bits the likelier it is. How likely 
 """
 
 from binascii import crc_hqx
-from collections.abc import Callable
 from itertools import accumulate
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import CourseError, models
-from ..training.quantize import NORMS, VECTOR_LEVELS, vector_grid, weight_grid
+from ..training.quantize import NORMS, VECTOR_LEVELS, levels_of, vector_grid, weight_grid
 
 VERSION = 1
 MILLION = 1_000_000
@@ -93,12 +92,13 @@ def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> 
     """A network that quantize.end left, as a file. name: of the network, with its arguments; mean and std: of the pixels, 0 to 1."""
     writer = Writer()
     writer.whole([round(MILLION * mean), round(MILLION * std)], PIXELS)
+    of = {layer.weight: own for layer, own in levels_of(model, levels)}
     for parameter in model.parameters():
         numbers = parameter.detach()
-        if numbers.ndim > 1:
-            step, whole = weight_grid(numbers, levels)
+        if parameter in of:
+            step, whole = weight_grid(numbers, of[parameter])
             writer.whole(halves(step), 2**16)
-            writer.counted([int(code) + levels // 2 for code in whole.flatten()], levels)
+            writer.counted([int(code) + of[parameter] // 2 for code in whole.flatten()], of[parameter])
         else:
             low, step, whole = vector_grid(numbers)
             writer.whole(halves(low, step), 2**16)
@@ -117,12 +117,15 @@ def read(content: bytes, name: str) -> tuple[nn.Module, float, float]:
     mean, std = (value / MILLION for value in reader.whole(2, PIXELS))
     for layer in (layer for layer in model.modules() if isinstance(layer, NORMS)):
         layer.running_var.fill_(1 - layer.eps)
+    of = {layer.weight: own for layer, own in levels_of(model, levels)}
     for parameter in model.parameters():
-        low, step = (0.0, *floats(reader.whole(1, 2**16))) if parameter.ndim > 1 else floats(reader.whole(2, 2**16))
-        take: Callable = reader.counted if parameter.ndim > 1 else reader.whole
-        whole = take(parameter.numel(), levels if parameter.ndim > 1 else VECTOR_LEVELS)
-        offset = levels // 2 if parameter.ndim > 1 else 0
-        parameter.data = low + step * (torch.tensor(whole, dtype=torch.float32) - offset).view(parameter.shape)
+        if parameter in of:
+            low, [step] = 0.0, floats(reader.whole(1, 2**16))
+            whole = [code - of[parameter] // 2 for code in reader.counted(parameter.numel(), of[parameter])]
+        else:
+            low, step = floats(reader.whole(2, 2**16))
+            whole = reader.whole(parameter.numel(), VECTOR_LEVELS)
+        parameter.data = low + step * torch.tensor(whole, dtype=torch.float32).view(parameter.shape)
     return model.eval(), mean, std
 
 

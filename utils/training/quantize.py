@@ -1,12 +1,13 @@
 """Weights of few levels: rounded while they are trained, so that the network learns to do with them.
 
-S. K. Esser et al. 2020, "Learned step size quantization": every weight is a whole number times its tensor's step; the gradient passes
-through the rounding as if it were not there (the straight-through estimator), and the step is learned like a weight.
+Every weight is a whole number of its tensor's steps. The gradient passes through the rounding as if it were not there: the straight-through
+estimator (Bengio et al. 2013). A step is a fixed share of the weights' root mean square, the one that rounds normally distributed weights
+with the least error. S. K. Esser et al. 2020, "Learned step size quantization", learn the steps too; at the high rates of these recipes
+learned steps diverged, some below 0, and the network with them.
 PyTorch's own quantization and torchao round to 8 bits, or linear layers only; so few levels in a convolution take these lines.
 """
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +18,19 @@ VECTOR_LEVELS = 64  # of biases, and of what a batch norm multiplies by and adds
 
 
 class Rounded(nn.Module):
-    """A parametrization: weights → the nearest of `levels` multiples of a learned step, as many below 0 as above."""
+    """A parametrization: weights → the nearest of `levels` multiples of a step, as many below 0 as above."""
 
-    def __init__(self, weight: Tensor, levels: int):
+    def __init__(self, levels: int):
         super().__init__()
         self.most = (levels - 1) // 2
-        self.share = 1 / math.sqrt(weight.numel() * self.most)  # of the step's gradient, to which every weight adds
-        self.step = nn.Parameter(weight_grid(weight.detach(), levels)[0])
+        normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(10_000) + 0.5) / 10_000)
+        self.share = weight_grid(normal, levels)[0].item()
 
     def forward(self, weight: Tensor) -> Tensor:
-        step = self.step.detach() + self.share * (self.step - self.step.detach())
-        whole = (weight / step).clamp(-self.most, self.most)
-        return (whole + (whole.round() - whole).detach()) * step
+        with torch.no_grad():
+            step = self.share * weight.square().mean().sqrt().clamp(min=1e-12)
+            added = (weight / step).round().clamp(-self.most, self.most) * step - weight
+        return weight + added
 
 
 def layers_with_weights(model: nn.Module) -> list[nn.Module]:
@@ -36,10 +38,17 @@ def layers_with_weights(model: nn.Module) -> list[nn.Module]:
     return [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear))]
 
 
+def levels_of(model: nn.Module, levels: int) -> list[tuple[nn.Module, int]]:
+    """Each such layer and the number of levels of its weights: the first and the last layer have two bits more than the others, for they
+    hold few weights, and rounding those costs most."""
+    layers = layers_with_weights(model)
+    return [(layer, 4 * levels + 3 if layer in (layers[0], layers[-1]) else levels) for layer in layers]
+
+
 def begin(model: nn.Module, levels: int) -> None:
     """Round every weight of a convolution or linear layer from now on, in place. levels = 0: leave the network as it is."""
-    for layer in layers_with_weights(model) if levels else ():
-        parametrize.register_parametrization(layer, "weight", Rounded(layer.weight, levels))
+    for layer, own in levels_of(model, levels) if levels else ():
+        parametrize.register_parametrization(layer, "weight", Rounded(own))
 
 
 def end(model: nn.Module, levels: int) -> nn.Module:
@@ -52,8 +61,8 @@ def end(model: nn.Module, levels: int) -> nn.Module:
                 release(layer)
             if isinstance(layer, NORMS):
                 fold(layer)
-        for layer in layers_with_weights(model) if levels else ():
-            step, whole = weight_grid(layer.weight, levels)
+        for layer, own in levels_of(model, levels) if levels else ():
+            step, whole = weight_grid(layer.weight, own)
             layer.weight.copy_(step * whole)
         for vector in (parameter for parameter in model.parameters() if levels and parameter.ndim == 1):
             low, step, whole = vector_grid(vector)
