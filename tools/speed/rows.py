@@ -256,7 +256,7 @@ COMPARED_ROWS = {
 def hundred_batches(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:
     """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels → loss."""
     optimizer = torch.optim.SGD(parameters, BN.lr, fused=True)
-    images, labels = data.train[: 102 * BN.batch_size]
+    images, labels = data.train[: 102 * BN.batch_size].tensors
     images = normalize(images, data.mean, data.std)
     start = time.perf_counter()
     for number, part in enumerate(zip(images.split(BN.batch_size), labels.split(BN.batch_size), strict=True)):
