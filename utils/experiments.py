@@ -236,6 +236,40 @@ BN_AUGMENTATION = Experiment(
     teaches="batch norm, and copies of the digits that are rotated, shifted and scaled",
     notebook="03_bn_augmentation",
 )
+# What each of its changes does alone: the same network as `base` but for the part named, so that one thing changes at a time.
+AUGMENTED = {"rotate": 10.0, "shift": 2.0, "scale": 0.1}
+BATCH_NORM_ALONE = Experiment(
+    "batch_norm_alone",
+    replace(BASE.recipe, model="base(batch_norm=True)"),
+    teaches="base with batch norm, and nothing else changed",
+    notebook="03_bn_augmentation",
+    seeds=3,
+    weights=False,
+)
+AUGMENTATION_ALONE = Experiment(
+    "augmentation_alone",
+    replace(BASE.recipe, **AUGMENTED),
+    teaches="base on rotated, shifted and scaled copies, and nothing else changed",
+    notebook="03_bn_augmentation",
+    seeds=3,
+    weights=False,
+)
+OPTIMIZER_ALONE = Experiment(
+    "optimizer_alone",
+    replace(BASE.recipe, optimizer="sgd", lr=0.2, weight_decay=2e-4),
+    teaches="base with SGD, its learning rate and weight decay, and nothing else changed",
+    notebook="03_bn_augmentation",
+    seeds=3,
+    weights=False,
+)
+ALL_THREE = Experiment(
+    "all_three",
+    replace(BN_AUGMENTATION.recipe, model="base(batch_norm=True)"),
+    teaches="base with batch norm, augmentation and SGD: bn_augmentation before one layer becomes wider",
+    notebook="03_bn_augmentation",
+    seeds=3,
+    weights=False,
+)
 UNDER_20K = Experiment(
     "under_20k",
     replace(BN_AUGMENTATION.recipe, model="under_20k", epochs=19, dropout=0.1, shift=1.0),
@@ -341,6 +375,39 @@ SMALL_CNN_REPAIRED = Experiment(
     teaches="logits into the cross-entropy, weight decay that reaches the optimizer; then augmentation can help",
     notebook="07_two_mistakes",
     seeds=3,
+)
+# What each repair does alone, by the reference's recipe in everything else.
+LOGITS_ALONE = Experiment(
+    "logits_alone",
+    replace(SMALL_CNN.recipe, model="small_cnn_logits"),
+    teaches="small_cnn without its softmax, and nothing else changed",
+    notebook="07_two_mistakes",
+    seeds=3,
+    weights=False,
+)
+WEIGHT_DECAY_ALONE = Experiment(
+    "weight_decay_alone",
+    replace(SMALL_CNN.recipe, weight_decay=1e-3),
+    teaches="small_cnn with a weight decay that reaches the optimizer, and nothing else changed",
+    notebook="07_two_mistakes",
+    seeds=3,
+    weights=False,
+)
+BOTH_REPAIRS = Experiment(
+    "both_repairs",
+    replace(LOGITS_ALONE.recipe, weight_decay=1e-3),
+    teaches="logits and weight decay together, and nothing else changed",
+    notebook="07_two_mistakes",
+    seeds=3,
+    weights=False,
+)
+BOTH_AND_AUGMENTATION = Experiment(
+    "both_and_augmentation",
+    replace(BOTH_REPAIRS.recipe, rotate=10.0, shift=1.0, scale=0.1),
+    teaches="both repairs, and augmentation",
+    notebook="07_two_mistakes",
+    seeds=3,
+    weights=False,
 )
 MEDIUM_CNN_REPAIRED = Experiment(
     "medium_cnn_repaired",

@@ -18,24 +18,37 @@ from . import CourseError, closest
 from .layers import Oranges, PrincipalAxisView, Residual
 
 
-def base(dropout: float = 0.0) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 7,034 parameters; ``dropout`` > 0 adds a dropout layer before each pool."""
+def base(dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
+    """(N, 1, 28, 28) → (N, 10) logits in 7,034 parameters; ``dropout`` > 0 adds a dropout layer before each pool.
+
+    batch_norm: adds batch norm between each 3×3 convolution and its ReLU.
+    """
     drop = [nn.Dropout(dropout)] if dropout else []
+
+    def norm(channels: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(channels)] if batch_norm else []
+
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
+        *norm(8),
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
+        *norm(8),
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 7
+        *norm(8),
         nn.ReLU(inplace=True),
         *drop,
         nn.MaxPool2d(2),  # 8×14×14  RF 8
         nn.Conv2d(8, 4, 1, bias=False),  # 4×14×14  RF 8
         nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
+        *norm(8),
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
+        *norm(16),
         nn.ReLU(inplace=True),
         nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
+        *norm(16),
         nn.ReLU(inplace=True),
         *drop,
         nn.MaxPool2d(2),  # 16×7×7  RF 22
