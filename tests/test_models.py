@@ -325,7 +325,7 @@ def test_every_experiment_s_network_takes_its_data(entry):
         ("separable(depth=2)", r"separable takes stem=…, width=…"),
         ("separable(width=24", "expected a network's name, with its arguments by name"),
         ("separable(width=open('x'))", "expected a network's name, with its arguments by name"),
-        ("base(dropout=0.1)", "base takes no arguments"),
+        ("base(dropout=0.1)", "base takes batch_norm=…"),
         ("build", "no network is called 'build'"),
         ("", "expected a network's name"),
     ],
