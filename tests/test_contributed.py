@@ -11,7 +11,7 @@ import pytest
 from tiny import TINY, TRIAL
 
 from tools import measurements, report, verify
-from utils import CourseError, files
+from utils import CourseError, files, printable
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import inventory, records, trials
@@ -113,7 +113,7 @@ def test_what_does_not_belong_is_named_in_one_line_and_never_published(name, pub
     (STRAYS[name] or (lambda path: path.write_text("{}")))(path)
     paths, findings = inventory.published(published)
     assert set(paths) == before
-    assert any(files.shorten(name) in line for line in findings), findings
+    assert any(printable(name) in line for line in findings), findings
     assert all(line.isprintable() for line in findings)
     assert len(records.published(TINY)) == 1  # and it counts nowhere
     assert set(findings) <= set(verify.strays(published))

@@ -107,7 +107,7 @@ def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, lis
     workers = min(tasks, len(gpus) or (CPU_COUNT if kind == "cpu" else 1))
     env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, CPU_COUNT // workers)))}
     # no limit on memory, which would know nothing of other programs; TLS, so that no other user can give it work
-    how = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": 50, "security": True}
+    how = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "security": True}
     here = LocalCluster(n_workers=workers, host="127.0.0.1", env=env, **how)
     with here as cluster, Client(cluster, set_as_default=False) as client:
         yield client, gpus

@@ -43,7 +43,8 @@ def twins() -> dict[str, Path]:
     """The state dict of each twin that was trained here, by the name of its published experiment. Raises CourseError where none was."""
     found = {}
     for experiment in EXPERIMENTS.values():
-        twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()) if experiment.recipe.data == "mnist" else None
+        has_twin = experiment.recipe.data == "mnist" and not experiment.recipe.start  # what it starts from has seen the held-out images
+        twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()) if has_twin else None
         if twin and twin.weights.exists() and experiment.weights and records.finished(experiment, 0):
             found[experiment.name] = twin.weights
     if not found:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tools.measurements import ENSEMBLE, read_ensemble
-from utils import ROOT, CourseError, files, models
+from utils import ROOT, CourseError, models, printable
 from utils.data import datasets
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
@@ -117,7 +117,7 @@ def contradictions(run: RunPaths) -> list[str]:
             if seed is not None:  # else it is a stray
                 models.parse(records.read_record(RunPaths(run.root, run.key, seed)).facts.recipe.model)
         except CourseError as error:
-            findings.append(files.shorten(error))
+            findings.append(printable(str(error)))
     sidecar = run.weights.with_suffix(".json")
     if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
         findings.append(f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed")
@@ -129,7 +129,7 @@ def unreadable_trials(path: Path) -> list[str]:
     try:
         trials.read_file(path)
     except CourseError as error:
-        return [files.shorten(error)]
+        return [printable(str(error))]
     return []
 
 

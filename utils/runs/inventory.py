@@ -5,8 +5,8 @@ import re
 import stat
 from pathlib import Path
 
+from .. import printable
 from ..experiments import EXPERIMENTS
-from ..files import shorten
 from .records import seed_of
 
 SINGLE = ("logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
@@ -24,7 +24,7 @@ def published(root: Path) -> tuple[list[Path], list[str]]:
         else:
             wrong = _why_stray(path, name)
             paths += [] if wrong else [path]
-        findings += [shorten(f"{name} {wrong}")] if wrong else []
+        findings += [printable(f"{name} {wrong}")] if wrong else []
     return paths, findings
 
 
