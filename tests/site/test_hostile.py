@@ -81,6 +81,7 @@ def build(root, found: dict):
     """The pages that stand around results.json, by Sphinx with the site's own settings."""
     source, built = root / "source", root / "built"
     shutil.copytree(pages.PAGES, source)
+    (source / "docs.md").unlink()  # its pages are not staged here
     for name in ("api.md", "notebooks.md", "index.md"):
         (source / name).unlink()
     names = ["results", "logs/trials/index", "logs/benchmarks/index", *(f"{one['page']}index" for one in found["experiments"])]
