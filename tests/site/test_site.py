@@ -10,7 +10,7 @@ import pytest
 from tiny import TINY, TRIAL
 
 from conftest import SIZES, THEMES, opened, serving
-from tools import site as tool
+from tools.site import __main__ as tool
 from tools.site import check, results
 from utils import ROOT
 from utils.experiments import EXPERIMENTS
