@@ -30,7 +30,7 @@ def mount(folder: Path, kilobytes: int, *options: str) -> None:
         sys.exit(f"no small disk: {' '.join(done.stderr.split())}")
 
 
-def train() -> runs.RunPaths:
+def train() -> runs.Result:
     return runs.run(TINY, device="cpu", publish=True, echo=False)
 
 

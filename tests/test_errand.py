@@ -45,7 +45,7 @@ ENTRY = """NEWCOMER = Experiment(
 """
 
 CELLS = (
-    "from utils import diagrams, models, notebook, plots, records, runs, tables",
+    "from utils import models, runs\nfrom utils.report import diagrams, notebook, plots, tables\nfrom utils.runs import records",
     'from utils.experiments import EXPERIMENTS\nexperiment = EXPERIMENTS["newcomer"]',
     "network = models.build(experiment.recipe.model)\nprint(models.count_parameters(network), models.receptive_field(network))",
     'notebook.source(models.newcomer)\nnotebook.picture(diagrams.network(network, (1, 28, 28)), "one residual block")',
@@ -72,10 +72,10 @@ def scratch(tmp_path_factory):
     insert(root / "utils" / "models.py", "def _is_network(", NETWORK)
     insert(root / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
     insert(root / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
-    insert(root / "utils" / "augment.py", "@lru_cache\ndef _pixels(", AUGMENTATION)
+    insert(root / "utils" / "data" / "augment.py", "@lru_cache\ndef _pixels(", AUGMENTATION)
     insert(
-        root / "utils" / "augment.py",
-        "        return erased(",
+        root / "utils" / "data" / "augment.py",
+        "        return erase_square(",
         "        images = dim(images, generator, recipe.dim, shard=shard, whole=whole)\n",
     )
     notebook = nbformat.read(root / "notebooks" / "01_base.ipynb", as_version=4)
