@@ -217,7 +217,7 @@ DROPOUT = Experiment(
     "dropout",
     replace(BASE.recipe, dropout=0.2),
     teaches="one change: dropout before each pool",
-    notebook="02_dropout",
+    notebook="03_dropout",
 )
 # Adam leaves the augmented network a little short of what Nesterov's momentum reaches at a high rate; more augmentation than this costs
 # more than it gives in 15 epochs.
@@ -234,7 +234,7 @@ BN_AUGMENTATION = Experiment(
         scale=0.1,
     ),
     teaches="batch norm, and copies of the digits that are rotated, shifted and scaled",
-    notebook="03_bn_augmentation",
+    notebook="04_bn_augmentation",
 )
 # What each of its changes does alone: the same network as `base` but for the part named, so that one thing changes at a time.
 AUGMENTED = {"rotate": 10.0, "shift": 2.0, "scale": 0.1}
@@ -242,7 +242,7 @@ BATCH_NORM_ALONE = Experiment(
     "batch_norm_alone",
     replace(BASE.recipe, model="base(batch_norm=True)"),
     teaches="base with batch norm, and nothing else changed",
-    notebook="03_bn_augmentation",
+    notebook="04_bn_augmentation",
     seeds=3,
     weights=False,
 )
@@ -250,7 +250,7 @@ AUGMENTATION_ALONE = Experiment(
     "augmentation_alone",
     replace(BASE.recipe, **AUGMENTED),
     teaches="base on rotated, shifted and scaled copies, and nothing else changed",
-    notebook="03_bn_augmentation",
+    notebook="04_bn_augmentation",
     seeds=3,
     weights=False,
 )
@@ -259,7 +259,7 @@ OPTIMIZER_ALONE = Experiment(
     "optimizer_alone",
     replace(BASE.recipe, optimizer="sgd", lr=0.1, weight_decay=2e-4),
     teaches="base with SGD, its learning rate and weight decay, and nothing else changed",
-    notebook="03_bn_augmentation",
+    notebook="04_bn_augmentation",
     seeds=3,
     weights=False,
 )
@@ -267,7 +267,7 @@ ALL_THREE = Experiment(
     "all_three",
     replace(BN_AUGMENTATION.recipe, model="base(batch_norm=True)"),
     teaches="base with batch norm, augmentation and SGD: bn_augmentation before one layer becomes wider",
-    notebook="03_bn_augmentation",
+    notebook="04_bn_augmentation",
     seeds=3,
     weights=False,
 )
@@ -275,14 +275,14 @@ UNDER_20K = Experiment(
     "under_20k",
     replace(BN_AUGMENTATION.recipe, model="under_20k", epochs=19, dropout=0.1, shift=1.0),
     teaches="more parameters where they are cheap: wide 3×3 and 5×5 convolutions between 1×1 bottlenecks",
-    notebook="04_under_20k",
+    notebook="07_under_20k",
 )
 
 MNIST_MEDIUM = Experiment(
     "mnist_medium",
     replace(BN_AUGMENTATION.recipe, model="mnist_medium", epochs=19, batch_size=64, lr=0.15),
     teaches="convolutions only: the average of each map decides, in three blocks",
-    notebook="05_small_family",
+    notebook="08_small_family",
 )
 MNIST_SMALL = Experiment(
     "mnist_small",
@@ -298,13 +298,13 @@ MNIST_SMALL = Experiment(
         scale=0.08,
     ),
     teaches="two blocks, the last convolution takes steps of two pixels",
-    notebook="05_small_family",
+    notebook="08_small_family",
 )
 MNIST_ULTRASMALL = Experiment(
     "mnist_ultrasmall",
     replace(MNIST_MEDIUM.recipe, model="mnist_ultrasmall", batch_size=128, lr=0.2),
     teaches="4,464 parameters: narrow, early to a quarter of the side",
-    notebook="05_small_family",
+    notebook="08_small_family",
 )
 
 # The references' own recipes; of small's seeds enough to ask what luck explains.
@@ -313,21 +313,21 @@ MNIST_MEDIUM_REFERENCE = Experiment(
     "mnist_medium_reference",
     Recipe("mnist_medium", epochs=19, batch_size=64, optimizer="heavy_ball", lr=0.04104, schedule="constant", dropout=0.1),
     teaches="mnist_medium by the reference's recipe",
-    notebook="05_small_family",
+    notebook="08_small_family",
     seeds=1,
 )
 MNIST_SMALL_REFERENCE = Experiment(
     "mnist_small_reference",
     replace(MNIST_MEDIUM_REFERENCE.recipe, model="mnist_small", batch_size=32, lr=0.061, dropout=0.02, rotate=5.0),
     teaches="mnist_small by the reference's recipe",
-    notebook="05_small_family",
+    notebook="08_small_family",
     seeds=20,
 )
 MNIST_ULTRASMALL_REFERENCE = Experiment(
     "mnist_ultrasmall_reference",
     replace(MNIST_SMALL_REFERENCE.recipe, model="mnist_ultrasmall", batch_size=64, lr=0.025),
     teaches="mnist_ultrasmall by the reference's recipe",
-    notebook="05_small_family",
+    notebook="08_small_family",
     seeds=1,
 )
 
@@ -348,14 +348,14 @@ SMALL_CNN = Experiment(
         schedule="constant",
     ),
     teaches="one convolution and a large linear layer; cross-entropy on top of a softmax",
-    notebook="06_kernels",
+    notebook="02_kernels",
     seeds=20,
 )
 MEDIUM_CNN = Experiment(
     "medium_cnn",
     replace(SMALL_CNN.recipe, model="medium_cnn"),
     teaches="a second convolution, and twice the parameters",
-    notebook="06_kernels",
+    notebook="02_kernels",
     seeds=3,
 )
 # The two repairs alone learn the training set by heart, whatever the weight decay; only augmentation takes them further.
@@ -374,7 +374,7 @@ SMALL_CNN_REPAIRED = Experiment(
         scale=0.1,
     ),
     teaches="logits into the cross-entropy, weight decay that reaches the optimizer; then augmentation can help",
-    notebook="07_two_mistakes",
+    notebook="06_two_mistakes",
     seeds=3,
 )
 # What each repair does alone, by the reference's recipe in everything else.
@@ -382,7 +382,7 @@ LOGITS_ALONE = Experiment(
     "logits_alone",
     replace(SMALL_CNN.recipe, model="small_cnn_logits"),
     teaches="small_cnn without its softmax, and nothing else changed",
-    notebook="07_two_mistakes",
+    notebook="06_two_mistakes",
     seeds=3,
     weights=False,
 )
@@ -390,7 +390,7 @@ WEIGHT_DECAY_ALONE = Experiment(
     "weight_decay_alone",
     replace(SMALL_CNN.recipe, weight_decay=1e-3),
     teaches="small_cnn with a weight decay that reaches the optimizer, and nothing else changed",
-    notebook="07_two_mistakes",
+    notebook="06_two_mistakes",
     seeds=3,
     weights=False,
 )
@@ -398,7 +398,7 @@ BOTH_REPAIRS = Experiment(
     "both_repairs",
     replace(LOGITS_ALONE.recipe, weight_decay=1e-3),
     teaches="logits and weight decay together, and nothing else changed",
-    notebook="07_two_mistakes",
+    notebook="06_two_mistakes",
     seeds=3,
     weights=False,
 )
@@ -406,7 +406,7 @@ BOTH_AND_AUGMENTATION = Experiment(
     "both_and_augmentation",
     replace(BOTH_REPAIRS.recipe, rotate=10.0, shift=1.0, scale=0.1),
     teaches="both repairs, and augmentation",
-    notebook="07_two_mistakes",
+    notebook="06_two_mistakes",
     seeds=3,
     weights=False,
 )
@@ -414,7 +414,7 @@ MEDIUM_CNN_REPAIRED = Experiment(
     "medium_cnn_repaired",
     replace(SMALL_CNN_REPAIRED.recipe, model="medium_cnn_logits"),
     teaches="the same two repairs in medium_cnn",
-    notebook="07_two_mistakes",
+    notebook="06_two_mistakes",
     seeds=3,
 )
 
@@ -436,7 +436,7 @@ SPRINT = Experiment(
         label_smoothing=0.1,
     ),
     teaches="99 % in the least time: not even one epoch of a network built for speed",
-    notebook="10_sprint",
+    notebook="12_sprint",
     seeds=20,
     search={
         "images": (24_000, 30_000, 33_000, 36_000),
@@ -462,7 +462,7 @@ SPRINT_994 = Experiment(
         scale=0.1,
     ),
     teaches="99.4 % in the least time: three whole epochs, with rotated, shifted and scaled copies",
-    notebook="10_sprint",
+    notebook="12_sprint",
     seeds=20,
     search={
         "lr": Range(0.2, 0.8),
@@ -488,14 +488,14 @@ VOXEL_REFERENCE = Experiment(
         dropout=0.25,
     ),
     teaches="the third dimension: convolutions over colored voxels, and a linear layer that learns them by heart",
-    notebook="08_voxels",
+    notebook="13_voxels",
     seeds=2,
 )
 VOXEL_DENSITY = Experiment(
     "voxel_density",
     replace(VOXEL_REFERENCE.recipe, model="voxel_density"),
     teaches="the same without the color map, which adds no information",
-    notebook="08_voxels",
+    notebook="13_voxels",
     seeds=1,
     weights=False,
 )
@@ -517,14 +517,14 @@ VOXEL_BEST = Experiment(
         fresh=True,
     ),
     teaches="each body is turned face-on by its principal axes, and every epoch draws new copies of the same 5,000 digits",
-    notebook="09_face_on",
+    notebook="14_principal_view",
     seeds=3,
 )
 VOXEL_MORE_DIGITS = Experiment(
     "voxel_more_digits",
     replace(VOXEL_BEST.recipe, data="mnist3d_all", epochs=3),
     teaches="extra data: the same network and number of batches, but clouds of all 60,000 training digits of MNIST",
-    notebook="09_face_on",
+    notebook="14_principal_view",
     seeds=2,
 )
 
@@ -537,7 +537,7 @@ FRONTIER_99 = Experiment(
     "frontier_99",
     replace(MNIST_SMALL.recipe, model="recurrent(position_weighted=True)", epochs=60, batch_size=128),
     teaches="99 % with as few numbers as possible: one separable convolution, used six times, and two thin kernels that weigh places",
-    notebook="11_frontier",
+    notebook="09_fewest_parameters",
     search={
         "model": (
             "recurrent(kernel=5)",
@@ -554,7 +554,7 @@ FRONTIER_99_4 = Experiment(
     "frontier_99_4",
     replace(FRONTIER_99.recipe, model="separable(stem=15,width=23,position_weighted=True)", lr=0.2),
     teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two thin kernels that weigh places",
-    notebook="11_frontier",
+    notebook="09_fewest_parameters",
     search={
         "model": (
             "separable()",
@@ -578,7 +578,7 @@ FRONTIER_99_5 = Experiment(
         scale=0.1,
     ),
     teaches="99.5 % below 6,000 parameters: the same, a third wider",
-    notebook="11_frontier",
+    notebook="09_fewest_parameters",
     search=FRONTIER_99_4.search
     | {
         "model": (
@@ -594,13 +594,13 @@ BYTES_99_5 = Experiment(
     "bytes_99_5",
     replace(FRONTIER_99_5.recipe, start="frontier_99_5-60020dd0", levels=15, epochs=4, lr=0.01),
     teaches="small enough for one QR code: frontier_99_5, trained on with weights that are whole numbers from -7 to 7",
-    notebook="11_frontier",
+    notebook="10_bytes",
 )
 BYTES_99_4 = Experiment(
     "bytes_99_4",
     replace(FRONTIER_99_4.recipe, model="separable(stem=16,width=26,position_weighted=True)", levels=7, epochs=20, lr=0.1),
     teaches="below 1,700 bytes: wider than frontier_99_4, with weights from -3 to 3 from the first step on",
-    notebook="11_frontier",
+    notebook="10_bytes",
     search={
         "model": ("separable(stem=15,width=23,position_weighted=True)", "separable(stem=16,width=26,position_weighted=True)"),
         "levels": (5, 7, 9, 11, 15),
@@ -611,7 +611,7 @@ BYTES_99 = Experiment(
     "bytes_99",
     replace(BYTES_99_4.recipe, model="separable(stem=8,width=16,position_weighted=True)", epochs=24),
     teaches="below 900 bytes: the same, narrower",
-    notebook="11_frontier",
+    notebook="10_bytes",
     search=BYTES_99_4.search | {"model": ("recurrent(position_weighted=True)", "separable(stem=8,width=16,position_weighted=True)")},
 )
 FRONTIER_100K = Experiment(
@@ -630,7 +630,7 @@ FRONTIER_100K = Experiment(
         bfloat16=True,
     ),
     teaches="the best of up to 100,000 parameters: five layers of 5×5 at full resolution, and a weight for each place that is left",
-    notebook="11_frontier",
+    notebook="11_best_network",
     search={
         "model": ("residual(width=24)", "unpadded(width=16,step=5,depth=5,kernel=5)"),
         "lr": Range(0.1, 0.4),
@@ -646,21 +646,21 @@ FRONTIER_BEST = Experiment(
     "frontier_best",
     replace(FRONTIER_100K.recipe, model="unpadded(width=32, step=32, depth=5, kernel=5)"),
     teaches="the best single network that one core trains in an evening: the same five layers, twelve times the parameters",
-    notebook="11_frontier",
+    notebook="11_best_network",
     search=FRONTIER_100K.search | {"model": ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")},
 )
 MNIST_SMALL_LONG = Experiment(
     "mnist_small_long",
     replace(FRONTIER_99_4.recipe, model="mnist_small"),
     teaches="mnist_small without its reference's limit of 19 epochs",
-    notebook="11_frontier",
+    notebook="09_fewest_parameters",
     seeds=3,
 )
 VOXEL_FRONTIER = Experiment(
     "voxel_frontier",
     replace(VOXEL_BEST.recipe, epochs=72, batch_size=64, lr=2e-3, average=0.998, elastic=0.4),
     teaches="the best of 5,000 digits as voxels: bodies that bend, four times the steps, and averaged weights",
-    notebook="11_frontier",
+    notebook="14_principal_view",
     seeds=3,
 )
 
