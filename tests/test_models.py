@@ -98,12 +98,10 @@ def test_torchsummary_prints_the_reference_table(name, dropout, table, parameter
     assert models.count_parameters(model) == parameters
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_a_network_has_the_parameters_that_its_docstring_names(name):
-    message = re.search(r"in ([\d,]+) parameters", inspect.getdoc(models.MODELS[name]))
-    if message is None:
-        pytest.skip("its docstring names no number")
-    assert int(message[1].replace(",", "")) == models.count_parameters(models.build(name))
+def test_networks_have_the_parameters_that_their_docstrings_name():
+    named = {name: re.search(r"in ([\d,]+) parameters", inspect.getdoc(found)) for name, found in models.MODELS.items()}
+    numbers = {name: int(message[1].replace(",", "")) for name, message in named.items() if message}
+    assert numbers == {name: models.count_parameters(models.build(name)) for name in numbers} and numbers
 
 
 class Reached(Exception):
@@ -174,12 +172,6 @@ class Branches(nn.Module):
         return self.end(self.again(self.again(self.pool(self.wide(images) + self.narrow(images)))))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_receptive_field_is_where_the_gradient_reaches(name):
-    network = models.build(name)
-    assert models.receptive_field(network) == seen(network)[0]
-
-
 def test_receptive_field_of_branches_is_the_widest_s():
     assert models.receptive_field(Branches()) == seen(Branches())[0] == 14  # 5, 6 after the pool, then twice 2 · 2 more
     assert models.receptive_field(Residual(nn.Conv2d(1, 1, 3, padding=1))) == 3
@@ -198,7 +190,7 @@ def comments(name: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_comments_at_line_ends_are_true(name):
+def test_receptive_field_is_where_the_gradient_reaches_and_comments_at_line_ends_are_true(name):
     """One for every child that holds a convolution or a pooling: the shape and the field that it leaves."""
     network, shapes = models.build(name).eval(), {}
     images = torch.rand(1, *models.input_shape(network))
@@ -206,7 +198,8 @@ def test_comments_at_line_ends_are_true(name):
         child.register_forward_hook(lambda child, given, output, key=key: shapes.update({key: "×".join(map(str, output.shape[1:]))}))
     network(images)
     spatial = [key for key, child in network.named_children() if any(isinstance(layer, models.SPATIAL) for layer in child.modules())]
-    _, fields = seen(models.build(name))
+    field, fields = seen(models.build(name))
+    assert models.receptive_field(network) == field
     after = list(fields.values())[-1]  # what follows the global pooling sees what came before it
     assert comments(name) == [(shapes[key], str(fields.get(key, after))) for key in spatial]
 
@@ -310,11 +303,11 @@ def test_the_last_relu_is_pytorch_s_own_to_the_last_bit():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("entry", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_every_experiment_s_network_takes_its_data(entry):
-    model = models.build(entry.recipe.model, entry.recipe.dropout).eval()
-    assert len(models.input_shape(model)) == {"images": 3, "voxels": 4}[entry.recipe.kind]
-    assert model(torch.rand(2, *models.input_shape(model))).shape == (2, 10)
+def test_every_experiment_s_network_takes_its_data():
+    for name, kind in {(entry.recipe.model, entry.recipe.kind) for entry in EXPERIMENTS.values()}:
+        model = models.build(name).eval()
+        assert len(models.input_shape(model)) == {"images": 3, "voxels": 4}[kind], name
+        assert model(torch.rand(2, *models.input_shape(model))).shape == (2, 10), name
 
 
 @pytest.mark.parametrize(

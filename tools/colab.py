@@ -145,6 +145,9 @@ def minutes(notebook: str, runs: str) -> str:
     return f"{statistics.median(found) / 60:.1f}" if found else "–"
 
 
+PARTS = {"01": "Foundations", "07": "Design", "13": "Three dimensions", "15": "In use"}  # by the number of its first lesson
+
+
 def lessons(repo: str, runs: str) -> str:
     """README's table of notebooks: number, question, minutes, and links to Colab (if stamped) and to the solutions."""
     lines = ["|  | lesson | minutes | Colab | solution |", "| --- | --- | --: | --- | --- |"]
@@ -156,6 +159,7 @@ def lessons(repo: str, runs: str) -> str:
         is_solved = (path.parent / "solutions" / path.name).is_file()
         solution = f"[{number}](notebooks/solutions/{path.name})" if is_solved else "–"
         question = f"[{title}](notebooks/{path.name})"
+        lines += [f"| | **{PARTS[number]}** | | | |"] if number in PARTS else []
         lines.append(f"| {number} | {question} | {minutes(path.stem, runs)} | {colab} | {solution} |")
     return "\n".join(lines)
 

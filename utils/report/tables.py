@@ -139,14 +139,14 @@ def epochs(recipe: Recipe) -> str:
 
 
 def networks(link: str = "") -> str:
-    """Every published network: those on images, then those on voxels, each group by mean test accuracy, best first.
+    """Every network of which a state dict is published: on images, then on voxels, each group by mean test accuracy, best first.
 
     link: the path from the page that holds the table to the repository's root.
     """
     header = ["network", "test, %", "seeds", "parameters", "epochs", "files", "theirs"]
     rows, found = [], {}
     for kind, title in (("images", "MNIST"), ("voxels", "3D-MNIST")):
-        group = published_of_kind(kind)
+        group = {e: runs for e, runs in published_of_kind(kind).items() if e.weights}
         best_first = sorted(group.items(), key=lambda item: -statistics.mean(test_percents(item[1])))
         rows += [[Markup(f"**{title}**"), *[""] * (len(header) - 1)]] if group else []
         rows += [network_row(e, runs, link) for e, runs in best_first]
@@ -157,8 +157,7 @@ def networks(link: str = "") -> str:
 def network_row(experiment: Experiment, runs: list[FinishedRun], link: str) -> list[object]:
     """One row of networks(): accuracy, size, length of training, files, and the figure that the reference reports."""
     facts, recipe, figure = runs[0].facts, experiment.recipe, reported(experiment)
-    files = [f"[pth]({link}saved_dict/{experiment.name}.pth)"] if experiment.weights else []
-    files += [f"[log]({link}logs/{experiment.name})"]
+    files = [f"[pth]({link}saved_dict/{experiment.name}.pth)", f"[log]({link}logs/{experiment.name})"]
     files += [f"[png]({link}pngs/{experiment.name}_curves.png)"] if len(runs[0].history) > 1 else []
     return [
         name(experiment, link),
