@@ -17,7 +17,7 @@ os.environ["TMPDIR"] = _left_behind.name
 
 
 def real(name):
-    """A whole data set, also in a smoke run; skips where the real MNIST is not at hand."""
+    """A whole data set, also in a smoke run; skips without the real MNIST."""
     from utils.data import datasets
 
     with pytest.MonkeyPatch.context() as patch:

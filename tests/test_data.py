@@ -116,7 +116,7 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(tm
 @pytest.mark.parametrize(
     ("which", "damage", "message"),
     [
-        (0, lambda raw: raw[:-1], "train-images.*15,695 bytes.*says 15,696.*downloaded anew"),
+        (0, lambda raw: raw[:-1], "train-images.*15,695 bytes.*says 15,696.*run again to download"),
         (0, lambda raw: raw[:3], "not an IDX file"),
         (0, lambda raw: raw[:4], "ends within its header, after 4 bytes: expected 16"),
         (0, lambda raw: header(20, 28, 28, 1) + raw[16:], "not an IDX file: it starts with 00 00 08 04, expected"),

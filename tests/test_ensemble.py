@@ -99,7 +99,7 @@ def test_an_ensemble_that_can_t_be_tested_is_refused_in_one_line(recorded):
     recorded(Score(0.1, 9_900, 10_000), frontier_98=1)
     images = dataset()
     assert verify.check_ensemble({"mnist": replace(images, name="mnist")})[2].startswith("REFUSED: no experiment is called frontier_98")
-    assert verify.check_ensemble({"mnist": replace(images, name="digits")})[2] == "NOT EVALUATED: mnist is not at hand"
+    assert verify.check_ensemble({"mnist": replace(images, name="digits")})[2] == "NOT EVALUATED: mnist was not found"
     files.write(measurements.ENSEMBLE, b"{}")
     assert verify.check_ensemble({})[2].startswith("REFUSED: ")
 

@@ -129,7 +129,7 @@ NAN = float("nan")
         ({"data": "mnist3d", "fresh": True, "shift": 1.0}, "shift = 1.0 with fresh"),
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
         ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
-        ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, for only digits drawn anew can be deformed"),
+        ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, because stored grids cannot be deformed"),
         ({"data": "mnist3d", "rotate": 0.0, "stroke": 0.5}, "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0"),
         ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "data = 'mnist3d' with stroke = 0, erase = 6: expected 0"),
         ({"data": "mnist3d", "rotate": 0.0, "elastic": 1.0}, "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh"),

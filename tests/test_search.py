@@ -91,7 +91,7 @@ def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):
 def test_a_search_that_can_not_be_meant_is_one_line(experiment, n):
     from tools import search
 
-    with pytest.raises(CourseError, match="tiny: expected a search space beside its recipe"):
+    with pytest.raises(CourseError, match="tiny: expected a search space next to its recipe"):
         search.run(experiment, n)
 
 

@@ -41,7 +41,7 @@ def test_upright_rows_are_the_published_ones(test_half):
 def test_upright_rows_match_the_sample_of_the_published_file(test_half):
     sample = Path(ROOT / os.environ.get("COURSE_DATA", "data"), "3d-mnist", "upright_sample.npz")
     if not sample.is_file():
-        pytest.skip("upright_sample.npz is not at hand")
+        pytest.skip("upright_sample.npz is missing")
     sample = np.load(sample)
     np.testing.assert_allclose(test_half[0][sample["index"]], sample["x"], rtol=0, atol=1e-6)
     assert (test_half[1].numpy()[sample["index"]] == sample["y"]).all()
@@ -227,7 +227,7 @@ def test_mnist3d_is_rebuilt_whatever_published_file_lies_there(few):
     with pytest.raises(CourseError, match="the digits behind mnist3d_published are not known"):
         read.undrawn()
     published.unlink()
-    with pytest.raises(CourseError, match=r"mnist3d_published is not at hand: expected .*full_dataset_vectors.h5.* needs no file"):
+    with pytest.raises(CourseError, match=r"mnist3d_published was not found: expected .*full_dataset_vectors.h5.* needs no file"):
         datasets.load("mnist3d_published")
 
 

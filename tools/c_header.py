@@ -31,9 +31,9 @@ COMPILERS = ("cc", "gcc", "clang")
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one network in C. constants: bytes of weights; memory: bytes of the static array; multiplications: of numbers, for one image,
-    not counting those by a weight of 0, which are left out, nor those that find an address. flash: bytes of constants and machine code
-    together, as the compiler builds them when it is to save bytes; None where the tool `size` is missing."""
+    """Costs of one network in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for one image, without
+    those by a weight of 0, which are skipped, and without address arithmetic. flash: bytes of constants and machine code together, as the
+    compiler builds them for small size, or None if the tool `size` is missing."""
 
     levels: int
     constants: int
@@ -137,7 +137,7 @@ class Program:
             raise CourseError(f"{type(layer).__name__} is not written in C yet: expected a network of images (tools/layers.h)")
 
     def convolution(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int]) -> str:
-        """The arguments of NAME_convolve that say what a layer does. A linear layer is a convolution of one place."""
+        """The arguments of NAME_convolve for a layer. A linear layer is a convolution with one position."""
         linear = isinstance(layer, nn.Linear)
         weight = layer.weight[:, :, None, None] if linear else layer.weight
         (stride, _), (top, left), groups = ((1, 1), (0, 0), 1) if linear else (layer.stride, layer.padding, layer.groups)

@@ -76,7 +76,7 @@ def run_all(tasks: dict[Task, list[str]], address: str, device: str, quiet: bool
 
 
 def collect(experiment: Experiment, seed: int) -> runs.Result | str:
-    """What a task left on the shared disk, or why that is not what this machine asked for."""
+    """What a task left on the shared disk, or why it is not the requested run."""
     try:
         result = runs.load(experiment, seed, echo=False)
     except CourseError as error:

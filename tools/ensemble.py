@@ -1,8 +1,8 @@
-"""Published networks that answer together, members and weights chosen on held-out images, then tested once: python -m tools.ensemble
+"""An ensemble of published networks. Members and votes are chosen on held-out images, then tested once: python -m tools.ensemble
 
-What the published networks were trained on can't tell who helps whom, and what they are tested on must not. So every candidate has a twin
-of the same recipe that never saw 10,000 of the training images (python train.py NAME --valid 10000), and the twins' answers there decide.
-logs/ensemble.json says what was chosen and reached; `python -m tools.verify` tests it again.
+The choice of members needs images that no network was trained on, and must not use the test images. So each candidate has a twin with the
+same recipe that never saw 10,000 of the training images (python train.py NAME --valid 10000). The twins' predictions there decide.
+logs/ensemble.json records the choice and the result. `python -m tools.verify` tests it again.
 """
 
 from tools import command  # isort: skip
@@ -26,8 +26,8 @@ VOTES = 20  # at most, over all members
 
 
 def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
-    """Votes of the members: again and again who adds most correct answers, of equal ones the lowest loss, gets one more; the smallest
-    number of votes that was best stays (R. Caruana et al. 2004, "Ensemble selection from libraries of models")."""
+    """Votes of the members. Repeatedly, one vote goes to the network that adds the most correct answers, or the lowest loss in a tie.
+    The smallest best number of votes is kept (R. Caruana et al. 2004, "Ensemble selection from libraries of models")."""
 
     def worth(votes: Counter) -> tuple[int, float]:
         found = score_probabilities(weighted_mean(answers, votes), labels)
@@ -56,7 +56,7 @@ def make() -> Ensemble:
     """Choose among the twins that are here, and test the published networks that they stand for. Raises CourseError."""
     mnist = datasets.load("mnist")
     if not (mnist.name == "mnist" and mnist.whole):
-        raise CourseError("an ensemble is chosen and tested on the whole of MNIST, which is not at hand")
+        raise CourseError("an ensemble is chosen and tested on the whole of MNIST, which was not found")
     held_out = mnist.hold_out(HELD_OUT).valid
     answers = {name: answer(path, held_out) for name, path in twins().items()}
     votes = choose(answers, held_out.labels)

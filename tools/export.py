@@ -129,7 +129,7 @@ def need(module: str) -> object:
 
 
 def metadata(facts: RunMetadata) -> dict[str, str]:
-    """What a file says of itself: the network, its classes as a JSON list, input convention, preprocessing, license, weights."""
+    """The metadata of an exported file: the network, its classes as a JSON list, input convention, preprocessing, license, weights."""
     use = {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(facts.use).items()} if facts.use else {}
     numbers = {key: str(value) for key, value in asdict(facts.normalization).items()}
     return {"name": facts.name, "model": facts.recipe.model, "weights_sha256": facts.sha256} | use | numbers

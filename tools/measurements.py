@@ -19,11 +19,11 @@ from utils.runs import facts, records
 from utils.runs.facts import Code, Environment
 from utils.training.loops import Score
 
-MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work says of itself: epochs, accuracy, rows
+MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work reports: epochs, accuracy, rows
 KINDS = ("cpu", "cuda")  # of devices that a benchmark may be published for
 BN_EPOCH = "training epoch of bn_augmentation"
 TO_99 = "time to 99 %"
-# Of a compared row the first side is the course's; the others are the usual ways, the best of which counts.
+# The first side of a compared row is the course. The others are the usual ways, of which the fastest counts.
 COMPARED = (
     "augmented batches, one epoch",
     BN_EPOCH,
@@ -69,8 +69,8 @@ class Machine(Environment):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The measurements of one kind of device. rows: by row, then by side; sizes: of an epoch on more images; floor, profile: see
-    tools.speed.measure. environment: where all was measured but `later`, rows that were measured anew by themselves."""
+    """The measurements of one kind of device. rows: by row, then by side. sizes: of an epoch on more images. floor, profile: see
+    tools.speed.measure. environment: the machine of all rows except those in `later`, which were measured again separately."""
 
     rows: dict[str, dict[str, list[MEASURED]]]
     sizes: dict[str, list[MEASURED]]
@@ -293,7 +293,7 @@ def reproduction_rows() -> list[list[object]]:
     rows = []
     for title, lines in sorted(groups.items()):
         then = {record.facts.seed: record.facts for record in records.published(EXPERIMENTS[title[0]])}
-        latest = {line.seed: line for line in lines if line.seed in then}  # who trains twice corrects himself
+        latest = {line.seed: line for line in lines if line.seed in then}  # a later line replaces an earlier one
         if latest:
             pairs = [(line, then[seed]) for seed, line in sorted(latest.items())]
             same = sum(line.test == fact.test for line, fact in pairs)
@@ -314,8 +314,8 @@ def reproductions_section() -> str:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """votes: of each member, by its experiment's name; twins: what each candidate's twin reached alone on the held-out images;
-    held_out: what the members' twins reach there together; test: what the members do on the test images."""
+    """votes: of each member, by its experiment's name. twins: score of each candidate's twin on the held-out images.
+    held_out: score of the members' twins together. test: score of the members together on the test images."""
 
     votes: dict[str, int]
     twins: dict[str, Score]
@@ -328,7 +328,7 @@ class Ensemble:
 
 def read_ensemble() -> Ensemble | None:
     """What is published; None where nothing is. Raises CourseError if it can't be read."""
-    return files.read_json(ENSEMBLE, Ensemble, "Make it anew: python -m tools.ensemble.") if ENSEMBLE.exists() else None
+    return files.read_json(ENSEMBLE, Ensemble, "Make it again: python -m tools.ensemble.") if ENSEMBLE.exists() else None
 
 
 def ensemble_table(ensemble: Ensemble) -> str:

@@ -19,11 +19,11 @@ DRAWN = 30  # pictures in the figure, at most
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:
-    """The state dict of one's own finished run of this recipe, else of the published one. Raises CourseError if there is neither."""
+    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError if there is neither."""
     found = runs.load(experiment, seed, echo=False)
     if found.model is None:
         raise CourseError(
-            f"{experiment.name}, seed {seed}: no trained weights of this recipe to read with. Train it: the same words without --read"
+            f"{experiment.name}, seed {seed}: no trained weights of this recipe found. Train it: repeat the command without --read"
         )
     return found.weights
 
@@ -79,7 +79,7 @@ def _answer(model: nn.Module, batch: Tensor) -> tuple[int, float]:
 
 
 def _input(path: str, kind: str) -> Tensor:
-    """What a network sees of a photograph: (28, 28) uint8, or the body of the digit, upright. Raises CourseError with the path in front."""
+    """What a network sees of a photograph: (28, 28) uint8, or the upright voxel grid of the digit. Raises CourseError."""
     try:
         image = photo.read(path)
     except CourseError as error:

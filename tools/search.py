@@ -61,7 +61,7 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
     """Try `n` recipes, seed 0 each, and return the study as a table. Raises CourseError for an experiment without a search space."""
     if not experiment.search or n < 1:
         raise CourseError(
-            f"{experiment.name}: expected a search space beside its recipe (utils/experiments.py) and a number of trials, not {n}"
+            f"{experiment.name}: expected a search space next to its recipe (utils/experiments.py) and a number of trials, not {n}"
         )
     held = experiment.with_recipe(valid=experiment.recipe.valid or (128 if smoke() else HELD_OUT))
     study = open_study(held)

@@ -1,7 +1,7 @@
-"""Which notebooks show something else than what is published.
+"""Which notebooks differ from the published results.
 
-Cells with the tag `published` show what stands in logs/, saved_dict/ and logs/trials/, and nothing else. They are run again here, in this
-process, and must print what is committed: every table and every number of a published run, recomputed.
+Cells with the tag `published` show only what logs/, saved_dict/ and logs/trials/ contain. This module runs them again in this process and
+compares every table and every number with the committed outputs.
 """
 
 import os
@@ -12,7 +12,7 @@ import nbformat
 from utils import ROOT
 
 TAG = "published"
-# a cell with one of these has the tag, or says why not
+# a cell with one of these has the tag, or a comment states why not
 SHOWS = ("tables.", "trials.", "records.", "measurements.", "runs.load(", "published=True")
 SHOWS += tuple(f"notebook.{name}(" for name in ("costs", "card", "curves", "compare", "changes", "study"))
 

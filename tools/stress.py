@@ -35,7 +35,7 @@ from utils.runs import facts, pretrained, records, trials
 
 TRAIN, TEST = 192, 48  # digits
 FEW = ["--quiet", "--device", "cpu", "--threads", "1", "--batch-size", "64"]
-KINDS: dict[str, list[list[str]]] = {  # one command after the other; the first word of each: who does it
+KINDS: dict[str, list[list[str]]] = {  # commands in order; the first word is the tool
     "plain": [["train", "base", "--epochs", "4"]],
     "augmented": [["train", "bn_augmentation", "--epochs", "4"]],
     "dropout": [["train", "dropout", "--epochs", "4"]],
@@ -109,7 +109,7 @@ def damaged(root: Path) -> list[Path]:
 
 
 def outcome(root: Path) -> dict[str, str]:
-    """A digest of everything that a command is for: state dicts, logs but for their times, voxels, pictures, and who stands in a study."""
+    """A digest of all results of a command: state dicts, logs without times, voxels, pictures, and the trials of a study."""
     found = {}
     for path in sorted(path for path in root.rglob("[!.]*") if path.suffix in CHECKS):
         if path.suffix == ".csv":

@@ -24,8 +24,8 @@ from utils.runs import comparison, job, records
 from utils.training import ddp
 
 Task = tuple[Experiment, int]  # an experiment and a seed
-SEEDS = 10_000  # of one command
-NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # of flags; --model is one more experiment
+SEEDS = 10_000  # at most, in one command
+NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # names of flags that differ from the field's
 
 
 def flag_of(field: str) -> str:
@@ -47,7 +47,7 @@ def seed_range(text: str) -> tuple[int, int]:
 
 
 def seed_ranges(text: str) -> tuple[int, int | None]:
-    """--seeds, first and last: "5" → 0, 4; "2-4" → 2, 4; "1-" → 1 and None, for the last seed that an experiment publishes."""
+    """First and last seed of --seeds: "5" → (0, 4), "2-4" → (2, 4), "1-" → (1, None). None is the last published seed."""
     found = re.fullmatch(r"([0-9]{1,18})|([0-9]{1,18})-([0-9]{1,18})?", text)
     if not found:
         raise ValueError(f"{text[:40]!r} names no seeds: expected N, A-B or A-")
@@ -82,7 +82,7 @@ def value(read: Callable[..., object], metavar: str, nargs: int | str = 1, **opt
 class Changes(Recipe):
     """Override a field of the experiments' recipes."""
 
-    __annotations__ = {  # each flag's help is the comment beside the field in Recipe
+    __annotations__ = {  # each flag's help is the comment next to the field in Recipe
         field.name: value(yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {}))
         for field in fields(Recipe)
     }
@@ -101,7 +101,7 @@ class Options:
     list: bool = False  # show all experiments and exit
     seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
     seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B; A-: to the last that is published
-    device: str = "auto"  # cuda, mps or cpu; auto: the first of them that is there
+    device: str = "auto"  # cuda, mps or cpu; auto: the first one available
     threads: value(int, "N") = None  # threads of one training; the published runs used one (default: torch's)
     retrain: bool = False  # train again what is finished; without it only what is missing is trained
     publish: bool = False  # write logs/ and saved_dict/; with --valid or --search only logs/trials/
@@ -148,7 +148,7 @@ def chosen(options: Options) -> list[Experiment]:
 
 
 def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
-    """Every run that is asked for. Raises CourseError where the seeds are beyond all that are published."""
+    """All requested runs. Raises CourseError if the first seed is beyond all published seeds."""
     first, last = options.seed or options.seeds or (0, 0)
     tasks = [(e, seed) for e in experiments for seed in range(first, (e.seeds - 1 if last is None else last) + 1)]
     if not tasks:
@@ -158,7 +158,7 @@ def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
 
 
 def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
-    """Put torchrun with so many processes in this one's place; without enough GPUs say so. Returns the device to go on with."""
+    """Replace this process by torchrun with `ngpus` processes. With too few GPUs, print that and return the device to use instead."""
     found = torch.cuda.device_count()
     if ddp.launched():
         if str(ngpus) != os.environ.get("LOCAL_WORLD_SIZE"):
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> dict[str, object]:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.search is not None:
-        from tools import search  # Optuna is an extra: only who asks for it needs it
+        from tools import search  # Optuna is an optional package
 
         for experiment in experiments:
             print(search.run(experiment, options.search, options.device, options.publish or None, not options.quiet))
@@ -229,7 +229,7 @@ def train(tasks: list[Task], options: Options, argv: list[str]) -> list[runs.Res
     for experiment, seed in tasks:
         job.check(experiment, seed, options.publish or None)
     if options.cluster is not None:
-        from tools import cluster  # Dask is an extra: only who asks for it needs it
+        from tools import cluster  # Dask is an optional package
 
         results, failures = cluster.run_all({task: argv_of(*task, options) for task in tasks}, options.cluster, device, options.quiet)
         summarize(results)
@@ -284,11 +284,11 @@ def summarize(results: list[runs.Result]) -> None:
         last = results[-1]
         stand_ins = sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)})
         if stand_ins:
-            print(f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits stood in for the data. Compare these figures with nothing.")
+            print(f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits replaced the data. Do not compare these figures with others.")
         if smoke():
             print("This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies say nothing about the networks.")
         if last.model is not None and records.stays(last.weights):
-            print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it: the same words and --final-state.")
+            print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it, repeat the command with --final-state.")
 
 
 def report_failures(failures: list[str], tasks: int) -> None:

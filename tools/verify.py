@@ -1,6 +1,6 @@
 """Load, hash and evaluate every published state dict, and compare it with its sidecar: python -m tools.verify
 
-Exit status 1 and one line per finding if a file is missing, damaged, forged, a stranger, or does not do what its sidecar says.
+Exit status 1 and one line per finding if a file is missing, damaged, altered or unknown, or if its score differs from its sidecar.
 """
 
 from tools import command  # isort: skip
@@ -42,7 +42,7 @@ def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, st
         name = facts.data.name
         dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
-            return message, found, f"NOT EVALUATED: {name} is not at hand"
+            return message, found, f"NOT EVALUATED: {name} was not found"
         normalization = (facts.normalization.mean, facts.normalization.std)
         score = evaluate(model, dataset.test, *normalization)
         found = f"{score.correct}/{score.total}"
@@ -88,7 +88,7 @@ def check_ensemble(loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
         message = f"{recorded.test.correct}/{recorded.test.total}"
         dataset = loaded["mnist"] = loaded.get("mnist") or datasets.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
-            return message, found, "NOT EVALUATED: mnist is not at hand"
+            return message, found, "NOT EVALUATED: mnist was not found"
         score = score_ensemble(recorded.votes, dataset.test)
         return message, f"{score.correct}/{score.total}", "agrees" if agrees(score, recorded.test) else "DISAGREES"
     except CourseError as error:

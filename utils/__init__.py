@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 class CourseError(RuntimeError):
-    """Something the reader can fix; the message says what was found, what was expected and what to do."""
+    """A problem that the reader can fix. The message states what was found, what was expected and what to do."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -51,12 +51,12 @@ def switch(name: str) -> bool:
 
 
 def smoke() -> bool:
-    """Whether COURSE_SMOKE asks for a smoke run: a few hundred images, one epoch, results to a temporary folder."""
+    """Whether COURSE_SMOKE requests a smoke run: a few hundred images, one epoch, results in a temporary folder."""
     return switch("COURSE_SMOKE")
 
 
 def folder_setting(name: str) -> Path | None:
-    """The folder that an environment variable names, with ~ expanded; None if it is empty or unset. Raises CourseError for ~nobody."""
+    """The folder that an environment variable names, with ~ expanded; None if unset. Raises CourseError for an unknown ~name."""
     try:
         return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
     except RuntimeError:

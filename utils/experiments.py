@@ -1,4 +1,4 @@
-"""Every recipe of the course, one entry each: the next experiment is the delta to its predecessor."""
+"""All experiments of the course. Each entry states only what differs from its predecessor."""
 
 import hashlib
 import json
@@ -39,9 +39,9 @@ RANGES = {  # field → lowest and highest value that a run could use
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that, with a seed, decides the trained weights, and nothing else. Every field is a flag of train.py, its comment the help.
+    """Everything that, together with a seed, determines the trained weights. Each field is a flag of train.py, and its comment is the help.
 
-    The default of a field that is added later must be what recipes did before: an older log, which lacks it, then means what it did.
+    A new field needs a default that keeps the old behavior, because older logs lack the field.
     """
 
     model: str  # a network of utils/models.py, with its arguments if it takes any: separable(width=24)
@@ -50,13 +50,13 @@ class Recipe:
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15  # passes over the training images
     images: int = 0  # how many training images an epoch draws, others in each; 0: all
-    patience: int = 0  # stop after so many epochs that are no better on the held-out images and keep the best one's weights; 0: the last's
-    keep: str = "accuracy"  # by what early stopping calls an epoch better: accuracy or loss
+    patience: int = 0  # stop after this many epochs without held-out improvement, and keep the best epoch's weights; 0: the last's
+    keep: str = "accuracy"  # what early stopping compares: accuracy or loss
     batch_size: int = 1024  # images per step
     optimizer: str = "adam"  # adam, adamw, sgd (Nesterov's momentum) or heavy_ball (SGD with classical momentum)
     lr: float = 0.01  # learning rate; the peak, for one_cycle
     weight_decay: float = 0.0  # of the optimizer; also --l2
-    decay_vectors: bool = True  # whether weight decay also pulls at biases and batch norm's factors
+    decay_vectors: bool = True  # whether weight decay also applies to biases and batch norm's factors
     momentum: float = 0.9  # of sgd and heavy_ball; 0 is plain SGD
     schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, at the fourth epoch no better)
     drop_at: int = 12  # the epoch from which `step` takes a tenth
@@ -69,12 +69,12 @@ class Recipe:
     scale: float = 0.0  # ± fraction of the size; of voxels along each axis on its own
     shear: float = 0.0  # ± degrees
     elastic: float = 0.0  # standard deviation in pixels of a smooth random displacement
-    fresh: bool = False  # voxels: draw each grid anew whenever it is used, from its digit (which the augmentation deforms before)
-    stroke: float = 0.0  # images: up to so far towards a pen that is two pixels wider, or thinner, drawn uniformly per image
-    erase: float = 0.0  # images: side in pixels of a square that is blackened, anywhere in each image
+    fresh: bool = False  # voxels: build a new grid from the deformed digit each time it is used
+    stroke: float = 0.0  # images: largest change toward a pen two pixels wider or thinner (0 to 1), uniform per image
+    erase: float = 0.0  # images: side in pixels of a square set to black, anywhere in each image
     start: str = ""  # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
-    levels: int = 0  # round weights, in training too, to so many values, an odd number (quantize.levels_of); 0: float32
-    bfloat16: bool = False  # training multiplies numbers of 8 significant bits, where a device is built for it (steps.forward)
+    levels: int = 0  # round weights to this odd number of values, in training too (quantize.levels_of); 0: float32
+    bfloat16: bool = False  # train in bfloat16 on devices with hardware support for it (steps.forward)
 
     def __post_init__(self):
         """Raise ValueError, naming the field, for a value or a combination that no run could use."""
@@ -96,7 +96,7 @@ class Recipe:
                 raise ValueError(why)
 
     def _contradictions(self) -> list[tuple[bool, str]]:
-        """Which combinations of fields can't be meant, and what to say of them."""
+        """For each invalid combination of fields: whether it is present, and the message."""
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
             (
@@ -118,15 +118,15 @@ class Recipe:
             ),
             (
                 self.fresh and self.kind != "voxels",
-                f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all, whose grids it is about",
+                f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all",
             ),
             (
                 self.fresh and self.shift,
-                f"shift = {self.shift} with fresh: a grid is cut out around its cloud, wherever that lies",
+                f"shift = {self.shift} with fresh: expected 0, because each grid is centered on its point cloud",
             ),
             (
                 self.data == "mnist3d_all" and not self.fresh,
-                "data = 'mnist3d_all' without fresh: its grids are only drawn, never stored",
+                "data = 'mnist3d_all' without fresh: expected fresh, because its grids are never stored",
             ),
             (
                 self.data == "mnist3d_published" and self.fresh,
@@ -134,15 +134,15 @@ class Recipe:
             ),
             (
                 self.kind == "voxels" and not self.fresh and deformed,
-                f"data = {self.data!r} with rotate, scale, shear or elastic: expected fresh, for only digits drawn anew can be deformed",
+                f"data = {self.data!r} with rotate, scale, shear or elastic: expected fresh, because stored grids cannot be deformed",
             ),
             (
                 self.kind == "voxels" and (self.stroke or self.erase),
-                f"data = {self.data!r} with stroke = {self.stroke:g}, erase = {self.erase:g}: expected 0, they are for images",
+                f"data = {self.data!r} with stroke = {self.stroke:g}, erase = {self.erase:g}: expected 0, as both are for images",
             ),
             (
                 self.kind == "voxels" and self.valid % 2,
-                f"valid = {self.valid} with data = {self.data!r}: expected an even number, for both grids of a digit stay together",
+                f"valid = {self.valid} with data = {self.data!r}: expected an even number, so that both grids of a digit stay together",
             ),
         ]
 
@@ -152,7 +152,7 @@ class Recipe:
         return KINDS.get(self.data, "images")
 
     def drawn(self, images: int) -> int:
-        """How many of so many training images an epoch sees."""
+        """How many training images an epoch uses, out of `images`."""
         return min(self.images or images, images)
 
     def changes(self, before: "Recipe") -> dict[str, tuple]:
@@ -167,7 +167,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Range:
-    """Any number from low to high, drawn evenly, or evenly in its logarithm where high is four times low or more."""
+    """Any number from low to high. Its logarithm is uniform if high is at least four times low; otherwise the number is."""
 
     low: float
     high: float
@@ -175,14 +175,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A recipe and what is said about it. What its reference reports stands in references.json, under the experiment's name."""
+    """A recipe and its description. references.json lists what its reference reports, under the experiment's name."""
 
     name: str
     recipe: Recipe
     teaches: str  # one line: what changes against the predecessor
     notebook: str = ""  # stem of the notebook that shows it
     seeds: int = 5  # how many are published
-    weights: bool = True  # whether seed 0's are published; False for what only measures a difference
+    weights: bool = True  # whether the weights of seed 0 are published; False for ablations
     search: dict[str, tuple | Range] = field(default_factory=dict, hash=False)  # field → its choices, or Range, for --search
 
     def with_recipe(self, **changes) -> "Experiment":
@@ -191,26 +191,26 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        """NAME-DIGEST: this very recipe."""
+        """NAME-DIGEST, which identifies this recipe."""
         return f"{self.name}-{self.recipe.digest()}"
 
     @property
     def registered(self) -> bool:
-        """Whether this is an experiment of the course with its recipe as it stands here."""
+        """Whether the course lists this experiment with this very recipe."""
         return self.name in EXPERIMENTS and EXPERIMENTS[self.name].recipe == self.recipe
 
     @property
     def chooses_on_held_out(self) -> bool:
-        """Whether it holds out images that its recipe in the course does not: a choice is being made, and the test set stays closed."""
+        """Whether it holds out images that the course's recipe does not. Such a run makes a choice, so it never uses the test set."""
         return self.recipe.valid > 0 and not self.registered
 
 
-# What was tried for each recipe, and what held-out images said of it, stands in logs/trials/ and is shown by its notebook.
+# logs/trials/ lists the trials for each recipe with their held-out results. The notebooks show them.
 
 BASE = Experiment(
     "base",
     Recipe("base", batch_size=128, lr=0.006, schedule="one_cycle"),
-    teaches="a plain network of 7,034 parameters learns its training set by heart",
+    teaches="a plain network of 7,034 parameters memorizes its training set",
     notebook="01_base",
 )
 DROPOUT = Experiment(
@@ -219,8 +219,8 @@ DROPOUT = Experiment(
     teaches="one change: dropout before each pool",
     notebook="03_dropout",
 )
-# Adam leaves the augmented network a little short of what Nesterov's momentum reaches at a high rate; more augmentation than this costs
-# more than it gives in 15 epochs.
+# Nesterov's momentum at a high rate is slightly better than Adam for the augmented network. In 15 epochs, more augmentation than this
+# lowers the accuracy.
 BN_AUGMENTATION = Experiment(
     "bn_augmentation",
     replace(
@@ -236,7 +236,7 @@ BN_AUGMENTATION = Experiment(
     teaches="batch norm, and copies of the digits that are rotated, shifted and scaled",
     notebook="04_bn_augmentation",
 )
-# What each of its changes does alone: the same network as `base` but for the part named, so that one thing changes at a time.
+# Ablations: `base` with one change each.
 AUGMENTED = {"rotate": 10.0, "shift": 2.0, "scale": 0.1}
 BATCH_NORM_ALONE = Experiment(
     "batch_norm_alone",
@@ -254,7 +254,7 @@ AUGMENTATION_ALONE = Experiment(
     seeds=3,
     weights=False,
 )
-# At bn_augmentation's rate of 0.2 this network collapses without batch norm (it answers one class for all images): the rate is halved.
+# At a rate of 0.2, base collapses without batch norm: it predicts one class for all images. So this ablation uses half of that rate.
 OPTIMIZER_ALONE = Experiment(
     "optimizer_alone",
     replace(BASE.recipe, optimizer="sgd", lr=0.1, weight_decay=2e-4),
@@ -281,7 +281,7 @@ UNDER_20K = Experiment(
 MNIST_MEDIUM = Experiment(
     "mnist_medium",
     replace(BN_AUGMENTATION.recipe, model="mnist_medium", epochs=19, batch_size=64, lr=0.15),
-    teaches="convolutions only: the average of each map decides, in three blocks",
+    teaches="convolutions only: three blocks, then the average of each map",
     notebook="08_small_family",
 )
 MNIST_SMALL = Experiment(
@@ -297,18 +297,18 @@ MNIST_SMALL = Experiment(
         shift=1.5,
         scale=0.08,
     ),
-    teaches="two blocks, the last convolution takes steps of two pixels",
+    teaches="two blocks; the last convolution has stride 2",
     notebook="08_small_family",
 )
 MNIST_ULTRASMALL = Experiment(
     "mnist_ultrasmall",
     replace(MNIST_MEDIUM.recipe, model="mnist_ultrasmall", batch_size=128, lr=0.2),
-    teaches="4,464 parameters: narrow, early to a quarter of the side",
+    teaches="4,464 parameters: narrow layers, and two early poolings",
     notebook="08_small_family",
 )
 
-# The references' own recipes; of small's seeds enough to ask what luck explains.
-# Medium's says batch 128, but its log counts 938 batches an epoch: 64.
+# The references' own recipes. mnist_small has twenty seeds, to test whether a lucky seed explains the reported figure.
+# The reference of mnist_medium states batches of 128, but its log counts 938 batches per epoch, which means 64.
 MNIST_MEDIUM_REFERENCE = Experiment(
     "mnist_medium_reference",
     Recipe("mnist_medium", epochs=19, batch_size=64, optimizer="heavy_ball", lr=0.04104, schedule="constant", dropout=0.1),
@@ -331,8 +331,8 @@ MNIST_ULTRASMALL_REFERENCE = Experiment(
     seeds=1,
 )
 
-# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. How it scales the images it does not say; on normalized ones
-# the double softmax saturates in medium_cnn, and no gradient leads out of it.
+# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. It does not state how it scales the images. With normalized
+# images, the double softmax of medium_cnn saturates, and its gradient vanishes.
 SMALL_CNN = Experiment(
     "small_cnn",
     Recipe(
@@ -358,7 +358,7 @@ MEDIUM_CNN = Experiment(
     notebook="02_kernels",
     seeds=3,
 )
-# The two repairs alone learn the training set by heart, whatever the weight decay; only augmentation takes them further.
+# With the two repairs alone, the networks memorize the training set at every weight decay tried. Augmentation adds the rest.
 SMALL_CNN_REPAIRED = Experiment(
     "small_cnn_repaired",
     replace(
@@ -377,7 +377,7 @@ SMALL_CNN_REPAIRED = Experiment(
     notebook="06_two_mistakes",
     seeds=3,
 )
-# What each repair does alone, by the reference's recipe in everything else.
+# Ablations: the reference's recipe with one repair, or with both.
 LOGITS_ALONE = Experiment(
     "logits_alone",
     replace(SMALL_CNN.recipe, model="small_cnn_logits"),
@@ -418,8 +418,8 @@ MEDIUM_CNN_REPAIRED = Experiment(
     seeds=3,
 )
 
-# A little more than half of the images are enough, where the rate climbs for nearly half of the steps. Label smoothing is what so short
-# a training gains most from. Larger batches mean fewer steps and less time, but more images to the same accuracy.
+# About half of the images are enough if the rate climbs for nearly half of the steps. Such a short training gains most from label
+# smoothing. Larger batches mean fewer steps and less time, but need more images for the same accuracy.
 SPRINT = Experiment(
     "sprint",
     Recipe(
@@ -472,7 +472,7 @@ SPRINT_994 = Experiment(
     },
 )
 
-# 15 % of the digits are held out, the epoch of the lowest validation loss is kept.
+# 15 % of the digits are held out. The epoch with the lowest held-out loss is kept.
 VOXEL_REFERENCE = Experiment(
     "voxel_reference",
     Recipe(
@@ -487,7 +487,7 @@ VOXEL_REFERENCE = Experiment(
         schedule="plateau",
         dropout=0.25,
     ),
-    teaches="the third dimension: convolutions over colored voxels, and a linear layer that learns them by heart",
+    teaches="the third dimension: convolutions over colored voxels, and a linear layer that memorizes them",
     notebook="13_voxels",
     seeds=2,
 )
@@ -516,7 +516,7 @@ VOXEL_BEST = Experiment(
         shear=6.0,
         fresh=True,
     ),
-    teaches="each body is turned face-on by its principal axes, and every epoch draws new copies of the same 5,000 digits",
+    teaches="each solid is rotated to its principal view, and each epoch draws new copies of the same 5,000 digits",
     notebook="14_principal_view",
     seeds=3,
 )
@@ -528,15 +528,14 @@ VOXEL_MORE_DIGITS = Experiment(
     seeds=2,
 )
 
-# The frontier: the fewest parameters that reach what an experiment is named for, and the best of so many parameters, or of one core in an
-# evening.
-# Networks this small need time, a high rate that falls to nothing, and augmentation that fits both: what is too much for ten epochs is too
-# little for sixty, in which even the smallest one begins to learn by heart. frontier_99 trains at the edge: at a rate of 0.4 one of five
-# seeds broke off, for the loss was no longer finite.
+# The frontier: the fewest parameters that reach the accuracy in an experiment's name, and the best accuracy for a number of parameters.
+# Such small networks need many epochs, a high rate that falls to 0, and augmentation that fits both. Augmentation that is too much for ten
+# epochs is too little for sixty, in which even the smallest network begins to memorize. frontier_99 trains at the edge: with a rate of
+# 0.4, the loss of one of five seeds became NaN.
 FRONTIER_99 = Experiment(
     "frontier_99",
     replace(MNIST_SMALL.recipe, model="recurrent(position_weighted=True)", epochs=60, batch_size=128),
-    teaches="99 % with as few numbers as possible: one separable convolution, used six times, and two thin kernels that weigh places",
+    teaches="99 % with as few parameters as possible: a separable convolution, used six times, and two kernels that weight positions",
     notebook="09_fewest_parameters",
     search={
         "model": (
@@ -553,7 +552,7 @@ FRONTIER_99 = Experiment(
 FRONTIER_99_4 = Experiment(
     "frontier_99_4",
     replace(FRONTIER_99.recipe, model="separable(stem=15,width=23,position_weighted=True)", lr=0.2),
-    teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two thin kernels that weigh places",
+    teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two depthwise kernels that weight positions",
     notebook="09_fewest_parameters",
     search={
         "model": (
@@ -587,9 +586,9 @@ FRONTIER_99_5 = Experiment(
         )
     },
 )
-# The fewest bytes instead of the fewest parameters: weights of few levels. A trained network learns to do with fifteen of them in a few
-# epochs; all seeds begin with seed 0 of frontier_99_5, so they differ in what rounding and further training do, not in the first training.
-# Smaller files hold more of a network that is a little wider and has still fewer levels, and is trained with them from the beginning.
+# The fewest bytes instead of the fewest parameters: weights with few levels. A few epochs adapt a trained network to fifteen levels. All
+# seeds start from seed 0 of frontier_99_5, so they differ only in this fine-tuning. For the smaller files, a slightly wider network with
+# fewer levels is better, trained with them from scratch.
 BYTES_99_5 = Experiment(
     "bytes_99_5",
     replace(FRONTIER_99_5.recipe, start="frontier_99_5-60020dd0", levels=15, epochs=4, lr=0.01),
@@ -629,7 +628,7 @@ FRONTIER_100K = Experiment(
         shear=12.0,
         bfloat16=True,
     ),
-    teaches="the best of up to 100,000 parameters: five layers of 5×5 at full resolution, and a weight for each place that is left",
+    teaches="the best of up to 100,000 parameters: five 5×5 layers at full resolution, and a weight for each remaining position",
     notebook="11_best_network",
     search={
         "model": ("residual(width=24)", "unpadded(width=16,step=5,depth=5,kernel=5)"),
@@ -645,7 +644,7 @@ FRONTIER_100K = Experiment(
 FRONTIER_BEST = Experiment(
     "frontier_best",
     replace(FRONTIER_100K.recipe, model="unpadded(width=32, step=32, depth=5, kernel=5)"),
-    teaches="the best single network that one core trains in an evening: the same five layers, twelve times the parameters",
+    teaches="the best single network: the same five layers with twelve times the parameters",
     notebook="11_best_network",
     search=FRONTIER_100K.search | {"model": ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")},
 )
@@ -659,7 +658,7 @@ MNIST_SMALL_LONG = Experiment(
 VOXEL_FRONTIER = Experiment(
     "voxel_frontier",
     replace(VOXEL_BEST.recipe, epochs=72, batch_size=64, lr=2e-3, average=0.998, elastic=0.4),
-    teaches="the best of 5,000 digits as voxels: bodies that bend, four times the steps, and averaged weights",
+    teaches="the best from 5,000 voxelized digits: elastic deformations, four times the steps, and averaged weights",
     notebook="14_principal_view",
     seeds=3,
 )

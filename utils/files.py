@@ -128,7 +128,7 @@ def require_regular_file(path: Path, todo: str) -> None:
         if path.is_symlink():
             raise CourseError(f"{display_path(path)} is a link to nothing: expected a file. {todo}") from None
         return
-    except (OSError, ValueError):  # what else is wrong is told by whoever reads
+    except (OSError, ValueError):  # the reader of the file reports any other problem
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CourseError(f"{display_path(path)} is a pipe, a device or a socket: expected a file. {todo}")
@@ -245,7 +245,7 @@ def append_line(path: Path, value: object) -> None:
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
-    """Write all of it: one call may write a part only, and the next one tells why."""
+    """Write all of it. One call may write only a part; the next call then raises the reason."""
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
@@ -277,9 +277,9 @@ def load_safely(path: Path, content: bytes, todo: str) -> dict:
     try:
         wrong = _what_an_archive_lacks(content)
         found = wrong or torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:  # whose own message tells how to load unsafely
+    except pickle.UnpicklingError as error:  # its own message explains how to load unsafely
         wrong, cause = "it holds more than tensors, numbers and text", error
-    except Exception as error:  # a damaged file raises whatever its bytes make it raise
+    except Exception as error:  # a damaged file can raise any exception
         wrong, cause = f"it is damaged ({type(error).__name__})", error
     else:
         cause = None
@@ -305,14 +305,14 @@ def _what_an_archive_lacks(content: bytes) -> str:
 
 
 def to_bytes(content: object) -> bytes:
-    """torch.save into memory: equal tensors give equal bytes, whatever the file is called."""
+    """torch.save into memory: equal tensors give equal bytes, independent of the file name."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
 IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
-ANEW = "Delete both files and run again to have them downloaded anew."
+AGAIN = "Delete both files and run again to download them."
 
 
 def memory_bound() -> float:
@@ -339,7 +339,7 @@ def read_idx(path: Path) -> Tensor:
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     """
-    require_regular_file(path, ANEW)
+    require_regular_file(path, AGAIN)
     try:
         unzipped = _unzipped(path) if path.suffix == ".gz" else None
         with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
@@ -348,11 +348,11 @@ def read_idx(path: Path) -> Tensor:
             head = file.read(16)
     except (OSError, EOFError, zlib.error) as error:
         cause, denied = getattr(error, "strerror", None) or error, isinstance(error, PermissionError)
-        todo = "Change its permissions and run again." if denied else ANEW
+        todo = "Change its permissions and run again." if denied else AGAIN
         raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
         raise CourseError(
-            f"{display_path(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 01 to 03. {ANEW}"
+            f"{display_path(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 01 to 03. {AGAIN}"
         )
     if size > TENSORS and memory_bound() == math.inf:
         raise CourseError(
@@ -360,14 +360,14 @@ def read_idx(path: Path) -> Tensor:
         )
     dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
     if len(head) < start:
-        raise CourseError(f"{display_path(path)} ends within its header, after {size} bytes: expected {start} and the values. {ANEW}")
+        raise CourseError(f"{display_path(path)} ends within its header, after {size} bytes: expected {start} and the values. {AGAIN}")
     shape = struct.unpack_from(f">{head[3]}I", head, 4)
     if 0 in shape:
-        raise CourseError(f"{display_path(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {ANEW}")
+        raise CourseError(f"{display_path(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {AGAIN}")
     expected = start + math.prod(shape) * dtype.itemsize
     if size != expected:
         raise CourseError(
-            f"{display_path(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}. {ANEW}"
+            f"{display_path(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}. {AGAIN}"
         )
     if unzipped is not None:
         values = np.frombuffer(unzipped, dtype, offset=start).reshape(shape)

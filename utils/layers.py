@@ -42,11 +42,12 @@ class Oranges(nn.Module):
 
 
 class PrincipalAxisView(nn.Module):
-    """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each body as seen along its thinnest direction. No parameters.
+    """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each solid as seen along its thinnest direction. No parameters.
 
-    The thinnest direction is the last principal axis of the densities. The body is turned as little as will bring that axis to x, so
-    one that is upright stays so, and sampled (trilinearly) on a grid that fits its size, ±2 root mean square radii across and ±2
-    standard deviations deep. Neighboring layers of depth are averaged into `slices`; the square root lifts the faint voxels.
+    The thinnest direction is the last principal axis of the densities. The smallest rotation that
+    brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly) on a grid that fits its size, ±2 root mean
+    square radii across and ±2 standard deviations deep. Neighboring depths are averaged into `slices`, and the square root brightens faint
+    voxels.
     roll: degrees by which the view is turned in its own plane, for several views of one body.
     """
 
@@ -87,9 +88,9 @@ class PrincipalAxisView(nn.Module):
 def smallest_principal_axis(covariance: Tensor) -> Tensor:
     """(N, 3, 3) covariances → (N, 3) unit eigenvectors of their smallest eigenvalues: the first of x, y and z beyond ±ZERO is positive.
 
-    The adjugate has the same eigenvectors and there the largest eigenvalue; squared again and again, it keeps that one alone.
-    The sign must not hang on rounding: an upright 1 is as deep as it is wide, its thinnest direction lies across it, and what the
-    sum then leaves of x is 1e-9 of either sign. Seen from the one or the other side, it would be mirrored by chance.
+    The adjugate has the same eigenvectors and there the largest eigenvalue; squaring it repeatedly leaves only that one.
+    The sign must not depend on rounding. An upright 1 is as deep as it is wide, so its thinnest direction has almost no x component:
+    about 1e-9, of either sign. A sign taken from it would mirror the view at random.
     """
     a, b, c = covariance.unbind(1)
     power = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)

@@ -1,6 +1,6 @@
-"""Every network of the course, written as its own table: output shape and receptive field (RF) at each line's end.
+"""All networks of the course. The end of each line gives the output shape and the receptive field (RF).
 
-A new network is one more public function here (or one nn.Module class): whatever says that it returns a network is in MODELS.
+To add a network, add a public function that is annotated to return an nn.Module, or a class of that kind. MODELS then lists it.
 """
 
 import ast
@@ -304,9 +304,9 @@ def _conv_bn_relu(into: int, out: int, kernel: int = 3, stride: int = 1) -> list
 
 
 def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
-    """(N, 1, 16, 16, 16) densities → (N, 10) logits: each body turned face-on first, so two dimensions are enough.
+    """(N, 1, 16, 16, 16) densities → (N, 10) logits: the principal view of each solid first, so two dimensions are enough.
 
-    The receptive field is counted in pixels of that view. placed: where in the view something was seen counts, too.
+    The receptive field is counted in pixels of that view. position_weighted: features are weighted by their position in the view.
     """
     return nn.Sequential(
         PrincipalAxisView(),  # 4×24×24
@@ -367,9 +367,9 @@ def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, repeats: int
 
 
 def recurrent(dropout: float = 0.0, width: int = 16, repeats: int = 3, kernel: int = 3, position_weighted: bool = False) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 938 parameters: one separable convolution, used again and again.
+    """(N, 1, 28, 28) → (N, 10) logits in 938 parameters: one separable convolution, used repeatedly.
 
-    times: how often before, and how often after the second pool. The weights are the same, each use has a batch norm of its own.
+    repeats: uses before, and again after, the second pool. The weights are shared, but each use has its own batch norm.
     """
     uses = _used_again(2 * repeats, width, kernel)
     return nn.Sequential(

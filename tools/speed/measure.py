@@ -1,14 +1,14 @@
 """How fast the course is against the usual way, side by side in one run.
 
-python -m tools.speed.measure                measure everything, print the table, keep the measurements below runs/
+python -m tools.speed.measure                measure everything, print the table, write the measurements below runs/
 python -m tools.speed.measure --publish      the same, kept in logs/benchmarks/ (real MNIST only)
 python -m tools.speed.measure --only epoch   measure the rows whose name holds a word, print only; --publish replaces them alone
-python -m tools.speed.measure --device cuda  the rows of a GPU, kept apart; where there is none, says so
+python -m tools.speed.measure --device cuda  the rows for a GPU; one line if there is none
 python -m tools.speed.measure --once ROW SIDE SEED   one measurement in this process, as JSON
 
-Every measurement runs in a fresh process, the sides in turn, each repetition with a seed of its own, which is recorded; a table gives
-medians, the spread and the ratio. What a side times is its work alone. Loading is given beside it: the data and, before a training, two
-steps of a network that is thrown away, for on its first step a process compiles its kernels.
+Each measurement runs in a fresh process. The sides alternate, and each repetition has its own recorded seed. A table gives medians, the
+spread and the ratio. A side times only its work. Loading is a separate figure: the data and, before a training, two steps of a throwaway
+network, because a process compiles its kernels on the first step.
 """
 
 from tools import command  # isort: skip
@@ -149,7 +149,7 @@ def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
 
 
 def measure(rows: list[str], repetitions: int, unfinished: Path, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
-    """row → side → the measurements of all repetitions, the sides of a row in turn. What is in `unfinished`, where every
+    """row → side → the measurements of all repetitions. The sides of a row alternate. What is in `unfinished`, where every
     measurement is written at once, is not measured again."""
     found = files.read_json(unfinished, dict) if unfinished.is_file() else {}
     for row in rows:
@@ -188,7 +188,7 @@ def whole(found: dict, repetitions: int, data: datasets.Dataset, machine: Machin
 
 
 def floors(data: datasets.Dataset) -> dict[str, dict[str, float]]:
-    """What stands beside the epoch of bn_augmentation and is measured where that is: its floor and its profile; and sprint's floor."""
+    """The floor and the profile of an epoch of bn_augmentation, and the floor of sprint."""
     return {"floor": floor(BN), "profile": profile(data, BN), "sprint_floor": floor(SPRINT)}
 
 

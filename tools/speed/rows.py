@@ -156,7 +156,7 @@ def example_epoch(keep: bool, prepare: bool) -> Callable[[Dataset, int], None]:
 
 
 def to_99(recipe: Recipe, begin: Callable[[nn.Module, Recipe, int, int], Training] = Training) -> Side:
-    """Train anew for 1, 2, 3 … epochs until the last one's test accuracy is 99 %; seconds: of that training alone, without its test."""
+    """Train from scratch for 1, 2, 3 … epochs until the last one's test accuracy is 99 %; seconds: without its test."""
 
     def work(data: Dataset, seed: int) -> MEASURED:
         for epochs in range(1, 15):

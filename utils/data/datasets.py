@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .. import ROOT, CourseError, folder_setting, smoke
 from ..experiments import KINDS
-from ..files import ANEW, display_path, exists, read_idx
+from ..files import AGAIN, display_path, exists, read_idx
 from . import sources, voxels
 from .sources import SOURCES
 
@@ -207,7 +207,7 @@ def _published_rows() -> voxels.Rows:
     found = next(filter(exists, paths), None)
     if found is None:
         raise CourseError(
-            f"mnist3d_published is not at hand: expected kaggle.com/daavoo/3d-mnist's file at {display_path(paths[-2])}. "
+            f"mnist3d_published was not found: expected kaggle.com/daavoo/3d-mnist's file at {display_path(paths[-2])}. "
             "mnist3d is the same data rebuilt from MNIST, and needs no file."
         )
     return voxels.read(found)[0]
@@ -262,12 +262,12 @@ def _idx(name: str) -> tuple[Split, Split] | None:
         labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST's rows hold the class first
         if len(images) != len(labels):
             raise CourseError(
-                f"{display_path(file)} holds {len(images)} images, but its labels file {len(labels)} labels: expected as many. {ANEW}"
+                f"{display_path(file)} holds {len(images)} images, but its labels file {len(labels)} labels: expected as many. {AGAIN}"
             )
         if images.shape[1:] != (28, 28) or not 0 <= labels.min() <= labels.max() <= 9:
             raise CourseError(
                 f"{display_path(file)}: expected 28×28 images with labels 0 to 9, found {tuple(images.shape[1:])} "
-                f"and labels {labels.min()} to {labels.max()}. {ANEW}"
+                f"and labels {labels.min()} to {labels.max()}. {AGAIN}"
             )
         halves.append(Split(source.fix(images.unsqueeze(1)), labels))
     return tuple(halves)

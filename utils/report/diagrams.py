@@ -12,15 +12,15 @@ from torch import fx, nn
 from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
-ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # what stands in the row of the layer before it
+ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # drawn in the row of the layer before it
 ROW, MIDDLE, WIDEST, TEXT, WIDTH = (0.54, 1.25, 1.5, 2.2, 5.2)  # inches: between rows, boxes' middle and width, texts' left edge, all
 BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
 
 @dataclass
 class Step:
-    """One row. label: its layers, in words; note: what is to be said besides; shape: of the output, without N; parameters: that no row
-    above has; before: the rows that it takes its input from."""
+    """One row. label: the names of its layers. note: a remark. shape: of the output, without N. parameters: those that no row above
+    has. before: the rows that it takes its input from."""
 
     label: str
     note: str
@@ -40,7 +40,7 @@ class _Shapes(fx.Interpreter):
 
 @torch.inference_mode()
 def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
-    """The rows of a network's picture, from an input of `shape` (without N). Batch norm, ReLU and the like stand in the row before them."""
+    """The rows of a network's picture, from an input of `shape` (without N). Layers such as ReLU share the row before them."""
     was_training = model.training
     nodes = [node for node in models.graph(model.eval()) if node.op != "output"]
     _Shapes(fx.GraphModule(model, nodes[0].graph)).run(torch.zeros(1, *shape))
@@ -68,7 +68,7 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
 
 
 def label(layer: nn.Module) -> str:
-    """A layer in a few words; of those that stand beside another with a dot before."""
+    """A short name of a layer, with a leading dot if it shares the row of another."""
     size = getattr(layer, "kernel_size", None)
     size = "×".join(map(str, size if isinstance(size, tuple) else [size] * 2))
     if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
@@ -86,8 +86,10 @@ def label(layer: nn.Module) -> str:
 
 
 def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
-    """A network as a flow from top to bottom, from an input of `shape` (without N): boxes as wide as their map's side and as high as
-    they have channels, to scale within the picture, the layers and the output's shape beside them; branches run on the left."""
+    """A network as a flow from top to bottom, from an input of `shape` (without N). Branches run on the left.
+
+    A box is as wide as the side of its map and as high as its number of channels, to scale. Layers and output shapes are next to it.
+    """
     found = steps(model, shape)
     height = ROW * len(found)
     figure, axes = plt.subplots(figsize=(WIDTH, height))
@@ -114,7 +116,7 @@ def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
 
 
 def _draw(axes: Axes, step: Step, y: float, widest: int, most: int) -> Rectangle:
-    """The box of a step, centered at height y, and what stands beside it."""
+    """The box of a step, centered at height y, and its labels."""
     side = step.shape[-1] if len(step.shape) > 1 else 1
     width, high = 0.1 + (WIDEST - 0.1) * side / widest, 0.06 + 0.24 * (step.shape[0] / most) ** 0.5
     box = Rectangle((MIDDLE - width / 2, y - high / 2), width, high, facecolor=BOX, edgecolor=EDGE, linewidth=1)

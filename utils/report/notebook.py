@@ -231,7 +231,7 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
 def claim(sentence: str, holds: bool, data: "Dataset | None" = None, **numbers: float) -> None:
     """Print a conclusion with its numbers. Raises CourseError if it is false.
 
-    data: the images that it is about. A smoke run, and images that stand in for missing ones, check nothing.
+    data: the images that it is about. Smoke runs and substitute images check nothing.
     """
     from ..data import datasets
 
@@ -278,4 +278,4 @@ def costs(*experiments: "Experiment") -> None:
             time = f"{median:.0f} s" if median < 100 else f"{median / 60:.0f} min"
             takes.append(f"{time}{'' if takes else ' for one seed'} ({tables.escape(machine)}; median of {len(seconds)})")
         lines.append(f"- `{experiment.name}`: {', '.join(takes) or 'no run is published yet'}")
-    markdown("What training takes, from the published logs (other processes ran beside):\n\n" + "\n".join(lines))
+    markdown("What training takes, from the published logs (other processes were running):\n\n" + "\n".join(lines))

@@ -56,7 +56,7 @@ class References:
 
 @dataclass(frozen=True)
 class Point:
-    """A network of the frontier's chart. sd: over its seeds; seconds: of one training; None where there is none to tell."""
+    """A network of the frontier's chart. sd: over its seeds. seconds: of one training. Both are None if unknown."""
 
     name: str
     parameters: int
@@ -86,7 +86,7 @@ MEANINGFUL = re.compile(r"[\\`*\[\]{}~$|@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=
 
 
 def escape(text: object) -> Markup:
-    """Text as one line of Markdown that shows exactly this text, whatever it contains; names and numbers stay as they are."""
+    """Text as one line of Markdown that shows exactly this text. Names and numbers stay as they are."""
     if isinstance(text, Markup):
         return text
     line = CONTROLS.sub(" ", str(text)).replace("&", "&amp;").replace("<", "&lt;")

@@ -55,7 +55,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliability:
-    """How often a network is right when it says that it is sure (Guo et al. 2017, "On calibration of modern neural networks").
+    """How often a network is right at each level of confidence (Guo et al. 2017, "On calibration of modern neural networks").
 
     probabilities: (N, classes), rows summing to 1; labels: (N,).
     """
@@ -124,7 +124,7 @@ def blurred(images: Tensor, deviation: float) -> Tensor:
 
 
 def inverted(images: Tensor, share: float) -> Tensor:
-    """So much of the way to black ink on white paper: 0 as it is, 0.5 plain gray, 1 inverted."""
+    """Images blended with their inverse: share 0 leaves them unchanged, 0.5 gives plain gray, 1 inverts them."""
     return images * (1 - share) + (1 - images) * share
 
 

@@ -1,8 +1,8 @@
-"""One training by several processes (torchrun): which one this is, and the few moments in which they speak.
+"""One training by several processes (torchrun): the rank of this one, and the points at which they communicate.
 
 Without torchrun there is one process, every function here is the identity, and no process group exists.
 
-What several processes compute is what one computes: each draws the same order and the same augmentation numbers for the
+Several processes compute the same as one: each draws the same order and the same augmentation numbers for the
 whole batch, takes its shard of the images, and DistributedDataParallel averages the gradients. The weights differ from those
 of one process by the rounding of sums that are added in another order: 1e-14 in float64, however long it trains. Over a run in
 float32 rounding grows, as it does between two machines: Adam divides by the root of squared gradients that are all but 0 at

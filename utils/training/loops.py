@@ -24,11 +24,11 @@ Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
 
 class Diverged(CourseError):
-    """A loss is no longer a finite number; the message says which, and in which epoch."""
+    """A loss is no longer a finite number; the message states which loss and which epoch."""
 
 
 class CheckpointMismatch(CourseError):
-    """A state to continue from that does not fit the network and recipe; the message says in what."""
+    """A state to continue from that does not fit the network and recipe; the message states the difference."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Training:
 
     @property
     def tested(self) -> nn.Module:
-        """The network whose accuracy counts: with the weights' running average where the recipe asks for it."""
+        """The network whose accuracy counts: with the weights' running average if the recipe has one."""
         return self.average.module if self.average else self.model
 
     def after_step(self) -> None:
@@ -132,7 +132,7 @@ class Training:
     def load_state_dict(self, state: dict) -> None:
         """Continue from what state_dict() gave, bit for bit on the same kind of device.
 
-        On another kind the generators there know nothing of this one's states, so they begin anew, from the epoch's number.
+        On another kind of device, the generators cannot use these states, so they start from the epoch's number.
 
         Raises ValueError, or what a generator raises, for a state that is not of this network, optimizer and schedule.
         """
@@ -192,7 +192,7 @@ def fit(
             training.load_state_dict(state)
         except ValueError as error:
             raise CheckpointMismatch(" ".join(str(error).split())[:200]) from error
-        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:  # whatever a random state may hold
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:  # an invalid random state can raise any of these
             raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
@@ -288,7 +288,7 @@ def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
 
 @contextmanager
 def progress(batches, echo: bool):
-    """A progress bar over batches in the reference's form; silent where nobody watches (neither a terminal nor a notebook)."""
+    """A progress bar over batches in the reference's form; silent outside a terminal or a notebook."""
     watched = (sys.stdout is not None and sys.stdout.isatty()) or "ipykernel" in sys.modules
     with tqdm(batches, disable=not (echo and watched), file=sys.stdout, mininterval=0.25, ncols=88) as bar:
         yield bar

@@ -54,7 +54,7 @@ def of_network(found: object, network: nn.Module, where: str) -> str:
 
 
 def of_schedule(found: object, scheduler: object, steps: int, where: str) -> str:
-    """Why a state can't be this schedule's after so many steps; "" if it can."""
+    """Why a state cannot be this schedule's after `steps` steps, or "" if it can."""
     expected = scheduler.state_dict()
     wrong = difference(found, expected, where)
     odd = [] if wrong else [name for name in expected.keys() - VARYING if found[name] != expected[name]]
