@@ -476,6 +476,8 @@ def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
         stray.unlink()
     log.write_text(log.read_text().replace("\n2,", "\n3,"))
     assert "seed0.csv, line 3" in rejected_command("report", report.main, [str(records.own_root())], finished)
+    runs.run(TINY, 2, device="cpu", echo=False)
+    assert f"| {TINY.key} " in (text := report.own_report(records.own_root())) and "Left out: " in text and "seed0.csv, line 3" in text
     assert "seed0.csv, line 3" in rejected(partial(tables.compare, [TINY], records.own), finished)
 
 

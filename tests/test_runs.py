@@ -154,8 +154,7 @@ def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        log = killed(tmp_path / "killed", recipe).log
-        assert epoch == 1 or len(read_log(log)) >= epoch - 1  # an epoch is in the log as soon as it is over
+        assert rows_so_far(killed(tmp_path / "killed", recipe)) >= epoch  # what is printed is on disk
     process = start(tmp_path / "killed", recipe)
     output = process.communicate()[0]
     assert process.returncode == 0 and "continuing after epoch" in output
@@ -174,7 +173,7 @@ def test_ctrl_c_says_where_it_will_continue(tmp_path):
     wait_for_epoch(process, 3)
     process.send_signal(signal.SIGINT)
     assert "The same command continues it after its last finished epoch" in process.communicate()[0]
-    assert killed(tmp_path, recipe).checkpoint.is_file() and len(read_log(killed(tmp_path, recipe).log)) >= 2
+    assert rows_so_far(killed(tmp_path, recipe)) >= 3
 
 
 def interrupt_after(epoch):
@@ -191,11 +190,25 @@ def interrupted(experiment=TINY, epoch=1, **options) -> None:
         train(experiment, after_epoch=interrupt_after(epoch), **options)
 
 
-def test_an_epoch_is_in_the_log_as_soon_as_it_is_over():
+def rows_so_far(run: RunPaths) -> int:
+    return len(records.read_checkpoint(run.checkpoint)[1]["history"])
+
+
+def test_an_epoch_is_on_disk_as_soon_as_it_is_over():
     seen = []
-    result = train(after_epoch=lambda history: seen.append((len(history), len(read_log(own().log)))))
+    train(after_epoch=lambda history: seen.append((len(history), rows_so_far(own()))))
     assert seen == [(1, 1), (2, 2), (3, 3)]
-    assert read_log(result.log) == read_log(own().log)
+
+
+def test_a_run_that_is_trained_again_can_be_read_until_the_new_one_is_filed(monkeypatch):
+    first = train()
+    interrupted(retrain=True)
+    assert records.own(TINY)[0].facts == first.facts
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records, "write_log", lambda *_: interrupt_after(0)([]))
+        train(retrain=True)
+    again = train()  # without being asked to: what was filed in part is no finished run
+    assert again.facts.continued and again.facts.sha256 == first.facts.sha256
 
 
 def test_continuing_early_stopping_keeps_the_best_weights_of_before(monkeypatch, tmp_path):
@@ -536,9 +549,9 @@ def test_a_published_study_writes_nothing_but_its_line(scratch):
 
 def test_a_run_that_is_given_up_leaves_one_line_that_says_so():
     interrupted(HELD, 2)
-    runs.give_up(HELD, 0, read_log(own(HELD).log))
+    runs.give_up(HELD, 0, records.read_checkpoint(own(HELD).checkpoint)[1]["history"])
     (trial,) = trials.read("tiny")
-    assert (trial.pruned, trial.epoch) == (True, 2) and not own(HELD).checkpoint.exists() and not own(HELD).log.exists()
+    assert (trial.pruned, trial.epoch) == (True, 2) and not own(HELD).checkpoint.exists()
 
 
 # ---- what goes wrong

@@ -145,18 +145,23 @@ def first_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torc
 
 
 def own_report(root: Path) -> str:
-    """Tables and curves of the finished runs below a reader's folder. Raises CourseError if there are none."""
+    """Tables and curves of the finished runs below a reader's folder, and what is left out. Raises CourseError if no run can be read."""
     if root == ROOT:
         raise CourseError(f"{root} holds what is published: leave the folder out to draw that")
     found: dict[str, list[records.FinishedRun]] = {}
-    strays = []
+    strays, unreadable = [], []
     for path in sorted(root.glob("logs/*/*.json")):
         seed = records.seed_of(path)
         if seed is None:
             strays.append(display_path(path))
             continue
         run = records.RunPaths(root, path.parent.name, seed)
-        found.setdefault(run.key, []).append(records.read_record(run))
+        try:
+            found[run.key] = [*found.get(run.key, []), records.read_record(run)]
+        except CourseError as error:
+            unreadable.append(f"Left out: {error}")
+    if not found and unreadable:
+        raise CourseError(unreadable[0])
     if not found:
         raise CourseError(f"{display_path(root)} holds no finished run: expected logs/NAME/seedK.json in it, as train.py writes them")
     rows = []
@@ -166,8 +171,9 @@ def own_report(root: Path) -> str:
         percents = [tables.percent(record.result_row, part) for record in runs]
         rows.append([key, part, tables.mean_sd(percents), len(runs), f"{runs[0].facts.parameters:,}", runs[0].facts.epochs])
     header = ["run", "images", "accuracy %", "seeds", "parameters", "epochs"]
-    ignored = f"\nNo runs, and ignored: {', '.join(strays)}" if strays else ""
-    return f"{tables.table(header, rows, right='seeds parameters epochs')}\n\nCurves: {display_path(root / 'pngs')}/{ignored}"
+    ignored = [f"No runs, and ignored: {', '.join(strays)}"] if strays else []
+    table = tables.table(header, rows, right="seeds parameters epochs")
+    return "\n".join([f"{table}\n", f"Curves: {display_path(root / 'pngs')}/", *ignored, *unreadable])
 
 
 def execute(path: Path) -> None:

@@ -128,19 +128,22 @@ def outcome(root: Path) -> dict[str, str]:
 
 
 def left(root: Path) -> tuple[dict[Path, bytes], dict[Path, int]]:
-    """What is there after a kill: the facts of finished runs, and how many epochs the logs of the others hold."""
+    """What is there after a kill: the facts of finished runs, and how many epochs the checkpoints of the others hold."""
     finished = {path: path.read_bytes() for path in root.glob("logs/*/seed*.json")}
-    logs = {path: len(records.read_log(path)) for path in root.glob("logs/*/seed*.csv") if path.with_suffix(".json") not in finished}
-    return finished, logs
+    epochs = {}
+    for path in root.glob("unfinished/*.pt"):
+        run_start, state = records.read_checkpoint(path)
+        epochs[records.RunPaths(root, path.name.rpartition("_seed")[0], run_start.seed).facts] = len(state["history"])
+    return finished, {path: rows for path, rows in epochs.items() if path not in finished}
 
 
 def lost(before: tuple[dict[Path, bytes], dict[Path, int]]) -> tuple[int, int]:
     """Of what was there after a kill, how many finished runs were done again in the end, and how many epochs."""
-    finished, logs = before
+    finished, unfinished = before
     again = sum(not path.exists() or path.read_bytes() != content for path, content in finished.items())
     epochs = 0
-    for path, rows in logs.items():
-        continued = records.read_facts(path.with_suffix(".json")).continued
+    for path, rows in unfinished.items():
+        continued = records.read_facts(path).continued
         epochs += max(0, rows - (continued[-1].after_epoch if continued else 0))
     return again, epochs
 

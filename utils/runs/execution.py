@@ -103,12 +103,7 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
 
     def save_epoch(training: Training) -> None:
         state = training.state_dict()  # of every process, not only of the one that writes
-
-        def write() -> None:
-            records.write_checkpoint(job.own.checkpoint, job.run_start, state, job.lock.require)
-            records.write_log(job.own.log, training.history, job.lock.require)
-
-        ddp.on_rank0(write)
+        ddp.on_rank0(lambda: records.write_checkpoint(job.own.checkpoint, job.run_start, state, job.lock.require))
         safe[:] = training.history
         after_epoch(training.history)
 
@@ -160,6 +155,8 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
         recipe, data = job.experiment.recipe, job.data
         small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if recipe.levels else b""
         done = replace(measured(job, model, history, content), packed=len(small))
+        require()
+        job.run.facts.unlink(missing_ok=True)  # of an earlier run: the rest is no longer its own
         records.write_log(job.run.log, history, require)
         if job.run == job.own or (job.seed == 0 and job.experiment.weights):
             files.write(job.run.weights, content, require)
@@ -170,8 +167,6 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
             trials.add(trial(done, history), job.publish, job.own.root)
         files.write_json(job.run.facts, done, require)  # last: its presence states that the rest is complete
         job.own.checkpoint.unlink(missing_ok=True)
-        if job.run != job.own:
-            job.own.log.unlink(missing_ok=True)
         return done
 
     done = ddp.on_rank0(write)
@@ -231,7 +226,6 @@ def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool
     if saved:
         trials.add(trial(saved[0], history, pruned=True), bool(publish))
     own.checkpoint.unlink(missing_ok=True)
-    own.log.unlink(missing_ok=True)
 
 
 def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: bool = True) -> Result:

@@ -23,8 +23,8 @@ from .records import DataFacts, FinishedRun, Normalization, RunPaths, RunStart
 class Job:
     """One run: what is trained, on what data, where, and which files hold it.
 
-    experiment: as it runs here (in a smoke run one epoch). run: the paths of the results; own: the paths of the checkpoint and of an
-    unfinished run's log, which differ from `run` when a run is published. trial: some images are held out for a choice, so the test set
+    experiment: as it runs here (in a smoke run one epoch). run: the paths of the results; own: of the checkpoint, which differ from `run`
+    if a run is published. trial: some images are held out for a choice, so the test set
     is not used. finished: the run's record if it need not be trained. state: the checkpoint to continue from. network: a reader's own, None
     for the recipe's.
     """

@@ -4,7 +4,7 @@ Below a root (the repository for what is published; runs/, or in a smoke run a t
     saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
     saved_dict/RUN.bin                the same network in as few bytes as its numbers need, if its recipe has levels (utils.packed)
     logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
-    unfinished/RUN_seedK.pt           checkpoint of a run that is not finished (always below runs/ or the temporary folder)
+    unfinished/RUN_seedK.pt           checkpoint of a run that is not finished, with its rows (always below runs/, or the temporary folder)
     unfinished/RUN_seedK.lock         held by the process that trains the run, with .holder, which names it (there too)
 RUN is the experiment's name, and of a reader's own runs also the recipe's digest, so that no two recipes share a path.
 """
@@ -207,7 +207,7 @@ def read_record(run: RunPaths) -> FinishedRun:
     if (facts.seed, facts.epochs) != (run.seed, len(history)):
         raise CourseError(
             f"{display_path(run.facts)} says seed {facts.seed} and {facts.epochs} epochs, expected seed {run.seed} and the {len(history)} "
-            f"of {run.log.name}. Check out both files again, or train it anew (--again)."
+            f"of {run.log.name}. Check out both files again, or train it again (--retrain)."
         )
     return FinishedRun(facts, history, run.log)
 
