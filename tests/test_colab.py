@@ -279,6 +279,9 @@ def test_a_gpu_that_is_asked_for_and_fails_is_an_error(broken, monkeypatch):
     broken.lists(monkeypatch, cuda=True, mps=False)
     with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu"):
         devices.pick_device("cuda:0")
+    monkeypatch.setattr(devices.ddp, "world_size", lambda: 2)  # of several processes each tries its own
+    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image"):
+        devices.pick_device()
 
 
 def test_voxels_on_mps_name_the_version_of_torch_that_they_need(monkeypatch, capsys):

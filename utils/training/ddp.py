@@ -135,16 +135,16 @@ def require_same(facts: dict) -> None:
                 )
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of this process among several. Raises CourseError if its machine has fewer GPUs than processes."""
+def device_name(name: str) -> str:
+    """The device of this process among several: "cpu" or its own GPU, such as "cuda:1". Raises CourseError if its machine has fewer GPUs than processes."""
     if name not in ("auto", "cuda", "cpu"):
         raise CourseError(f"device {name!r} can't be used by several processes: expected auto, cuda or cpu")
     gpus, here = torch.cuda.device_count(), local_rank()
     if name == "cpu" or (name == "auto" and not gpus):
-        return torch.device("cpu")
+        return "cpu"
     if here >= gpus:
         raise CourseError(f"more processes here than GPUs ({gpus}): expected one GPU each; lower --nproc-per-node, or use --device cpu")
-    return torch.device("cuda", here)
+    return f"cuda:{here}"
 
 
 def random_state() -> dict:

@@ -18,7 +18,7 @@ def pick_device(name: str = "auto", kind: str = "images") -> torch.device:
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if ddp.world_size() > 1:
-        return ddp.pick_device(name)
+        name = ddp.device_name(name)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [key for key in there if there[key]]
     if name == "auto":
