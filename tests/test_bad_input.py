@@ -35,7 +35,7 @@ WORDS = [  # one of each kind; test_fuzz.py draws more
     "tiny --lr -1",
     "tiny --lr nan",
     "tiny --epochs 1.5",
-    "tiny --epochs 100001",
+    "tiny --epochs 10001",
     "tiny --normalize maybe",
     "tiny --optimizer SGD",
     "tiny --data mnits",

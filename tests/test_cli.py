@@ -205,10 +205,11 @@ def test_a_closed_standard_output_is_no_error(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, b"") and list(tmp_path.glob("logs/*/seed0.json"))
 
 
-def test_a_training_imports_neither_a_cluster_nor_a_search():
+def test_a_training_imports_neither_a_cluster_nor_a_search_and_a_network_no_algebra():
     """Each would take a second or more of every start."""
     code = (
-        "import sys; from tools import train; train.main(['base', '--data', 'digits', '--epochs', '1', '--quiet', '--device', 'cpu']); "
+        "import sys; from utils import models; models.build('voxel_best(width=8)'); assert 'sympy' not in sys.modules; "
+        "from tools import train; train.main(['base', '--data', 'digits', '--epochs', '1', '--quiet', '--device', 'cpu']); "
         "assert not {'dask', 'distributed', 'optuna'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=SMOKE, check=True, stdout=subprocess.DEVNULL)

@@ -109,8 +109,9 @@ GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,tes
         (GOOD.replace("0.1", "1" * 200_000), "line 1: found what is no table"),
         (GOOD.split("\n")[0] + "\n", "line 1: found no row, expected one row per epoch"),
         ("\udcff", "line 1: found bytes that are no text"),
+        (GOOD + "".join(f"{n},0.1,0.5,50,60,0.4,35,40,1\n" for n in range(2, 10_002)), "line 10002: .* expected epoch 10000"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_damaged_log_is_one_line_with_file_and_line(text, message, tmp_path):
     path = tmp_path / "seed0.csv"

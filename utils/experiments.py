@@ -13,7 +13,7 @@ KINDS = {
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
 SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 RANGES = {  # field → lowest and highest value that a run could use
-    "epochs": (1, 100_000),
+    "epochs": (1, 10_000),  # the rows of the longest log, which is read in a moment
     "images": (0, 100_000_000),
     "batch_size": (1, 1_000_000),
     "valid": (0, 1_000_000),

@@ -54,9 +54,10 @@ class PrincipalAxisView(nn.Module):
     def __init__(self, slices: int = 4, side: int = 24, roll: float = 0.0):
         super().__init__()
         self.shape = (side, side, slices)
-        place = (torch.arange(16) - 7.5) / 8  # of a voxel's center, as grid_sample counts
+        # on the CPU: on the meta device arange imports sympy
+        place = (torch.arange(16, device="cpu") - 7.5) / 8  # of a voxel's center, as grid_sample counts
         z, y, x = torch.meshgrid(place, place, place, indexing="ij")
-        across, deep = ((torch.arange(n) * 2 + 1) / n - 1 for n in (side, 2 * slices))
+        across, deep = ((torch.arange(n, device="cpu") * 2 + 1) / n - 1 for n in (side, 2 * slices))
         rows, columns, depth = torch.meshgrid(across, across, deep, indexing="ij")
         centers = torch.stack([x, y, z], -1).view(-1, 3)
         self.register_buffer("centers", centers, persistent=False)  # (4096, 3)

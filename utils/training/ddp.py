@@ -136,7 +136,7 @@ def require_same(facts: dict) -> None:
 
 
 def device_name(name: str) -> str:
-    """The device of this process among several: "cpu" or its own GPU, such as "cuda:1". Raises CourseError if its machine has fewer GPUs than processes."""
+    """The device of this process among several: "cpu" or its own GPU, "cuda:N". Raises CourseError if its machine has too few GPUs."""
     if name not in ("auto", "cuda", "cpu"):
         raise CourseError(f"device {name!r} can't be used by several processes: expected auto, cuda or cpu")
     gpus, here = torch.cuda.device_count(), local_rank()
