@@ -298,11 +298,6 @@ def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
     return nn.Sequential(rows, columns)
 
 
-def _conv_bn_relu(into: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """What voxel_best is made of: convolution, batch norm, ReLU."""
-    return [nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-
-
 def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits: the principal view of each solid first, so two dimensions are enough.
 

@@ -55,15 +55,15 @@ class Source:
 
     def misplaced(self, root: Path) -> list[Path]:
         """Files that look like this set's, under another name or up to one folder away from where find() looks."""
-        folder, wanted = self.torchvision_class, {_conv_bn_relu(file) for file in self.files(root)}
+        folder, wanted = self.torchvision_class, {_letters(file) for file in self.files(root)}
         patterns = ("*", "*/*", f"{folder}/*", f"{folder}/raw/*", f"{folder}/raw/*/*", f"*/{folder}/raw/*")
         expected = {file.with_name(file.name + end) for file in self.files(root) for end in ("", ".gz")}
         return sorted(
-            {path for pattern in patterns for path in root.glob(pattern) if _conv_bn_relu(path) in wanted and path.is_file()} - expected
+            {path for pattern in patterns for path in root.glob(pattern) if _letters(path) in wanted and path.is_file()} - expected
         )
 
 
-def _conv_bn_relu(path: Path) -> str:
+def _letters(path: Path) -> str:
     """A file name without what others change in it: train-images.idx3-ubyte.gz → train-images-idx3-ubyte."""
     return path.name.lower().removesuffix(".gz").replace(".", "-")
 
