@@ -203,7 +203,7 @@ def test_an_epoch_is_on_disk_as_soon_as_it_is_over():
 def test_a_run_that_is_trained_again_can_be_read_until_the_new_one_is_filed(monkeypatch):
     first = train()
     interrupted(retrain=True)
-    assert records.own(TINY)[0].facts == first.facts
+    assert records.own(TINY)[0].facts == train().facts == first.facts and own().checkpoint.exists()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(records, "write_log", lambda *_: interrupt_after(0)([]))
         train(retrain=True)
@@ -321,6 +321,14 @@ def test_a_finished_run_is_not_trained_again_unless_asked(counted, capsys):
     assert files.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(first.log)
     anew = train(retrain=True)
     assert len(counted) == 2 and anew.facts.sha256 == first.facts.sha256
+
+
+def test_the_checkpoint_that_a_kill_left_of_a_finished_run_is_deleted():
+    left = []
+    train(after_epoch=lambda history: left.append(own().checkpoint.read_bytes()))
+    own().checkpoint.write_bytes(left[-1])
+    train()
+    assert not own().checkpoint.exists()
 
 
 def test_a_finished_run_on_other_data_is_trained_again(counted, monkeypatch):

@@ -1,5 +1,6 @@
 """resolve(): an experiment, a seed and options → a Job, in which every check is made and every question answered, once."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,9 +123,14 @@ def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset
 
 
 def find(job: Job) -> FinishedRun | None:
-    """The finished run of this job's recipe, seed and data; None if there is none."""
+    """The finished run of this job's recipe, seed and data; None if there is none. Deletes the checkpoint that a kill left of that run."""
     root = None if job.run.root == workspace.root else job.own.root
-    return records.finished(job.experiment, job.seed, root, job.run_start.data)
+    found = records.finished(job.experiment, job.seed, root, job.run_start.data)
+    with suppress(CourseError):
+        saved = records.read_checkpoint(job.own.checkpoint) if found else None
+        if saved and (saved[0].started, len(saved[1]["history"])) == (found.facts.started, found.facts.epochs):
+            job.own.checkpoint.unlink(missing_ok=True)
+    return found
 
 
 def continued(job: Job) -> Job:
