@@ -21,7 +21,7 @@ from PIL import Image
 from rejections import rejected, rejected_command
 from tiny import BEGUN, FACTS, TINY, TRIAL
 
-from tools import export, measurements, report, train, verify
+from tools import colab, export, measurements, qr, report, stale, train, verify
 from tools.measurements import Benchmark
 from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, photo, voxels
@@ -44,6 +44,9 @@ READERS = {
     "rows.h5": voxels.read,
     "digit.png": photo.read,
     "weights.pth": pretrained.load_model,
+    "lesson.ipynb": stale.read,
+    "stamped.ipynb": colab.read,
+    "code.png": lambda path: qr.main(["--read", str(path)]),
 }
 KINDS_OF_NONE = {
     "missing": lambda path: None,
@@ -228,6 +231,7 @@ PICTURES = {
     "a bomb": lambda path: path.write_bytes(picture()[:16] + struct.pack(">II", 60_000, 60_000) + picture()[24:]),
     "a line": lambda path: Image.new("L", (2000, 3)).save(path),
     "transparent": lambda path: Image.new("RGBA", (100, 100), (0, 0, 0, 0)).save(path),
+    "EPS": lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n"),  # which would start Ghostscript
     "SVG": lambda path: path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>'),
 }
 
@@ -243,7 +247,8 @@ def test_what_is_no_picture_of_a_digit_is_refused_by_name(case, tmp_path):
     PICTURES[case](tmp_path / "digit.png")
     if not (ROOT / "saved_dict" / "base.pth").is_file():
         pytest.skip("base is not published here")
-    assert "digit.png" in rejected_command("train.py", train.main, ["base", "--read", str(tmp_path / "digit.png")], tmp_path)
+    for action, argv in ((train.main, ["base", "--read"]), (qr.main, ["--read"])):
+        assert case == "transparent" or "digit.png" in rejected_command("tool", action, [*argv, str(tmp_path / "digit.png")], tmp_path)
 
 
 # ---- state dicts and checkpoints, and what may be hidden in them

@@ -309,6 +309,11 @@ def test_the_tool_needs_python_alone():
     assert done.returncode == 0 and "owner/name" in done.stdout, done.stderr
 
 
+def test_a_damaged_table_of_runs_is_one_line():
+    with pytest.raises(CourseError, match=r"logs/runs\.csv is damaged \('experiment'\)"):
+        colab.minutes("01_base", "seconds\n1\n")
+
+
 def test_badges_open_the_newest_release_that_holds_the_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(colab, "ROOT", tmp_path)
     git("init", "--quiet", tmp_path)

@@ -13,8 +13,8 @@ from tiny import TINY, TRIAL
 from tools import measurements, report, verify
 from utils import CourseError, files, printable
 from utils.experiments import EXPERIMENTS
-from utils.report import tables
-from utils.runs import inventory, records, trials
+from utils.report import photographs, tables
+from utils.runs import facts, inventory, records, trials
 from utils.training.loops import Score
 
 MARKUP = (
@@ -171,6 +171,21 @@ def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkey
     once = report.filled({page: empty})
     assert "<svg" not in once[page] and once[page].count("<!--") == empty.count("<!--")
     assert report.filled(once) == once
+
+
+def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_markup(published, monkeypatch):
+    where = measurements.Machine(**vars(records.published(TINY)[0].facts.environment), cores=1, data="mnist", commit="a", time="b")
+    path = published / "logs" / "benchmarks" / "cpu.json"
+    monkeypatch.setattr(measurements, "path", lambda kind="cpu", root=published: path)
+    for times in ([], [{}], [{"seconds": 0.0, "loading": 0.0, "peak_mib": 0.0}]):
+        files.write_json(path, measurements.Benchmark({"time to 99 %": {"course": times, "usual": times}}, {}, {}, {}, where))
+        with pytest.raises(CourseError, match=r"cpu\.json: a measurement is missing or no number \(.*Measure it again\.$"):
+            measurements.speed_section()
+    hostile = replace(records.published(TINY)[0].facts.environment, torch=MARKUP[0])
+    found = photographs.Photographs(MARKUP[1], {MARKUP[0]: photographs.Kind(1, 1, 0, 0)}, facts.Code("a", "b"), hostile, MARKUP[2])
+    files.write_json(path, found)
+    monkeypatch.setattr(photographs, "PATH", path)
+    assert not [mark for mark in ("<svg", "<!--", " | b") if mark in photographs.section()]
 
 
 def test_a_published_run_without_a_test_is_one_line(published):

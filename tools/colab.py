@@ -10,6 +10,7 @@ Needs Python alone. Where a release exists (a tag v…), the badges open its not
 from tools import command  # isort: skip
 
 import csv
+import io
 import json
 import re
 import statistics
@@ -73,6 +74,7 @@ from utils.report import notebook
 
 notebook.setup(SAVE_TO_DRIVE)"""
 LINE = 'REPO = ""'
+LARGEST = 16 * 2**20  # bytes of a notebook
 COLAB = "https://colab.research.google.com/github/{repo}/blob/{version}/notebooks/{name}"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({})"
 ANY_BADGE = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\s*")
@@ -121,12 +123,26 @@ def stamped(source: str) -> str:
     return found[1] if found else ""
 
 
+def read(path: Path) -> tuple[dict, str, str]:
+    """A notebook, the source of its title cell and that of its setup cell. Raises CourseError if it has no such cells."""
+    try:
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:
+            notebook = json.loads(file.read(LARGEST))
+        title, setup = ("".join(cell["source"]) for cell in notebook["cells"][:2])
+        if title.strip():
+            return notebook, title, setup
+        reason = "an empty title"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}"
+    raise CourseError(f"{path.name} is no notebook of the course ({reason}): expected a title and a setup cell. Check it out again.")
+
+
 def stamp(path: Path, repo: str) -> bytes:
     """The notebook at `path` with the address in its setup cell and the badge on top of its first cell."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook, text, _ = read(path)
     title, cell = notebook["cells"][:2]
     mark = badge(repo, path.relative_to(ROOT / "notebooks").as_posix())
-    title["source"] = (mark + "\n\n" * bool(mark) + ANY_BADGE.sub("", "".join(title["source"]))).splitlines(keepends=True)
+    title["source"] = (mark + "\n\n" * bool(mark) + ANY_BADGE.sub("", text)).splitlines(keepends=True)
     cell["source"] = bootstrap(repo).splitlines(keepends=True)
     return (json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()  # as nbformat writes it
 
@@ -134,14 +150,17 @@ def stamp(path: Path, repo: str) -> bytes:
 def address() -> str:
     """The address that is stamped into the notebooks of this checkout, or nothing."""
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        return stamped("".join(json.loads(path.read_text(encoding="utf-8"))["cells"][1]["source"]))
+        return stamped(read(path)[2])
     return ""
 
 
 def minutes(notebook: str, runs: str) -> str:
     """Median minutes of a published training run of a notebook's experiments; runs: the text of logs/runs.csv."""
     shown = {name for name, experiment in EXPERIMENTS.items() if experiment.notebook == notebook}
-    found = [float(row["seconds"]) for row in csv.DictReader(runs.splitlines()) if row["experiment"] in shown]
+    try:
+        found = [float(row["seconds"]) for row in csv.DictReader(runs.splitlines()) if row["experiment"] in shown]
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise CourseError(f"logs/runs.csv is damaged ({error}): expected experiment and seconds. Check it out again.") from error
     return f"{statistics.median(found) / 60:.1f}" if found else "–"
 
 
@@ -152,8 +171,7 @@ def lessons(repo: str, runs: str) -> str:
     """README's table of notebooks: number, question, minutes, and links to Colab (if stamped) and to the solutions."""
     lines = ["|  | lesson | minutes | Colab | solution |", "| --- | --- | --: | --- | --- |"]
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        title = re.sub(r"^#+ *(\d+ · )?", "", ANY_BADGE.sub("", first).lstrip().splitlines()[0])
+        title = re.sub(r"^#+ *(\d+ · )?", "", ANY_BADGE.sub("", read(path)[1]).lstrip().splitlines()[0])
         number = path.stem.partition("_")[0]
         colab = f"[open]({colab_address(repo, path.name)})" if repo else "–"
         is_solved = (path.parent / "solutions" / path.name).is_file()
@@ -216,7 +234,7 @@ def main(argv: list[str]) -> None:
     if repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):  # it is written into the notebooks' code
         raise CourseError(f"{repo!r} is not an address on GitHub: expected owner/name")
     page = ROOT / "README.md"
-    runs = (ROOT / "logs" / "runs.csv").read_text(encoding="utf-8")
+    runs = (ROOT / "logs" / "runs.csv").read_text(encoding="utf-8", errors="replace")
     text = readme(page.read_text(encoding="utf-8"), repo, runs)
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("solutions/*.ipynb")]:
         write(path, stamp(path, repo))

@@ -181,7 +181,7 @@ def main(argv: list[str]) -> int:
     if options.to == "c":
         costs, same, total = export_c(options.name, path)
         if options.publish:
-            files.write_json(COSTS, (json.loads(COSTS.read_text()) if COSTS.exists() else {}) | {stem: costs})
+            files.write_json(COSTS, (files.read_json(COSTS, dict) if COSTS.exists() else {}) | {stem: costs})
         size = f"{costs.constants:,} bytes of constants, {costs.memory:,} bytes of static memory"
     else:
         export(options.name, path, options.to)

@@ -246,14 +246,23 @@ def speed_section() -> str:
         if not path(kind).exists():
             parts.append(f"Not measured yet: {kind.upper()}. `{files.display_path(path(kind))}` does not exist.")
             continue
-        found = read(kind)
-        parts += [speed_table(found.rows), note(found, COMPARED), *speed_shares(found), memory_table(found.rows)]
-        if found.rows.keys() & set(DAILY):
-            parts += [tried_table(found.rows, DAILY), note(found, DAILY)]
-        if found.sprint_floor:
-            floor = found.sprint_floor["floor_seconds"]
-            parts.append(f"At the highest rates of this machine, the arithmetic of one epoch of sprint takes {floor:.2f} s.")
+        try:
+            parts += tables_of(read(kind))
+        except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:
+            where = f"{files.display_path(path(kind))}: a measurement is missing or no number"
+            raise CourseError(f"{where} ({type(error).__name__}: {files.shorten(str(error))}). Measure it again.") from error
     return "\n\n".join(parts)
+
+
+def tables_of(found: Benchmark) -> list[str]:
+    """What speed_section says of one kind of device."""
+    parts = [speed_table(found.rows), note(found, COMPARED), *speed_shares(found), memory_table(found.rows)]
+    if found.rows.keys() & set(DAILY):
+        parts += [tried_table(found.rows, DAILY), note(found, DAILY)]
+    if found.sprint_floor:
+        floor = found.sprint_floor["floor_seconds"]
+        parts.append(f"At the highest rates of this machine, the arithmetic of one epoch of sprint takes {floor:.2f} s.")
+    return parts
 
 
 @dataclass(frozen=True)

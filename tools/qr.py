@@ -12,11 +12,11 @@ from tools import command  # isort: skip
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import nn
 
 from utils import ROOT, CourseError, files
-from utils.data import datasets
+from utils.data import datasets, photo
 from utils.experiments import EXPERIMENTS
 from utils.files import display_path
 from utils.runs import packed
@@ -76,11 +76,7 @@ def main(argv: list[str]) -> None:
     if (options.name is None) == (options.read is None):
         raise CourseError("expected the NAME of a network to draw, or --read FILE")
     if options.read:
-        try:
-            picture = Image.open(io.BytesIO(files.read(options.read, "Expected a picture of a QR code.")))
-        except UnidentifiedImageError as error:
-            raise CourseError(f"{display_path(options.read)} is no picture: expected one of a QR code") from error
-        name, model, mean, std = recognize(scan(picture))
+        name, model, mean, std = recognize(scan(photo.open_picture(options.read)))
         test = datasets.load("mnist")
         score = evaluate(model, test.test, mean, std)
         print(f"{display_path(options.read)} holds {name}: {score.correct} of {score.total} test images of {test.name} are right")

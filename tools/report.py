@@ -68,7 +68,7 @@ def texts() -> tuple[dict[Path, str], dict[Path, str]]:
     """Every generated text file: its present text, and its text according to the logs and the notebooks."""
     readme, runs = ROOT / "README.md", ROOT / "logs" / "runs.csv"
     pages = [readme, *sorted((ROOT / "docs").glob("*.md"))]
-    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (*pages, runs)}
+    old = {path: path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "" for path in (*pages, runs)}
     new = filled({path: old[path] for path in pages}) | {runs: tables.runs_csv()}
     new[readme] = colab.readme(new[readme], colab.address(), new[runs])
     return old, new
@@ -181,7 +181,7 @@ def execute(path: Path) -> None:
     from nbclient import NotebookClient  # only here: drawing a table needs no kernel
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-    book = nbformat.read(path, as_version=4)
+    book = stale.read(path)
     folder = {"metadata": {"path": str(path.parent)}}
     try:
         NotebookClient(book, timeout=None, record_timing=False, coalesce_streams=True, resources=folder).execute()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from utils import ROOT
+from utils import ROOT, CourseError, files
 
 TAG = "published"
 # a cell with one of these has the tag, or a comment states why not
@@ -21,6 +21,17 @@ def paths() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook. Raises CourseError for what is none."""
+    content = files.read(path)
+    try:
+        notebook = nbformat.reads(content.decode(), as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # a damaged file raises whatever its bytes make nbformat raise
+        raise CourseError(f"{files.display_path(path)} is no notebook ({type(error).__name__}). Check out the file again.") from error
+    return notebook
+
+
 def notebooks() -> list[Path]:
     """The notebooks in which a published cell would now print something else."""
     return [path for path in paths() if differences(path)]
@@ -28,14 +39,14 @@ def notebooks() -> list[Path]:
 
 def untagged(path: Path) -> list[str]:
     """The cells that show what is published and have no tag; a cell that needs what was trained before it says `# not recomputed`."""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells[3:] if cell.cell_type == "code"]
+    cells = [cell for cell in read(path).cells[3:] if cell.cell_type == "code"]
     free = [cell for cell in cells if TAG not in cell.metadata.get("tags", []) and "# not recomputed" not in cell.source]
     return [cell.source for cell in free if any(word in cell.source for word in SHOWS)]
 
 
 def differences(path: Path) -> list[str]:
     """What the published cells of a notebook print now, where it is not what is committed; one text for each cell."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if not cells:
         return []

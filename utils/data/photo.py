@@ -78,7 +78,7 @@ def steps(picture) -> Steps:
 
 def gray(picture) -> np.ndarray:
     """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING pixels long."""
-    image = _upright(_open(picture))
+    image = _upright(open_picture(picture))
     few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
     if image.mode[0] in "IF":  # 16 bits, 32 bits or floats: whatever range they use
         image = image.convert("F")
@@ -101,7 +101,7 @@ def tones(picture) -> np.ndarray:
 
     picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises CourseError.
     """
-    image = _upright(_open(picture))
+    image = _upright(open_picture(picture))
     if image.mode[0] == "F":
         return np.array(image, np.float32)
     if image.mode[0] == "I":
@@ -121,7 +121,7 @@ def _name(picture) -> str:
     return shorten(picture) if isinstance(picture, str | os.PathLike) else "the picture"
 
 
-def _open(picture) -> Image.Image:
+def open_picture(picture) -> Image.Image:
     """A path, file or PIL image → a PIL image with its pixels loaded and of a size that can be worked with."""
     what = _name(picture)
     if isinstance(picture, str | os.PathLike):

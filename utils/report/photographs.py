@@ -44,4 +44,5 @@ def section() -> str:
         for name, one in found.kinds.items()
     ]
     table = tables.table(["photographs", "n", "correct %", "rejected %", "wrong %"], rows, right="n correct % rejected % wrong %")
-    return f"{table}\n\n`{found.network}`, test images of MNIST on generated pages, torch {found.environment.torch}, {found.finished[:10]}."
+    where = tables.escape(f"torch {found.environment.torch}, {found.finished[:10]}")
+    return f"{table}\n\n{tables.escape(found.network)}, test images of MNIST on generated pages, {where}."
