@@ -63,7 +63,7 @@ def contribute(root, payload: str, number: int) -> None:
     files.write_json(run.facts, message)
     if not number:
         files.write_json(root / "saved_dict" / "tiny.json", message)
-    recipe = replace(TINY.recipe, valid=100)
+    recipe = replace(TINY.recipe, valid=100, data=payload)
     trials.add(replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)), publish=True)
 
 
@@ -101,7 +101,6 @@ def build(root, found: dict):
     return built
 
 
-@pytest.mark.xfail(reason="a recipe has lost the free text field that carried the payload: carry it elsewhere")
 def test_no_markup_no_file_and_no_script_gets_out(repository, browser):
     secret = repository / "secret.txt"
     secret.write_text("canary-7f3a")
@@ -129,7 +128,6 @@ def test_no_markup_no_file_and_no_script_gets_out(repository, browser):
             assert " ".join(tables.CONTROLS.sub(" ", payload).translate(TYPOGRAPHY).split()) in text, payload
 
 
-@pytest.mark.xfail(reason="a recipe has lost the free text field that carried the payload: carry it elsewhere")
 def test_hostile_text_would_be_found(repository, browser, monkeypatch):
     """The same without escaping: markup does get out, and the test above would see it."""
     monkeypatch.setattr(tables, "escape", tables.Markup)
