@@ -83,6 +83,13 @@ def test_an_empty_or_damaged_lock_of_nobody_blocks_nobody(path, content):
         mine.require()
 
 
+def test_a_pipe_in_the_holder_s_place_blocks_nobody(path):
+    path.parent.mkdir()
+    os.mkfifo(path.with_suffix(".holder"))
+    with Lock(path, "tiny") as mine:
+        mine.require()
+
+
 @pytest.mark.parametrize(("silent", "held"), [(0, True), (SILENT / 2, True), (SILENT + 1, False)])
 def test_on_a_shared_disk_signs_of_life_decide(path, silent, held):
     left = leave_holder(path, "elsewhere", silent)

@@ -23,6 +23,10 @@ class Reference:
     name: str
     address: str | None
 
+    def __post_init__(self):
+        if self.address and not re.fullmatch(r"https?://[\w./~?=&%+:#-]+", self.address):
+            raise ValueError("an address is no plain http(s) address")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -52,6 +56,11 @@ class References:
     references: dict[str, Reference]
     figures: dict[str, Figure]  # by experiment
     field: list[Claim]
+
+    def __post_init__(self):
+        unknown = {figure.reference for figure in self.figures.values()} - self.references.keys()
+        if unknown:
+            raise ValueError(f"no reference is called {min(unknown)!r}")
 
 
 @dataclass(frozen=True)
@@ -219,7 +228,8 @@ def against_references() -> str:
         if figure is None:
             continue
         reference, best = references().references[figure.reference], best_percents(runs)
-        source = f"[{figure.reference}]({reference.address})" if reference.address else figure.reference
+        source = escape(figure.reference)
+        source = f"[{source}]({reference.address})" if reference.address else source
         rows.append(
             [
                 e.name,
@@ -229,9 +239,9 @@ def against_references() -> str:
                 Markup(f"{source}, {escape(figure.where)}"),
             ]
         )
-        notes += [f"- {e.name}: {figure.note}"] if figure.note else []
+        notes += [f"- {e.name}: {escape(figure.note)}"] if figure.note else []
     known = references().references
-    named = [f"- {key}: “{one.name}”{'' if one.address else ', address unknown'}" for key, one in known.items()]
+    named = [f"- {escape(key)}: “{escape(one.name)}”{'' if one.address else ', address unknown'}" for key, one in known.items()]
     lists = [("Notes on figures with \\*:", notes), ("Sources:", named)]
     return "\n\n".join([table(header, rows), *("\n".join([f"{title}\n", *lines]) for title, lines in lists if lines)])
 

@@ -95,10 +95,9 @@ class Lock:
             )
 
     def _read(self) -> bytes | None:
-        try:
-            return self.holder_path.read_bytes()
-        except OSError:
-            return None
+        with suppress(OSError, CourseError):
+            return files.read(self.holder_path, most=files.JSON)
+        return None
 
     def _holder(self) -> Holder | None:
         with suppress(msgspec.MsgspecError):
