@@ -52,7 +52,6 @@ def test_tools_of_the_deployment_are_installed_by_their_hashes():
         assert len(locked) == (ROOT / name).read_text(encoding="utf-8").count("==") > 0
 
 
-@pytest.mark.xfail(reason="requirements-site.lock must be compiled again for the newest extras")
 def test_the_lock_holds_every_requirement():
     lock = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements-site.lock").read_text(encoding="utf-8"), re.MULTILINE))
     lines = "\n".join((ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8") for kind in ("site", "extra"))
