@@ -63,7 +63,7 @@ def contribute(root, payload: str, number: int) -> None:
     files.write_json(run.facts, message)
     if not number:
         files.write_json(root / "saved_dict" / "tiny.json", message)
-    recipe = replace(TINY.recipe, valid=100, data=payload)
+    recipe = replace(TINY.recipe, valid=100, data=payload)  # any text is a name of data here
     trials.add(replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)), publish=True)
 
 
