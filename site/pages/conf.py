@@ -9,6 +9,7 @@ from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
+from sphinx.util.images import get_image_size
 
 from tools.site.pages import BESIDE
 
@@ -108,6 +109,13 @@ def each_its_own_text(app, doctree):
             picture["alt"] = text
 
 
+def loaded_when_reached(app, doctree):
+    """Pictures load when the reader scrolls to them; until then, their size reserves the space."""
+    for picture in doctree.findall(nodes.image):
+        width, height = get_image_size(app.srcdir / picture["uri"])
+        picture.attributes |= {"loading": "lazy", "width": str(width), "height": str(height)}
+
+
 # what docutils does not know by the name that the notebooks use
 SPELLED = ((r"\\(big{1,2}|Big{1,2})(?![a-zA-Z])", r"\\\1l"), (r"\\dots(?![a-z])", r"\\ldots"), ("°", r"\\text{°}"))
 
@@ -129,5 +137,6 @@ def mathml(translator, node):
 def setup(app):
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("doctree-read", each_its_own_text)
+    app.connect("doctree-read", loaded_when_reached)
     app.connect("html-page-context", for_everybody)
     app.connect("autodoc-process-docstring", as_written)

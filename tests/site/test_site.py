@@ -150,8 +150,6 @@ def test_what_charts_and_networks_need_is_not_loaded_by_the_landing_page(page, s
 @pytest.mark.parametrize("name", [*PAGES, *(f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:])])
 def test_first_view_is_small(page, site, figure, name):
     """What comes over the wire, packed as the host of the project page packs it."""
-    if name == "docs/results.html":
-        pytest.xfail("its pictures are loaded at once")
     sent = []
     page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
     show(page, site + name)
