@@ -51,6 +51,20 @@ def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
     assert phone.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]
 
 
+@pytest.mark.parametrize("size", [(360, 640), (390, 844), (430, 932), (844, 390), (667, 375)], ids=str)
+def test_phone_shows_pad_and_verdict_together(phone, site, size):
+    phone.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    for tab, verdict in (("", "#verdict"), ("#turn", "#view-turn .verdict")):
+        start(phone, site, tab)
+        touch(phone, STROKES[3])
+        phone.wait_for_function(f"document.querySelector('{verdict}').textContent.endsWith(' 3.')")
+        pad, answer = (phone.locator(one).bounding_box() for one in ("#pad", verdict))
+        assert pad["height"] <= size[1] / 2 + 1 and phone.evaluate("scrollY") == 0
+        assert all(box["y"] + box["height"] <= size[1] for box in (pad, answer))
+        assert phone.evaluate("document.documentElement.scrollWidth") == size[0]
+        phone.goto("about:blank")
+
+
 def test_tabs_by_keyboard_and_by_an_address_typed_by_hand(page, site):
     start(page, site)
     page.locator("#tab-draw").focus()
