@@ -6,19 +6,24 @@ import { element, paint } from "./picture.mjs";
 /** `changed` is called whenever there is something else on the pad. */
 export function pad(canvas, changed) {
   const state = { strokes: [], digit: null };
+  const past = []; // states that undo goes back to
   let pointer = null;
 
+  const change = (next) => {
+    past.push({ ...state });
+    Object.assign(state, { strokes: [], digit: null, ...next });
+    show();
+  };
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
-    return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+    const part = (distance, side) => Math.round((1000 * distance) / side) / 1000; // so that text() loses nothing
+    return { x: part(event.clientX - box.left, box.width), y: part(event.clientY - box.top, box.height) };
   };
   canvas.addEventListener("pointerdown", (event) => {
     if (pointer !== null || (event.pointerType === "mouse" && event.button)) return;
     pointer = event.pointerId;
     canvas.setPointerCapture(pointer);
-    state.digit = null;
-    state.strokes.push([place(event)]);
-    show();
+    change({ strokes: [...state.strokes, [place(event)]] });
   });
   canvas.addEventListener("pointermove", (event) => {
     if (event.pointerId !== pointer) return;
@@ -59,27 +64,39 @@ export function pad(canvas, changed) {
   new ResizeObserver(redraw).observe(canvas);
   return {
     state,
-    clear: () => (Object.assign(state, { strokes: [], digit: null }), show()),
-    undo: () => (state.strokes.pop(), (state.digit = null), show()),
+    clear: () => (state.strokes.length || state.digit) && change({}),
+    undo: () => past.length && (Object.assign(state, past.pop()), show()),
     /** digit: {pixels: Uint8Array of 28 × 28, label, index} */
-    put: (digit) => (Object.assign(state, { strokes: [], digit }), show()),
-    strokes: (strokes) => (Object.assign(state, { strokes, digit: null }), show()),
+    put: (digit) => change({ digit }),
+    /** The pad's content for a link: t and the index of a test image, or strokes as thousandths of the pad's side. */
+    text: () => state.digit ? `t${state.digit.index}`
+      : state.strokes.map((stroke) => stroke.map(({ x, y }) => `${Math.round(1000 * x)}_${Math.round(1000 * y)}`).join("_")).join("~"),
+    /** Put on the pad what text() wrote. digits: resolves to the test digits. */
+    async restore(text, digits) {
+      if (text.startsWith("t")) {
+        const { indices, digit } = await digits();
+        const i = indices.indexOf(Number(text.slice(1)));
+        return i < 0 || change({ digit: digit(i) });
+      }
+      const points = (stroke) => Array.from(stroke.matchAll(/(-?\d{1,4})_(-?\d{1,4})/g), ([, x, y]) => ({ x: x / 1000, y: y / 1000 }));
+      const strokes = text.split("~").map(points).filter(({ length }) => length);
+      strokes.forEach((_, i) => change({ strokes: strokes.slice(0, i + 1) }));
+    },
   };
 }
 
-/** Test digits by keyboard or button: a row 0…9 and a random one; every press takes the next digit of that label. */
-export function picker(place, canvas, digits, board) {
+/** Test digits by keyboard or button: a row 0…9 and a random one; every press takes the next digit of that label. attempt: see main.mjs */
+export function picker(place, canvas, digits, board, attempt) {
   const next = new Map();
-  const take = async (label) => {
-    const { labels, indices, image } = await digits();
+  const take = (label) => attempt(async () => {
+    const { labels, digit } = await digits();
     const choice = label ?? Math.floor(Math.random() * 10);
     const having = labels.flatMap((found, i) => (found === choice ? [i] : []));
     if (!having.length) return;
     const turn = next.get(choice) ?? 0;
     next.set(choice, turn + 1);
-    const i = having[turn % having.length];
-    board.put({ pixels: image(i), label: choice, index: indices[i] });
-  };
+    board.put(digit(having[turn % having.length]));
+  });
   for (let label = 0; label < 10; label++)
     place.append(element("button", { type: "button", textContent: label, "aria-label": `Test digit ${label}`, onclick: () => take(label) }));
   place.append(element("button", { type: "button", textContent: "random", className: "wide", onclick: () => take() }));

@@ -16,9 +16,14 @@ const views = {}; // tab → show(image or null)
 let [image, busy, again, asked] = [null, false, false, 0];
 
 const board = pad($("pad"), () => changed());
-picker($("picker"), $("pad"), testDigits, board);
+picker($("picker"), $("pad"), testDigits, board, attempt);
 $("clear").onclick = board.clear;
 $("undo").onclick = board.undo;
+$("link").onclick = () => attempt(async () => {
+  history.replaceState(null, "", `#${open()}=${board.text()}`);
+  await navigator.clipboard.writeText(location.href);
+  $("status").textContent = "The link to this drawing is copied.";
+});
 
 function pictureOf({ strokes, digit }, way) {
   if (digit) return way === "raw" ? digit.pixels : fromPicture(digit.pixels, 28, 28);
@@ -34,6 +39,8 @@ function changed() {
   const what = digit ? `test image ${digit.index}, a ${digit.label}` : "your drawing";
   $("seen").setAttribute("aria-label", `What the network sees: ${image ? what : "nothing yet"}`);
   $("way-note").textContent = NOTES[way] + (digit ? ` This is test image ${digit.index}; its label is ${digit.label}.` : "");
+  if (location.hash.includes("=")) address(open()); // its drawing is no longer this one
+  stored("sessionStorage", "pad", board.text());
   answer();
 }
 
@@ -59,9 +66,10 @@ async function answer() {
 /** Run something that may fail, and say so on the page. */
 async function attempt(work) {
   try {
+    $("status").textContent = "";
     await work();
   } catch (error) {
-    $("status").textContent = `That did not work: ${error.message}. Reload the page to try again.`;
+    $("status").textContent = `That did not work: ${error.message}. Draw or choose again to retry.`;
   }
 }
 
@@ -94,6 +102,7 @@ function files(networks) {
 }
 
 const open = () => TABS.find((tab) => !$(`view-${tab}`).hidden);
+const address = (tab) => history.replaceState(null, "", tab === "draw" ? location.pathname : `#${tab}`);
 function choose(tab, focus) {
   for (const other of TABS) {
     const button = $(`tab-${other}`);
@@ -102,7 +111,7 @@ function choose(tab, focus) {
     $(`view-${other}`).hidden = other !== tab;
   }
   if (focus) $(`tab-${tab}`).focus();
-  history.replaceState(null, "", tab === "draw" ? location.pathname : `#${tab}`);
+  address(tab);
   answer();
 }
 TABS.forEach((tab, i) => {
@@ -113,24 +122,34 @@ TABS.forEach((tab, i) => {
   };
 });
 
+/** Text that this browser keeps in its localStorage or sessionStorage; private windows may refuse. */
+function stored(place, name, value) {
+  try {
+    if (value !== undefined) window[place].setItem(name, value);
+    return window[place].getItem(name);
+  } catch {
+    return null;
+  }
+}
+
 /** The theme is the one of the other pages: auto, light or dark. */
 function theme(wanted) {
   document.body.dataset.theme = wanted;
   $("theme").textContent = `Theme: ${wanted}`;
-  try {
-    localStorage.setItem("theme", wanted);
-  } catch {} // private windows may refuse
+  stored("localStorage", "theme", wanted);
 }
-let stored = "auto";
-try {
-  stored = localStorage.getItem("theme") ?? "auto";
-} catch {}
-theme(["auto", "light", "dark"].includes(stored) ? stored : "auto");
+const chosen = stored("localStorage", "theme");
+theme(["light", "dark"].includes(chosen) ? chosen : "auto");
 $("theme").onclick = () => theme({ auto: "light", light: "dark", dark: "auto" }[document.body.dataset.theme]);
 
 document.querySelectorAll("input[name=way]").forEach((choice) => (choice.onchange = changed));
 attempt(async () => files((await catalogue()).networks));
-const typed = () => TABS.includes(location.hash.slice(1)) && choose(location.hash.slice(1));
-addEventListener("hashchange", typed);
-typed();
+/** Open the tab that the address names, with the drawing that it holds, or else with `drawing`. */
+function typed(drawing) {
+  const [tab, text = drawing] = location.hash.slice(1).split("=");
+  if (TABS.includes(tab)) choose(tab);
+  if (text) attempt(() => board.restore(text, testDigits));
+}
+addEventListener("hashchange", () => typed());
+typed(stored("sessionStorage", "pad"));
 changed();

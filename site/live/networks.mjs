@@ -10,27 +10,27 @@ async function answered(name) {
   return response;
 }
 
-let listed;
-/** networks.json, fetched once. */
-export const catalogue = () => (listed ??= json("networks.json"));
-
-let runtime;
-function onnxruntime() {
-  return (runtime ??= import(new URL("vendor/ort/ort.wasm.min.mjs", ROOT).href).then((ort) => {
-    ort.env.wasm.numThreads = 1;
-    ort.env.wasm.wasmPaths = new URL("vendor/ort/", ROOT).href;
-    return ort;
-  }));
+const results = new Map();
+/** What `work` resolves to, which runs once for a key; after a failure, the next call runs it again. */
+function once(key, work) {
+  if (!results.has(key)) results.set(key, work().catch((error) => { results.delete(key); throw error; }));
+  return results.get(key);
 }
+
+/** networks.json */
+export const catalogue = () => once("networks.json", () => json("networks.json"));
+
+let tries = 0; // a browser, or the runtime itself, may keep a failure by its address
+const onnxruntime = () => once("runtime", async () => {
+  const ort = await import(new URL(`vendor/ort/ort.wasm.min.mjs${tries++ ? `?${tries}` : ""}`, ROOT).href);
+  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: new URL("vendor/ort/", ROOT).href });
+  return ort;
+});
 
 const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-const opened = new Map();
 /** A network's session; its file's SHA-256 is compared with the one that networks.json states wherever the browser can compute it. */
-export function session(network) {
-  if (!opened.has(network.name)) opened.set(network.name, open(network));
-  return opened.get(network.name);
-}
+export const session = (network) => once(network.onnx.file, () => open(network));
 
 async function open(network) {
   const [ort, response] = await Promise.all([onnxruntime(), answered(network.onnx.file)]);
@@ -40,7 +40,12 @@ async function open(network) {
     if (found !== network.onnx.sha256) throw new Error(`${network.onnx.file} has the SHA-256 ${found.slice(0, 12)}…, not the published one`);
     network.checked = true;
   }
-  return { ort, session: await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }) };
+  try {
+    return { ort, session: await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }) };
+  } catch (error) {
+    results.delete("runtime"); // it can't be started twice
+    throw error;
+  }
 }
 
 let last = Promise.resolve();
@@ -65,21 +70,16 @@ export function softmax(logits) {
 
 export const best = (values) => values.indexOf(Math.max(...values));
 
-const weights = new Map();
 /** A function that gives {data, shape} of what a block says about its kernel, bias, scale or shift. */
 export async function parameters(network) {
-  if (!weights.has(network.name)) weights.set(network.name, answered(network.weights.file).then((response) => response.arrayBuffer()));
-  const all = new Float32Array(await weights.get(network.name));
+  const all = new Float32Array(await once(network.weights.file, async () => (await answered(network.weights.file)).arrayBuffer()));
   return (place) => place && { shape: place.shape, data: all.subarray(place.offset, place.offset + place.shape.reduce((a, b) => a * b)) };
 }
 
-let digits;
-/** Test digits to choose from: {labels, image(i)}. */
-export function testDigits() {
-  digits ??= catalogue().then(async ({ digits: files }) => {
-    const [{ labels, indices }, response] = await Promise.all([json(files.labels), answered(files.images)]);
-    const pixels = new Uint8Array(await response.arrayBuffer());
-    return { labels, indices, image: (i) => pixels.slice(i * 784, (i + 1) * 784) };
-  });
-  return digits;
-}
+/** Test digits to choose from: {labels, indices, digit(i)}. */
+export const testDigits = () => once("digits", async () => {
+  const { digits: files } = await catalogue();
+  const [{ labels, indices }, response] = await Promise.all([json(files.labels), answered(files.images)]);
+  const pixels = new Uint8Array(await response.arrayBuffer());
+  return { labels, indices, digit: (i) => ({ pixels: pixels.slice(i * 784, (i + 1) * 784), label: labels[i], index: indices[i] }) };
+});
