@@ -18,7 +18,7 @@ export async function turn(place, networks, loaded) {
   const why = element("p", { className: "quiet why" });
   const slices = element("div", { className: "slices" });
   const chart = bars("Probabilities");
-  const sliders = Object.entries(ANGLES).map(([name, about]) => slider(name, about));
+  const sliders = Object.entries(ANGLES).map(([name, about], k) => slider(name, about, k));
   const presets = Object.entries(VIEWS).map(([name, angles]) =>
     element("button", { type: "button", textContent: name, onclick: () => set(angles) }));
   presets.push(element("button", { type: "button", textContent: "at random", onclick: () => set(sliders.map(() => Math.random() * 360 - 180)) }));
@@ -32,35 +32,41 @@ export async function turn(place, networks, loaded) {
       + "the direction in which the body is thinnest (the line through it), looks along it, and reads the four slices." }));
   const scene = stage(canvas);
   const asked = new Set();
-  let [points, busy, again] = [null, false, false];
-  canvas.hidden = !scene;
+  let [points, busy, again, angles, last] = [null, false, false, [0, 0, 0], null];
+  if (!scene) canvas.replaceWith(element("p", { textContent: "This browser has no WebGL, so the body is not drawn. The sliders turn it all the same." }));
 
-  function slider(name, about) {
-    const input = element("input", { type: "range", min: -180, max: 180, value: 0, id: `angle-${name}`, oninput: () => set() });
+  function slider(name, about, k) {
+    const oninput = () => set(angles.with(k, Number(input.value)));
+    const input = element("input", { type: "range", min: -180, max: 180, value: 0, id: `angle-${name}`, oninput });
     const output = element("output", { textContent: "0°" });
     const label = element("label", { for: input.id, textContent: `${name}, ${about}` });
     return { input, output, row: element("div", { className: "slider" }, label, output, input) };
   }
 
-  function set(angles = sliders.map(({ input }) => Number(input.value))) {
+  function set(wanted) {
+    angles = wanted.map((angle) => (Math.abs(angle) > 180 ? angle - 360 * Math.round(angle / 360) : angle));
     sliders.forEach(({ input, output }, k) => {
-      const angle = Math.round(((((angles[k] + 180) % 360) + 360) % 360) - 180);
-      input.value = angle === -180 && angles[k] > 0 ? 180 : angle;
+      input.value = Math.round(angles[k]);
       output.textContent = `${input.value}°`.replace("-", "−");
     });
     return update();
   }
 
-  const by = (turned, tilted) => set(sliders.map(({ input }, k) => Number(input.value) + [turned, tilted, 0][k]));
+  const by = (turned, tilted) => set([angles[0] + turned, angles[1] + tilted, angles[2]]);
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10] }[event.key];
     if (!step) return;
     event.preventDefault();
     by(...step);
   });
-  canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    last = event;
+  });
   canvas.addEventListener("pointermove", (event) => {
-    if (canvas.hasPointerCapture(event.pointerId)) by(event.movementX / 2, event.movementY / 2);
+    if (!canvas.hasPointerCapture(event.pointerId)) return;
+    by((event.clientX - last.clientX) / 2, (event.clientY - last.clientY) / 2);
+    last = event;
   });
   choice.onchange = () => update();
 
@@ -87,8 +93,8 @@ export async function turn(place, networks, loaded) {
       [verdict.textContent, why.textContent] = ["Draw a digit.", ""];
       return;
     }
-    const matrix = rotation(...sliders.map(({ input }) => Number(input.value)));
-    const grid = voxelize(sliders.every(({ input }) => input.value === "0") ? points : rotated(points, matrix));
+    const matrix = rotation(...angles);
+    const grid = voxelize(angles.some(Boolean) ? rotated(points, matrix) : points);
     const network = networks.find(({ name }) => name === choice.value);
     if (!asked.has(network)) {
       scene?.show(grid, null); // else it is drawn once, together with the answer: drawing takes as long as reading where there is no GPU

@@ -244,12 +244,14 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
     page.locator("#stage").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#angle-turn").input_value() == "10"
+    page.get_by_role("button", name="upright").click()
     box = page.locator("#stage").bounding_box()
-    page.mouse.move(box["x"] + 150, box["y"] + 150)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 210, box["y"] + 150, steps=6)
-    page.mouse.up()
-    assert int(page.locator("#angle-turn").input_value()) > 20
+    for angle, (x, y) in (("turn", (-60, 0)), ("tilt", (0, -60))):  # slowly: a pixel is half a degree
+        page.mouse.move(box["x"] + 150, box["y"] + 150)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 150 + x, box["y"] + 150 + y, steps=60)
+        page.mouse.up()
+        assert page.locator(f"#angle-{angle}").input_value() == "-30"
     assert page.locator(".slices canvas").count() == 4 and verdict.inner_text().startswith("Read as a")
     turns, seconds = page.evaluate("""async () => {
         const [tab, slider] = [document.getElementById("view-turn"), document.getElementById("angle-turn")];
@@ -263,6 +265,16 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
     }""")
     figure("turns a second: voxelized, drawn and read", f"{turns / seconds:.1f} (of {turns})")
     assert turns > 0
+
+
+def test_without_webgl_a_body_is_read_and_its_slices_are_shown(page, site):
+    page.add_init_script("""const real = HTMLCanvasElement.prototype.getContext;
+        HTMLCanvasElement.prototype.getContext = function (kind, ...more) { return /webgl/.test(kind) ? null : real.call(this, kind, ...more); };""")
+    start(page, site, "#turn")
+    draw(page, STROKES[6])
+    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 6.'")
+    assert page.get_by_text("This browser has no WebGL").is_visible() and page.locator(".slices canvas").count() == 4
+    page.seen.errors = [error for error in page.seen.errors if "WebGL" not in error]  # three.js's own
 
 
 KEPT = """async () => {  // the page, and the largest of what it needs to answer
