@@ -94,10 +94,14 @@ def as_written(app, what, name, thing, options, lines):
     lines[:] = [*"\n\n".join(shown).splitlines(), ""]
 
 
+NO_SCRIPT = "<noscript>The charts need JavaScript. The tables hold their numbers.</noscript>"
+
+
 def for_everybody(app, page, template, context, tree):
-    """What scrolls can be reached by keyboard, and what folds is called by what stands on it."""
+    """What scrolls can be reached by keyboard, what folds is called by what stands on it, and charts say what they need."""
     if "body" in context:
         body = context["body"].replace("<pre>", '<pre tabindex="0">').replace(' aria-label="Toggle hidden content"', "")
+        body = body.replace('<figure class="chart"', NO_SCRIPT + '<figure class="chart"', 1)
         context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
 
 

@@ -134,8 +134,9 @@ def stage(source: Path, found: dict) -> None:
         write(source / name, text)
     listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
     compared = results.accuracy_table(found["experiments"], "../")
-    text = "Every experiment with all of its seeds, its recipe and its curves."
-    write(source / "logs" / "index.md", f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{listed}\n")
+    text = "Every experiment with all of its seeds, its recipe and its curves. Thin lines are seeds, thick ones their mean."
+    curves = '<figure class="chart" data-chart="all-curves"></figure>'
+    write(source / "logs" / "index.md", f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{curves}\n\n{listed}\n")
     runs = sum(len(one["runs"]) for one in found["experiments"])
     facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, **headline(found)}
     write(source / "facts.json", json.dumps(facts))

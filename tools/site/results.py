@@ -20,6 +20,10 @@ from utils.runs import records, trials
 from utils.runs.records import FinishedRun
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
+COMPARED = (
+    "The course against the usual way of doing the same, on one machine: medians of fresh processes. The course's bars are blue; "
+    "the first of each group is what the others are compared with."
+)
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
 
 
@@ -169,14 +173,14 @@ def accuracy_table(experiments: list[dict], up: str = "") -> str:
     return table(header, rows, right=tuple(header[1:]))
 
 
-def seeds_table(one: dict, up: str = "") -> str:
+def seeds_table(one: dict) -> str:
     """Every seed of an experiment with its log."""
     parts = [part for part in ("upright", "rotated") if all(part in run["parts"] for run in one["runs"])]
     header = ["seed", "test, %", *parts, "train, %", "best epoch", "seconds", "log"]
     rows = []
     for seed in one["runs"]:
         best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + (" (held out)" if seed["best"]["part"] == "valid" else "")
-        logs = Markup(" ".join(link(text, up + seed["log"].replace(".csv", text)) for text in (".csv", ".json")))
+        logs = Markup(" ".join(link(text, "../../" + seed["log"].replace(".csv", text)) for text in (".csv", ".json")))
         numbers = [f"{seed['test']:.2f}", *(f"{seed['parts'][part]:.2f}" for part in parts), f"{seed['train']:.2f}"]
         rows.append([seed["seed"], *numbers, best, f"{seed['seconds']:,.0f}", logs])
     return table(header, rows, right=tuple(header[1:-1]))
@@ -225,20 +229,20 @@ def experiment_page(one: dict) -> str:
     for what, title in (("curves", "Accuracy by epoch"), ("losses", "Loss by epoch")):
         lines += [f"## {title}", "", f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>', ""]
     recipe = [[Markup(f"`{key}`"), value] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
-    lines += ["## Seeds", "", seeds_table(one, "../../"), "", "## Recipe", "", table(["field", "value"], recipe), ""]
+    lines += ["## Seeds", "", seeds_table(one), "", "## Recipe", "", table(["field", "value"], recipe), ""]
     return "\n".join(lines)
 
 
-def studies(found: dict, up: str = "", heading: str = "###") -> str:
+def studies(found: dict) -> str:
     """Every study: its chart, its table, its file."""
     chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
     parts = [
         [
-            f"{heading} {one['name']}",
+            f"## {one['name']}",
             f"Held-out images: {one['held']:,}; epochs: {one['epochs']}.",
             chart.format(one["name"]),
             study_table(one),
-            link("all trials", up + one["log"]),
+            link("all trials", "../../" + one["log"]),
         ]
         for one in found["studies"]
     ]
@@ -252,13 +256,12 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
     for kind in ("image", "voxels"):
         yield f"tables/{kind}.md", accuracy_table([one for one in found["experiments"] if one["kind"] == kind])
     yield "tables/field.md", field_table(found["field"]) if found["field"] else "No figure of others is listed yet."
-    seeds = [f"### {one['name']}\n\n{seeds_table(one)}" for one in found["experiments"]]
-    yield "tables/seeds.md", "\n\n".join(seeds)
-    yield "tables/studies.md", studies(found)
+    front = "---\nhide-toc: true\n---\n"
+    tried = "Recipes are chosen on held-out training images, never on the test set. The kept recipe is orange."
+    yield "logs/trials/index.md", f"{front}# What was tried\n\n{tried}\n\n{studies(found)}\n"
     speed = found["benchmark"]
-    measured = benchmark_table(speed) if speed else "No benchmark is published yet."
-    yield "tables/benchmark.md", measured
-    front = "---\nhide-toc: true\norphan: true\n---\n"
-    yield "logs/trials/index.md", f"{front}# Studies\n\n{studies(found, '../../', '##')}\n"
-    files = f'<figure class="chart" data-chart="benchmark"></figure>\n\n{link(speed["log"], "../../" + speed["log"])}\n\n' if speed else ""
-    yield "logs/benchmarks/index.md", f"{front}# Benchmarks\n\n{files}{measured}\n"
+    measured = "No benchmark is published yet."
+    if speed:
+        log = link(speed["log"], "../../" + speed["log"])
+        measured = f'{COMPARED}\n\n<figure class="chart" data-chart="benchmark"></figure>\n\n{log}\n\n{benchmark_table(speed)}'
+    yield "logs/benchmarks/index.md", f"{front}# How fast is the course?\n\n{measured}\n"

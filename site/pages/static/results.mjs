@@ -1,5 +1,5 @@
 // Every chart of the site, drawn by Observable Plot over results.json. A mark is a link to its log; pointing at it or
-// reaching it with the Tab key writes its numbers into the line below the chart.
+// reaching it with Tab and the arrow keys writes its numbers into the line below the chart.
 
 const root = new URL("..", import.meta.url);
 const address = (path) => new URL(path, root).href;
@@ -49,7 +49,8 @@ function shell(figure, width, options) {
     group.dataset.mark = group.getAttribute("aria-label"); // what Plot calls it means nothing to a reader
     group.removeAttribute("aria-label");
   }
-  for (const link of svg.querySelectorAll("a")) {
+  for (const [i, link] of svg.querySelectorAll("a").entries()) {
+    link.setAttribute("tabindex", i ? -1 : 0); // a chart is one stop of the Tab key, see listen()
     const mark = link.querySelector("[aria-label]"); // a link is what gets the focus, so a link has the name
     link.setAttribute("aria-label", mark.getAttribute("aria-label"));
     mark.removeAttribute("aria-label");
@@ -212,7 +213,7 @@ const CHARTS = { parameters: scatter, seconds: scatter, curves, losses: curves, 
 
 function tell(figure, text) {
   const line = figure.querySelector(".readout");
-  if (line) line.textContent = text;
+  if (line && !line.querySelector("a")) line.textContent = text; // a list of links stays until the next click
 }
 
 function draw(figure, data) {
@@ -221,19 +222,41 @@ function draw(figure, data) {
   figure.drawn = width;
   const readout = document.createElement("figcaption");
   readout.className = "readout";
-  readout.textContent = "Point at a mark, or reach it with Tab: its numbers stand here. It links to its log.";
+  readout.textContent = "Point at a mark, or use Tab and the arrow keys: its numbers stand here. It links to its log.";
   figure.replaceChildren(CHARTS[figure.dataset.chart](figure, data, width), readout);
 }
 
+const KEYS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+const label = (link) => link.getAttribute("aria-label");
+/** The marks at the pointer, those that lie under others included. */
+const at = ({ clientX, clientY }) =>
+  [...new Set(document.elementsFromPoint(clientX, clientY).map((element) => element.closest("svg a")).filter(Boolean))];
+
 function listen(figure) {
-  const show = ({ target }) => {
-    const label = target.closest?.("svg a")?.getAttribute("aria-label");
-    if (label) tell(figure, label);
-  };
-  figure.addEventListener("pointerover", show);
-  figure.addEventListener("focusin", show);
-  figure.addEventListener("click", ({ target }) => {
-    if (target.closest("a[*|href='#elsewhere']")) document.querySelector("#elsewhere").open = true;
+  figure.addEventListener("pointermove", (event) => {
+    const links = at(event);
+    if (links.length) tell(figure, (links.length > 1 ? `${links.length} marks, click to choose: ` : "") + links.map(label).join(" · "));
+  });
+  figure.addEventListener("focusin", ({ target }) => target.matches("svg a") && tell(figure, label(target)));
+  figure.addEventListener("keydown", (event) => {
+    if (!(event.key in KEYS) || !event.target.matches("svg a")) return;
+    event.preventDefault();
+    const links = [...event.target.closest("svg").querySelectorAll("a")];
+    const next = links[(links.indexOf(event.target) + KEYS[event.key] + links.length) % links.length];
+    event.target.setAttribute("tabindex", -1);
+    next.setAttribute("tabindex", 0);
+    next.focus();
+  });
+  figure.addEventListener("click", (event) => {
+    if (event.target.closest(".readout")) return;
+    const links = event.detail ? at(event) : []; // a key's click has no place
+    const line = figure.querySelector(".readout");
+    line.replaceChildren();
+    if (links.length > 1) {
+      event.preventDefault();
+      for (const link of links) line.append(Object.assign(document.createElement("a"), { href: link.href.baseVal, textContent: label(link) }), " · ");
+    }
+    if (event.target.closest("a[*|href='#elsewhere']")) document.querySelector("#elsewhere").open = true;
   });
 }
 
