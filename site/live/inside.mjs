@@ -23,15 +23,19 @@ export async function inside(place, all) {
   const input = element("canvas", { className: "pixels", role: "img", "aria-label": "The input, with the window that the pixel sees" });
   const sums = element("div", { className: "sums", "aria-live": "polite" });
   const heading = element("h3", { className: "chosen" });
+  const own = element("input", { type: "checkbox", onchange: () => draw() });
+  const slide = element("button", { type: "button", textContent: "Slide the window", "aria-pressed": false, onclick: () => sliding(!timer) });
+  const hint = element("p", { className: "hint", textContent: "Draw a digit, or take one of the test set: each block then shows what it makes of it." });
   place.append(
     element("p", {}, element("label", { for: "inside-network", textContent: "Network " }), choice),
-    blocks, heading, maps,
+    hint, blocks, heading, maps,
     element("div", { className: "origin" },
-      element("figure", {}, large, element("figcaption", { className: "quiet", textContent: "Choose a pixel: click, or arrow keys." })),
+      element("p", { className: "options" }, slide, element("label", {}, own, " Scale the brightness of each map by its own largest value")),
+      element("figure", {}, large, element("figcaption", { className: "quiet", textContent: "Choose a pixel: point at it, or use the arrow keys." })),
       element("figure", {}, input, element("figcaption", { className: "quiet", textContent: "What it sees of the input." })),
       sums));
   const at = { block: 1, channel: 0, row: 0, column: 0 };
-  let [network, image, values, read] = [networks[0], null, null, null];
+  let [network, image, values, read, timer] = [networks[0], null, null, null, 0];
 
   choice.onchange = () => {
     network = networks.find(({ name }) => name === choice.value);
@@ -42,6 +46,8 @@ export async function inside(place, all) {
   async function show(wanted) {
     image = wanted;
     const empty = !image;
+    hint.hidden = !empty;
+    sliding(timer && !empty);
     for (const part of [heading, maps, place.querySelector(".origin")]) part.hidden = empty;
     blocks.replaceChildren(...network.blocks.map((block, i) => {
       const [name, size] = title(block);
@@ -65,6 +71,19 @@ export async function inside(place, all) {
     draw();
   }
 
+  /** Move the chosen pixel, and with it the window, over the whole map, row by row. */
+  function sliding(on) {
+    clearInterval(timer);
+    timer = on && setInterval(() => {
+      if (place.hidden) return sliding(false);
+      const { rows, columns } = sizes();
+      const next = (at.row * columns + at.column + 1) % (rows * columns);
+      select({ row: Math.floor(next / columns), column: next % columns });
+    }, 80);
+    slide.setAttribute("aria-pressed", Boolean(on));
+    sums.setAttribute("aria-live", on ? "off" : "polite");
+  }
+
   const current = () => network.blocks[at.block];
   const sizes = () => {
     const [channels, rows = 1, columns = 1] = values[current().output].shape;
@@ -81,7 +100,7 @@ export async function inside(place, all) {
   function draw() {
     const { channels, rows, columns } = sizes();
     const { data } = values[current().output];
-    const most = largest(data);
+    const most = own.checked ? undefined : largest(data); // undefined: of the part that is drawn
     const part = (channel) => data.subarray(channel * rows * columns, (channel + 1) * rows * columns);
     heading.textContent = `${title(current()).join(", ")}: ${channels === 1 ? "one map" : `${channels} maps`}`;
     if (maps.children.length !== channels) maps.replaceChildren(...Array.from({ length: channels }, (_, channel) =>
@@ -100,11 +119,14 @@ export async function inside(place, all) {
     sums.replaceChildren(...workings(network, current(), at, values, read));
   }
 
-  large.addEventListener("click", (event) => {
-    const box = large.getBoundingClientRect();
-    const { rows, columns } = sizes();
-    select({ row: Math.floor(((event.clientY - box.top) / box.height) * rows), column: Math.floor(((event.clientX - box.left) / box.width) * columns) });
-  });
+  for (const kind of ["click", "pointermove"])
+    large.addEventListener(kind, (event) => {
+      const box = large.getBoundingClientRect();
+      const { rows, columns } = sizes();
+      const along = (distance, side, count) => Math.min(count - 1, Math.max(0, Math.floor((distance / side) * count)));
+      const [row, column] = [along(event.clientY - box.top, box.height, rows), along(event.clientX - box.left, box.width, columns)];
+      if (row !== at.row || column !== at.column) select({ row, column });
+    });
   large.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (!step) return;

@@ -231,6 +231,29 @@ def test_every_value_inside_is_the_sum_that_the_page_writes_out(page, site):
                 assert ours == pytest.approx(theirs, rel=0.02, abs=1e-3), (name, block["output"])
 
 
+def test_inside_gives_a_hint_and_follows_the_pointer(page, site):
+    start(page, site, "#inside")
+    assert page.locator(".hint").is_visible()
+    draw(page, STROKES[2])
+    assert page.locator(".hint").is_hidden()
+    large, sums = page.locator("#map"), page.locator(".sums")
+    pixel = lambda: tuple(map(int, re.findall(r"row (\d+), column (\d+)", large.get_attribute("aria-label"))[0]))  # noqa: E731
+    box = large.bounding_box()
+    for row, column in ((14, 10), (15, 20)):
+        page.mouse.move(box["x"] + (column + 0.5) * box["width"] / 28, box["y"] + (row + 0.5) * box["height"] / 28)
+        assert pixel() == (row, column)
+        ours, theirs = re.search(r"(\S+); the network says (\S+)\.", sums.inner_text()).groups()
+        assert ours == theirs and sums.locator("li canvas").count() == 3, "window, kernel, products"
+    page.get_by_role("button", name="Slide the window").click()
+    page.wait_for_function("!document.getElementById('map').getAttribute('aria-label').includes('row 15,')")
+    page.get_by_role("button", name="Slide the window").click()
+    assert pixel()[0] > 15
+    faint = "document.querySelector('.maps button:last-child canvas').toDataURL()"
+    before = page.evaluate(faint)
+    page.get_by_label("Scale the brightness of each map").check()
+    assert page.evaluate(faint) != before
+
+
 def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
     start(page, site, "#turn")
     draw(page, STROKES[6])
