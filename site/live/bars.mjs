@@ -1,6 +1,6 @@
 // What several networks say to one picture: ten bars each, and one sentence.
 
-import { best, run, softmax } from "./networks.mjs";
+import { best, outputs, softmax } from "./networks.mjs";
 import { element } from "./picture.mjs";
 
 const percent = (share) => (share > 0.9995 ? "> 99.9 %" : `${(100 * share).toFixed(share > 0.995 ? 1 : 0)} %`);
@@ -47,7 +47,7 @@ export function panel(place, networks, sentence, doubt, bound) {
     const labels = [];
     let sure = Infinity;
     for (const { network, chart, said } of rows) {
-      const { logits } = await run(network, image);
+      const { logits } = await outputs(network, image);
       if (mine !== asked) return labels; // there is something newer on the pad
       const probabilities = softmax(logits.data);
       said.textContent = chart.show(probabilities);

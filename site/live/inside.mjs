@@ -1,6 +1,6 @@
 // Block by block through a network: its maps for the picture on the pad, and where one of their pixels comes from.
 
-import { parameters, run } from "./networks.mjs";
+import { outputs, parameters } from "./networks.mjs";
 import { element, largest, paint, picture } from "./picture.mjs";
 import { workings } from "./workings.mjs";
 
@@ -14,8 +14,7 @@ function title({ kind, shape, kernel_size }) {
 }
 
 /** Build the tab; returns show(image or null). */
-export async function inside(place, all) {
-  const networks = all.filter(({ kind, blocks }) => kind === "image" && blocks.length);
+export async function inside(place, networks) {
   const choice = element("select", { id: "inside-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   const blocks = element("div", { className: "blocks", role: "group", "aria-label": "Blocks of the network" });
   const maps = element("div", { className: "maps", role: "group", "aria-label": "Maps of the block" });
@@ -56,8 +55,7 @@ export async function inside(place, all) {
     }));
     if (empty) return;
     read = await parameters(network);
-    const found = await run(network, image, network.blocks.map(({ output }) => output));
-    values = Object.fromEntries(Object.entries(found).map(([name, { data, dims }]) => [name, { data, shape: dims.slice(1) }]));
+    values = await outputs(network, image);
     middle();
     draw();
   }

@@ -2,7 +2,7 @@
 
 import { panel } from "./bars.mjs";
 import { pad, picker } from "./draw.mjs";
-import { catalogue, session, testDigits } from "./networks.mjs";
+import { catalogue, parameters, testDigits } from "./networks.mjs";
 import { element, paint } from "./picture.mjs";
 import { fromPicture, fromStrokes, rawFromStrokes } from "./preprocess.mjs";
 
@@ -74,30 +74,33 @@ async function attempt(work) {
 }
 
 async function view(tab) {
-  const { networks, no_digit } = await catalogue();
+  const { networks, no_digit, runtime } = await catalogue();
+  const flat = networks.filter(({ kind, blocks }) => kind === "image" && blocks.length);
   if (image && !views.ready) {
     $("status").textContent = "Loading the networks …";
-    for (const network of networks.filter(({ kind }) => kind === "image")) await session(network);
+    await Promise.all(flat.map(parameters));
     views.ready = true;
     $("status").textContent = "";
     files(networks);
   }
   views[tab] ??= await {
-    draw: async () => panel($("bars"), networks.filter(({ kind }) => kind === "image"), $("verdict"), $("doubt"), no_digit),
-    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), networks),
-    turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), () => files(networks)),
+    draw: async () => panel($("bars"), flat, $("verdict"), $("doubt"), no_digit),
+    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), flat),
+    turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), runtime, () => files(networks)),
   }[tab]();
   return views[tab];
 }
 
 function files(networks) {
-  const row = ({ name, accuracy, correct, total, onnx, state_dict, checked }) =>
-    element("tr", {},
+  const row = ({ name, accuracy, correct, total, state_dict, checked, kind, ...network }) => {
+    const { file, bytes, sha256 } = kind === "image" ? network.weights : network.onnx;
+    return element("tr", {},
       element("th", { scope: "row", textContent: name }),
       element("td", { textContent: `${accuracy.toFixed(2)} % (${correct.toLocaleString("en")} of ${total.toLocaleString("en")})` }),
       element("td", {}, element("a", { href: `../saved_dict/${state_dict.file}`, textContent: state_dict.file })),
-      element("td", {}, element("a", { href: `../networks/${onnx.file}`, textContent: onnx.file }), ` ${Math.round(onnx.bytes / 1024)} KB `,
-        element("code", { textContent: onnx.sha256 }), checked ? " ✓ checked here" : ""));
+      element("td", {}, element("a", { href: `../networks/${file}`, textContent: file }), ` ${Math.round(bytes / 1024)} KB `,
+        element("code", { textContent: sha256 }), checked ? " ✓ checked here" : ""));
+  };
   $("files").replaceChildren(...networks.map(row));
 }
 

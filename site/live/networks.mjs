@@ -1,4 +1,6 @@
-// The published networks by onnxruntime-web: fetched from this site at the first stroke, run one after the other on one thread.
+// The published networks, fetched from this site when they are needed: those of images run by layers.mjs, those of voxels by onnxruntime-web.
+
+import { forward } from "./layers.mjs";
 
 const ROOT = new URL("../", import.meta.url);
 const FILES = new URL("networks/", ROOT);
@@ -21,35 +23,49 @@ function once(key, work) {
 export const catalogue = () => once("networks.json", () => json("networks.json"));
 
 let tries = 0; // a browser, or the runtime itself, may keep a failure by its address
-const onnxruntime = () => once("runtime", async () => {
+const onnxruntime = (progress) => once("runtime", async () => {
+  const binary = await received(await answered("../vendor/ort/ort-wasm-simd-threaded.wasm"), progress);
   const ort = await import(new URL(`vendor/ort/ort.wasm.min.mjs${tries++ ? `?${tries}` : ""}`, ROOT).href);
-  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: new URL("vendor/ort/", ROOT).href });
+  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: new URL("vendor/ort/", ROOT).href, wasmBinary: binary });
   return ort;
 });
 
+/** A response's bytes; progress is called with how many have come. */
+async function received(response, progress) {
+  const [reader, parts] = [response.body.getReader(), []];
+  for (let count = 0, part; !(part = await reader.read()).done; ) {
+    parts.push(part.value);
+    progress((count += part.value.length));
+  }
+  return new Blob(parts).arrayBuffer();
+}
+
 const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** A network's session; its file's SHA-256 is compared with the one that networks.json states wherever the browser can compute it. */
-export const session = (network) => once(network.onnx.file, () => open(network));
-
-async function open(network) {
-  const [ort, response] = await Promise.all([onnxruntime(), answered(network.onnx.file)]);
-  const bytes = await response.arrayBuffer();
+/** A network's file; its SHA-256 is compared with the one that networks.json states wherever the browser can compute it. */
+async function checked(network, { file, sha256 }) {
+  const bytes = await (await answered(file)).arrayBuffer();
   if (globalThis.crypto?.subtle) {
     const found = hex(await crypto.subtle.digest("SHA-256", bytes));
-    if (found !== network.onnx.sha256) throw new Error(`${network.onnx.file} has the SHA-256 ${found.slice(0, 12)}…, not the published one`);
+    if (found !== sha256) throw new Error(`${file} has the SHA-256 ${found.slice(0, 12)}…, not the published one`);
     network.checked = true;
   }
+  return bytes;
+}
+
+/** A network's session in onnxruntime-web. progress: called with how many bytes of the runtime have come. */
+export const session = (network, progress = () => {}) => once(network.onnx.file, async () => {
+  const [ort, bytes] = await Promise.all([onnxruntime(progress), checked(network, network.onnx)]);
   try {
     return { ort, session: await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }) };
   } catch (error) {
     results.delete("runtime"); // it can't be started twice
     throw error;
   }
-}
+});
 
 let last = Promise.resolve();
-/** Outputs of a network for one input, or several one after the other in `data`: {name: {data, dims}}. Calls wait for each other. */
+/** Outputs of a session for one input, or several one after the other in `data`: {name: {data, dims}}. Calls wait for each other. */
 export function run(network, data, outputs = ["logits"]) {
   const { name, dtype, shape } = network.input;
   const size = shape.reduce((a, b) => a * b);
@@ -72,9 +88,12 @@ export const best = (values) => values.indexOf(Math.max(...values));
 
 /** A function that gives {data, shape} of what a block says about its kernel, bias, scale or shift. */
 export async function parameters(network) {
-  const all = new Float32Array(await once(network.weights.file, async () => (await answered(network.weights.file)).arrayBuffer()));
+  const all = await once(network.weights.file, async () => new Float32Array(await checked(network, network.weights)));
   return (place) => place && { shape: place.shape, data: all.subarray(place.offset, place.offset + place.shape.reduce((a, b) => a * b)) };
 }
+
+/** Every block's output of a network of images, by name: {data, shape}. */
+export const outputs = async (network, pixels) => forward(network, pixels, await parameters(network));
 
 /** Test digits to choose from: {labels, indices, digit(i)}. */
 export const testDigits = () => once("digits", async () => {

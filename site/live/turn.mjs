@@ -9,8 +9,8 @@ import { cloud, rotated, rotation, voxelize } from "./voxels.mjs";
 const ANGLES = { turn: "about its vertical axis", tilt: "towards you", roll: "in its own plane" };
 const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "on its head": [0, 0, 180] };
 
-/** Build the tab; returns show(image or null). `loaded` is called when a network's file has been checked. */
-export async function turn(place, networks, loaded) {
+/** Build the tab; returns show(image or null). runtime: bytes of onnxruntime; `loaded` is called when a network's file has been checked. */
+export async function turn(place, networks, runtime, loaded) {
   const choice = element("select", { id: "body-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   choice.value = networks.at(-1).name;
   const canvas = element("canvas", { id: "stage", tabIndex: 0, role: "application", "aria-label": "The digit in space. Arrow keys turn it." });
@@ -99,7 +99,7 @@ export async function turn(place, networks, loaded) {
     if (!asked.has(network)) {
       scene?.show(grid, null); // else it is drawn once, together with the answer: drawing takes as long as reading where there is no GPU
       verdict.textContent = "Loading the network …";
-      await session(network);
+      await session(network, (bytes) => (verdict.textContent = `Loading onnxruntime: ${(bytes / 1e6).toFixed(1)} of ${(runtime / 1e6).toFixed(1)} MB …`));
       asked.add(network);
       loaded();
     }

@@ -14,10 +14,17 @@ from utils import ROOT
 AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
 
 
-def test_nothing_of_a_network_is_loaded_before_the_first_stroke(page, site):
-    start(page, site)
-    assert not [address for address in page.seen.requests if address.endswith((".wasm", ".onnx"))]
-    assert page.locator("#verdict").inner_text() == "Draw a digit."
+def test_first_answer_needs_300_kb_and_nothing_before_the_first_stroke(browser, site, figure):
+    with opened(browser, site, service_workers="block") as page:
+        start(page, site)
+        assert not [address for address in page.seen.requests if address.endswith((".bin", ".onnx", ".wasm"))]
+        assert page.locator("#verdict").inner_text() == "Draw a digit."
+        sent = []
+        page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
+        draw(page, STROKES[3])
+        assert read(page) == 3
+        figure("from the first stroke to the answers of all networks, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files")
+        assert 0 < sum(sent) < 300_000
 
 
 def test_ten_shapes_are_read_by_pointer_and_nothing_after_clearing(page, site, figure):
@@ -147,12 +154,11 @@ def test_drawing_survives_reload_and_travels_in_a_link(browser, site):
     ("tab", "file"),
     [
         ("", "networks.json"),
-        ("", "base.onnx"),
-        ("", "ort.wasm.min.mjs"),
-        ("", "ort-wasm-simd-threaded.mjs"),
-        ("", "ort-wasm-simd-threaded.wasm"),
+        ("", "base.bin"),
         ("#inside", "inside.mjs"),
-        ("#inside", "base.bin"),
+        ("#turn", "ort.wasm.min.mjs"),
+        ("#turn", "ort-wasm-simd-threaded.mjs"),
+        ("#turn", "ort-wasm-simd-threaded.wasm"),
         ("#turn", "voxel_more_digits.onnx"),
     ],
 )
@@ -303,7 +309,7 @@ def test_without_webgl_a_body_is_read_and_its_slices_are_shown(page, site):
 
 
 KEPT = """async () => {  // the page, and the largest of what it needs to answer
-    const found = await Promise.all([location.href, "../vendor/ort/ort-wasm-simd-threaded.wasm"].map((address) => caches.match(address)));
+    const found = await Promise.all([location.href, "../networks/sprint_994.bin"].map((address) => caches.match(address)));
     return found.every(Boolean);
 }"""
 
@@ -317,6 +323,9 @@ def test_what_has_answered_once_answers_without_a_network(browser):
         assert read(page) == 3
         page.wait_for_function(KEPT)
     page.reload()  # the server is gone now
+    settled(page)
+    assert read(page) == 3
+    page.get_by_role("button", name="Clear").click()
     draw(page, STROKES[7])
     assert read(page) == 7
     context.close()

@@ -260,7 +260,8 @@ def whole(folder: Path) -> Path:
         (folder / name).write_text('<a href="index.html"></a>' if name == "index.html" else "")
     (folder / "networks").mkdir()
     network = {
-        key: {"file": "n", "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"} for key in ("onnx", "state_dict")
+        key: {"file": "n", "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+        for key in ("onnx", "weights", "state_dict")
     }
     (folder / "networks" / "networks.json").write_text(json.dumps({"networks": [network]}))
     (folder / "saved_dict").mkdir()
@@ -277,4 +278,4 @@ def test_what_is_missing_is_found(tmp_path):
     )
     (site / "networks" / "n").write_text("another network")
     (site / "search.html").unlink()
-    assert len(check.problems(site)) == 5
+    assert len(check.problems(site)) == 6

@@ -95,7 +95,8 @@ def damaged_networks(site: Path) -> list[str]:
     if not table["networks"]:
         wrong.append("networks/networks.json: no network")
     for one in table["networks"]:
-        for path, facts in ((site / "networks", one["onnx"]), (site / "saved_dict", one["state_dict"])):
+        here = site / "networks"
+        for path, facts in ((here, one["onnx"]), (here, one["weights"]), (site / "saved_dict", one["state_dict"])):
             file = path / facts["file"]
             if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"]:
                 wrong.append(f"{file.relative_to(site)}: missing, or not the file that networks.json names")

@@ -20,7 +20,17 @@ from tools.measurements import NoDigit
 from utils import ROOT, CourseError, files
 from utils.runs import records
 
-NETWORKS = ("base", "bn_augmentation", "frontier_99", "frontier_99_4", "mnist_medium", "sprint_994", "voxel_best", "voxel_more_digits")
+NETWORKS = (
+    "base",
+    "bn_augmentation",
+    "bytes_99_5",
+    "frontier_99",
+    "frontier_99_4",
+    "mnist_medium",
+    "sprint_994",
+    "voxel_best",
+    "voxel_more_digits",
+)
 KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
 SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has
@@ -195,7 +205,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "epochs": facts.epochs,
         "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
         "state_dict": {"file": f"{name}.pth", "bytes": facts.bytes, "sha256": facts.sha256},
-        "weights": {"file": f"{name}.bin", "bytes": len(weights)},
+        "weights": {"file": f"{name}.bin", "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
         "outputs": outputs,
         "axis": "axis" if "axis" in outputs else None,
         "blocks": blocks,
@@ -224,6 +234,7 @@ def write(folder: Path, cache: Path, commit: str) -> list[dict]:
     doubt = ROOT / "logs" / "benchmarks" / "no_digit.json"
     table = {"commit": commit, "digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
     found = asdict(files.read_json(doubt, NoDigit)) if doubt.is_file() else None
+    table["runtime"] = (folder.parent / "vendor" / "ort" / "ort-wasm-simd-threaded.wasm").stat().st_size
     table["no_digit"] = found and {**found, "log": doubt.relative_to(ROOT).as_posix()}
     (folder / "networks.json").write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
     return entries
