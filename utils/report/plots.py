@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,6 +23,13 @@ def finish(figure: Figure) -> Figure:
     figure.set_facecolor("white")
     plt.close(figure)  # a notebook shows what a cell returns; without this it would show it twice
     return figure
+
+
+class PlainLog(LogFormatter):
+    """Labels of a log axis as plain numbers, 0.01 instead of a power of ten, where LogFormatter labels anything."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
@@ -47,6 +54,8 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
     accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1))
     loss.set(title=f"{title}: loss", ylabel="cross-entropy", yscale="log")
+    loss.yaxis.set_major_formatter(PlainLog())
+    loss.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     for axes in (loss, accuracy):
         axes.grid(alpha=0.25)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -197,6 +206,7 @@ def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
         for row, name in enumerate(("horizontal", "vertical")):
             axes[block + row + 1, 0].imshow(edge[row, 0].numpy(), cmap="gray")
             axes[block + row + 1, 0].set_title(name, fontsize=9)
+            axes[block + row + 1, 0].set_frame_on(True)
     for number in range(len(weight)):
         block, column = number // columns * 3, number % columns + 1
         axes[block, column].imshow(weight[number, 0].numpy(), **_signed(weight))
