@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils import ROOT, models
+from utils import ROOT, layers, models
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -72,9 +72,9 @@ def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields
     source = next(code for code in code_of(nbformat.read(path, as_version=4).cells) if "network = nn.Sequential(" in code)
     definition = source[source.index("network = ") : source.index("\n)") + 2]
     found = {}
-    exec(definition, {"nn": nn}, found)
-    lines = [line for line in definition.splitlines() if line.startswith("    nn.")]
-    features, checked = torch.zeros(1, 1, 28, 28), 0
+    exec(definition, vars(layers) | {"nn": nn}, found)
+    lines = [line for line in definition.splitlines() if re.match(r"    \w", line)]
+    features, checked = torch.zeros(1, *models.input_shape(found["network"])), 0
     for number, (layer, line) in enumerate(zip(found["network"].eval(), lines, strict=True), 1):
         features = layer(features)
         comment = re.search(r"# ([\d×]+)  RF (\d+)", line)

@@ -119,22 +119,33 @@ class Means(NamedTuple):
 SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
 
 
+def short_changes(experiment: "Experiment") -> dict[str, int]:
+    """What a short run changes in this recipe: of voxels it takes all images, and a recipe that is no longer it leaves as it is."""
+    recipe = experiment.recipe
+    if 0 < recipe.epochs * recipe.images <= SHORT["epochs"] * SHORT["images"]:
+        return {}
+    return SHORT if recipe.kind == "images" else {"epochs": SHORT["epochs"]}
+
+
 def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None:
     """Show the card at the top of a lesson: prerequisites, training times from the published logs, and goals."""
-    short, full = (training_time(experiment, **changes) for changes in (SHORT, {}))
-    lines = [f"**You need** {prerequisites}", f"**Training takes** {short} in the short run, {full} with `RETRAIN = True`"]
+    changes = short_changes(experiment)
+    short, full = (training_time(experiment, **some) for some in (changes, {}))
+    takes = f"{short} in the short run, {full} with `RETRAIN = True`" if changes else full
+    lines = [f"**You need** {prerequisites}", f"**Training takes** {takes}"]
     lines += [f"**Times come from** {machine(experiment)}", "**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals)]
     markdown("\n".join(f"- {line}" for line in lines))
 
 
 def short_run(experiment: "Experiment", retrain: bool = False) -> "Experiment":
     """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how long that takes."""
-    chosen = experiment if retrain else experiment.with_recipe(**SHORT)
+    changes = {} if retrain else short_changes(experiment)
+    chosen = experiment.with_recipe(**changes) if changes else experiment
     recipe = chosen.recipe
     images = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
-    takes = training_time(experiment, **({} if retrain else SHORT))
-    kind = "full" if retrain else "short"
-    print(f"{kind} run of {experiment.name}: {recipe.epochs} epochs of {images}, {takes} at the published runs' speed")
+    kind, epochs = "short" if changes else "full", f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
+    takes = training_time(experiment, **changes)
+    print(f"{kind} run of {experiment.name}: {epochs} of {images}, {takes} at the published runs' speed")
     return chosen
 
 
