@@ -70,16 +70,17 @@ def test_a_lesson_that_lacks_a_part_is_noticed(before, after, problem):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields(path):
     source = next(code for code in code_of(nbformat.read(path, as_version=4).cells) if "network = nn.Sequential(" in code)
-    definition = source[source.index("network = ") : source.index("\n)") + 2]
-    found = {}
-    exec(definition, vars(layers) | {"nn": nn}, found)
-    lines = [line for line in definition.splitlines() if re.match(r"    \w", line)]
-    features, checked = torch.zeros(1, *models.input_shape(found["network"])), 0
-    for number, (layer, line) in enumerate(zip(found["network"].eval(), lines, strict=True), 1):
-        features = layer(features)
-        comment = re.search(r"# ([\d×]+)  RF (\d+)", line)
-        if comment:
-            shape, field = "×".join(map(str, features.shape[1:])), models.receptive_field(found["network"][:number])
-            assert comment.groups() == (shape, str(field)), line
-            checked += 1
+    definition = source[: source.index("\n)", source.index("network = ")) + 2]
+    found, checked = vars(layers) | {"nn": nn}, 0
+    exec(definition, found)
+    for name, body in re.findall(r"^(\w+) = nn\.Sequential\(\n(.*?)\n\)", definition, re.MULTILINE | re.DOTALL):
+        lines = [line for line in body.splitlines() if re.match(r"    \S", line)] if " RF " in body else []
+        features = torch.zeros(1, *models.input_shape(found["network"]))
+        for number, (layer, line) in enumerate(zip(found[name].eval() if lines else [], lines, strict=True), 1):
+            features = layer(features)
+            comment = re.search(r"# ([\d×]+)  RF (\d+)", line)
+            if comment:
+                shape, field = "×".join(map(str, features.shape[1:])), models.receptive_field(found[name][:number])
+                assert comment.groups() == (shape, str(field)), line
+                checked += 1
     assert checked >= sum(isinstance(layer, models.SPATIAL) for layer in found["network"]) > 0

@@ -108,12 +108,14 @@ def picture(figure: "Figure", alt: str) -> None:
 
 
 class Means(NamedTuple):
-    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test; tests: each seed's test accuracy."""
+    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test; tests: each seed's test accuracy;
+    reported: the test accuracy that the reference reports, None without one."""
 
     train: float
     test: float
     gap: float
     tests: list[float]
+    reported: float | None
 
 
 SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
@@ -138,9 +140,12 @@ def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None
 
 
 def short_run(experiment: "Experiment", retrain: bool = False) -> "Experiment":
-    """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how long that takes."""
+    """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how long that takes.
+
+    A short run keeps its last weights: a running average would still contain those of its first steps.
+    """
     changes = {} if retrain else short_changes(experiment)
-    chosen = experiment.with_recipe(**changes) if changes else experiment
+    chosen = experiment.with_recipe(**changes, average=0.0) if changes else experiment
     recipe = chosen.recipe
     images = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
     kind, epochs = "short" if changes else "full", f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
@@ -199,7 +204,8 @@ def compare(*experiments: "Experiment") -> dict[str, Means]:
     for experiment, runs in found.items():
         tests = tables.test_percents(runs)
         train, test = statistics.mean(tables.train_percents(runs)), statistics.mean(tests)
-        means[experiment.name] = Means(train, test, train - test, tests)
+        figure = tables.reported(experiment)
+        means[experiment.name] = Means(train, test, train - test, tests, figure.test if figure else None)
     return means
 
 
