@@ -51,6 +51,13 @@ def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
     assert hollow.get_facecolor().size == 0 and filled.get_facecolor().size and hollow.get_offsets().tolist() == [[700, 99.1]]
 
 
+def test_the_chart_of_bytes_has_the_figures_of_others_whose_bytes_are_known():
+    [axes] = plots.frontier(
+        [Point("ours", 1000, 99.0, bytes=700)], [Point("file", None, 99.1, bytes=900), Point("other", 50, 98)], ["bytes"]
+    ).axes
+    assert [one.get_offsets().tolist() for one in axes.collections[:2]] == [[], [[900, 99.1]]]
+
+
 def test_names_of_a_crowd_lie_apart_and_no_line_runs_through_one():
     best = {4: 99.06, 18: 99.46, 225: 99.49, 320: 99.5, 470: 99.55, 1590: 99.56, 1700: 99.68}
     beaten = {245: 99.3, 285: 99.28, 350: 99.3, 420: 99.21, 440: 99.32, 980: 99.1, 1030: 99.42}

@@ -26,7 +26,7 @@ def alone(scratch, monkeypatch):
     monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": TINY, "tiny_voxels": VOXELS})
     monkeypatch.setitem(EXPERIMENTS, "tiny_voxels", VOXELS)
     figure = tables.Figure("book", "page 7", None, 98.5, "best epoch")
-    found = tables.References({"book": tables.Reference("A book", "https://example.org/book")}, {"tiny": figure}, [])
+    found = tables.References({"book": tables.Reference("A book", "https://example.org/book")}, {"tiny": figure}, [], [])
     monkeypatch.setattr(tables, "references", lambda: found)
 
 
@@ -199,20 +199,22 @@ def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figur
     two_seeds()
     publish(VOXELS, 0, [row(1, 999, 945)])
     claim = tables.Claim("somebody's", 1000, 99.1, False, "one run")
-    known = replace(tables.references(), field=[claim, replace(claim, selected_on_test=True)])
+    file = tables.Claim("a file", None, 99.2, False, "one run", bytes=5000)
+    known = replace(tables.references(), field=[claim, replace(claim, selected_on_test=True)], files=[file])
     monkeypatch.setattr(tables, "references", lambda: known)
     ours, theirs = tables.frontier()
-    assert [astuple(point) for point in ours] == [("tiny", 2674, 98.5, pytest.approx(0.5**0.5), 6.0, False)]
+    assert [astuple(point) for point in ours] == [("tiny", 2674, 98.5, pytest.approx(0.5**0.5), 6.0, False, 4 * 2674)]
     assert theirs == [
         tables.Point("somebody's", 1000, 99.1, selected_on_test=False),
         tables.Point("somebody's", 1000, 99.1, selected_on_test=True),
+        tables.Point("a file", None, 99.2, bytes=5000),
         tables.Point("tiny, reported", 2674, 98.5, selected_on_test=True),
     ]
 
 
 def test_one_seed_alone_has_no_spread():
     publish(TINY, 0, [row(1, 900, 950)])
-    assert tables.frontier()[0] == [tables.Point("tiny", 2674, 95.0, None, 6.0)]
+    assert tables.frontier()[0] == [tables.Point("tiny", 2674, 95.0, None, 6.0, bytes=4 * 2674)]
 
 
 def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():

@@ -189,6 +189,13 @@ def curves(experiment: "Experiment", alt: str) -> None:
     picture(plots.curves(histories, experiment.name, reported.test if reported else None), alt)
 
 
+def frontier(cost: str, alt: str) -> None:
+    """Show every published network's test accuracy against a cost of plots.COSTS, with the figures that others report."""
+    from . import plots, tables
+
+    picture(plots.frontier(*tables.frontier(), [cost]), alt)
+
+
 def compare(*experiments: "Experiment") -> dict[str, Means]:
     """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the means by name.
 

@@ -246,21 +246,26 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
 COSTS = {  # of a network, and the axis and the title of the chart of accuracy against it
     "parameters": ("parameters", "accuracy against size"),
     "seconds": ("seconds of training, one seed (processors differ and were shared)", "accuracy against time"),
+    "bytes": ("bytes: of the packed file, or 4 for each parameter", "accuracy against bytes"),
 }
 
 
-def frontier(ours: list, theirs: list, costs: Sequence[str] = tuple(COSTS), size: Sequence[float] = (5.4, 4.5)) -> Figure:
+def frontier(ours: list, theirs: list, costs: Sequence[str] = ("parameters", "seconds"), size: Sequence[float] = (5.4, 4.5)) -> Figure:
     """Test accuracy against each of the costs (keys of COSTS), one chart below the other. size: of a chart, in inches.
 
     ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow where the epoch, the
-    run or the network was chosen on the test set). The line joins the networks that none of ours with less beats; they alone have a name.
+    run or the network was chosen on the test set), where the first of the costs is known. The line joins the networks that none of ours
+    with less beats; they alone have a name.
     """
     inches = size[0], size[1] * len(costs)
     figure, charts = plt.subplots(len(costs), 1, figsize=inches, layout="constrained", squeeze=False)
+    theirs = [point for point in theirs if getattr(point, costs[0])]
     for chosen, face in ((True, "none"), (False, GRAY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
-        charts[0, 0].scatter([p.parameters for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GRAY, label=label)
+        charts[0, 0].scatter(
+            [getattr(p, costs[0]) for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GRAY, label=label
+        )
     figure.get_layout_engine().set(hspace=0.06)
     names = []
     for axes, field in zip(charts[:, 0], costs, strict=True):
@@ -270,7 +275,7 @@ def frontier(ours: list, theirs: list, costs: Sequence[str] = tuple(COSTS), size
         best = [p for p in ours if all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))]
         best.sort(key=lambda p: getattr(p, field))
         axes.plot([getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1)
-        lowest = min([p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == "parameters"], default=98)
+        lowest = min([p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == costs[0]], default=98)
         axes.margins(x=0.1)
         label, title = COSTS[field]
         axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %", title=title, ylim=(max(lowest, 97.8) - 0.1, 100))
@@ -278,7 +283,7 @@ def frontier(ours: list, theirs: list, costs: Sequence[str] = tuple(COSTS), size
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         ends = [(x, y + side * (bar or 0)) for x, y, bar in zip(x, y, bars, strict=True) for side in (-1, 0, 1)]
-        ends += [(p.parameters, p.accuracy) for p in theirs if field == "parameters"]
+        ends += [(getattr(p, field), p.accuracy) for p in theirs if field == costs[0]]
         names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends))
     figure.legend(*charts[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center")
     figure.canvas.draw()  # lays out: only now it is known what lies where

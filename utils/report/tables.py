@@ -42,13 +42,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published accuracy (%) of a small network that was found, and what is known of it; its address is not."""
+    """A published accuracy (%) of a small network that was found, and what is known of it: its parameters, or the bytes of its weights."""
 
     name: str
-    parameters: int
+    parameters: int | None
     accuracy: float
     selected_on_test: bool
     conditions: str
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class References:
     references: dict[str, Reference]
     figures: dict[str, Figure]  # by experiment
     field: list[Claim]
+    files: list[Claim]  # of which the bytes are known
 
     def __post_init__(self):
         unknown = {figure.reference for figure in self.figures.values()} - self.references.keys()
@@ -65,14 +67,16 @@ class References:
 
 @dataclass(frozen=True)
 class Point:
-    """A network of the frontier's chart. sd: over its seeds. seconds: of one training. Both are None if unknown."""
+    """A network of the frontier's chart. sd: over its seeds. seconds: of one training. bytes: of its packed file, or of its parameters as
+    float32. Each is None if unknown."""
 
     name: str
-    parameters: int
+    parameters: int | None
     accuracy: float
     sd: float | None = None
     seconds: float | None = None
     selected_on_test: bool = False
+    bytes: int | None = None
 
 
 @lru_cache
@@ -291,12 +295,14 @@ def runs_csv() -> str:
 
 def frontier() -> tuple[list[Point], list[Point]]:
     """Accuracy against size: every published network on images, and every figure that others report."""
-    ours, theirs = ([], [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test) for c in references().field])
+    claims = [*references().field, *references().files]
+    ours, theirs = [], [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test, bytes=c.bytes) for c in claims]
     for e, runs in published_of_kind("images").items():
         percents, parameters = test_percents(runs), runs[0].facts.parameters
         sd = statistics.stdev(percents) if len(percents) > 1 else None
         seconds = statistics.median(record.facts.seconds for record in runs)
-        ours.append(Point(e.name, parameters, statistics.mean(percents), sd, seconds))
+        size = runs[0].facts.packed or 4 * parameters
+        ours.append(Point(e.name, parameters, statistics.mean(percents), sd, seconds, bytes=size))
         figure = reported(e)
         if figure and not e.name.endswith("_reference"):
             theirs.append(Point(f"{e.name}, reported", parameters, figure.test, selected_on_test=True))
