@@ -36,6 +36,13 @@ def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
     assert lines[0].get_ydata()[0] == 80 and math.isnan(lines[0].get_ydata()[1])  # stopped early
 
 
+def test_a_log_axis_has_plain_numbers():
+    loss, _ = plots.curves([[row(1, 80, 90), row(2, 85, 91)]], "base").axes
+    loss.set_ylim(0.005, 2)
+    loss.figure.canvas.draw()
+    assert {"0.01", "0.1", "1"} <= {label.get_text() for label in loss.get_yticklabels()}
+
+
 def test_the_first_tenth_of_the_epochs_does_not_set_the_scale():
     rows = [row(1, 10, 10), row(2, 20, 20)] + [row(epoch, 97, 98) for epoch in range(3, 21)]
     assert plots.curves([rows], "long").axes[1].get_ylim()[0] == pytest.approx(96.7)
@@ -98,6 +105,7 @@ def test_a_kernel_answers_to_the_edge_that_it_looks_like():
     figure, strongest = plots.edges(torch.stack([vertical, vertical.T, torch.ones(3, 3)]).unsqueeze(1))
     torch.testing.assert_close(strongest, torch.tensor([[0.0, 3, 0], [3, 0, 0]]))
     assert titles(figure) == ["", "kernel 0", "kernel 1", "kernel 2", "horizontal", "", "", "", "vertical", "", "", ""]
+    assert [axes.get_frame_on() for axes in figure.axes[::4]] == [False, True, True]  # an edge's white half ends somewhere
 
 
 def test_lines():
