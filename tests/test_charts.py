@@ -23,16 +23,6 @@ def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported
     assert [text.get_text().strip() for text in axes.texts] == ["a, n = 3", "b, n = 1"]
 
 
-def test_panels_share_one_scale():
-    figure = charts.panels(
-        {"x": ([0, 1], {"one": [1, 2], "two": [3, 4]}), "y": ([0, 1], {"one": [5, 6]}), "z": ([0], {})}, ["a", "b", "c"], "%"
-    )
-    assert [axes.get_title() for axes in figure.axes] == ["x", "y", "z", ""]
-    assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["a", "b", "c"]
-    assert len({axes.get_ylim() for axes in figure.axes[:3]}) == 1
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
-
-
 def test_a_gallery_shows_every_picture_and_colours_the_wrong_titles():
     pictures = [np.arange(12).reshape(3, 4), Image.new("L", (5, 2)), np.zeros((28, 28))]
     figure = charts.gallery(pictures, ["a", "b", "c"], columns=2, wrong={1})

@@ -120,6 +120,15 @@ def test_steps():
     assert [bar.get_width() for bar in axes.patches] == [10, 2] and "5.0 ×" in axes.texts[1].get_text()
 
 
+def test_principal_axes_are_drawn_through_the_middle_of_the_solid():
+    grid = torch.zeros(16, 16, 16)
+    grid[3, 5, 7] = 1.0  # z, y, x
+    solid, flat = plots.principal_axes(grid, torch.ones(3), torch.eye(3) * 2, torch.rand(24, 24)).axes
+    assert [values.item() for values in solid.collections[0]._offsets3d] == [-0.5, -2.5, -4.5]
+    assert [list(line.get_data_3d()[0]) for line in solid.get_lines()] == [[-1, 3], [1, 1], [1, 1]]
+    assert [line.get_color() for line in solid.get_lines()] == [plots.WRONG, plots.TEST, plots.TEST] and flat.images
+
+
 def test_solids_show_every_voxel_from_every_angle(monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes3D, "voxels", lambda _axes, filled, **_how: drawn.append(filled.nonzero()))

@@ -1,12 +1,11 @@
-"""Spreads and small multiples: how far numbers lie apart. Every function returns a closed Figure, in the colors of utils.report.plots."""
+"""Spreads of numbers, and galleries of pictures. Every function returns a closed Figure, in the colors of utils.report.plots."""
 
 import statistics
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from .plots import GRAY, TEST, TRAIN, WRONG, finish
+from .plots import TEST, WRONG, finish
 
 
 def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[str, float] | None = None) -> Figure:
@@ -29,25 +28,6 @@ def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[
     axes.set(title=title, xlabel=xlabel, yticks=[], ylim=(len(groups) - 0.5, -0.65))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(alpha=0.25, axis="x")
-    return finish(figure)
-
-
-def panels(pictures: dict[str, tuple[list[float], dict[str, list[float] | Tensor]]], xlabels: list[str], ylabel: str) -> Figure:
-    """Small multiples, two in a row and on one scale: title → (x, {name: y}). The names are explained once, below."""
-    rows = -(-len(pictures) // 2)
-    figure, places = plt.subplots(rows, 2, figsize=(6.4, 2.3 * rows + 0.4), layout="constrained", sharey=True, squeeze=False)
-    for axes, (title, (x, ys)), xlabel in zip(places.flat, pictures.items(), xlabels, strict=False):
-        for (name, y), color in zip(ys.items(), (TEST, TRAIN, WRONG, GRAY), strict=False):
-            axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3, label=name)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(xlabel, fontsize=9)
-        axes.tick_params(labelsize=9)
-        axes.grid(alpha=0.25)
-    for axes in places[:, 0]:
-        axes.set_ylabel(ylabel)
-    for axes in places.flat[len(pictures) :]:
-        axes.axis("off")
-    figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return finish(figure)
 
 

@@ -242,6 +242,26 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
     return finish(figure)
 
 
+def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> Figure:
+    """A solid with its principal axes, the shortest one in another color, and next to it the solid as seen along that axis.
+
+    grid: (16, 16, 16) densities, axes z, y, x; middle: (3,) x, y, z in voxels from the grid's center; axes: (3, 3), rows of half the length
+    to draw, the shortest first; view: (H, W).
+    """
+    figure = plt.figure(figsize=(6, 3), layout="constrained")
+    solid, flat = figure.add_subplot(1, 2, 1, projection="3d"), figure.add_subplot(1, 2, 2)
+    density = grid[grid > 0]
+    solid.scatter(*(grid.nonzero().T.flip(0) - 7.5), c=density, cmap="Greys", vmin=-0.4, vmax=1, s=45, alpha=0.5, linewidths=0)
+    for axis, color in zip(axes, (WRONG, TEST, TEST), strict=True):
+        solid.plot(*torch.stack([middle - axis, middle + axis]).T, color=color, linewidth=3)
+    solid.set(xlim=(-8, 8), ylim=(-8, 8), zlim=(-8, 8), title="principal axes")
+    solid.set_box_aspect([1, 1, 1], zoom=1.6)
+    solid.set_axis_off()
+    flat.imshow(view, cmap="gray_r")
+    flat.set(title="seen along the orange axis", xticks=[], yticks=[])
+    return finish(figure)
+
+
 COSTS = {  # of a network, and the axis and the title of the chart of accuracy against it
     "parameters": ("parameters", "accuracy against size"),
     "seconds": ("seconds of training, one seed (processors differ and were shared)", "accuracy against time"),
