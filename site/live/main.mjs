@@ -80,6 +80,7 @@ async function view(tab) {
     $("status").textContent = "Loading the networks …";
     await Promise.all(flat.map(parameters));
     views.ready = true;
+    import("./inside.mjs").catch(() => {}); // the service worker keeps it for a time without a network
     $("status").textContent = "";
     files(networks);
   }

@@ -1,5 +1,6 @@
 """Sphinx's settings. The folder it reads is written by tools.site.pages.py."""
 
+import html
 import json
 import re
 from importlib.util import find_spec
@@ -98,7 +99,11 @@ NO_SCRIPT = "<noscript>The charts need JavaScript. The tables hold their numbers
 
 
 def for_everybody(app, page, template, context, tree):
-    """What scrolls can be reached by keyboard, what folds is called by what stands on it, and charts say what they need."""
+    """Pages say what they hold, charts what they need; what scrolls can be reached by keyboard, what folds is called by its text."""
+    for paragraph in tree.findall(nodes.paragraph) if tree else ():
+        text = html.escape(" ".join(paragraph.astext().split())[:200])
+        context["metatags"] += f'<meta name="description" content="{text}"><meta property="og:description" content="{text}">'
+        break
     if "body" in context:
         body = context["body"].replace("<pre>", '<pre tabindex="0">').replace(' aria-label="Toggle hidden content"', "")
         body = body.replace('<figure class="chart"', NO_SCRIPT + '<figure class="chart"', 1)

@@ -309,7 +309,7 @@ def test_without_webgl_a_body_is_read_and_its_slices_are_shown(page, site):
 
 
 KEPT = """async () => {  // the page, and the largest of what it needs to answer
-    const found = await Promise.all([location.href, "../networks/sprint_994.bin"].map((address) => caches.match(address)));
+    const found = await Promise.all([location.href, "../networks/sprint_994.bin", "workings.mjs"].map((address) => caches.match(address)));
     return found.every(Boolean);
 }"""
 
@@ -328,6 +328,8 @@ def test_what_has_answered_once_answers_without_a_network(browser):
     page.get_by_role("button", name="Clear").click()
     draw(page, STROKES[7])
     assert read(page) == 7
+    page.get_by_role("tab", name="Inside").click()
+    page.wait_for_function("document.querySelector('.sums').textContent.includes('the network says')")
     context.close()
 
 

@@ -160,6 +160,9 @@ def test_notebooks_are_shown_with_all_their_outputs(page, site):
         page.goto(f"{site}notebooks/{path.stem}.html")
         texts = page.eval_on_selector_all(".cell_output img", "all => all.map(image => image.alt)")
         assert texts == pictures, path.name
+        assert page.request.get(page.locator("a[download]").evaluate("link => link.href")).body() == path.read_bytes()
+        assert page.locator("meta[name=description]").get_attribute("content")
+        assert page.get_by_role("link", name="Draw a digit").count() == 2
         assert page.evaluate("[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)"), path.name
 
 

@@ -87,7 +87,7 @@ def build() -> None:
     sphinx(WORK / "source")
     shutil.copytree(WORK / "html", new, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
     shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
-    for path in published:
+    for path in [*published, *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]:
         target = new / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

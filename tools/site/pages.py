@@ -55,7 +55,8 @@ def described(cell, heading: str) -> str:
 def notebook(path: Path, is_solution: bool) -> str:
     """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative text."""
     book = nbformat.read(path, as_version=4)
-    heading = path.stem
+    heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
+    book.cells[0].source += f'\n\n<a href="{path.name}" download>Download this notebook</a> · <a href="{draw}">Draw a digit</a>'
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = prose(cell.source)
