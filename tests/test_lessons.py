@@ -84,3 +84,19 @@ def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields
                 assert comment.groups() == (shape, str(field)), line
                 checked += 1
     assert checked >= min(8, sum(isinstance(layer, models.SPATIAL) for layer in found["network"].modules())) > 0
+
+
+def test_each_lesson_links_to_its_neighbors_by_their_titles():
+    titles = [re.match(r"# (\d\d · [^:]*): ", nbformat.read(path, as_version=4).cells[0].source)[1] for path in NOTEBOOKS]
+    links = [f"[{title}]({path.name})" for title, path in zip(titles, NOTEBOOKS, strict=True)]
+    for number, path in enumerate(NOTEBOOKS):
+        beside = (links[:number][-1:], links[number + 1 :][:1])
+        first = nbformat.read(path, as_version=4).cells[0].source
+        assert all(f"{word}: {link}" in first for word, group in zip(("Previous", "Next"), beside, strict=True) for link in group), (
+            path.name
+        )
+        assert (
+            nbformat.read(path.parent / "solutions" / path.name, as_version=4)
+            .cells[0]
+            .source.startswith(f"# Solutions to {titles[number]}")
+        )
