@@ -131,6 +131,7 @@ def test_a_short_run_trains_less_and_a_full_one_the_recipe(capsys):
     assert notebook.short_run(base, retrain=True) == base
     short, full = capsys.readouterr().out.splitlines()
     assert notebook.short_run(EXPERIMENTS["mnist_small"]).recipe.average == 0
+    assert notebook.short_run(base, images=5_000).recipe.images == 5_000
     assert "2 epochs of 20,000 random training images each, about" in short and "15 epochs of all training images, about" in full
 
 

@@ -139,18 +139,19 @@ def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None
     markdown("\n".join(f"- {line}" for line in lines))
 
 
-def short_run(experiment: "Experiment", retrain: bool = False) -> "Experiment":
+def short_run(experiment: "Experiment", retrain: bool = False, images: int = 0) -> "Experiment":
     """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how long that takes.
 
-    A short run keeps its last weights: a running average would still contain those of its first steps.
+    images: of an epoch of the short run, instead of the usual number. A short run keeps its last weights: a running average would still
+    contain those of its first steps.
     """
-    changes = {} if retrain else short_changes(experiment)
+    changes = {} if retrain else short_changes(experiment) | ({"images": images} if images else {})
     chosen = experiment.with_recipe(**changes, average=0.0) if changes else experiment
     recipe = chosen.recipe
-    images = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
+    drawn = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
     kind, epochs = "short" if changes else "full", f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     takes = training_time(experiment, **changes)
-    print(f"{kind} run of {experiment.name}: {epochs} of {images}, {takes} at the published runs' speed")
+    print(f"{kind} run of {experiment.name}: {epochs} of {drawn}, {takes} at the published runs' speed")
     return chosen
 
 
