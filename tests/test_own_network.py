@@ -133,6 +133,10 @@ def test_a_short_run_trains_less_and_a_full_one_the_recipe(capsys):
     assert notebook.short_run(EXPERIMENTS["mnist_small"]).recipe.average == 0
     assert notebook.short_run(base, images=5_000).recipe.images == 5_000
     assert "2 epochs of 20,000 random training images each, about" in short and "15 epochs of all training images, about" in full
+    voxels, sprint = EXPERIMENTS["voxel_best"], EXPERIMENTS["sprint"]
+    assert notebook.short_run(voxels).recipe.changes(voxels.recipe) == {"epochs": (36, 2)}, "10,000 solids are few already"
+    assert notebook.short_run(sprint) == sprint, "the recipe is shorter than a short run"
+    assert "full run of sprint: 1 epoch of 33,000 random training images each" in capsys.readouterr().out
 
 
 def test_a_lesson_shows_a_picture_where_no_kernel_runs(monkeypatch):

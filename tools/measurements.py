@@ -189,17 +189,6 @@ def speed_shares(found: Benchmark) -> list[str]:
     ]
 
 
-def ladder_table(steps: list[Step]) -> str:
-    """The ladder as a table, each step against the one before."""
-    before = [steps[0], *steps]
-    lines = [
-        [step.name, f"{step.epoch:.1f}", f"{step.epochs:g}", f"{step.seconds:.1f}", f"{last.seconds / step.seconds:.2f} ×"]
-        for step, last in zip(steps, before, strict=False)
-    ]
-    header = ["after this change", "s per epoch", "epochs", "s to 99 %", "against the line before"]
-    return table(header, lines, right="s per epoch epochs s to 99 %")
-
-
 def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str] = TRIED) -> str:
     """What was tried against what the course does, the first of each row: seconds, accuracy where one is reached, peak memory. which: of
     the rows."""
@@ -211,17 +200,6 @@ def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str]
             faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
             lines.append([row, side, spread(times) + reached, f"{faster:.{2 if faster > 0.1 else 3}f} ×", f"{peak:,.0f}", len(times)])
     return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
-
-
-def sizes_table(found: dict[str, list[MEASURED]]) -> str:
-    """Images, seconds and peak memory of an epoch, and its time per image against the smallest size."""
-    first = median(found["1 × read"], "seconds") / found["1 × read"][0]["images"]
-    lines = []
-    for name, times in found.items():
-        images, seconds = times[0]["images"], median(times, "seconds")
-        against = f"{seconds / images / first:.2f}"
-        lines.append([name, f"{images:,.0f}", f"{seconds:.2f}", against, f"{median(times, 'peak_mib'):,.0f}"])
-    return table(["images", "count", "seconds", "time per image against 1 ×", "peak MiB"], lines, right="count seconds peak MiB")
 
 
 def note(found: Benchmark, which: Iterable[str]) -> str:

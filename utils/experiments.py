@@ -516,7 +516,7 @@ VOXEL_BEST = Experiment(
         shear=6.0,
         fresh=True,
     ),
-    teaches="each solid is rotated to its principal view, and each epoch draws new copies of the same 5,000 digits",
+    teaches="each solid is seen along its shortest principal axis, and every epoch draws new copies of the same 5,000 digits",
     notebook="14_principal_view",
     seeds=3,
 )
@@ -658,7 +658,7 @@ MNIST_SMALL_LONG = Experiment(
 VOXEL_FRONTIER = Experiment(
     "voxel_frontier",
     replace(VOXEL_BEST.recipe, epochs=72, batch_size=64, lr=2e-3, average=0.998, elastic=0.4),
-    teaches="the best from 5,000 voxelized digits: elastic deformations, four times the steps, and averaged weights",
+    teaches="the best accuracy with 5,000 digits: elastic solids, four times the steps, and averaged weights",
     notebook="14_principal_view",
     seeds=3,
 )

@@ -177,7 +177,7 @@ def machine(experiment: "Experiment") -> str:
     if not found:
         return "no log yet"
     threads = f"{found[0].threads} thread{'s' * (found[0].threads > 1)}"
-    return f"the logs of {len(found)} published runs ({tables.escape(found[0].device)}, {threads})"
+    return f"the logs of {len(found)} published run{'s' * (len(found) > 1)} ({tables.escape(found[0].device)}, {threads})"
 
 
 def curves(experiment: "Experiment", alt: str) -> None:

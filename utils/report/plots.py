@@ -250,14 +250,14 @@ def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> 
     """
     figure = plt.figure(figsize=(6, 3), layout="constrained")
     solid, flat = figure.add_subplot(1, 2, 1, projection="3d"), figure.add_subplot(1, 2, 2)
-    density = grid[grid > 0]
-    solid.scatter(*(grid.nonzero().T.flip(0) - 7.5), c=density, cmap="Greys", vmin=-0.4, vmax=1, s=45, alpha=0.5, linewidths=0)
+    density, places = grid[grid > 0].numpy(), grid.nonzero().T.flip(0).numpy() - 7.5
+    solid.scatter(*places, c=density, cmap="Greys", vmin=-0.4, vmax=1, s=45, alpha=0.5, linewidths=0)
     for axis, color in zip(axes, (WRONG, TEST, TEST), strict=True):
-        solid.plot(*torch.stack([middle - axis, middle + axis]).T, color=color, linewidth=3)
+        solid.plot(*torch.stack([middle - axis, middle + axis]).T.numpy(), color=color, linewidth=3)
     solid.set(xlim=(-8, 8), ylim=(-8, 8), zlim=(-8, 8), title="principal axes")
     solid.set_box_aspect([1, 1, 1], zoom=1.6)
     solid.set_axis_off()
-    flat.imshow(view, cmap="gray_r")
+    flat.imshow(view.numpy(), cmap="gray_r")
     flat.set(title="seen along the orange axis", xticks=[], yticks=[])
     return finish(figure)
 
