@@ -1,6 +1,5 @@
 """A file is whole and what it says, or refused in one line that names file and field; and the commit that a run records is the course's."""
 
-import errno
 import json
 import math
 import os
@@ -195,19 +194,14 @@ def test_idx_comes_back_as_it_was_written(tmp_path):
         assert torch.equal(files.read_idx(tmp_path / "idx"), values)
 
 
-def test_whether_a_process_is_running_is_asked_without_harm(monkeypatch):
-    with subprocess.Popen(["sleep", "60"]) as process:
-        assert files.is_running(str(process.pid)) and files.is_running("no number")
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.2)  # whatever signal it got would have ended it
-        process.kill()
-    assert not files.is_running(str(process.pid))
-
-    def another_user_s(pid, number):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "kill", another_user_s)
-    assert files.is_running("1")
+def test_what_a_living_process_writes_is_no_leftover_and_what_a_killed_one_left_is(tmp_path):
+    path, left = tmp_path / "a.json", tmp_path / ".a.json.killed.new"
+    left.touch()
+    with files.replacing(path) as mine:
+        mine.write_bytes(b"first")
+        files.write(path, b"second")  # as by a process in another container, where this one's number means nothing
+        assert path.read_bytes() == b"second" and not left.exists()
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_memory_bound_is_in_gigabytes(monkeypatch):

@@ -6,16 +6,17 @@ import io
 import math
 import os
 import pickle
-import platform
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
+from glob import escape
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -51,18 +52,19 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
 
     Raises CourseError where the folder can't take it; what was there before is then untouched.
     """
-    host = platform.node()
-    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.{host}.*"):
-            if not is_running(left.suffix[1:]):
-                left.unlink(missing_ok=True)  # of a process that was killed
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        before_rename()
-        temporary.replace(path)
+        for left in path.parent.glob(f".{escape(path.name)}.*.new"):
+            delete_abandoned(left)
+        with temporary.open("xb") if fcntl else nullcontext() as mark:  # elsewhere a file that is open can't be renamed
+            with suppress(AttributeError, OSError):  # no lock here
+                fcntl.flock(mark, fcntl.LOCK_EX)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            before_rename()
+            temporary.replace(path)
     except OSError as error:
         todo = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Make the folder writable"
         raise CourseError(
@@ -73,16 +75,14 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
             temporary.unlink(missing_ok=True)
 
 
-def is_running(pid: str) -> bool:
-    """Whether a process of this machine has that number."""
-    if os.name != "posix" or not pid.isdecimal():
-        return True  # can't be told without doing harm
+def delete_abandoned(temporary: Path) -> bool:
+    """Delete a temporary file unless a living process holds its lock, which other containers see, too. Returns whether it did."""
     try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError, ValueError):  # the last two: no process can have that number
+        with temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink(missing_ok=True)
+    except (AttributeError, OSError):  # no locks here, or another process has it
         return False
-    except OSError:
-        return True  # another user's
     return True
 
 
