@@ -63,6 +63,10 @@ def test_there_are_workflows():
     assert {path.name for path in WORKFLOWS} == {"tests.yml", "pages.yml", "stamp.yml"}
 
 
+def test_workflows_install_their_tool_by_its_hash():
+    assert not [path.name for path in WORKFLOWS if "pip install uv" in path.read_text(encoding="utf-8")]
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_actionlint_finds_nothing(path):
     found = actionlint(path.name, path.read_text(encoding="utf-8"))
