@@ -151,6 +151,16 @@ def test_results_are_printed_on_few_pages_without_skip_link(page, site):
     page.emulate_media(media="print")
     assert page.locator(".skip-to-content").is_hidden()
     assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 6
+    page.goto(f"{site}live/", wait_until="networkidle")
+    assert page.evaluate("getComputedStyle(document.querySelector('.bars i')).printColorAdjust") == "exact"
+
+
+def test_nothing_scrolls_smoothly_with_reduced_motion(page, site):
+    page.goto(f"{site}index.html")
+    smooth = "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).scrollBehavior === 'smooth').length"
+    assert page.evaluate(smooth)
+    page.emulate_media(reduced_motion="reduce")
+    assert not page.evaluate(smooth)
 
 
 def test_notebooks_are_shown_with_all_their_outputs(page, site):
