@@ -226,6 +226,12 @@ def test_first_view_is_small(page, site, figure, name):
     assert (tool.SITE / name).stat().st_size > sent[0], "texts are sent packed"
 
 
+KEPT = """async () => {  // the page, and all that it has loaded
+    const seen = [location.href, ...performance.getEntriesByType("resource").map(({ name }) => name)];
+    return (await Promise.all(seen.map((address) => caches.match(address)))).every(Boolean);
+}"""
+
+
 @pytest.mark.parametrize("name", ["index.html", "results.html", "notebooks/01_base.html"])
 def test_what_was_loaded_once_needs_no_network(browser, name):
     with serving() as address:
@@ -233,9 +239,7 @@ def test_what_was_loaded_once_needs_no_network(browser, name):
         page = context.new_page()
         show(page, address + name)
         page.wait_for_function("navigator.serviceWorker.controller !== null")
-        kept = "caches.keys().then(names => caches.open(names[0])).then(cache => cache.match(location.href)).then(Boolean)"
-        page.wait_for_function(f"() => {kept}")
-        page.wait_for_timeout(1500)
+        page.wait_for_function(KEPT)
     errors = []  # the server is gone now
     page.on("pageerror", lambda error: errors.append(str(error)))
     show(page, address + name)

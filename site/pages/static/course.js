@@ -6,8 +6,9 @@
   const keep = async () => {
     await navigator.serviceWorker.register(new URL("sw.js", root));
     const { active } = await navigator.serviceWorker.ready;
-    const seen = performance.getEntriesByType("resource").map(({ name }) => name);
-    active.postMessage([location.href.split("#")[0], ...seen.filter((name) => name.startsWith(root.href))]);
+    active.postMessage([location.href.split("#")[0]]);
+    const keepSeen = (list) => active.postMessage(list.getEntries().map(({ name }) => name).filter((name) => name.startsWith(root.href)));
+    new PerformanceObserver(keepSeen).observe({ type: "resource", buffered: true }); // what has been loaded, and what loads later
   };
   if ("serviceWorker" in navigator && isSecureContext) addEventListener("load", () => setTimeout(() => keep().catch(() => {}), 500));
 }
