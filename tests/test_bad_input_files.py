@@ -355,7 +355,7 @@ def test_nothing_hidden_in_a_file_is_run(place, finished, tmp_path_factory):
     for make in PICKLES.values():
         hide(make(canary))
         message = rejected(read, finished)
-        assert "refused by the safe loader" in message and "weights_only" not in message and not canary.exists()
+        assert "rejected by the safe loader" in message and "weights_only" not in message and not canary.exists()
 
 
 @pytest.mark.parametrize("kind", PICKLES)
@@ -374,7 +374,7 @@ def test_an_archive_that_expands_is_not_unpacked(finished, monkeypatch):
     weights = saved({"0.weight": torch.zeros(10**6)})
     for content in (packed(weights, zipfile.ZIP_DEFLATED), packed(weights, data=bytes(files.PICKLE + 1)), weights[: len(weights) // 2]):
         forge(own(), content)
-        assert "refused by the safe loader" in rejected(lambda: pretrained.load_model(own().weights), finished)
+        assert "rejected by the safe loader" in rejected(lambda: pretrained.load_model(own().weights), finished)
 
 
 STATES = {

@@ -178,7 +178,7 @@ def flipped(path):
 def code(path):
     content = pickle.dumps(Code())
     message = replace(records.read_facts(path.with_suffix(".json")), sha256=hashlib.sha256(content).hexdigest())
-    return content, message, "REFUSED.*refused by the safe loader"
+    return content, message, "REFUSED.*rejected by the safe loader"
 
 
 def another_network(path):

@@ -233,7 +233,7 @@ def speed_section() -> str:
 
 
 def tables_of(found: Benchmark) -> list[str]:
-    """What speed_section says of one kind of device."""
+    """The part of speed_section for one kind of device."""
     parts = [speed_table(found.rows), note(found, COMPARED), *speed_shares(found), memory_table(found.rows)]
     if found.rows.keys() & set(DAILY):
         parts += [tried_table(found.rows, DAILY), note(found, DAILY)]

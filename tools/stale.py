@@ -27,7 +27,7 @@ def read(path: Path) -> nbformat.NotebookNode:
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
-    except Exception as error:  # a damaged file raises whatever its bytes make nbformat raise
+    except Exception as error:  # a damaged file can raise any exception
         raise CourseError(f"{files.display_path(path)} is no notebook ({type(error).__name__}). Check out the file again.") from error
     return notebook
 

@@ -100,7 +100,7 @@ class Options:
     model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")] = ()  # one more, as a flag
     list: bool = False  # show all experiments and exit
     seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
-    seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B; A-: to the last that is published
+    seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B: seeds A to B. A- ends with the last published seed
     device: str = "auto"  # cuda, mps or cpu; auto: the first one available
     threads: value(int, "N") = None  # threads of one training; the published runs used one (default: torch's)
     retrain: bool = False  # train again what is finished; without it only what is missing is trained

@@ -285,7 +285,7 @@ def load_safely(path: Path, content: bytes, todo: str) -> dict:
         cause = None
     if wrong:
         expected = "expected what torch.save writes of tensors"
-        raise CourseError(f"{display_path(path)} is refused by the safe loader: {wrong}, {expected}. {todo}") from cause
+        raise CourseError(f"{display_path(path)} was rejected by the safe loader: {wrong}, {expected}. {todo}") from cause
     return found
 
 

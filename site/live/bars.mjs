@@ -25,7 +25,7 @@ export function bars(label) {
 }
 
 /** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. doubt: where the note
- * stands that a picture looks like no digit; bound: what networks.json says of when it does, or nothing. */
+ * stands that a picture looks like no digit; bound: the entry of networks.json for this doubt, or nothing. */
 export function panel(place, networks, sentence, doubt, bound) {
   const rows = networks.map((network) => {
     const chart = bars(network.name);

@@ -63,7 +63,7 @@ async function answer() {
   $("answers").ariaBusy = false;
 }
 
-/** Run something that may fail, and say so on the page. */
+/** Run something that may fail, and report a failure on the page. */
 async function attempt(work) {
   try {
     $("status").textContent = "";
@@ -126,7 +126,7 @@ TABS.forEach((tab, i) => {
   };
 });
 
-/** Text that this browser keeps in its localStorage or sessionStorage; private windows may refuse. */
+/** Text that this browser keeps in its localStorage or sessionStorage; private windows may reject it. */
 function stored(place, name, value) {
   try {
     if (value !== undefined) window[place].setItem(name, value);

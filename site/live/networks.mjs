@@ -42,7 +42,7 @@ async function received(response, progress) {
 
 const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** A network's file; its SHA-256 is compared with the one that networks.json states wherever the browser can compute it. */
+/** A network's file; its SHA-256 is compared with the one in networks.json if the browser can compute it. */
 async function checked(network, { file, sha256 }) {
   const bytes = await (await answered(file)).arrayBuffer();
   if (globalThis.crypto?.subtle) {

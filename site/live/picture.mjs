@@ -39,7 +39,7 @@ export function picture(values, columns, label, most) {
   return canvas;
 }
 
-/** A number with a sign and as many digits as are worth reading. */
+/** A number with a sign and two or three significant digits. */
 export function shown(value) {
   return (Math.abs(value) < 1e-9 ? "0" : value.toPrecision(Math.abs(value) < 1 ? 2 : 3)).replace("-", "−");
 }

@@ -1,4 +1,4 @@
-// A 16³ grid as cubes, by three.js: y to the right, z up, x towards the eye, so that an upright body shows its digit.
+// A 16³ grid as cubes, by three.js: y to the right, z up, x toward the viewer, so that an upright solid shows its digit.
 
 import * as three from "../vendor/three/three.module.js";
 

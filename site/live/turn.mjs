@@ -1,4 +1,4 @@
-// The digit as a body in space: turned by hand, voxelized again at every turn, and read by the voxel networks.
+// The digit as a solid: rotated by hand, voxelized again after each rotation, and read by the voxel networks.
 
 import { bars } from "./bars.mjs";
 import { best, run, session, softmax } from "./networks.mjs";
@@ -9,7 +9,7 @@ import { cloud, rotated, rotation, voxelize } from "./voxels.mjs";
 const ANGLES = { turn: "about its vertical axis", tilt: "towards you", roll: "in its own plane" };
 const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "on its head": [0, 0, 180] };
 
-/** Build the tab; returns show(image or null). runtime: bytes of onnxruntime; `loaded` is called when a network's file has been checked. */
+/** Build the tab; returns show(image or null). runtime: bytes of onnxruntime. `loaded` is called when a network's file has been checked. */
 export async function turn(place, networks, runtime, loaded) {
   const choice = element("select", { id: "body-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   choice.value = networks.at(-1).name;
@@ -28,8 +28,8 @@ export async function turn(place, networks, runtime, loaded) {
       element("div", {}, chart.figure,
         element("p", {}, element("label", { for: "body-network", textContent: "Read by " }), choice),
         element("h3", { textContent: "Seen along its thinnest axis" }), slices, why)),
-    element("p", { className: "quiet", textContent: "Each turn moves the points of the body and counts them anew in 16 × 16 × 16 voxels. The network finds "
-      + "the direction in which the body is thinnest (the line through it), looks along it, and reads the four slices." }));
+    element("p", { className: "quiet", textContent: "Each rotation moves the points of the solid and counts them again in 16 × 16 × 16 voxels. The network finds "
+      + "the direction in which the solid is thinnest (the line through it), looks along it, and reads the four slices." }));
   const scene = stage(canvas);
   const asked = new Set();
   let [points, busy, again, angles, last] = [null, false, false, [0, 0, 0], null];
@@ -127,7 +127,7 @@ export async function turn(place, networks, runtime, loaded) {
   };
 }
 
-/** How the digit stands in the view along the axis that the network found: upright, turned in its plane, or from behind. */
+/** How the digit appears in the view along the axis that the network found: upright, turned in its plane, or from behind. */
 function explained(axis, matrix) {
   const [x, y, z] = axis;
   const part = 1 / (1 + x); // the view is turned to the axis on the shortest way: least_turn() in utils/layers.py
@@ -139,6 +139,6 @@ function explained(axis, matrix) {
   const angle = Math.round((Math.atan2(dot(matrix[2], right), dot(matrix[2], up)) * 180) / Math.PI);
   const side = depth < 0 ? "from behind, as in a mirror" : "from the front";
   if (Math.abs(angle) < 20) return `It is seen ${side} and stands upright${depth < 0 ? "" : ": as on paper"}.`;
-  const head = Math.abs(angle) > 140 ? " On its head a 6 is a 9: nothing in the voxels says where up is." : "";
+  const head = Math.abs(angle) > 140 ? " Upside down, a 6 is a 9: the voxels do not show which way is up." : "";
   return `It is seen ${side}, and stands ${Math.abs(angle)}° off the vertical.${head}`;
 }

@@ -99,7 +99,7 @@ NO_SCRIPT = "<noscript>The charts need JavaScript. The tables hold their numbers
 
 
 def for_everybody(app, page, template, context, tree):
-    """Pages say what they hold, charts what they need; what scrolls can be reached by keyboard, what folds is called by its text."""
+    """Add descriptions of pages, and names and keyboard access for scrolling and folding parts."""
     for paragraph in tree.findall(nodes.paragraph) if tree else ():
         text = html.escape(" ".join(paragraph.astext().split())[:200])
         context["metatags"] += f'<meta name="description" content="{text}"><meta property="og:description" content="{text}">'

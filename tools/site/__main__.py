@@ -63,7 +63,7 @@ def commit() -> str:
 
 
 def sphinx(source: Path) -> None:
-    """Sphinx's pages, read anew (-E: what one page says hangs on others), warnings being errors. Raises CourseError if it finds any."""
+    """Sphinx's pages, read again in full (-E, because pages depend on each other). Raises CourseError for any warning."""
     argv = ["-b", "html", "-q", "-E", "-W", "--keep-going", "-d", str(WORK / "doctrees"), str(source), str(WORK / "html")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_SMOKE": "1"}
     if subprocess.run([sys.executable, "-m", "sphinx", *argv], env=environment).returncode:
@@ -71,7 +71,7 @@ def sphinx(source: Path) -> None:
 
 
 def build() -> None:
-    """Write _site/ anew, whole or not at all. Raises CourseError if a page, a network or a link is missing, or a file does not belong."""
+    """Write all of _site/, or nothing. Raises CourseError if a page, a network or a link is missing, or a file does not belong."""
     from tools.site import check, networks, pages, results  # here: they import torch, which --serve does not need
     from utils.runs import inventory
 

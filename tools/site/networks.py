@@ -1,8 +1,8 @@
 """Published networks as the live page reads them: ONNX whose further outputs are the activations of every block, and what each block does.
 
-networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; of one that looks face-on also "axis", the thinnest direction
+networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; for a network with a principal view, also "axis", the thinnest direction
 networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
-networks.json         what is said about them, from their sidecars and graphs
+networks.json         their descriptions, from their sidecars and graphs
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class Graph:
         self.first = next(i for i, node in enumerate(self.nodes) if node.op_type == "Conv")
 
     def layers(self) -> Iterator[tuple[str, onnx.NodeProto]]:
-        """(kind, node) from the first convolution on; "" where no value changes, unless that makes the logits; None of what is unknown."""
+        """(kind, node) from the first convolution on. The kind is "" if no value changes before the logits, and None if it is unknown."""
         for node in self.nodes[self.first :]:
             silent = "flatten" if node.output[0] == "logits" else ""
             yield silent if node.op_type in SILENT else KINDS.get(node.op_type), node
@@ -213,7 +213,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
 
 
 def digits(folder: Path, each: int = 20) -> dict:
-    """Write digits.bin and digits.json: the first `each` test images of every class, or of the digits that stand in for MNIST."""
+    """Write digits.bin and digits.json: the first `each` test images of every class, or of the substitute digits."""
     from utils.data import datasets
 
     loaded = datasets.load("mnist")

@@ -1,4 +1,4 @@
-"""Below which confidence the live page says that a drawing looks like no digit: python -m tools.site.no_digit
+"""The confidence below which the live page doubts that a drawing is a digit: python -m tools.site.no_digit
 
 A published network has seen every training image. So its recipe is trained once more without some of them, and the bound is the confidence
 that all but a few of those held-out digits reach. Printed letters show what it is worth; nothing is chosen on them. All that networks.json

@@ -47,7 +47,7 @@ def prose(text: str) -> str:
 
 
 def described(cell, heading: str) -> str:
-    """Alternative texts for a cell's pictures, between them `BESIDE`: what the notebook says of each, else the heading above it."""
+    """Alternative texts for a cell's pictures, between them `BESIDE`: the notebook's own text for each, else the heading above it."""
     pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     return BESIDE.join(output.metadata.get("image/png", {}).get("alt") or f"{heading}: a figure" for output in pictures)
 

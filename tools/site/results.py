@@ -161,7 +161,7 @@ def shown_spread(value: dict) -> str:
 
 
 def accuracy_table(experiments: list[dict], up: str = "") -> str:
-    """Accuracy, parameters and seconds of every experiment, the reference's figure beside them where it has one. up: from page to root."""
+    """Accuracy, parameters and seconds of every experiment, and the reference's figure. up: from page to root."""
     reported = any("reported" in one for one in experiments)
     header = ["experiment", "test, %", "seeds", "parameters", "seconds", *["reported"] * reported]
     rows = []

@@ -26,7 +26,7 @@ def packed(path: str, _changed: int) -> bytes:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files below `prefix`, packed, with the types that browsers insist on, whatever this machine's registry says."""
+    """Files below `prefix`, packed, with the types that browsers require, independent of this machine's registry."""
 
     extensions_map = TYPES
     prefix = "/"
@@ -42,7 +42,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
         if path.resolve() != Path(self.directory).resolve() / path.relative_to(self.directory):
-            return self.send_error(404, "File not found")  # a link, of whatever it is one
+            return self.send_error(404, "File not found")  # a link
         if not path.is_file():
             return super().send_head() if path.is_dir() and not self.path.endswith("/") else self.send_error(404, "File not found")
         if path.suffix not in PACKED or "gzip" not in self.headers.get("Accept-Encoding", ""):

@@ -193,8 +193,9 @@ def floors(data: datasets.Dataset) -> dict[str, dict[str, float]]:
 
 
 def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
-    """Measure and write: the whole benchmark, or where `only` some rows were asked for, and to be published, those rows among the
-    published ones. Raises CourseError for what can't be published."""
+    """Measure and write the whole benchmark. With `only` and `publish`, replace these rows of the published one.
+
+    Raises CourseError for what can't be published."""
     data = datasets.load("mnist")
     if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
         raise CourseError("only a benchmark on the whole real MNIST can be published: set COURSE_DATA and COURSE_SMOKE=0")

@@ -108,7 +108,7 @@ def picture(figure: "Figure", alt: str) -> None:
 
 
 class Means(NamedTuple):
-    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test; tests: each seed's test accuracy;
+    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test. tests: each seed's test accuracy.
     reported: the test accuracy that the reference reports, None without one."""
 
     train: float

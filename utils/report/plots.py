@@ -87,7 +87,7 @@ def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("
 def mistakes(pictures: Tensor, labels: Tensor, logits: Tensor, most: int = 20) -> tuple[Figure, int]:
     """The images that a network gets wrong, the most confident first, titled [T]rue, [P]redicted and confidence.
 
-    pictures: (N, 1, H, W); labels: (N,); logits: (N, 10). Returns the figure and how many mistakes there are in all.
+    pictures: (N, 1, H, W), labels: (N,), logits: (N, 10). Returns the figure and how many mistakes there are in all.
     """
     confidence, predicted = logits.softmax(1).max(1)
     wrong = (predicted != labels).nonzero().squeeze(1)
@@ -245,8 +245,8 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
 def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> Figure:
     """A solid with its principal axes, the shortest one in another color, and next to it the solid as seen along that axis.
 
-    grid: (16, 16, 16) densities, axes z, y, x; middle: (3,) x, y, z in voxels from the grid's center; axes: (3, 3), rows of half the length
-    to draw, the shortest first; view: (H, W).
+    grid: (16, 16, 16) densities, axes z, y, x. middle: (3,) x, y, z in voxels from the grid's center. axes: (3, 3), rows of half the length
+    to draw, the shortest first. view: (H, W).
     """
     figure = plt.figure(figsize=(6, 3), layout="constrained")
     solid, flat = figure.add_subplot(1, 2, 1, projection="3d"), figure.add_subplot(1, 2, 2)

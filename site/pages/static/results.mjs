@@ -12,7 +12,7 @@ function script(path) {
   });
 }
 
-const colour = { ours: "var(--course-accent)", soft: "var(--course-soft)", theirs: "var(--course-warm)", quiet: "var(--course-quiet)", line: "var(--course-line)" };
+const color = { ours: "var(--course-accent)", soft: "var(--course-soft)", theirs: "var(--course-warm)", quiet: "var(--course-quiet)", line: "var(--course-line)" };
 const number = (value, digits = 2) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const whole = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
 const spread = ({ mean, sd }) => number(mean) + (sd == null ? "" : ` ± ${number(sd)}`);
@@ -74,14 +74,14 @@ function scatter(figure, data, width) {
     x: { type: "log", label: `${label} →`, tickFormat: "~s", ticks: width < 480 ? 4 : 6, inset: width < 480 ? 20 : 44 },
     y: accuracyAxis(accuracies, "↑ test accuracy, %"),
     marks: [
-      Plot.line(front, { x: "x", y: (one) => rank(one.test.mean), sort: "x", curve: "step-after", stroke: colour.ours, strokeOpacity: 0.25 }),
-      Plot.link(theirs, { x1: "x", x2: "x", y1: (one) => rank(one.test.mean), y2: ({ reported }) => rank(reported.test), stroke: colour.theirs, strokeOpacity: 0.4 }),
-      Plot.ruleX(points.filter(({ test }) => test.sd), { x: "x", y1: ({ test }) => rank(test.mean - test.sd), y2: ({ test }) => rank(test.mean + test.sd), stroke: colour.ours, strokeOpacity: 0.5 }),
-      Plot.dot(field, { x: "parameters", y: ({ accuracy }) => rank(accuracy), r: 4.5, symbol: "diamond", stroke: colour.quiet, strokeWidth: 1.4, fill: "var(--course-paper)",
+      Plot.line(front, { x: "x", y: (one) => rank(one.test.mean), sort: "x", curve: "step-after", stroke: color.ours, strokeOpacity: 0.25 }),
+      Plot.link(theirs, { x1: "x", x2: "x", y1: (one) => rank(one.test.mean), y2: ({ reported }) => rank(reported.test), stroke: color.theirs, strokeOpacity: 0.4 }),
+      Plot.ruleX(points.filter(({ test }) => test.sd), { x: "x", y1: ({ test }) => rank(test.mean - test.sd), y2: ({ test }) => rank(test.mean + test.sd), stroke: color.ours, strokeOpacity: 0.5 }),
+      Plot.dot(field, { x: "parameters", y: ({ accuracy }) => rank(accuracy), r: 4.5, symbol: "diamond", stroke: color.quiet, strokeWidth: 1.4, fill: "var(--course-paper)",
         href: () => "#elsewhere", ariaLabel: ({ name, accuracy, conditions }) => `${name}, elsewhere: ${accuracy} % (${conditions})` }),
-      Plot.dot(theirs, { x: "x", y: ({ reported }) => rank(reported.test), r: 5, stroke: colour.theirs, strokeWidth: 1.6, fill: "var(--course-paper)",
+      Plot.dot(theirs, { x: "x", y: ({ reported }) => rank(reported.test), r: 5, stroke: color.theirs, strokeWidth: 1.6, fill: "var(--course-paper)",
         href: ({ reported, page }) => reported.address || address(page), ariaLabel: ({ name, reported }) => `${name} as reported by ${reported.name ?? "its reference"}: ${reported.test} %` }),
-      Plot.dot(points, { x: "x", y: ({ test }) => rank(test.mean), r: 5.5, fill: (one) => (best(one) ? colour.ours : colour.soft), stroke: "var(--course-paper)",
+      Plot.dot(points, { x: "x", y: ({ test }) => rank(test.mean), r: 5.5, fill: (one) => (best(one) ? color.ours : color.soft), stroke: "var(--course-paper)",
         href: ({ page }) => address(page), ariaLabel: says }),
       Plot.text(front, { x: "x", y: ({ test }) => rank(test.mean), text: "name", dy: -14, fill: "var(--course-ink)", stroke: "var(--course-paper)", strokeWidth: 4, pointerEvents: "none" }),
     ],
@@ -90,7 +90,7 @@ function scatter(figure, data, width) {
   return svg;
 }
 
-// A label stands above its dot, else below or beside it, else it is left out: the dot still says its name.
+// A label is above its dot, below it or next to it. Without room it is left out; the dot still has its name.
 function untangle(svg) {
   const boxes = (what) => [...svg.querySelectorAll(what)].map((element) => element.getBoundingClientRect());
   const inside = svg.getBoundingClientRect();
@@ -124,7 +124,7 @@ function curves(figure, data, width) {
   const shown = small ? points.filter(({ part }) => part === watched) : points;
   const mean = d3.rollups(shown, (group) => d3.mean(group, ({ value }) => value), ({ part }) => part, ({ epoch }) => epoch)
     .flatMap(([part, epochs]) => epochs.map(([epoch, value]) => ({ part, epoch, value })));
-  const stroke = ({ part }) => (part === "train" ? colour.quiet : part === "valid" && watched !== "valid" ? colour.theirs : colour.ours);
+  const stroke = ({ part }) => (part === "train" ? color.quiet : part === "valid" && watched !== "valid" ? color.theirs : color.ours);
   const ends = d3.sort(parts.map((part) => mean.findLast((point) => point.part === part)).filter(Boolean), ({ value }) => -value);
   const svg = shell(figure, width, {
     ariaLabel: `${one.name}: ${what === "curves" ? "accuracy" : "loss"} by epoch, every seed`,
@@ -176,9 +176,9 @@ function studies(figure, data, width) {
     x: { ...accuracyAxis(points.map(({ value }) => value), "held-out images, % →"), nice: false },
     y: { domain: rows.map(({ what }) => what), axis: null },
     marks: [
-      Plot.ruleY(rows, { y: "what", stroke: colour.line, dy: 8 }),
+      Plot.ruleY(rows, { y: "what", stroke: color.line, dy: 8 }),
       Plot.text(rows, { y: "what", frameAnchor: "left", textAnchor: "start", dy: -8, text: "what", lineWidth: width / 15, textOverflow: "ellipsis", fill: "var(--course-ink)", pointerEvents: "none" }),
-      Plot.dot(points, { x: ({ value }) => rank(value), y: "what", dy: 8, r: 4, fill: ({ kept }) => (kept ? colour.theirs : colour.ours), fillOpacity: 0.6,
+      Plot.dot(points, { x: ({ value }) => rank(value), y: "what", dy: 8, r: 4, fill: ({ kept }) => (kept ? color.theirs : color.ours), fillOpacity: 0.6,
         href: () => address(one.log), ariaLabel: ({ what, value }) => `${what}: ${number(value)} %` }),
     ],
   });
@@ -201,7 +201,7 @@ function benchmark(figure, data, width) {
       x: { axis: null, domain: [0, d3.max(sides, median)] },
       y: { axis: null, domain: sides.map(({ side }) => side) },
       marks: [
-        Plot.barX(sides, { x: median, y: "side", fill: ({ side }) => (side === "course" ? colour.soft : colour.line), rx: 3, insetTop: 2, insetBottom: 2, href: () => address(log), ariaLabel: says }),
+        Plot.barX(sides, { x: median, y: "side", fill: ({ side }) => (side === "course" ? color.soft : color.line), rx: 3, insetTop: 2, insetBottom: 2, href: () => address(log), ariaLabel: says }),
         Plot.text(sides, { x: 0, y: "side", text: (side) => `${number(median(side))} s${against(side)} · ${side.side}`, lineWidth: width / 12 - 2, textOverflow: "ellipsis", textAnchor: "start", dx: 8, fill: "var(--course-ink)", pointerEvents: "none" }),
       ],
     }));
@@ -222,7 +222,7 @@ function draw(figure, data) {
   figure.drawn = width;
   const readout = document.createElement("figcaption");
   readout.className = "readout";
-  readout.textContent = "Point at a mark, or use Tab and the arrow keys: its numbers stand here. It links to its log.";
+  readout.textContent = "Point at a mark, or use Tab and the arrow keys: its numbers appear here. It links to its log.";
   figure.replaceChildren(CHARTS[figure.dataset.chart](figure, data, width), readout);
 }
 
