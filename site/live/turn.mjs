@@ -140,5 +140,5 @@ function explained(axis, matrix) {
   const side = depth < 0 ? "from behind, as in a mirror" : "from the front";
   if (Math.abs(angle) < 20) return `It is seen ${side} and stands upright${depth < 0 ? "" : ": as on paper"}.`;
   const head = Math.abs(angle) > 140 ? " Upside down, a 6 is a 9: the voxels do not show which way is up." : "";
-  return `It is seen ${side}, and stands ${Math.abs(angle)}° off the vertical.${head}`;
+  return `It is seen ${side}, ${Math.abs(angle)}° off the vertical.${head}`;
 }

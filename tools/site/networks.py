@@ -1,6 +1,6 @@
 """Published networks as the live page reads them: ONNX whose further outputs are the activations of every block, and what each block does.
 
-networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; for a network with a principal view, also "axis", the thinnest direction
+networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; with a principal view also "axis", the thinnest direction
 networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
 networks.json         their descriptions, from their sidecars and graphs
 """
