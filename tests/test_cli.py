@@ -58,7 +58,7 @@ def test_list_shows_every_experiment_and_help_every_flag_with_the_comment_beside
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert not stop.value.code and all(f"{train.flag_of(field.name)} " in text for field in fields(Recipe)) and "--l2 " in text
-    for comment in ("learning rate; the peak, for one_cycle", "stop after so many epochs that are no better on the held-out images"):
+    for comment in ("learning rate; the peak, for one_cycle", "stop after this many epochs without held-out improvement"):
         assert comment in text
 
 

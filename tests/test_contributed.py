@@ -190,14 +190,14 @@ def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_mark
 
 def test_a_reference_s_text_is_no_markup_and_its_address_is_one(published, monkeypatch):
     figure = tables.Figure(MARKUP[0], MARKUP[1], None, 98.5, MARKUP[0])
-    found = tables.References({MARKUP[0]: tables.Reference(MARKUP[1], None)}, {"tiny": figure}, [])
+    found = tables.References({MARKUP[0]: tables.Reference(MARKUP[1], None)}, {"tiny": figure}, [], [])
     monkeypatch.setattr(tables, "references", lambda: found)
     assert "&lt;svg" in (text := tables.against_references()) and not [mark for mark in ("<svg", "<!--") if mark in text]
     for address in ("javascript:alert(1)", "https://a.org) <svg>"):
         with pytest.raises(ValueError, match="no plain http"):
             tables.Reference("a", address)
     with pytest.raises(ValueError, match="no reference is called 'b'"):
-        tables.References({}, {"tiny": replace(figure, reference="b")}, [])
+        tables.References({}, {"tiny": replace(figure, reference="b")}, [], [])
 
 
 def test_a_published_run_without_a_test_is_one_line(published):

@@ -128,7 +128,7 @@ def test_facts_and_log_that_contradict_each_other_are_refused(tmp_path):
     files.write_json(run.facts, FACTS)
     assert records.read_record(run).result_row == row(3)
     write_log(run.log, [row(1), row(2)])
-    with pytest.raises(CourseError, match=r"seed0.json says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--again"):
+    with pytest.raises(CourseError, match=r"seed0.json says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--retrain"):
         records.read_record(run)
 
 

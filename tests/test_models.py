@@ -199,7 +199,7 @@ def test_receptive_field_is_where_the_gradient_reaches_and_comments_at_line_ends
     network(images)
     spatial = [key for key, child in network.named_children() if any(isinstance(layer, models.SPATIAL) for layer in child.modules())]
     field, fields = seen(models.build(name))
-    assert models.receptive_field(network) == field
+    assert models.receptive_field(models.build(name)) == field
     after = list(fields.values())[-1]  # what follows the global pooling sees what came before it
     assert comments(name) == [(shapes[key], str(fields.get(key, after))) for key in spatial]
 

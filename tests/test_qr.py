@@ -85,7 +85,7 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
         ([], "expected the NAME of a network to draw, or --read FILE"),
         (["base", "--read", "x.png"], "expected the NAME"),
         (["base"], r"base\.bin.*Only a network whose recipe has levels"),
-        (["--read", "README.md"], "README.md is no picture: expected one of a QR code"),
+        (["--read", "README.md"], "README.md is not a picture: expected PNG"),
         (["--read", "no.png"], r"no\.png"),
     ],
 )

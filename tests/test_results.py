@@ -66,8 +66,9 @@ def test_results_are_rebuilt_from_nothing(scratch):
     kept = {name for name, experiment in EXPERIMENTS.items() if experiment.weights}
     assert {path.stem for path in (root / "saved_dict").glob("*.pth")} == kept
     assert {path.name for path in (root / "logs").iterdir()} >= set(EXPERIMENTS)
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    assert all(f"[{name}](" in readme for name in EXPERIMENTS) and (root / "pngs" / "frontier.png").is_file()
+    readme, results = ((root / page).read_text(encoding="utf-8") for page in ("README.md", "docs/results.md"))
+    assert all(f"[{name}](" in results for name in EXPERIMENTS) and all(f"[{name}](" in readme for name in kept)
+    assert (root / "pngs" / "frontier.png").is_file()
     verified = call(scratch, "-m", "tools.verify")
     assert verified.returncode == 0 and verified.stdout.count("agrees") == len(kept), verified.stdout
     assert call(scratch, "-m", "tools.report", "--check").returncode == 0
