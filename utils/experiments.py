@@ -99,10 +99,7 @@ class Recipe:
         """For each invalid combination of fields: whether it is present, and the message."""
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
-            (
-                self.levels and not self.levels % 2,
-                f"levels = {self.levels}: expected an odd number, as many values below 0 as above",
-            ),
+            (self.levels and not self.levels % 2, f"levels = {self.levels}: expected an odd number, as many values below 0 as above"),
             (
                 self.start and self.valid,
                 f"start = {self.start!r} with valid = {self.valid}: a published network has learned the images that would be held out",
@@ -116,14 +113,8 @@ class Recipe:
                 self.schedule == "plateau" and not self.valid,
                 "schedule = 'plateau' with valid = 0: it goes by the loss of held-out images, never by the test set's",
             ),
-            (
-                self.fresh and self.kind != "voxels",
-                f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all",
-            ),
-            (
-                self.fresh and self.shift,
-                f"shift = {self.shift} with fresh: expected 0, because each grid is centered on its point cloud",
-            ),
+            (self.fresh and self.kind != "voxels", f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all"),
+            (self.fresh and self.shift, f"shift = {self.shift} with fresh: expected 0, because each grid is centered on its point cloud"),
             (
                 self.data == "mnist3d_all" and not self.fresh,
                 "data = 'mnist3d_all' without fresh: expected fresh, because its grids are never stored",

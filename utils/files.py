@@ -339,17 +339,7 @@ def read_idx(path: Path) -> Tensor:
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     """
-    require_regular_file(path, AGAIN)
-    try:
-        unzipped = _unzipped(path) if path.suffix == ".gz" else None
-        with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(16)
-    except (OSError, EOFError, zlib.error) as error:
-        cause, denied = getattr(error, "strerror", None) or error, isinstance(error, PermissionError)
-        todo = "Change its permissions and run again." if denied else AGAIN
-        raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
+    head, size, unzipped = _beginning(path)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
         raise CourseError(
             f"{display_path(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 01 to 03. {AGAIN}"
@@ -376,6 +366,21 @@ def read_idx(path: Path) -> Tensor:
         return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
     values = np.fromfile(path, dtype, offset=start).reshape(shape)
     return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))
+
+
+def _beginning(path: Path) -> tuple[bytes, int, bytes | None]:
+    """Of an IDX file: its first 16 bytes, its size unzipped, and all its bytes if it is gzipped. Raises CourseError if it can't be read."""
+    require_regular_file(path, AGAIN)
+    try:
+        unzipped = _unzipped(path) if path.suffix == ".gz" else None
+        with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return file.read(16), size, unzipped
+    except (OSError, EOFError, zlib.error) as error:
+        cause, denied = getattr(error, "strerror", None) or error, isinstance(error, PermissionError)
+        todo = "Change its permissions and run again." if denied else AGAIN
+        raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
 
 
 def write_idx(path: Path, values: Tensor) -> None:

@@ -98,6 +98,11 @@ def resolve(
     if publish:
         require_committed(experiment)
     require_writable(job)
+    return locked(job, retrain)
+
+
+def locked(job: Job, retrain: bool) -> Job:
+    """The job with its lock held, to be trained or continued, or without the lock if another process has finished it meanwhile."""
     job.lock.__enter__()
     try:
         found = None if retrain else find(job)  # perhaps finished by the process that just released the lock
