@@ -42,7 +42,7 @@ PAGES = ("results.html", "logs/trials/index.html", "logs/benchmarks/index.html",
 def repository(scratch, monkeypatch):
     """A published run, for which results and the tables look here."""
     monkeypatch.setattr(results, "ROOT", scratch)
-    monkeypatch.setattr(tables, "references", lambda: tables.References({}, {}, []))
+    monkeypatch.setattr(tables, "references", lambda: tables.References({}, {}, [], []))
     files.write_json(scratch / "references.json", {"references": {}, "figures": {}, "field": []})
     from test_tables import publish, row
 
