@@ -48,9 +48,9 @@ CELLS = (
     "from utils import models, runs\nfrom utils.report import diagrams, notebook, plots, tables\nfrom utils.runs import records",
     'from utils.experiments import EXPERIMENTS\nexperiment = EXPERIMENTS["newcomer"]',
     "network = models.build(experiment.recipe.model)\nprint(models.count_parameters(network), models.receptive_field(network))",
-    'notebook.source(models.newcomer)\nnotebook.picture(diagrams.network(network, (1, 28, 28)), "one residual block")',
+    'notebook.picture(diagrams.network(network, (1, 28, 28)), "one residual block")',
     "result = runs.run(experiment)\nnotebook.markdown(tables.summary([result]))",
-    'notebook.picture(plots.curves([result.history], experiment.name), "curves")\nnotebook.costs(experiment)',
+    'notebook.picture(plots.curves([result.history], experiment.name), "curves")',
     "notebook.markdown(tables.compare([experiment], records.own))",
 )
 

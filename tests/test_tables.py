@@ -11,7 +11,7 @@ from tiny import TINY
 from utils import files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
-from utils.report import notebook, tables
+from utils.report import tables
 from utils.runs import comparison, records
 from utils.runs.facts import Code, environment
 from utils.runs.records import DataFacts, Normalization, RunMetadata, RunPaths
@@ -184,18 +184,6 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
     publish(VOXELS, 0, [row(1, 999, 945)])
     assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == ["–", "**94.50** (1 seed)"]  # of which nobody reports anything
-
-
-def test_a_time_is_of_the_machine_that_is_named_with_it(monkeypatch):
-    here = environment(torch.device("cpu"))
-    for seed, (device, seconds) in enumerate([("A", 50.0), ("B", 240.0), ("B", 300.0), ("B", 6000.0)]):
-        publish(TINY, seed, [row(1, 900, 950)], seconds=seconds, environment=replace(here, device=device, threads=1))
-    message = []
-    monkeypatch.setattr(notebook, "markdown", message.append)
-    notebook.costs(TINY, VOXELS)
-    both, none = message[0].splitlines()[2:]
-    assert both == "- `tiny`: 5 min for one seed (B, 1 thread; median of 3), 50 s (A, 1 thread; median of 1)"
-    assert none == "- `tiny_voxels`: no run is published yet"
 
 
 def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figure_of_others(monkeypatch):

@@ -155,8 +155,8 @@ def address() -> str:
 
 
 def minutes(notebook: str, runs: str) -> str:
-    """Median minutes of a published training run of a notebook's experiments; runs: the text of logs/runs.csv."""
-    shown = {name for name, experiment in EXPERIMENTS.items() if experiment.notebook == notebook}
+    """Median minutes of a published training run of a notebook's networks, without ablations; runs: the text of logs/runs.csv."""
+    shown = {name for name, experiment in EXPERIMENTS.items() if experiment.notebook == notebook and experiment.weights}
     try:
         found = [float(row["seconds"]) for row in csv.DictReader(runs.splitlines()) if row["experiment"] in shown]
     except (KeyError, ValueError, TypeError, csv.Error) as error:

@@ -14,7 +14,7 @@ from utils import ROOT, CourseError, files
 TAG = "published"
 # a cell with one of these has the tag, or a comment states why not
 SHOWS = ("tables.", "trials.", "records.", "measurements.", "runs.load(", "published=True")
-SHOWS += tuple(f"notebook.{name}(" for name in ("costs", "card", "curves", "compare", "frontier", "changes", "study"))
+SHOWS += tuple(f"notebook.{name}(" for name in ("card", "curves", "compare", "frontier", "changes", "study"))
 
 
 def paths() -> list[Path]:

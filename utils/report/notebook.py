@@ -1,19 +1,19 @@
 """What only notebooks need: setting up, and showing sources, tables and pictures as a reader wants them."""
 
 import importlib.util
-import inspect
 import io
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import ROOT, CourseError, smoke, switch
 
 if TYPE_CHECKING:  # in Colab this module is imported before what it shows is installed
+    from collections.abc import Callable
+
     from matplotlib.figure import Figure
     from torch import nn
 
@@ -85,12 +85,6 @@ def markdown(text: str) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(text))
-
-
-def source(*things: Callable | type) -> None:
-    """Show the source of functions, classes or methods, highlighted: what the notebook is about, as it runs."""
-    for thing in things:
-        markdown(f"```python\n{inspect.cleandoc(chr(10) + inspect.getsource(thing))}\n```")
 
 
 def picture(figure: "Figure", alt: str) -> None:
@@ -284,23 +278,3 @@ def explore(draw: "Callable[..., Figure]", alt: str, **choices: list) -> None:
     import ipywidgets
 
     ipywidgets.interact(lambda **chosen: picture(draw(**chosen), alt), **choices)
-
-
-def costs(*experiments: "Experiment") -> None:
-    """Show what a run of each experiment took, from the facts of its published logs: the median, for each machine they were made on."""
-    from ..runs import records
-    from . import tables
-
-    lines = []
-    for experiment in experiments:
-        machines: dict[str, list[float]] = {}
-        for record in records.published(experiment):
-            where, threads = record.facts.environment.device, record.facts.environment.threads
-            machines.setdefault(f"{where}, {threads} thread{'s' * (threads > 1)}", []).append(record.facts.seconds)
-        takes = []
-        for machine, seconds in sorted(machines.items(), key=lambda item: -len(item[1])):
-            median = statistics.median(seconds)
-            time = f"{median:.0f} s" if median < 100 else f"{median / 60:.0f} min"
-            takes.append(f"{time}{'' if takes else ' for one seed'} ({tables.escape(machine)}; median of {len(seconds)})")
-        lines.append(f"- `{experiment.name}`: {', '.join(takes) or 'no run is published yet'}")
-    markdown("What training takes, from the published logs (other processes were running):\n\n" + "\n".join(lines))
