@@ -57,9 +57,9 @@ CELLS = (
 
 def insert(path, before, text):
     """Write `text` in front of the one place where a file says `before`."""
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     assert content.count(before) == 1, f"{path.name} says {before!r} {content.count(before)} times"
-    path.write_text(content.replace(before, text + before))
+    path.write_text(content.replace(before, text + before), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def form_problems(cells) -> list[str]:
     return [name for name, holds in found.items() if not holds]
 
 
-LESSONS = [path for path in NOTEBOOKS if "notebook.card(" in path.read_text()]
+LESSONS = [path for path in NOTEBOOKS if "notebook.card(" in path.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
