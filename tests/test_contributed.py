@@ -109,6 +109,10 @@ STRAYS = {
 def test_what_does_not_belong_is_named_in_one_line_and_never_published(name, published):
     before = set(inventory.published(published)[0])
     path = published / name
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        pytest.skip("this locale has no such file name")
     path.parent.mkdir(parents=True, exist_ok=True)
     (STRAYS[name] or (lambda path: path.write_text("{}")))(path)
     paths, findings = inventory.published(published)
