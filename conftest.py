@@ -6,7 +6,8 @@ import tempfile
 
 import pytest
 
-# in the background of a shell Ctrl-C is ignored, by all that is started from there too, and tests of it would wait for ever
+# in the background of a shell Ctrl-C is ignored, by all that is started from there too, and tests of it would wait for
+# ever
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("COURSE_SMOKE", "1")
@@ -58,7 +59,8 @@ def scratch_of_module(tmp_path_factory):
 
 
 def empty_repository(tmp_path, monkeypatch):
-    """An empty repository, as far as reading and writing results goes, in which the tiny experiment is a registered one.
+    """An empty repository, as far as reading and writing results goes, in which the tiny experiment is a registered
+    one.
 
     The fallback digits count as real data and the code as committed, so that it can be published there.
     """

@@ -1,4 +1,5 @@
-"""Entry points for torch.hub, one for every published network: torch.hub.load(REPO_OR_DIR, "mnist_medium", pretrained=True)."""
+"""Entry points for torch.hub, one for every published network: torch.hub.load(REPO_OR_DIR, "mnist_medium",
+pretrained=True)."""
 
 import hashlib
 import importlib
@@ -16,11 +17,16 @@ dependencies = [
 
 
 def _load_package() -> str:
-    """Load the folder utils as a package whose name no other package has, and return that name: `utils` stays the reader's own."""
+    """Load the folder utils as a package whose name no other package has, and return that name: `utils` stays the
+    reader's own."""
     folder = pathlib.Path(__file__).resolve().parent / "utils"
-    name = f"_small_cnns_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"  # two clones may be loaded in one process
+    name = (
+        f"_small_cnns_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"  # two clones may be loaded in one process
+    )
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return name
@@ -57,6 +63,8 @@ globals().update(
     {
         name: _entry_point(experiment)
         for name, experiment in _experiments.EXPERIMENTS.items()
-        if _records.RunPaths.of(experiment, 0).weights.with_suffix(".json").is_file()  # a clone may leave large weights out
+        if _records.RunPaths.of(experiment, 0)
+        .weights.with_suffix(".json")
+        .is_file()  # a clone may leave large weights out
     }
 )

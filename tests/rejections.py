@@ -32,7 +32,8 @@ def rejected(action, *folders: Path, kind: type[Exception] = CourseError) -> str
 
 
 def rejected_command(name: str, action, argv: list[str], *folders: Path) -> str:
-    """The one line on standard error with which a command ends, with exit status 2, while nothing below the folders changes."""
+    """The one line on standard error with which a command ends, with exit status 2, while nothing below the folders
+    changes."""
     before, message = digests(*folders), io.StringIO()
     with redirect_stderr(message), redirect_stdout(io.StringIO()):
         try:

@@ -26,7 +26,8 @@ STROKES = {
 
 
 def drawn(strokes, size=400, pen=0.09, ink=0, paper=255, canvas=None, place=(0, 0)):
-    """Strokes drawn into a square of `size` pixels at `place` on a gray canvas (width, height), with a round pen: a PIL image."""
+    """Strokes drawn into a square of `size` pixels at `place` on a gray canvas (width, height), with a round pen: a PIL
+    image."""
     canvas = canvas or (size, size)
     image = Image.new("L", (2 * canvas[0], 2 * canvas[1]), paper)  # drawn twice as large: Pillow's lines are not smooth
     brush, radius = ImageDraw.Draw(image), pen * size

@@ -1,7 +1,8 @@
-"""In a mount namespace of its own: the course on a real file system of a few kilobytes, which grows by two pages from run to run.
+"""In a mount namespace of its own: the course on a real file system of a few kilobytes, which grows by two pages from
+run to run.
 
-test_faults.py starts it as root of that namespace: unshare --map-root-user --mount python tests/small_disk.py FOLDER. It prints how many
-runs, and how many builds of voxels, met a full disk.
+test_faults.py starts it as root of that namespace: unshare --map-root-user --mount python tests/small_disk.py FOLDER.
+It prints how many runs, and how many builds of voxels, met a full disk.
 """
 
 import subprocess
@@ -24,7 +25,9 @@ STEP = 8  # KiB, two pages
 
 def mount(folder: Path, kilobytes: int, *options: str) -> None:
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", ",".join((*options, f"size={kilobytes}k")), "none", folder], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", ",".join((*options, f"size={kilobytes}k")), "none", folder],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         sys.exit(f"no small disk: {' '.join(done.stderr.split())}")
@@ -35,7 +38,8 @@ def train() -> runs.Result:
 
 
 def full_runs(disk: Path) -> int:
-    """A run on a disk that is larger each time; each is continued on one that is large enough, and must end with the same bits."""
+    """A run on a disk that is larger each time; each is continued on one that is large enough, and must end with the
+    same bits."""
     expected = train().weights.read_bytes()
     rejected = 0
     for kilobytes in range(STEP, 1000, STEP):

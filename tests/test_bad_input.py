@@ -1,4 +1,5 @@
-"""Command lines and arguments that can't be meant: each kind is refused in one line, before anything is trained, and changes no file."""
+"""Command lines and arguments that can't be meant: each kind is refused in one line, before anything is trained, and
+changes no file."""
 
 import importlib
 
@@ -121,7 +122,10 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "a benchmark of a device that has none": (lambda: measurements.read("tpu"), CourseError),
     "floats to 255": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.full((28, 28), 255.0)), CourseError),
     "other size": (lambda: pretrained.Preprocess(0.1, 0.3)(torch.zeros(27, 28, dtype=torch.uint8)), CourseError),
-    "bytes as voxels": (lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)), CourseError),
+    "bytes as voxels": (
+        lambda: pretrained.Preprocess(0.0, 1.0, "voxels")(torch.zeros(16, 16, 16, dtype=torch.uint8)),
+        CourseError,
+    ),
     "a report on nothing": (lambda: report.own_report(photo.Path("/nowhere")), CourseError),
 }
 

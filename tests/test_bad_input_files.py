@@ -1,4 +1,5 @@
-"""Files that are not what they should be: each kind is refused in one line that names it; nothing that is hidden in it runs."""
+"""Files that are not what they should be: each kind is refused in one line that names it; nothing that is hidden in it
+runs."""
 
 import hashlib
 import io
@@ -56,12 +57,18 @@ KINDS_OF_NONE = {
     "a pipe": os.mkfifo,
     "an endless device": lambda path: path.symlink_to("/dev/zero"),
     "empty": Path.touch,
-    "a Git LFS pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+    "a Git LFS pointer": lambda path: path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    ),
     "zeros": lambda path: path.write_bytes(bytes(1000)),
     "bytes": lambda path: path.write_bytes(bytes(range(256)) * 4 + b"\n"),
     "10 GB of zeros": lambda path: path.touch() or os.truncate(path, 10**10),
 }
-ABSENT = {"missing", "a dangling link", "a link to itself"}  # which of a checkpoint or a study only means that none has begun
+ABSENT = {
+    "missing",
+    "a dangling link",
+    "a link to itself",
+}  # which of a checkpoint or a study only means that none has begun
 CUT_OFF = {"empty", "zeros"}  # a line without an end never counts
 
 
@@ -83,7 +90,10 @@ def test_what_is_no_file_of_its_kind_is_refused_by_every_reader(kind, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="pipes and links are POSIX's")
 @pytest.mark.parametrize("kind", ["a dangling link", "a pipe", "an endless device"])
 def test_a_lock_or_a_study_that_is_no_file_is_refused(kind, tmp_path):
-    for name, use in (("run.lock", lambda path: Lock(path, "tiny").__enter__()), ("t.jsonl", lambda p: files.append_line(p, TRIAL))):
+    for name, use in (
+        ("run.lock", lambda path: Lock(path, "tiny").__enter__()),
+        ("t.jsonl", lambda p: files.append_line(p, TRIAL)),
+    ):
         KINDS_OF_NONE[kind](tmp_path / name)
         with pytest.raises(CourseError, match=f"{name} is a .*Delete"):
             use(tmp_path / name)
@@ -140,7 +150,9 @@ def test_a_count_that_nothing_can_have_is_one_line(total, tmp_path):
     path = tmp_path / "seed0.csv"
     path.write_text(f"{','.join(ROW)}\n{','.join((ROW | {'test_correct': '0', 'test_total': total}).values())}\n")
     assert rejected(lambda: records.read_log(path), tmp_path).startswith(f"{path}, line 2")
-    path.write_text(json.dumps(plain(FACTS)).replace('"total": 360', f'"total": {total}').replace('"correct": 350', '"correct": 0'))
+    path.write_text(
+        json.dumps(plain(FACTS)).replace('"total": 360', f'"total": {total}').replace('"correct": 350', '"correct": 0')
+    )
     assert "seed0.csv" in rejected(lambda: records.read_facts(path), tmp_path)
 
 
@@ -186,9 +198,15 @@ HDF5 = {
     "fewer labels": put(y_train=np.zeros(3, "i8")),
     "what is no number": put(X_train=np.full((4, 4096), np.nan, "f4")),
     "a label too high": put(y_train=np.full(4, 10)),
-    "more than is stored": put(X_train=declared((10**6, 4096), "f4", chunks=(100, 4096)), y_train=np.zeros(10**6, "i1")),
-    "many small pieces": put(X_train=declared((4096, 4096), "f4", chunks=(1, 16), fillvalue=0), y_train=np.zeros(4096, "i1")),
-    "a link out of the file": put(X_train=lambda file, name: file.__setitem__(name, h5py.ExternalLink("nowhere.h5", "/X"))),
+    "more than is stored": put(
+        X_train=declared((10**6, 4096), "f4", chunks=(100, 4096)), y_train=np.zeros(10**6, "i1")
+    ),
+    "many small pieces": put(
+        X_train=declared((4096, 4096), "f4", chunks=(1, 16), fillvalue=0), y_train=np.zeros(4096, "i1")
+    ),
+    "a link out of the file": put(
+        X_train=lambda file, name: file.__setitem__(name, h5py.ExternalLink("nowhere.h5", "/X"))
+    ),
     "values in another file": put(X_test=declared((2, 4096), "f4", external=[("/dev/zero", 0, 2 * 4096 * 4)])),
 }
 
@@ -230,7 +248,9 @@ PICTURES = {
     "a bomb": lambda path: path.write_bytes(picture()[:16] + struct.pack(">II", 60_000, 60_000) + picture()[24:]),
     "a line": lambda path: Image.new("L", (2000, 3)).save(path),
     "transparent": lambda path: Image.new("RGBA", (100, 100), (0, 0, 0, 0)).save(path),
-    "EPS": lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n"),  # which would start Ghostscript
+    "EPS": lambda path: path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n"
+    ),  # which would start Ghostscript
     "SVG": lambda path: path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>'),
 }
 
@@ -247,7 +267,9 @@ def test_what_is_no_picture_of_a_digit_is_refused_by_name(case, tmp_path):
     if not (ROOT / "saved_dict" / "base.pth").is_file():
         pytest.skip("base is not published here")
     for action, argv in ((train.main, ["base", "--read"]), (qr.main, ["--read"])):
-        assert case == "transparent" or "digit.png" in rejected_command("tool", action, [*argv, str(tmp_path / "digit.png")], tmp_path)
+        assert case == "transparent" or "digit.png" in rejected_command(
+            "tool", action, [*argv, str(tmp_path / "digit.png")], tmp_path
+        )
 
 
 # ---- state dicts and checkpoints, and what may be hidden in them
@@ -255,7 +277,8 @@ def test_what_is_no_picture_of_a_digit_is_refused_by_name(case, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(scratch_of_module):
-    """A scratch repository with tiny published and one's own, and its second seed interrupted after an epoch; and its files' bytes."""
+    """A scratch repository with tiny published and one's own, and its second seed interrupted after an epoch; and its
+    files' bytes."""
     for publish in (True, False):
         runs.run(TINY, device="cpu", publish=publish, echo=False)
 
@@ -365,14 +388,20 @@ def test_verify_runs_nothing_either_and_the_canary_would_sing(kind, finished, tm
     text, good = verify.verify(finished)
     assert not good and "REFUSED" in text and not canary.exists()
     with suppress(RuntimeError):  # a plain pickle is none of torch's, which shows only when it has run
-        torch.load(RunPaths.of(TINY, 0).weights, weights_only=False)  # the control: this very test's own file, which makes a folder
+        torch.load(
+            RunPaths.of(TINY, 0).weights, weights_only=False
+        )  # the control: this very test's own file, which makes a folder
     assert canary.exists()
 
 
 def test_an_archive_that_expands_is_not_unpacked(finished, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
     weights = saved({"0.weight": torch.zeros(10**6)})
-    for content in (packed(weights, zipfile.ZIP_DEFLATED), packed(weights, data=bytes(files.PICKLE + 1)), weights[: len(weights) // 2]):
+    for content in (
+        packed(weights, zipfile.ZIP_DEFLATED),
+        packed(weights, data=bytes(files.PICKLE + 1)),
+        weights[: len(weights) // 2],
+    ):
         forge(own(), content)
         assert "rejected by the safe loader" in rejected(lambda: pretrained.load_model(own().weights), finished)
 
@@ -435,7 +464,9 @@ CHECKPOINTS = {
     "text in a row": lambda state: state["history"][0].update(lr="x"),
     "weights of another type": lambda state: state["model"].update({"0.weight": state["model"]["0.weight"].double()}),
     "an optimizer's tensor too short": lambda state: first(state)[0].update(exp_avg=torch.zeros(1)),
-    "an optimizer's tensor of another type": lambda state: first(state)[0].update(exp_avg=first(state)[0]["exp_avg"].double()),
+    "an optimizer's tensor of another type": lambda state: first(state)[0].update(
+        exp_avg=first(state)[0]["exp_avg"].double()
+    ),
     "an optimizer's tensor is missing": lambda state: first(state)[0].pop("exp_avg_sq"),
     "other parameters": lambda state: first(state)[1].update(params=[0] * len(first(state)[1]["params"])),
     "a learning rate as text": lambda state: first(state)[1].update(lr="0.1"),
@@ -481,7 +512,11 @@ def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
     log.write_text(log.read_text().replace("\n2,", "\n3,"))
     assert "seed0.csv, line 3" in rejected_command("report", report.main, [str(records.own_root())], finished)
     runs.run(TINY, 2, device="cpu", echo=False)
-    assert f"| {TINY.key} " in (text := report.own_report(records.own_root())) and "Left out: " in text and "seed0.csv, line 3" in text
+    assert (
+        f"| {TINY.key} " in (text := report.own_report(records.own_root()))
+        and "Left out: " in text
+        and "seed0.csv, line 3" in text
+    )
     assert "seed0.csv, line 3" in rejected(partial(tables.compare, [TINY], records.own), finished)
 
 

@@ -17,12 +17,16 @@ from utils.runs import pretrained
 from utils.training import quantize
 from utils.training.loops import predict
 
-compiled = pytest.mark.skipif(not any(map(shutil.which, c_header.COMPILERS)), reason="C needs a compiler (cc, gcc or clang)")
+compiled = pytest.mark.skipif(
+    not any(map(shutil.which, c_header.COMPILERS)), reason="C needs a compiler (cc, gcc or clang)"
+)
 IMAGES = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 FEW = "recurrent(width=4,repeats=1,position_weighted=True)"  # one convolution, used twice
 LARGE = 1_000_000  # parameters: above, a header is tens of megabytes and takes a minute to compile
 PUBLISHED = [
-    e.name for e in EXPERIMENTS.values() if e.weights and e.recipe.kind == "images" and (ROOT / "saved_dict" / f"{e.name}.pth").exists()
+    e.name
+    for e in EXPERIMENTS.values()
+    if e.weights and e.recipe.kind == "images" and (ROOT / "saved_dict" / f"{e.name}.pth").exists()
 ]
 
 
@@ -33,7 +37,9 @@ class Branches(nn.Sequential):
         super().__init__(
             nn.ZeroPad2d((-3, -1, 2, -4)),
             nn.Conv2d(1, 4, (3, 5), stride=2, padding=(2, 1)),
-            Residual(nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.BatchNorm2d(6), shortcut=nn.Conv2d(4, 6, 1)),
+            Residual(
+                nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.BatchNorm2d(6), shortcut=nn.Conv2d(4, 6, 1)
+            ),
             Residual(nn.ReLU(), nn.MaxPool2d(1)),
             nn.MaxPool2d((3, 2), stride=2),
             Residual(nn.Identity()),
@@ -49,12 +55,19 @@ def network(name: str, levels: int) -> nn.Module:
     model = Branches() if name == "branches" else models.build(name)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for values, low, high in ((layer.weight, -1, 2), (layer.bias, -1, 1), (layer.running_mean, -1, 1), (layer.running_var, 0.5, 2)):
+            for values, low, high in (
+                (layer.weight, -1, 2),
+                (layer.bias, -1, 1),
+                (layer.running_mean, -1, 1),
+                (layer.running_var, 0.5, 2),
+            ):
                 nn.init.uniform_(values, low, high)
     return quantize.end(model.eval(), levels)
 
 
-def in_c(model: nn.Module, levels: int, images: torch.Tensor, folder) -> tuple[torch.Tensor, torch.Tensor, c_header.Program]:
+def in_c(
+    model: nn.Module, levels: int, images: torch.Tensor, folder
+) -> tuple[torch.Tensor, torch.Tensor, c_header.Program]:
     text, program = c_header.header("tiny", model, levels, 0.13066, 0.308108)
     files.write(folder / "tiny.h", text.encode())
     return *c_header.answers(folder / "tiny.h", "tiny", images), program
@@ -62,7 +75,8 @@ def in_c(model: nn.Module, levels: int, images: torch.Tensor, folder) -> tuple[t
 
 @compiled
 @pytest.mark.parametrize(
-    ("name", "levels"), [("branches", 0), ("branches", 9), (FEW, 0), (FEW, 3), (FEW, 7), (FEW, 255), ("sprint", 0), ("residual", 5)]
+    ("name", "levels"),
+    [("branches", 0), ("branches", 9), (FEW, 0), (FEW, 3), (FEW, 7), (FEW, 255), ("sprint", 0), ("residual", 5)],
 )
 def test_compiled_scores_are_those_of_pytorch(name, levels, tmp_path):
     model = network(name, levels)
@@ -85,12 +99,16 @@ def test_another_network_gives_other_scores(tmp_path):
 
 def test_the_header_says_what_it_needs():
     """Counted by hand for one convolution of 2x2 on a linear layer."""
-    model = nn.Sequential(nn.Conv2d(1, 2, 2, stride=2, bias=False), nn.ReLU(), nn.MaxPool2d(14), nn.Flatten(), nn.Linear(2, 10))
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 2, stride=2, bias=False), nn.ReLU(), nn.MaxPool2d(14), nn.Flatten(), nn.Linear(2, 10)
+    )
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[[[1.0, 0.0], [2.0, 3.0]]], [[[0.0, 0.0], [0.0, 1.0]]]]))
         model[4].weight.fill_(1.0)
     text, program = c_header.header("tiny", model, 7, 0.0, 1.0)  # 31 in the first and the last layer: five bits
-    assert program.multiplications == 2 * 784 + (3 + 1) * 14 * 14 + 20 + (8 + 20)  # pixels, weights that are not 0, steps
+    assert program.multiplications == 2 * 784 + (3 + 1) * 14 * 14 + 20 + (
+        8 + 20
+    )  # pixels, weights that are not 0, steps
     assert program.bytes == (8 * 5 + 7) // 8 + 1 + (20 * 5 + 7) // 8 + 1 + 4 * 10  # and a byte behind each array
     assert program.memory.length == 784 + 2 * 14 * 14  # the input's place is free again when the pool writes
     assert "#include" not in text and "malloc" not in text and len(re.findall(r"static float", text)) == 1
@@ -105,7 +123,8 @@ def test_a_place_is_used_again_when_its_value_is_no_longer_needed():
 
 
 @pytest.mark.parametrize(
-    ("name", "called"), [("bytes_99_5", "bytes_99_5"), ("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")]
+    ("name", "called"),
+    [("bytes_99_5", "bytes_99_5"), ("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")],
 )
 def test_a_network_gets_a_name_that_c_allows(name, called):
     assert c_header.identifier(name) == called
@@ -166,7 +185,9 @@ def test_the_command_writes_a_header_and_keeps_what_it_costs(monkeypatch, tmp_pa
 @pytest.mark.parametrize("name", json.loads(export.COSTS.read_text()) if export.COSTS.exists() else [])
 def test_published_costs_are_those_of_the_published_network(name):
     model, message = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")
-    _, program = c_header.header(name, model, message.recipe.levels, message.normalization.mean, message.normalization.std)
+    _, program = c_header.header(
+        name, model, message.recipe.levels, message.normalization.mean, message.normalization.std
+    )
     kept = json.loads(export.COSTS.read_text())[name]
     found = program.levels, program.bytes, 4 * program.memory.length, program.multiplications
     assert found == (kept["levels"], kept["constants"], kept["memory"], kept["multiplications"])

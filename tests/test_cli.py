@@ -57,14 +57,27 @@ def test_list_shows_every_experiment_and_help_every_flag_with_the_comment_beside
     with pytest.raises(SystemExit) as stop:
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert not stop.value.code and all(f"{train.flag_of(field.name)} " in text for field in fields(Recipe)) and "--l2 " in text
-    for comment in ("learning rate; the peak, for one_cycle", "stop after this many epochs without held-out improvement"):
+    assert (
+        not stop.value.code
+        and all(f"{train.flag_of(field.name)} " in text for field in fields(Recipe))
+        and "--l2 " in text
+    )
+    for comment in (
+        "learning rate; the peak, for one_cycle",
+        "stop after this many epochs without held-out improvement",
+    ):
         assert comment in text
 
 
 @pytest.mark.parametrize(
     ("argv", "expected"),
-    [([], [0]), (["--seed", "3"], [3]), (["--seeds", "3"], [0, 1, 2]), (["--seeds", "2-4"], [2, 3, 4]), (["--seeds", "3-"], [3, 4])],
+    [
+        ([], [0]),
+        (["--seed", "3"], [3]),
+        (["--seeds", "3"], [0, 1, 2]),
+        (["--seeds", "2-4"], [2, 3, 4]),
+        (["--seeds", "3-"], [3, 4]),
+    ],
 )
 @pytest.mark.parametrize("mode", [[], ["--final-state"], ["--read", "x.png"]], ids=["train", "final-state", "read"])
 def test_a_seed_and_seeds_mean_the_same_for_every_action(argv, expected, mode, monkeypatch):
@@ -78,9 +91,26 @@ def test_a_seed_and_seeds_mean_the_same_for_every_action(argv, expected, mode, m
 
 
 def test_flags_override_the_recipe_and_the_end_is_a_table():
-    argv = [sys.executable, "train.py", "base", "dropout", "--data", "digits", "--batch-size", "256", "--seeds", "2", "--device", "cpu"]
+    argv = [
+        sys.executable,
+        "train.py",
+        "base",
+        "dropout",
+        "--data",
+        "digits",
+        "--batch-size",
+        "256",
+        "--seeds",
+        "2",
+        "--device",
+        "cpu",
+    ]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True)
-    assert "Epoch 1: Train set: Average loss: " in ended.stdout and "/512 (" in ended.stdout and "LR = [0.004872]" in ended.stdout
+    assert (
+        "Epoch 1: Train set: Average loss: " in ended.stdout
+        and "/512 (" in ended.stdout
+        and "LR = [0.004872]" in ended.stdout
+    )
     assert "batch_id" not in ended.stdout + ended.stderr  # no progress bar where nobody watches
     table = [line for line in ended.stdout.splitlines() if line.startswith("| base ") or line.startswith("| dropout ")]
     assert len(table) == 4 and "in epoch 1" in table[0] and table[1].count("not kept") == 2
@@ -97,9 +127,17 @@ def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
     monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(train, "summarize", lambda results: None)
     train.main(R4)
-    assert capsys.readouterr().err == "train.py: --ngpus 1, but found 0 of them: going on with the CPU, in one process\n"
+    assert (
+        capsys.readouterr().err == "train.py: --ngpus 1, but found 0 of them: going on with the CPU, in one process\n"
+    )
     recipe = asked[0].recipe
-    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == ("small_cnn", 50, 0.5, 1.0, 30)
+    assert (recipe.model, recipe.epochs, recipe.lr, recipe.weight_decay, recipe.patience) == (
+        "small_cnn",
+        50,
+        0.5,
+        1.0,
+        30,
+    )
     model = models.build(recipe.model)
     settings = make_optimizer(model, recipe).param_groups[0]
     assert (settings["weight_decay"], settings["lr"], settings["momentum"]) == (1.0, 0.5, 0.0)
@@ -109,7 +147,9 @@ def test_the_reference_s_flags_do_what_they_say(monkeypatch, capsys):
 def test_threads_and_retrain_reach_the_run(monkeypatch):
     asked, threads = [], train.torch.get_num_threads()
     monkeypatch.setattr(train, "summarize", lambda results: None)
-    monkeypatch.setattr(train.runs, "run", lambda *rest, **options: asked.append((train.torch.get_num_threads(), options["retrain"])))
+    monkeypatch.setattr(
+        train.runs, "run", lambda *rest, **options: asked.append((train.torch.get_num_threads(), options["retrain"]))
+    )
     for argv in (["--threads", "3", "--retrain"], []):
         train.main(["base", *argv])
     train.torch.set_num_threads(threads)
@@ -147,7 +187,9 @@ def test_tensorboard_shows_each_epoch_once_also_of_a_finished_run(scratch):
     found = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert sorted(found) == ["accuracy/test", "accuracy/train", "learning rate", "loss/test", "loss/train"]
     assert found["loss/test"] == [(row["epoch"], pytest.approx(row["test_loss"], abs=1e-5)) for row in history]
-    assert found["accuracy/test"] == [(row["epoch"], pytest.approx(row["test_correct"] / row["test_total"])) for row in history]
+    assert found["accuracy/test"] == [
+        (row["epoch"], pytest.approx(row["test_correct"] / row["test_total"])) for row in history
+    ]
 
 
 def test_final_state_trains_nothing_evaluates_and_draws(scratch, monkeypatch, capsys):
@@ -184,7 +226,9 @@ def test_under_run_a_command_leaves_the_same_and_the_notebook_s_signals_and_a_mi
         "shell.run_line_magic('run', '-m tools.report -- --chek')\n"
         "assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True
+    )
     assert "left 1 Sequential digits (1, 28, 28)" in ended.stdout and "SystemExit" not in ended.stdout + ended.stderr
     assert [line.split(": ")[0] for line in ended.stderr.splitlines()] == ["train.py", "report"]
 
@@ -201,7 +245,9 @@ def test_idle_s_streams_need_nothing(monkeypatch):
 def test_a_closed_standard_output_is_no_error(tmp_path):
     argv = "train.py base --data digits --device cpu"
     environment = {**os.environ, "COURSE_SMOKE": "0", "COURSE_RUNS": str(tmp_path)}
-    ended = subprocess.run(f"exec {sys.executable} {argv} --epochs 1 >&-", shell=True, cwd=ROOT, env=environment, capture_output=True)
+    ended = subprocess.run(
+        f"exec {sys.executable} {argv} --epochs 1 >&-", shell=True, cwd=ROOT, env=environment, capture_output=True
+    )
     assert (ended.returncode, ended.stderr) == (0, b"") and list(tmp_path.glob("logs/*/seed0.json"))
 
 
@@ -226,7 +272,10 @@ def test_what_is_read_before_the_version_is_checked_parses_on_older_versions(pat
 @pytest.mark.parametrize("code", ["runpy.run_path('train.py')", "runpy.run_module('tools.verify')"])
 def test_an_old_python_is_one_line(code):
     ended = subprocess.run([sys.executable, "-c", OLD + code, "train.py"], cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (1, "This is Python 3.9, expected 3.10 or newer (README, Installation).\n")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "This is Python 3.9, expected 3.10 or newer (README, Installation).\n",
+    )
 
 
 @pytest.mark.skipif(os.name != "posix" or not shutil.which("make"), reason="needs make and a shell")
@@ -235,7 +284,9 @@ def test_make_checks_the_version_before_it_installs(tmp_path):
     shutil.copy(ROOT / "requirements.txt", tmp_path)
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     old = tmp_path / "python3.9"
-    old.write_text(f'#!/bin/sh\ntest $1 = -c && exec {sys.executable} -c "{OLD}exec(sys.argv[0])" "$2"\necho $@ > called\n')
+    old.write_text(
+        f'#!/bin/sh\ntest $1 = -c && exec {sys.executable} -c "{OLD}exec(sys.argv[0])" "$2"\necho $@ > called\n'
+    )
     old.chmod(0o755)
     ended = subprocess.run(["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 2 and "This is Python 3.9, expected 3.10 or newer" in ended.stderr
@@ -247,11 +298,15 @@ def test_outside_the_environment_one_line_says_how_to_install(argv):
     """-S: Python without its site-packages, and so without torch."""
     ended = subprocess.run([sys.executable, "-S", *argv], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
-    assert "is not installed for" in ended.stderr and ("Run the same command with" in ended.stderr or "requirements.txt" in ended.stderr)
+    assert "is not installed for" in ended.stderr and (
+        "Run the same command with" in ended.stderr or "requirements.txt" in ended.stderr
+    )
 
 
 def test_a_setting_that_is_neither_on_nor_off_is_one_line():
     environment = os.environ | {"COURSE_SMOKE": "2"}
-    ended = subprocess.run([sys.executable, "train.py", "--list"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "train.py", "--list"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "train.py: COURSE_SMOKE = '2': expected 1, true, yes or on, or else 0, false, no or off\n"

@@ -1,4 +1,5 @@
-"""Runs on a cluster: a killed worker's run ends with the same bits, nothing is done twice, and no failure takes others along."""
+"""Runs on a cluster: a killed worker's run ends with the same bits, nothing is done twice, and no failure takes others
+along."""
 
 import os
 import re
@@ -21,10 +22,20 @@ from utils.experiments import EXPERIMENTS
 from utils.runs import records
 from utils.runs.records import RunPaths
 
-needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt")
+needs_dask = pytest.mark.skipif(
+    find_spec("distributed") is None, reason="Dask is not there: pip install -r requirements-extra.txt"
+)
 
 # every random state matters: order and augmentation (generators of their own) and dropout (the global one)
-CHANGES = {"data": "digits", "valid": 900, "epochs": 6, "batch_size": 128, "optimizer": "adamw", "lr": 0.01, "dropout": 0.1}
+CHANGES = {
+    "data": "digits",
+    "valid": 900,
+    "epochs": 6,
+    "batch_size": 128,
+    "optimizer": "adamw",
+    "lr": 0.01,
+    "dropout": 0.1,
+}
 TRIED = EXPERIMENTS["bn_augmentation"].with_recipe(**CHANGES)
 TASKS = [(TRIED, 0), (TRIED, 1)]
 OPTIONS = train.Options(device="cpu", quiet=True)
@@ -45,13 +56,21 @@ def two_workers():
     """A client of a scheduler with two worker processes of one thread each, and the options that lead there."""
     from distributed import Client, LocalCluster
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0", "silence_logs": 50}
+    options = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "memory_limit": 0,
+        "dashboard_address": ":0",
+        "silence_logs": 50,
+    }
     with LocalCluster(**options, env={"OMP_NUM_THREADS": "1"}) as place, Client(place, set_as_default=False) as client:
         yield client
 
 
 def run_all(client, tasks):
-    return cluster.run_all({task: train.argv_of(*task, OPTIONS) for task in tasks}, client.scheduler.address, "cpu", True)
+    return cluster.run_all(
+        {task: train.argv_of(*task, OPTIONS) for task in tasks}, client.scheduler.address, "cpu", True
+    )
 
 
 def children(pid: int) -> list[int]:
@@ -77,7 +96,8 @@ def kill_at(client, epoch: int, killed: list, pick) -> None:
 
 @pytest.fixture(scope="module", params=["worker", "task"])
 def after_a_kill(request, two_workers, whole):
-    """Results and failures of two runs, of which the first lost its worker, or its own process, after its second epoch."""
+    """Results and failures of two runs, of which the first lost its worker, or its own process, after its second
+    epoch."""
     killed = []
     pick = {"worker": lambda worker, task: worker, "task": lambda worker, task: task}[request.param]
     for path in [*whole.rglob("seed0*"), *whole.rglob("*.pt")]:
@@ -114,7 +134,9 @@ def test_what_a_task_says_fills_no_pipe_and_a_signal_is_reported_as_such(monkeyp
 
     def do(code: str) -> str:
         real = subprocess.Popen
-        monkeypatch.setattr(cluster.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", code], **options))
+        monkeypatch.setattr(
+            cluster.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", code], **options)
+        )
         try:
             return cluster.work([], str(ROOT), {}, [])
         finally:
@@ -135,7 +157,9 @@ def test_a_run_that_fails_leaves_the_others_alone(two_workers):
     bad = TRIED.with_recipe(epochs=1, optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6)
     results, [failure] = run_all(two_workers, [(bad, 0), (TRIED.with_recipe(epochs=1), 0)])
     assert [result.experiment.recipe.lr for result in results] == [0.01]
-    assert re.match(rf"{TRIED.name}, seed 0, failed: .*the (training|validation) loss became (nan|inf) in epoch 1", failure)
+    assert re.match(
+        rf"{TRIED.name}, seed 0, failed: .*the (training|validation) loss became (nan|inf) in epoch 1", failure
+    )
 
 
 def test_other_data_than_this_machine_s_is_a_failure(tmp_path, monkeypatch):
@@ -151,14 +175,20 @@ def test_other_data_than_this_machine_s_is_a_failure(tmp_path, monkeypatch):
 def test_a_task_is_a_command_line_that_asks_for_the_same_recipe():
     voxels = EXPERIMENTS["voxel_best"].with_recipe(fresh=False, scale=0.0, shear=0.0, decay_vectors=False)
     for experiment in (TRIED, EXPERIMENTS["base"], EXPERIMENTS["base"].with_recipe(model="dropout"), voxels):
-        options = train.parse(train.argv_of(experiment, 3, train.Options(device="cpu", retrain=True, publish=True, threads=1)))
+        options = train.parse(
+            train.argv_of(experiment, 3, train.Options(device="cpu", retrain=True, publish=True, threads=1))
+        )
         assert train.chosen(options) == [experiment] and options.seed == (3, 3) and options.device == "cpu"
         assert options.retrain and options.publish and options.threads == 1
 
 
 @needs_dask
-@pytest.mark.parametrize(("gpus", "tasks", "workers", "threads"), [(0, 9, 6, "1"), (0, 2, 2, "3"), (2, 9, 2, "3"), (2, 1, 1, "6")])
-def test_this_machine_s_workers_share_its_cores_or_gpus_and_listen_on_loopback_with_tls(gpus, tasks, workers, threads, monkeypatch):
+@pytest.mark.parametrize(
+    ("gpus", "tasks", "workers", "threads"), [(0, 9, 6, "1"), (0, 2, 2, "3"), (2, 9, 2, "3"), (2, 1, 1, "6")]
+)
+def test_this_machine_s_workers_share_its_cores_or_gpus_and_listen_on_loopback_with_tls(
+    gpus, tasks, workers, threads, monkeypatch
+):
     for variable in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)
@@ -193,7 +223,9 @@ def test_train_py_starts_a_cluster_of_its_own_with_tls_and_ends_with_a_table():
 @needs_dask
 def test_without_a_scheduler_the_error_says_what_to_start(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
-    with pytest.raises(CourseError, match=r"no Dask scheduler with a worker answers at tcp://127.0.0.1:9 .*`python -m dask sch"):
+    with pytest.raises(
+        CourseError, match=r"no Dask scheduler with a worker answers at tcp://127.0.0.1:9 .*`python -m dask sch"
+    ):
         cluster.run_all({task: [] for task in TASKS}, "tcp://127.0.0.1:9", "cpu", True)
 
 

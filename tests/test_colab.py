@@ -1,4 +1,5 @@
-"""The setup cell finds or clones the course, wherever a notebook is opened; the tool that writes it needs Python alone."""
+"""The setup cell finds or clones the course, wherever a notebook is opened; the tool that writes it needs Python
+alone."""
 
 import json
 import os
@@ -33,7 +34,12 @@ def origin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("origin")
     git("init", "--quiet", "--initial-branch=main", folder)
     git("-C", folder, "config", "uploadpack.allowFilter", "true")
-    for name, text in {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}.items():
+    for name, text in {
+        "train.py": "",
+        "references.json": "{}",
+        "utils/__init__.py": "",
+        "utils/report/notebook.py": NOTEBOOK,
+    }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     for version in ("v1.9", "v1.10", "some/branch", "main"):
@@ -47,7 +53,8 @@ def origin(tmp_path_factory):
 
 @pytest.fixture
 def machine(origin, tmp_path):
-    """An empty folder in which `run` executes the setup cell; `paths` are what Colab's sessions API answers (None: not Colab)."""
+    """An empty folder in which `run` executes the setup cell; `paths` are what Colab's sessions API answers (None: not
+    Colab)."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -60,7 +67,10 @@ def machine(origin, tmp_path):
 
     def run(repo: str = "") -> subprocess.CompletedProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
-        redirect = {"GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf", "GIT_CONFIG_VALUE_0": "https://github.com/someone/course"}
+        redirect = {
+            "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://github.com/someone/course",
+        }
         at = {} if made.paths is None else {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
         environment = kept | redirect | at | {"GIT_CONFIG_COUNT": "1", "no_proxy": "127.0.0.1"}
         argv = [sys.executable, "-c", colab.bootstrap(repo)]
@@ -86,7 +96,9 @@ def test_in_colab_the_version_that_the_notebook_was_opened_from_is_cloned(versio
     assert done.stdout == SAID.format(version, version), done.stderr
 
 
-@pytest.mark.parametrize("paths", [None, [], ["fileId=1AbCdEfGh"], [opened("https://gist.github.com/someone/1a2b3c")]], ids=str)
+@pytest.mark.parametrize(
+    "paths", [None, [], ["fileId=1AbCdEfGh"], [opened("https://gist.github.com/someone/1a2b3c")]], ids=str
+)
 def test_elsewhere_the_newest_release_of_the_address_in_the_form_is_cloned(paths, machine):
     machine.paths = paths
     done = machine.run(repo="someone/course")
@@ -111,7 +123,9 @@ def test_an_address_may_be_typed_as_it_stands_in_the_browser(typed, version, mac
 def test_without_an_address_the_message_states_what_to_type(typed, machine):
     done = machine.run(typed)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"AssertionError: REPO is {typed!r}: type the course's address on GitHub as owner/name into the field REPO")
+    assert last.startswith(
+        f"AssertionError: REPO is {typed!r}: type the course's address on GitHub as owner/name into the field REPO"
+    )
     assert done.returncode and "make" not in last
 
 
@@ -137,7 +151,10 @@ def test_in_a_folder_of_the_course_nothing_is_cloned_and_the_folder_stays(machin
 
 def test_a_clone_that_fails_gives_git_s_reason(machine):
     done = machine.run("someone/course/tree/absent")
-    assert "AssertionError: warning: Could not find remote branch absent to clone" in done.stderr and "runs in" not in done.stdout
+    assert (
+        "AssertionError: warning: Could not find remote branch absent to clone" in done.stderr
+        and "runs in" not in done.stdout
+    )
 
 
 # ---- what the cloned course does then
@@ -152,7 +169,9 @@ def lacks_msgspec(monkeypatch):
 def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter(lacks_msgspec, monkeypatch, capsys):
     called = []
     monkeypatch.setattr(notebook, "cloned", lambda: True)
-    monkeypatch.setattr(notebook.subprocess, "run", lambda argv, **_: called.append(argv) or subprocess.CompletedProcess(argv, 0))
+    monkeypatch.setattr(
+        notebook.subprocess, "run", lambda argv, **_: called.append(argv) or subprocess.CompletedProcess(argv, 0)
+    )
     notebook.setup()
     assert called == [[sys.executable, "-m", "pip", "install", "--quiet", "msgspec"]]
     first, last = capsys.readouterr().out.splitlines()
@@ -163,7 +182,9 @@ def test_an_installation_that_fails_is_reported_in_one_line(lacks_msgspec, monke
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: one\nERROR: No matching distribution found for msgspec\n")
     monkeypatch.setattr(notebook, "cloned", lambda: True)
     monkeypatch.setattr(notebook.subprocess, "run", lambda argv, **_: failed)
-    with pytest.raises(CourseError, match=r"pip could not install msgspec: ERROR: No matching distribution found for msgspec\. Connect"):
+    with pytest.raises(
+        CourseError, match=r"pip could not install msgspec: ERROR: No matching distribution found for msgspec\. Connect"
+    ):
         notebook.setup()
 
 
@@ -226,7 +247,9 @@ def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(partial, 
 
 def test_a_state_dict_that_can_not_be_fetched_gives_the_reason_in_one_line(partial):
     partial.whole.rename(partial.whole.with_name("gone"))
-    with pytest.raises(CourseError, match=r"^saved_dict/base.pth is not in this clone, and git could not download it \(.+\)\. "):
+    with pytest.raises(
+        CourseError, match=r"^saved_dict/base.pth is not in this clone, and git could not download it \(.+\)\. "
+    ):
         pretrained.load_pretrained("base")
 
 
@@ -244,7 +267,11 @@ def test_a_state_dict_that_was_deleted_is_missing(partial):
 class Broken:
     """A GPU that PyTorch lists and cannot use."""
 
-    def __init__(self, monkeypatch, message: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…"):
+    def __init__(
+        self,
+        monkeypatch,
+        message: str = "CUDA error: no kernel image is available for execution on the device\nCompile with…",
+    ):
         def ones(*size, device=None):
             if torch.device(device).type != "cpu":
                 raise RuntimeError(message)
@@ -277,7 +304,10 @@ def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used(broken, monk
 
 def test_a_gpu_that_is_asked_for_and_fails_is_an_error(broken, monkeypatch):
     broken.lists(monkeypatch, cuda=True, mps=False)
-    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu"):
+    with pytest.raises(
+        CourseError,
+        match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image .* device\): choose --device cpu",
+    ):
         devices.pick_device("cuda:0")
     monkeypatch.setattr(devices.ddp, "world_size", lambda: 2)  # of several processes each tries its own
     with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image"):
@@ -288,7 +318,9 @@ def test_voxels_on_mps_name_the_version_of_torch_that_they_need(monkeypatch, cap
     message = "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
     Broken(monkeypatch, message).lists(monkeypatch, cuda=False, mps=True)
     assert devices.pick_device(kind="voxels") == torch.device("cpu")
-    assert capsys.readouterr().out == f"MPS can't be used ({message}; voxels need torch 2.9 or newer there): CPU is next\n"
+    assert (
+        capsys.readouterr().out == f"MPS can't be used ({message}; voxels need torch 2.9 or newer there): CPU is next\n"
+    )
     devices._first_that_works.cache_clear()
 
 

@@ -1,4 +1,5 @@
-"""Interrupted and continued is uninterrupted, bit for bit, for every kind of run; and each random state that a kind draws from counts."""
+"""Interrupted and continued is uninterrupted, bit for bit, for every kind of run; and each random state that a kind
+draws from counts."""
 
 import shutil
 
@@ -28,7 +29,10 @@ KINDS = {  # and the random states that decide the weights: of the order, of the
     "elastic, other pens, holes": (PLAIN.with_recipe(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
     "dropout": (PLAIN.with_recipe(dropout=0.3), {"order", "processes"}),
     "dropout and augmentation": (TINY, {"order", "numbers", "processes"}),
-    "plateau, early stopping": (PLAIN.with_recipe(valid=200, patience=3, schedule="plateau", epochs=4, keep="loss"), {"order"}),
+    "plateau, early stopping": (
+        PLAIN.with_recipe(valid=200, patience=3, schedule="plateau", epochs=4, keep="loss"),
+        {"order"},
+    ),
     "not normalized": (PLAIN.with_recipe(normalize=False), {"order"}),
     "voxels": (CUBES, {"order"}),
     "voxels with dropout": (CUBES.with_recipe(dropout=0.3), {"order", "processes"}),

@@ -1,4 +1,5 @@
-"""Contributed data, which anybody may send: no markup, no path and no file of this machine gets out, and each fault is one line."""
+"""Contributed data, which anybody may send: no markup, no path and no file of this machine gets out, and each fault is
+one line."""
 
 import html
 import json
@@ -39,7 +40,8 @@ MARKUP = (
 
 @pytest.mark.parametrize("text", MARKUP)
 def test_a_cell_shows_its_text_and_nothing_else(text):
-    """By the parser that renders notebooks: a table of one row, whose first cell is this text, with no element, link or formula in it."""
+    """By the parser that renders notebooks: a table of one row, whose first cell is this text, with no element, link or
+    formula in it."""
     markdown = mistune.create_markdown(renderer="ast", plugins=["table", "strikethrough", "url", "math"])
     table = tables.table(["what", "n"], [[text, 1]])
     assert len(table.splitlines()) == 3 and "<!--" not in table
@@ -51,7 +53,14 @@ def test_a_cell_shows_its_text_and_nothing_else(text):
 
 
 def test_names_and_numbers_stay_as_they_are():
-    for text in ("mnist_small", "separable(width=24)", "99.43 ± 0.05", "> 105.7 ×", "CPU, AMD EPYC (family 25, model 17)", "-1,234.5 %"):
+    for text in (
+        "mnist_small",
+        "separable(width=24)",
+        "99.43 ± 0.05",
+        "> 105.7 ×",
+        "CPU, AMD EPYC (family 25, model 17)",
+        "-1,234.5 %",
+    ):
         assert tables.escape(text) == text
     assert tables.table(["a"], [[tables.Markup("**b**")]]).splitlines()[2] == "| **b** |"
 
@@ -131,7 +140,9 @@ def change(path: Path, *keys, to) -> None:
     path.write_text(json.dumps(facts) + "\n")
 
 
-@pytest.mark.parametrize("model", ["tiny<svg onload=alert(1)>", "tiny\n```{raw} html", "__import__('os').system('true')", "unknown", ""])
+@pytest.mark.parametrize(
+    "model", ["tiny<svg onload=alert(1)>", "tiny\n```{raw} html", "__import__('os').system('true')", "unknown", ""]
+)
 def test_a_trial_of_no_known_network_is_one_line_everywhere(model, published):
     path = trials.path("tiny", publish=True)
     change(path, "recipe", "model", to=model)
@@ -154,13 +165,16 @@ def test_verify_names_a_log_of_no_known_network(model, published):
 
 
 def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkeypatch):
-    """A device that closes the section of machines, and a benchmark whose names do: the next report finds all markers again."""
+    """A device that closes the section of machines, and a benchmark whose names do: the next report finds all markers
+    again."""
     hostile = "CPU | a\n<!-- end of machines --><svg onload=alert(1)>"
 
     facts = records.published(TINY)[0].facts
     monkeypatch.setattr(measurements, "REPRODUCTIONS", published / "logs" / "reproductions.jsonl")
     where = replace(facts.environment, device=hostile)
-    files.append_line(measurements.REPRODUCTIONS, measurements.Reproduction("tiny", 0, where, facts.code, facts.test, "0" * 64, "now"))
+    files.append_line(
+        measurements.REPRODUCTIONS, measurements.Reproduction("tiny", 0, where, facts.code, facts.test, "0" * 64, "now")
+    )
     machine = measurements.Machine(**{**vars(where), "cores": 1, "data": "mnist", "commit": "a", "time": hostile})
     times = [{"seconds": 1.0, "loading": 1.0, "peak_mib": 1.0, "accuracy": 99.0, "seed": 0.0}]
     row = "time to 99 %"
@@ -168,7 +182,9 @@ def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkey
         published / "logs" / "benchmarks" / "cpu.json",
         measurements.Benchmark({row: {"course": times, hostile: times}}, {}, {}, {}, machine),
     )
-    monkeypatch.setattr(measurements, "path", lambda kind="cpu", root=published: published / "logs" / "benchmarks" / f"{kind}.json")
+    monkeypatch.setattr(
+        measurements, "path", lambda kind="cpu", root=published: published / "logs" / "benchmarks" / f"{kind}.json"
+    )
     empty = "\n".join(f"{marker.format(name)}" for name in ("machines", "speed") for marker in report.WRITTEN)
     monkeypatch.setattr(report, "SECTIONS", {name: report.SECTIONS[name] for name in ("machines", "speed")})
     page = report.ROOT / "docs" / "page.md"
@@ -178,15 +194,23 @@ def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkey
 
 
 def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_markup(published, monkeypatch):
-    where = measurements.Machine(**vars(records.published(TINY)[0].facts.environment), cores=1, data="mnist", commit="a", time="b")
+    where = measurements.Machine(
+        **vars(records.published(TINY)[0].facts.environment), cores=1, data="mnist", commit="a", time="b"
+    )
     path = published / "logs" / "benchmarks" / "cpu.json"
     monkeypatch.setattr(measurements, "path", lambda kind="cpu", root=published: path)
     for times in ([], [{}], [{"seconds": 0.0, "loading": 0.0, "peak_mib": 0.0}]):
-        files.write_json(path, measurements.Benchmark({"time to 99 %": {"course": times, "usual": times}}, {}, {}, {}, where))
-        with pytest.raises(CourseError, match=r"cpu\.json: a measurement is missing or no number \(.*Measure it again\.$"):
+        files.write_json(
+            path, measurements.Benchmark({"time to 99 %": {"course": times, "usual": times}}, {}, {}, {}, where)
+        )
+        with pytest.raises(
+            CourseError, match=r"cpu\.json: a measurement is missing or no number \(.*Measure it again\.$"
+        ):
             measurements.speed_section()
     hostile = replace(records.published(TINY)[0].facts.environment, torch=MARKUP[0])
-    found = photographs.Photographs(MARKUP[1], {MARKUP[0]: photographs.Kind(1, 1, 0, 0)}, facts.Code("a", "b"), hostile, MARKUP[2])
+    found = photographs.Photographs(
+        MARKUP[1], {MARKUP[0]: photographs.Kind(1, 1, 0, 0)}, facts.Code("a", "b"), hostile, MARKUP[2]
+    )
     files.write_json(path, found)
     monkeypatch.setattr(photographs, "PATH", path)
     assert not [mark for mark in ("<svg", "<!--", " | b") if mark in photographs.section()]
@@ -196,7 +220,9 @@ def test_a_reference_s_text_is_no_markup_and_its_address_is_one(published, monke
     figure = tables.Figure(MARKUP[0], MARKUP[1], None, 98.5, MARKUP[0])
     found = tables.References({MARKUP[0]: tables.Reference(MARKUP[1], None)}, {"tiny": figure}, [], [])
     monkeypatch.setattr(tables, "references", lambda: found)
-    assert "&lt;svg" in (text := tables.against_references()) and not [mark for mark in ("<svg", "<!--") if mark in text]
+    assert "&lt;svg" in (text := tables.against_references()) and not [
+        mark for mark in ("<svg", "<!--") if mark in text
+    ]
     for address in ("javascript:alert(1)", "https://a.org) <svg>"):
         with pytest.raises(ValueError, match="no plain http"):
             tables.Reference("a", address)

@@ -75,7 +75,10 @@ def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, 
     assert mapped.fingerprint == read.fingerprint and (mapped.mean, mapped.std) == (read.mean, read.std)
     rows = torch.tensor([3, 1, 3])
     assert torch.equal(mapped.train.images.index_select(0, rows), read.train.images[rows])
-    assert str(paths[0]) in Path("/proc/self/maps").read_text() and str(paths[1]) not in Path("/proc/self/maps").read_text()
+    assert (
+        str(paths[0]) in Path("/proc/self/maps").read_text()
+        and str(paths[1]) not in Path("/proc/self/maps").read_text()
+    )
     before = paths[0].read_bytes()
     mapped.train.images.zero_()
     assert paths[0].read_bytes() == before
@@ -99,7 +102,9 @@ def test_mnist_is_the_real_one(mnist, capsys):
     assert (mnist.mean, mnist.std) == pytest.approx((pixels.mean().item(), pixels.std().item()), abs=1e-5)
 
 
-def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(tmp_path, monkeypatch, no_network, capsys):
+def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(
+    tmp_path, monkeypatch, no_network, capsys
+):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
     digits = datasets.load("mnist")
@@ -107,7 +112,13 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(tm
     assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
     first, last = message.splitlines()
     assert first == "Downloading mnist from a mirror: failed (OSError: no route to host)."
-    for part in ("nowhere", "train-images-idx3-ubyte", "COURSE_DATA", "nothing can be published", "compared with nothing"):
+    for part in (
+        "nowhere",
+        "train-images-idx3-ubyte",
+        "COURSE_DATA",
+        "nothing can be published",
+        "compared with nothing",
+    ):
         assert part in last
     datasets.load("mnist")
     assert capsys.readouterr().err == f"{last}\n"  # what failed a moment ago is not tried again
@@ -146,7 +157,11 @@ def test_held_out_images_are_pinned_and_disjoint():
     assert (len(split.train), len(split.valid)) == (1337, 100)
     both = torch.cat([split.train.images, split.valid.images]).flatten(1).unique(dim=0)
     assert torch.equal(both, digits.train.images.flatten(1).unique(dim=0))
-    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [42613, 43567, 2732]  # the split of MNIST, for all time
+    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [
+        42613,
+        43567,
+        2732,
+    ]  # the split of MNIST, for all time
     with pytest.raises(CourseError, match="expected 1 to 1436"):
         digits.hold_out(1437)
 
@@ -181,12 +196,16 @@ def test_affine_moves_what_it_says():
     assert still is image
     identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     expected = F.affine_grid(identity[None], [1, 1, 28, 20], align_corners=False)
-    assert torch.allclose((identity @ _pixels(28, 20, image.device)).view(2, 28, 20).permute(1, 2, 0), expected[0], atol=1e-6)
+    assert torch.allclose(
+        (identity @ _pixels(28, 20, image.device)).view(2, 28, 20).permute(1, 2, 0), expected[0], atol=1e-6
+    )
     random = torch.Generator().manual_seed(0)
     copies = affine(image.expand(500, 1, 28, 28), random, rotate=10)
     rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
     mass = copies.sum((1, 2, 3))
-    angle = torch.atan2((copies[:, 0] * (rows - 13.5)).sum((1, 2)) / mass, (copies[:, 0] * (columns - 13.5)).sum((1, 2)) / mass).rad2deg()
+    angle = torch.atan2(
+        (copies[:, 0] * (rows - 13.5)).sum((1, 2)) / mass, (copies[:, 0] * (columns - 13.5)).sum((1, 2)) / mass
+    ).rad2deg()
     assert 9 < angle.max() < 10.3 and -10.3 < angle.min() < -9 and angle.abs().mean() == pytest.approx(5, abs=0.4)
     moved = affine(image.expand(500, 1, 28, 28), random, shift=2)
     x = (moved[:, 0] * columns).sum((1, 2)) / moved.sum((1, 2, 3)) - 20.5
@@ -199,8 +218,11 @@ def test_elastic_moves_pixels_smoothly_by_what_it_says():
     rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
     ramps = torch.stack([columns, rows]).expand(400, 2, 28, 28)
     assert elastic(ramps, torch.Generator(), 0.0) is ramps
-    moved = (elastic(ramps, torch.Generator().manual_seed(0), 1.5) - ramps)[:, :, 8:20, 8:20]  # pixels, away from the outside's zeros
-    # cubic interpolation between knots of standard deviation 1.5: a little less between them; over 400 independent fields ± 4 %
+    moved = (elastic(ramps, torch.Generator().manual_seed(0), 1.5) - ramps)[
+        :, :, 8:20, 8:20
+    ]  # pixels, away from the outside's zeros
+    # cubic interpolation between knots of standard deviation 1.5: a little less between them; over 400 independent
+    # fields ± 4 %
     assert 0.6 * 1.5 < moved.std(0).mean() < 1.1 * 1.5 and moved.mean().abs() < 0.1
     assert (moved[..., 1:] - moved[..., :-1]).std() < 0.5  # neighbors move together: knots are seven pixels apart
 
@@ -226,7 +248,9 @@ def test_a_square_of_its_side_is_blackened_anywhere():
     assert torch.equal(holes.sum((1, 2, 3)), rows * columns)  # one rectangle: a square, unless the image's edge cuts it
     assert rows.max() == columns.max() == 6 and (rows[columns == 6] == 6).float().mean() > 0.7 and rows.min() >= 3
     covered = holes.mean((0, 1))
-    assert covered[10:18, 10:18].mean() == pytest.approx(36 / 28**2, rel=0.15)  # of 2,000 squares some 90 lie on each pixel
+    assert covered[10:18, 10:18].mean() == pytest.approx(
+        36 / 28**2, rel=0.15
+    )  # of 2,000 squares some 90 lie on each pixel
 
 
 DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=0.5, stroke=0.5, erase=6.0)
@@ -245,22 +269,31 @@ def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
     for number in range(processes):
         parts[number::processes] = augmented(slice(number, 50, processes))
     assert torch.equal(parts, whole) and not torch.equal(whole, images / 255)
-    # the control: a shard that draws numbers for itself alone deforms its second image as the whole does its second, not its third
+    # the control: a shard that draws numbers for itself alone deforms its second image as the whole does its second,
+    # not its third
     alone = affine(images[::processes] / 255, torch.Generator().manual_seed(0), rotate=10.0)
     assert not torch.equal(alone, affine(images / 255, torch.Generator().manual_seed(0), rotate=10.0)[::processes])
 
 
 def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():
-    images, rows, generator = (datasets.load("digits").train.images[:8], torch.arange(8), torch.Generator().manual_seed(0))
+    images, rows, generator = (
+        datasets.load("digits").train.images[:8],
+        torch.arange(8),
+        torch.Generator().manual_seed(0),
+    )
     augment = augmentation(DEFORMED, generator)
     assert not torch.equal(augment(images, rows), augment(images, rows))
     before = generator.get_state()
-    assert torch.equal(augmentation(Recipe("base"), generator)(images, rows), images / 255) and torch.equal(generator.get_state(), before)
+    assert torch.equal(augmentation(Recipe("base"), generator)(images, rows), images / 255) and torch.equal(
+        generator.get_state(), before
+    )
 
 
 def test_fingerprints_of_floats_do_not_hang_on_the_last_digit():
     grids = torch.arange(1000).view(10, 100) / 1000
-    assert datasets._fingerprint(grids) == datasets._fingerprint(grids * (1 + 1e-7)) != datasets._fingerprint(grids + 1e-3)
+    assert (
+        datasets._fingerprint(grids) == datasets._fingerprint(grids * (1 + 1e-7)) != datasets._fingerprint(grids + 1e-3)
+    )
     bytes_ = grids.mul(1000).to(torch.uint8)
     assert datasets._fingerprint(bytes_) != datasets._fingerprint(bytes_.view(100, 10))
 

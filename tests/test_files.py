@@ -1,4 +1,5 @@
-"""A file is whole and what it says, or refused in one line that names file and field; and the commit that a run records is the course's."""
+"""A file is whole and what it says, or refused in one line that names file and field; and the commit that a run records
+is the course's."""
 
 import json
 import math
@@ -71,14 +72,23 @@ def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, messag
 
 
 def row(epoch, **changes):
-    counts = {"train_loss": 0.5, "train_correct": 50, "train_total": 60, "test_loss": 0.4, "test_correct": 35, "test_total": 40}
+    counts = {
+        "train_loss": 0.5,
+        "train_correct": 50,
+        "train_total": 60,
+        "test_loss": 0.4,
+        "test_correct": 35,
+        "test_total": 40,
+    }
     return {"epoch": epoch, "lr": 0.1} | counts | {"seconds": 1.25} | changes
 
 
 def test_a_log_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "seed0.csv"
     write_log(path, [row(1), row(2)])
-    assert read_log(path) == [row(1), row(2)] and list(read_log(path)[0]) == [name for name in COLUMNS if "valid" not in name]
+    assert read_log(path) == [row(1), row(2)] and list(read_log(path)[0]) == [
+        name for name in COLUMNS if "valid" not in name
+    ]
     write_log(path, [row(1, lr=1 / 3, train_loss=2 / 3, seconds=1.23456)])
     assert path.read_text().splitlines()[1] == "1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
     assert b"\r" not in path.read_bytes()  # the same file on every system
@@ -87,7 +97,10 @@ def test_a_log_comes_back_as_it_was_written(tmp_path):
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_nothing_right_and_everything_right_are_results(part, tmp_path):
     for correct in (0, 40):
-        found = {key.replace("test", part): value for key, value in row(1, lr=0.0, train_correct=0, test_correct=correct).items()}
+        found = {
+            key.replace("test", part): value
+            for key, value in row(1, lr=0.0, train_correct=0, test_correct=correct).items()
+        }
         write_log(tmp_path / "seed0.csv", [found])
         assert read_log(tmp_path / "seed0.csv") == [found]
         assert row_problem(found | {f"{part}_correct": 41}, 1).startswith("correct between 0 and total")
@@ -104,11 +117,17 @@ GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,tes
         (GOOD.replace("0.4", "nan"), "line 2: .* finite numbers"),
         (GOOD.replace("test_loss", "best"), "line 2: .* expected numbers in the columns"),
         (GOOD + "2,0.1,0.5\n", "line 3: .* expected numbers in the columns"),
-        (GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""), "line 2: .* expected the columns epoch, lr"),
+        (
+            GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""),
+            "line 2: .* expected the columns epoch, lr",
+        ),
         (GOOD.replace("0.1", "1" * 200_000), "line 1: found what is no table"),
         (GOOD.split("\n")[0] + "\n", "line 1: found no row, expected one row per epoch"),
         ("\udcff", "line 1: found bytes that are no text"),
-        (GOOD + "".join(f"{n},0.1,0.5,50,60,0.4,35,40,1\n" for n in range(2, 10_002)), "line 10002: .* expected epoch 10000"),
+        (
+            GOOD + "".join(f"{n},0.1,0.5,50,60,0.4,35,40,1\n" for n in range(2, 10_002)),
+            "line 10002: .* expected epoch 10000",
+        ),
     ],
     ids=range(10),
 )
@@ -128,7 +147,9 @@ def test_facts_and_log_that_contradict_each_other_are_refused(tmp_path):
     files.write_json(run.facts, FACTS)
     assert records.read_record(run).result_row == row(3)
     write_log(run.log, [row(1), row(2)])
-    with pytest.raises(CourseError, match=r"seed0.json says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--retrain"):
+    with pytest.raises(
+        CourseError, match=r"seed0.json says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--retrain"
+    ):
         records.read_record(run)
 
 

@@ -28,10 +28,17 @@ PROPERTIES = []
 
 
 def holds(*strategies):
-    """Make a test of a property of made-up inputs and a folder: always the same few, or for its share of FUZZ_MINUTES ever new ones."""
+    """Make a test of a property of made-up inputs and a folder: always the same few, or for its share of FUZZ_MINUTES
+    ever new ones."""
 
     def make(check):
-        how = settings(max_examples=60, deadline=None, database=None, derandomize=not MINUTES, suppress_health_check=list(HealthCheck))
+        how = settings(
+            max_examples=60,
+            deadline=None,
+            database=None,
+            derandomize=not MINUTES,
+            suppress_health_check=list(HealthCheck),
+        )
         once = how(given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values)))
 
         def test(folder):
@@ -96,7 +103,8 @@ def test_bytes_are_an_idx_file_or_refused(folder, content):
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*vars(FACTS), "x"]) | st.text(max_size=5), inner, max_size=8)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*vars(FACTS), "x"]) | st.text(max_size=5), inner, max_size=8)
     ),
     max_leaves=12,
 )
@@ -110,7 +118,9 @@ def test_bytes_are_facts_or_refused(folder, content):
     facts = read_or_refused(lambda: records.read_facts(path))
     if facts is not None:
         files.write_json(path, facts)
-        assert records.read_facts(path) == facts and 1 <= facts.kept_epoch <= facts.epochs and math.isfinite(facts.seconds)
+        assert (
+            records.read_facts(path) == facts and 1 <= facts.kept_epoch <= facts.epochs and math.isfinite(facts.seconds)
+        )
     read_or_refused(lambda: files.decode(content, RunStart, "run_start"))
 
 
@@ -124,7 +134,9 @@ def test_lines_are_a_study_or_refused(folder, lines, whole):
         assert files.read_lines(path, Trial) == [*found, TRIAL]
 
 
-CELLS = st.sampled_from([*ROW.values(), "2", "", "x", "nan", "-1", "1e999", '"', "1,2", "\n", "０"]) | st.text(max_size=4)
+CELLS = st.sampled_from([*ROW.values(), "2", "", "x", "nan", "-1", "1e999", '"', "1,2", "\n", "０"]) | st.text(
+    max_size=4
+)
 TABLE = st.builds(
     lambda header, rows: "\n".join(",".join(row) for row in [header, *rows]) + "\n",
     st.just(list(ROW)) | st.lists(st.sampled_from([*ROW, "valid_loss", "x"]), max_size=10),
@@ -144,7 +156,9 @@ def test_text_is_a_log_or_refused(folder, text):
         assert len(records.read_log(path)) == len(rows)
 
 
-@holds(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=3), st.sampled_from([*HDF5, ""]))
+@holds(
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=3), st.sampled_from([*HDF5, ""])
+)
 def test_flipped_bytes_are_voxels_or_refused(folder, flips, case):
     """Within the headers, which come first; what the grids hold is checked by its range."""
     path = folder / "rows.h5"
@@ -157,11 +171,15 @@ def test_flipped_bytes_are_voxels_or_refused(folder, flips, case):
     if found is not None:
         rows, _ = found
         assert (
-            rows.X_train.shape[1] == 4096 and len(rows.X_train) == len(rows.y_train) and 0 <= rows.X_train.min() <= rows.X_train.max() <= 1
+            rows.X_train.shape[1] == 4096
+            and len(rows.X_train) == len(rows.y_train)
+            and 0 <= rows.X_train.min() <= rows.X_train.max() <= 1
         )
 
 
-FLAGS = [f"--{field.name.replace('_', '-')}" for field in fields(train.Options)] + [train.flag_of(field.name) for field in fields(Recipe)]
+FLAGS = [f"--{field.name.replace('_', '-')}" for field in fields(train.Options)] + [
+    train.flag_of(field.name) for field in fields(Recipe)
+]
 WORDS = st.sampled_from(
     ["base", "dropout", "voxel_best", "all", "3", "0", "-1", "nan", "1e9", "", "yes", "2-4", "1-", "mnist3d", *FLAGS]
 ) | st.text(max_size=6)
@@ -191,7 +209,9 @@ def test_text_is_a_network_that_takes_a_digit_or_refused(folder, text):
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
-TENSORS = st.builds(torch.zeros, st.integers(0, 9), dtype=st.sampled_from([torch.float32, torch.int64, torch.complex64]))
+TENSORS = st.builds(
+    torch.zeros, st.integers(0, 9), dtype=st.sampled_from([torch.float32, torch.int64, torch.complex64])
+)
 RECIPE = Recipe("tiny", epochs=3, batch_size=30, schedule="one_cycle", average=0.5)
 
 
@@ -247,7 +267,9 @@ def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_
         assert "\n" not in str(error)
         return
     assert files.decode(encoded(recipe), Recipe, "recipe") == recipe
-    message = {name: ("no", "yes")[value] if type(value) is bool else str(value) for name, value in asdict(recipe).items()}
+    message = {
+        name: ("no", "yes")[value] if type(value) is bool else str(value) for name, value in asdict(recipe).items()
+    }
     argv = [word for name, value in message.items() for word in (train.flag_of(name), value)]
     [experiment] = train.chosen(train.parse(["base", *argv]))
     assert experiment.recipe == recipe and recipe.digest() == experiment.recipe.digest()

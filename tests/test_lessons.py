@@ -1,4 +1,5 @@
-"""A lesson has its form: a question, a card, operations by hand, a network to edit, checked claims, and an end to learn from."""
+"""A lesson has its form: a question, a card, operations by hand, a network to edit, checked claims, and an end to learn
+from."""
 
 import re
 
@@ -18,7 +19,8 @@ def code_of(cells) -> list[str]:
 
 
 def form_problems(cells) -> list[str]:
-    """What a lesson lacks of its form: a question, a card, an editable network that is checked and trained, an end to learn from."""
+    """What a lesson lacks of its form: a question, a card, an editable network that is checked and trained, an end to
+    learn from."""
     prose, code = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), "\n".join(code_of(cells))
     imported = re.findall(r"^from utils\S* import (.*)", code, re.MULTILINE)
     words = len(re.sub(r"```.*?```|\$\$.*?\$\$|\]\([^)]*\)|<[^>]*>", "", prose, flags=re.DOTALL).split())
@@ -69,7 +71,9 @@ def test_a_lesson_that_lacks_a_part_is_noticed(before, after, problem):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields(path):
-    source = next(code for code in code_of(nbformat.read(path, as_version=4).cells) if "network = nn.Sequential(" in code)
+    source = next(
+        code for code in code_of(nbformat.read(path, as_version=4).cells) if "network = nn.Sequential(" in code
+    )
     definition = source[: source.index("\n)", source.index("network = ")) + 2]
     found, checked = vars(layers) | {"nn": nn}, 0
     exec(definition, found)
@@ -87,14 +91,18 @@ def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields
 
 
 def test_each_lesson_links_to_its_neighbors_by_their_titles():
-    titles = [re.match(r"# (\d\d · [^:]*): ", nbformat.read(path, as_version=4).cells[0].source)[1] for path in NOTEBOOKS]
+    titles = [
+        re.match(r"# (\d\d · [^:]*): ", nbformat.read(path, as_version=4).cells[0].source)[1] for path in NOTEBOOKS
+    ]
     links = [f"[{title}]({path.name})" for title, path in zip(titles, NOTEBOOKS, strict=True)]
     for number, path in enumerate(NOTEBOOKS):
         beside = (links[:number][-1:], links[number + 1 :][:1])
         first = nbformat.read(path, as_version=4).cells[0].source
-        assert all(f"{word}: {link}" in first for word, group in zip(("Previous", "Next"), beside, strict=True) for link in group), (
-            path.name
-        )
+        assert all(
+            f"{word}: {link}" in first
+            for word, group in zip(("Previous", "Next"), beside, strict=True)
+            for link in group
+        ), path.name
         assert (
             nbformat.read(path.parent / "solutions" / path.name, as_version=4)
             .cells[0]

@@ -1,4 +1,5 @@
-"""One process at a time on one run: the second is told who the first is, and a process that died keeps nothing locked."""
+"""One process at a time on one run: the second is told who the first is, and a process that died keeps nothing
+locked."""
 
 import json
 import os
@@ -26,7 +27,8 @@ def path(tmp_path):
 
 
 def leave_holder(path, host, silent=0.0) -> bytes:
-    """What a holder on another machine, whose lock the system does not show here, left so many seconds ago; its content."""
+    """What a holder on another machine, whose lock the system does not show here, left so many seconds ago; its
+    content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
     holder.write_text(json.dumps({"pid": 1, "host": host, "since": facts.now(), "token": "t"}))
@@ -55,7 +57,9 @@ def other(path):
 
 
 def test_the_second_is_told_who_the_first_is_and_gets_the_lock_when_it_ends(path, other):
-    with pytest.raises(AlreadyRunning, match=rf"^tiny, seed 0, is already running: process {other.pid} on \S+ since 20\S+ holds"):
+    with pytest.raises(
+        AlreadyRunning, match=rf"^tiny, seed 0, is already running: process {other.pid} on \S+ since 20\S+ holds"
+    ):
         Lock(path, "tiny, seed 0,").__enter__()
     other.stdin.close()
     other.wait()

@@ -40,7 +40,8 @@ def equal(one: dict, other: dict) -> bool:
 
 @pytest.fixture
 def told(monkeypatch):
-    """told([0.9, …], [50, …]): evaluate() then says these losses and correct answers (of 100), whatever the training does."""
+    """told([0.9, …], [50, …]): evaluate() then says these losses and correct answers (of 100), whatever the training
+    does."""
 
     def tell(losses, correct):
         scores = zip(losses, correct, strict=False)
@@ -55,7 +56,13 @@ STOPPING = replace(PLAIN, valid=20, patience=2)
 @pytest.mark.parametrize(
     ("keep", "losses", "correct", "epochs", "best"),
     [
-        ("accuracy", count(1), [50, 60, 60, 55, 90, 90], 4, 2),  # the first of two that are as good; what came later is never known
+        (
+            "accuracy",
+            count(1),
+            [50, 60, 60, 55, 90, 90],
+            4,
+            2,
+        ),  # the first of two that are as good; what came later is never known
         ("accuracy", count(1), [50, 60, 55, 61, 61, 99], 6, 6),  # each time the patience is all but at an end
         ("accuracy", count(1), [90, 50, 89, 99, 99, 99], 3, 1),
         ("loss", [0.9, 0.5, 0.4, 0.6, 0.4, 0.1], [90, 10, 10, 99, 99, 99], 5, 3),
@@ -65,7 +72,9 @@ STOPPING = replace(PLAIN, valid=20, patience=2)
 def test_early_stopping_keeps_the_weights_of_the_best_epoch(keep, losses, correct, epochs, best, told):
     recipe, after = replace(STOPPING, keep=keep), []
     told(losses, correct)
-    weights, history = trained(recipe, 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict())))
+    weights, history = trained(
+        recipe, 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict()))
+    )
     assert len(history) == epochs == len(after) and result_epoch(history, recipe)["epoch"] == best
     assert equal(weights, after[best - 1])
     assert best == epochs or not equal(weights, after[-1])  # the control: epochs do differ
@@ -75,7 +84,9 @@ def test_without_patience_the_last_epoch_counts_whatever_it_reached(told):
     after = []
     told(count(1), [90, 10, 10, 10, 10, 10])
     weights, history = trained(
-        replace(STOPPING, patience=0), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict()))
+        replace(STOPPING, patience=0),
+        20,
+        after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict())),
     )
     assert len(history) == 6 and equal(weights, after[-1]) and not equal(weights, after[0])
 
@@ -83,7 +94,9 @@ def test_without_patience_the_last_epoch_counts_whatever_it_reached(told):
 def test_a_run_whose_patience_is_at_an_end_is_over_also_when_it_is_continued(told):
     states = []
     told(count(1), [60, 50, 50])
-    weights, history = trained(STOPPING, 20, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
+    weights, history = trained(
+        STOPPING, 20, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict()))
+    )
     assert is_over(history, STOPPING) and not is_over(history[:2], STOPPING) and not is_over([], STOPPING)
     hasty = replace(STOPPING, patience=1)
     assert is_over(history[:2], hasty) and not is_over(history[:1], hasty) and not is_over([], hasty)
@@ -97,7 +110,8 @@ FULL = replace(RECIPE, average=0.5, batch_size=20, schedule="step", drop_at=2)
 
 
 def whole_and_continued(recipe: Recipe, changes) -> tuple[dict, dict]:
-    """State dicts after three epochs: uninterrupted, and continued after the first from a state that `changes` has changed."""
+    """State dicts after three epochs: uninterrupted, and continued after the first from a state that `changes` has
+    changed."""
     states = []
     whole, _ = trained(recipe, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
     torch.manual_seed(99)
@@ -110,10 +124,16 @@ def test_continued_training_is_exact():
     assert equal(*whole_and_continued(FULL, lambda state: {}))
 
 
-@pytest.mark.parametrize(("images", "batch_size", "batches"), [(40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])])
-def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(images, batch_size, batches, monkeypatch):
+@pytest.mark.parametrize(
+    ("images", "batch_size", "batches"), [(40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])]
+)
+def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(
+    images, batch_size, batches, monkeypatch
+):
     step, drawn = loops.train_batch, []
-    monkeypatch.setattr(loops, "train_batch", lambda training, data, rows: (drawn.append(rows), step(training, data, rows))[1])
+    monkeypatch.setattr(
+        loops, "train_batch", lambda training, data, rows: (drawn.append(rows), step(training, data, rows))[1]
+    )
     recipe, data = replace(PLAIN, images=images, batch_size=batch_size, schedule="one_cycle"), dataset(train=60)
     training = Training(begin(), recipe, 0, len(data.train))
     for _ in range(2):
@@ -125,7 +145,9 @@ def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_i
 
 
 # where the best weights lie matters under early stopping alone (see above), the device's kind below
-@pytest.mark.parametrize("key", [key for key in Training(begin(), FULL, 0, 60).state_dict() if key not in ("best", "device")])
+@pytest.mark.parametrize(
+    "key", [key for key in Training(begin(), FULL, 0, 60).state_dict() if key not in ("best", "device")]
+)
 def test_continuing_without_one_part_of_the_state_is_noticed(key):
     fresh = Training(begin(FULL), FULL, 0, 60).state_dict()
     if key == "processes":
@@ -144,7 +166,9 @@ def test_a_checkpoint_of_another_kind_of_device_continues_with_numbers_of_its_ow
     assert not equal(whole, other)
     undropped = replace(FULL, dropout=0.0)  # the global random state is not carried over either
     assert equal(whole_and_continued(undropped, moved)[1], whole_and_continued(undropped, moved)[1])
-    still = replace(undropped, rotate=0.0)  # nothing draws from those generators: the order's alone decides, and it is carried over
+    still = replace(
+        undropped, rotate=0.0
+    )  # nothing draws from those generators: the order's alone decides, and it is carried over
     assert equal(*whole_and_continued(still, moved))
 
 
@@ -173,13 +197,18 @@ def test_averaged_weights_are_what_is_tested_and_left():
         tested.append(evaluate(training.tested, dataset().test, 0.3, 0.2))
 
     weights, history = trained(recipe, after_epoch=look)
-    for name in ("0.weight", "1.running_mean"):  # batch norm's statistics are averaged like the weights that they belong to
+    for name in (
+        "0.weight",
+        "1.running_mean",
+    ):  # batch norm's statistics are averaged like the weights that they belong to
         expected = after[0][name]
         for state in after[1:]:
             expected = 0.75 * expected + 0.25 * state[name]
         torch.testing.assert_close(weights[name], expected)
         assert not torch.allclose(expected, after[-1][name], atol=1e-3)
-    assert [(row["test_loss"], row["test_correct"]) for row in history] == [(score.loss, score.correct) for score in tested]
+    assert [(row["test_loss"], row["test_correct"]) for row in history] == [
+        (score.loss, score.correct) for score in tested
+    ]
     assert not equal(weights, trained(replace(recipe, average=0.0))[0])
 
 
@@ -187,7 +216,9 @@ def test_early_stopping_keeps_averaged_weights(told):
     after = []
     told(count(1), [90, 50, 50])
     weights, _ = trained(
-        replace(STOPPING, average=0.75), 20, after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict()))
+        replace(STOPPING, average=0.75),
+        20,
+        after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict())),
     )
     assert equal(weights, after[0]) and not equal(weights, after[-1])
 
@@ -240,7 +271,10 @@ def test_a_row_sums_over_all_batches_of_its_epoch():
     history = fit(model, data, still, echo=False)
     assert 0 < sum(row["seconds"] for row in history) < time.perf_counter() - start
     for row in history:
-        assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total) and 0 < whole.correct < whole.total
+        assert (row["train_correct"], row["train_total"]) == (
+            whole.correct,
+            whole.total,
+        ) and 0 < whole.correct < whole.total
         assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)  # float32 sums in another order
 
 
@@ -253,7 +287,11 @@ def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit(smoothing):
     expected = F.cross_entropy(theirs, labels, label_smoothing=smoothing)
     loss.backward()
     expected.backward()
-    assert torch.equal(plain, F.cross_entropy(logits, labels)) and torch.equal(loss, expected) and torch.equal(ours.grad, theirs.grad)
+    assert (
+        torch.equal(plain, F.cross_entropy(logits, labels))
+        and torch.equal(loss, expected)
+        and torch.equal(ours.grad, theirs.grad)
+    )
 
 
 @pytest.mark.parametrize("device_has_it", [True, False])
@@ -287,17 +325,24 @@ def test_float32_is_the_network_itself():
 @pytest.mark.parametrize("built_for_it", [True, False])
 def test_bfloat16_is_used_where_it_is_in_hardware_and_not_where_it_is_emulated(kind, built_for_it, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: built_for_it, raising=False)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or built_for_it)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or built_for_it
+    )
     assert cpu.has_bfloat16(torch.device(kind)) is built_for_it
 
 
 def test_a_device_of_which_nothing_is_known_computes_in_float32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)  # torch's own question, which it may rename
+    monkeypatch.delattr(
+        torch.cpu, "_is_avx512_bf16_supported", raising=False
+    )  # torch's own question, which it may rename
     assert not any(cpu.has_bfloat16(torch.device(kind)) for kind in ("cpu", "mps", "meta"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(CourseError, match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"):
+    with pytest.raises(
+        CourseError,
+        match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)",
+    ):
         trained(replace(PLAIN, lr=1e6, epochs=30, weight_decay=1e6))
 
 
@@ -305,7 +350,9 @@ def test_a_loss_that_is_not_finite_ends_the_run():
 def test_a_test_or_validation_loss_that_is_not_finite_ends_the_run_too(valid, monkeypatch):
     monkeypatch.setattr(loops, "evaluate", lambda *_: loops.Score(float("nan"), 5, 20))
     kept = []
-    with pytest.raises(loops.Diverged, match=f"tiny, seed 0: the {'validation' if valid else 'test'} loss became nan in epoch 1"):
+    with pytest.raises(
+        loops.Diverged, match=f"tiny, seed 0: the {'validation' if valid else 'test'} loss became nan in epoch 1"
+    ):
         fit(begin(), dataset(valid=valid), PLAIN, after_epoch=kept.append, echo=False)
     assert not kept
 

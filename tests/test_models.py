@@ -40,7 +40,8 @@ Conv2d 16,4,4 528 | BatchNorm2d 16,4,4 32 | Flatten 256 0 | Linear 10 2570"""
 
 
 def units(*rows: str) -> str:
-    """The family's table in short: "8,28,28 72" is a 3×3 convolution with ReLU and batch norm; "-" in place of the dropout that follows."""
+    """The family's table in short: "8,28,28 72" is a 3×3 convolution with ReLU and batch norm; "-" in place of the
+    dropout that follows."""
     table = []
     for row in rows:
         if row[0].isdigit():
@@ -63,7 +64,15 @@ SMALL = units(
     *("8,14,14 576", "16,14,14 1152", "16,7,7 2304"),
 )
 ULTRASMALL = units(
-    *("8,28,28 72", "8,28,28 576", "8,28,28 576", "8,14,14 576 -", "MaxPool2d 8,7,7 0", "Dropout 8,7,7 0", "Conv2d 8,7,7 72"),
+    *(
+        "8,28,28 72",
+        "8,28,28 576",
+        "8,28,28 576",
+        "8,14,14 576 -",
+        "MaxPool2d 8,7,7 0",
+        "Dropout 8,7,7 0",
+        "Conv2d 8,7,7 72",
+    ),
     *("8,7,7 576", "8,7,7 576", "16,4,4 1152"),
 )
 SMALL_CNN = "Conv2d 10,28,28 100 | ReLU 10,28,28 0 | Flatten 7840 0 | Linear 100 784100 | ReLU 100 0 | Linear 10 1010"
@@ -76,10 +85,19 @@ MaxPool3d 16,8,8,8 0 | Conv3d 32,8,8,8 13856 | Conv3d 64,8,8,8 55360 | ReLU 64,8
 Dropout 64,4,4,4 0 | Flatten 4096 0 | Linear 1024 4195328 | ReLU 1024 0 | Dropout 1024 0 | Linear 10 10250"""
 TABLES = [("base", 0.0, BASE, 7034), ("base", 0.1, DROPOUT, 7034), ("bn_augmentation", 0.1, BN_AUGMENTATION, 7786)]
 TABLES += [("under_20k", 0.1, UNDER_20K, 19602)]
-TABLES += [("mnist_medium", 0.1, MEDIUM, 7632), ("mnist_small", 0.1, SMALL, 5616), ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464)]
-TABLES += [("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210), ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030)]
+TABLES += [
+    ("mnist_medium", 0.1, MEDIUM, 7632),
+    ("mnist_small", 0.1, SMALL, 5616),
+    ("mnist_ultrasmall", 0.1, ULTRASMALL, 4464),
+]
+TABLES += [
+    ("small_cnn", 0.0, SMALL_CNN + " | Softmax 10 0", 785210),
+    ("medium_cnn", 0.0, MEDIUM_CNN + " | Softmax 10 0", 1571030),
+]
 TABLES += [("voxel_reference", 0.25, VOXEL_REFERENCE, 4279082)]
-TABLES += [("voxel_density", 0.25, VOXEL_REFERENCE.replace("Oranges 3,16,16,16 0 |", "").replace(" 656", " 224"), 4278650)]
+TABLES += [
+    ("voxel_density", 0.25, VOXEL_REFERENCE.replace("Oranges 3,16,16,16 0 |", "").replace(" 656", " 224"), 4278650)
+]
 TABLES += [("small_cnn_logits", 0.0, SMALL_CNN, 785210), ("medium_cnn_logits", 0.0, MEDIUM_CNN, 1571030)]
 
 
@@ -105,14 +123,16 @@ def test_networks_have_the_parameters_that_their_docstrings_name():
 
 
 class Reached(Exception):
-    """The features in front of the first Flatten or global pooling, and what each child of the network gave on the way."""
+    """The features in front of the first Flatten or global pooling, and what each child of the network gave on the
+    way."""
 
 
 ENDS = (nn.Flatten, nn.Linear, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
 
 
 def transparent(model: nn.Module) -> nn.Module:
-    """A copy in float64 through which the gradient reaches whatever can be seen: no weight cancels another, no maximum hides a pixel."""
+    """A copy in float64 through which the gradient reaches whatever can be seen: no weight cancels another, no maximum
+    hides a pixel."""
     model = copy.deepcopy(model).double().eval()
     averages = {nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}
     for layer in model.modules():
@@ -128,7 +148,8 @@ def transparent(model: nn.Module) -> nn.Module:
 
 
 def seen(model: nn.Module) -> tuple[int, dict[nn.Module, int]]:
-    """Side of the part of the input on which the middle of the last features hangs, and of what each child gives, by the gradient.
+    """Side of the part of the input on which the middle of the last features hangs, and of what each child gives, by
+    the gradient.
 
     Of the network only forward() is used: it may have branches, use layers again, and need not be a Sequential.
     """
@@ -182,7 +203,8 @@ def test_a_wrong_field_is_noticed():
 
 
 def comments(name: str) -> list[tuple[str, str]]:
-    """What a network's source says at its lines' ends: shape and field; of one that is made of another network that one's."""
+    """What a network's source says at its lines' ends: shape and field; of one that is made of another network that
+    one's."""
     source = inspect.getsource(models.MODELS[name])
     message = re.findall(r"# ([\d×]+)  RF (\d+)", source)
     others = [other for other in models.MODELS if re.search(rf"\b{other}\(", source) and other != name]
@@ -195,9 +217,15 @@ def test_receptive_field_is_where_the_gradient_reaches_and_comments_at_line_ends
     network, shapes = models.build(name).eval(), {}
     images = torch.rand(1, *models.input_shape(network))
     for key, child in network.named_children():
-        child.register_forward_hook(lambda child, given, output, key=key: shapes.update({key: "×".join(map(str, output.shape[1:]))}))
+        child.register_forward_hook(
+            lambda child, given, output, key=key: shapes.update({key: "×".join(map(str, output.shape[1:]))})
+        )
     network(images)
-    spatial = [key for key, child in network.named_children() if any(isinstance(layer, models.SPATIAL) for layer in child.modules())]
+    spatial = [
+        key
+        for key, child in network.named_children()
+        if any(isinstance(layer, models.SPATIAL) for layer in child.modules())
+    ]
     field, fields = seen(models.build(name))
     assert models.receptive_field(models.build(name)) == field
     after = list(fields.values())[-1]  # what follows the global pooling sees what came before it
@@ -250,7 +278,9 @@ def test_folded_parameters_are_those_of_a_network_that_was_folded(name):
 
 
 def test_batch_norm_in_front_of_a_convolution_or_behind_a_shared_one_can_not_be_folded():
-    assert models.count_folded(models.build("bn_augmentation")) < models.count_parameters(models.build("bn_augmentation"))
+    assert models.count_folded(models.build("bn_augmentation")) < models.count_parameters(
+        models.build("bn_augmentation")
+    )
     shared = nn.Conv2d(4, 4, 3, padding=1)
     twice = nn.Sequential(shared, nn.BatchNorm2d(4), shared, nn.BatchNorm2d(4))
     behind = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
@@ -261,16 +291,20 @@ def test_batch_norm_in_front_of_a_convolution_or_behind_a_shared_one_can_not_be_
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_network_is_plain_pytorch_and_what_a_cpu_adds_leaves_no_trace(name):
-    """What is shown, loaded and exported is stock torch.nn and utils.layers; prepared for training it holds the same state dict."""
+    """What is shown, loaded and exported is stock torch.nn and utils.layers; prepared for training it holds the same
+    state dict."""
     plain = models.build(name)
-    kinds = {type(layer).__module__.split(".")[0] + "." + type(layer).__module__.split(".")[1] for layer in plain.modules()}
+    kinds = {
+        type(layer).__module__.split(".")[0] + "." + type(layer).__module__.split(".")[1] for layer in plain.modules()
+    }
     assert kinds <= {"torch.nn", "utils.layers"}
     before = copy.deepcopy(plain.state_dict())
     prepared = cpu.prepare(plain, torch.device("cpu"))
     again = models.build(name)
     again.load_state_dict(prepared.state_dict(), strict=True)
     assert (
-        all(torch.equal(before[key], value) for key, value in again.state_dict().items()) and before.keys() == prepared.state_dict().keys()
+        all(torch.equal(before[key], value) for key, value in again.state_dict().items())
+        and before.keys() == prepared.state_dict().keys()
     )
 
 
@@ -289,12 +323,16 @@ def test_the_last_relu_is_pytorch_s_own_to_the_last_bit():
     found = []
     for prepare in (False, True):
         torch.manual_seed(0)
-        layers = nn.Sequential(nn.Conv2d(1, 16, 3, bias=False), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Flatten(), nn.Linear(576, 10))
+        layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3, bias=False), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Flatten(), nn.Linear(576, 10)
+        )
         model = cpu.prepare(layers, torch.device("cpu")) if prepare else layers.to(memory_format=torch.channels_last)
         last = []
 
         def watch(_layer, _given, output, last=last):
-            output.register_hook(lambda gradient: last.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+            output.register_hook(
+                lambda gradient: last.append(gradient.is_contiguous(memory_format=torch.channels_last))
+            )
 
         model[1].register_forward_hook(watch)
         model(torch.randn(16, 1, 8, 8)).square().sum().backward()
@@ -365,8 +403,11 @@ def test_face_on_shows_a_turned_body_as_it_was():
     grids, face_on = slabs(1), PrincipalAxisView()
     upright = face_on(grids)
     assert upright.shape == (1, 4, 24, 24) and upright.min() >= 0 and upright.max() <= 1
-    assert upright[0].mean(0)[14:].sum() > upright[0].mean(0)[:10].sum()  # z runs up: the cut corner is in the upper half
-    # y → x, x → −y: seen along its thinnest direction it is the same picture again, upside up, but from one side or the other
+    assert (
+        upright[0].mean(0)[14:].sum() > upright[0].mean(0)[:10].sum()
+    )  # z runs up: the cut corner is in the upper half
+    # y → x, x → −y: seen along its thinnest direction it is the same picture again, upside up, but from one side or the
+    # other
     turned = face_on(grids.transpose(3, 4).flip(3))
     both = torch.stack([turned, turned.flip(1, 3)])  # from behind: slices in the other order, left and right exchanged
     assert (both - upright).abs().flatten(1).mean(1).min() < 0.01
@@ -380,7 +421,9 @@ def test_the_sign_of_the_thinnest_direction_does_not_hang_on_rounding():
     for x in (1e-9, -1e-9):
         normal = across + torch.tensor([x, 0, 0])
         covariance = torch.eye(3) - 0.9 * normal[:, :, None] * normal[:, None]
-        torch.testing.assert_close(smallest_principal_axis(covariance), torch.tensor([[0.0, 0.8, -0.6], [0.0, 0.8, -0.6], [0.0, 0.0, 1.0]]))
+        torch.testing.assert_close(
+            smallest_principal_axis(covariance), torch.tensor([[0.0, 0.8, -0.6], [0.0, 0.8, -0.6], [0.0, 0.0, 1.0]])
+        )
 
 
 @pytest.mark.parametrize("name", ["voxel_best", "voxel_more_digits", "voxel_frontier"])
@@ -408,9 +451,12 @@ def test_face_on_takes_an_empty_grid():
     assert torch.isfinite(PrincipalAxisView()(torch.zeros(2, 1, 16, 16, 16))).all()
 
 
-@pytest.mark.parametrize(("channels", "layout"), [(8, torch.channels_last), (8, torch.contiguous_format), (16, torch.channels_last)])
+@pytest.mark.parametrize(
+    ("channels", "layout"), [(8, torch.channels_last), (8, torch.contiguous_format), (16, torch.channels_last)]
+)
 def test_batch_norm_is_pytorch_s_own(channels, layout):
-    """The same output, gradients and running statistics as nn.BatchNorm2d (rtol, atol: float32 sums over 6,272 values against float64)."""
+    """The same output, gradients and running statistics as nn.BatchNorm2d (rtol, atol: float32 sums over 6,272 values
+    against float64)."""
     torch.manual_seed(0)
     features = (torch.randn(32, channels, 14, 14) * 3 + 1).to(memory_format=layout)
     upstream = torch.randn_like(features)
@@ -432,7 +478,9 @@ def test_oranges_are_matplotlib_s():
     grids = torch.rand(2, 1, 4, 4, 4)
     grids[0, 0, 0, 0, :2] = torch.tensor([0.0, 1.0])
     colored = Oranges()(grids).permute(0, 2, 3, 4, 1).double()
-    torch.testing.assert_close(colored, torch.from_numpy(colormaps["Oranges"](grids[:, 0].numpy())[..., :3]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        colored, torch.from_numpy(colormaps["Oranges"](grids[:, 0].numpy())[..., :3]), rtol=0, atol=1e-6
+    )
     assert not Oranges().state_dict()
 
 

@@ -11,11 +11,14 @@ MEASURED = {
     "an accuracy": re.compile(r"(?<![\d.,])9\d\.\d\d?(?![\d.])(?!°)"),
     "a time": re.compile(r"(?<![\d.,])\d+(\.\d+)? ?(s|seconds?|min|minutes?|h|hours?)\b(?! each (may|at most))"),
 }
-TARGETS = re.compile(r"(9\d(\.\d)?(, | and ))*9\d(\.\d)? ?%")  # what is aimed at, not what was measured: 99 %, 99.4 %, 99.5 %
+TARGETS = re.compile(
+    r"(9\d(\.\d)?(, | and ))*9\d(\.\d)? ?%"
+)  # what is aimed at, not what was measured: 99 %, 99.4 %, 99.5 %
 
 
 def typed(text: str) -> list[str]:
-    """Accuracies and times that stand in a text; what a link is called, such as a paper's title, is its source's own."""
+    """Accuracies and times that stand in a text; what a link is called, such as a paper's title, is its source's
+    own."""
     aimed = TARGETS.sub("", re.sub(r"\[[^\]]*\]\(http[^)]*\)", "", text))
     return [found[0] for pattern in MEASURED.values() for found in pattern.finditer(aimed)]
 
@@ -27,11 +30,19 @@ NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9a-z]*.ipynb"))
 def test_no_accuracy_and_no_time_is_typed_in_a_notebook(path):
     cells = nbformat.read(path, as_version=4).cells
     prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    comments = [line.split("#", 1)[1] for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if "# " in line]
+    comments = [
+        line.split("#", 1)[1]
+        for cell in cells
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+        if "# " in line
+    ]
     assert typed("\n".join(prose + comments)) == []
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
 def test_no_accuracy_and_no_time_is_typed_in_a_page(path):
     """Outside the sections that are written from the logs, and outside code and what it prints, which a test runs."""
     text = path.read_text(encoding="utf-8")

@@ -51,14 +51,21 @@ def test_the_published_network_of_a_cell_is_the_published_experiment(scratch):
     network = tiny(0.1)
     before = copy.deepcopy(network.state_dict())
     own = runs.run(TINY, device="cpu", echo=False, network=network)
-    assert own.experiment == TINY and own.facts.sha256 == runs.run(TINY, device="cpu", retrain=True, echo=False).facts.sha256
+    assert (
+        own.experiment == TINY
+        and own.facts.sha256 == runs.run(TINY, device="cpu", retrain=True, echo=False).facts.sha256
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_a_changed_network_is_a_run_of_its_own_that_can_be_read_and_loaded(scratch, capsys):
     plain = runs.run(TINY, device="cpu", echo=False)
     first = runs.run(TINY, device="cpu", network=changed())
-    assert first.experiment.name == "tiny-mine" and first.log.parent.parent == plain.log.parent.parent and first.log != plain.log
+    assert (
+        first.experiment.name == "tiny-mine"
+        and first.log.parent.parent == plain.log.parent.parent
+        and first.log != plain.log
+    )
     assert f'load_pretrained("{first.weights.stem}", network) loads it' in capsys.readouterr().out
     again = runs.run(TINY, device="cpu", network=changed())
     assert "not trained again" in capsys.readouterr().out and again.facts == first.facts
@@ -100,7 +107,9 @@ def test_a_changed_network_is_never_published(recipe, scratch):
     ids=["shape", "features", "nine classes"],
 )
 def test_a_network_that_can_t_read_digits_is_one_line(network, scratch):
-    with pytest.raises(CourseError, match=r"^your network can't be trained as tiny: .*Expected layers that turn \(N, 1, 28, 28\)"):
+    with pytest.raises(
+        CourseError, match=r"^your network can't be trained as tiny: .*Expected layers that turn \(N, 1, 28, 28\)"
+    ):
         runs.run(TINY, device="cpu", network=network)
 
 
@@ -109,7 +118,9 @@ def test_one_line_checks_a_cell_s_network(capsys):
     notebook.check_network(models.build("base", 0.2), EXPERIMENTS["base"])
     notebook.check_network(nn.Linear(3, 3), EXPERIMENTS["base"])
     same, *others = capsys.readouterr().out.splitlines()
-    assert same.startswith("This is the published network base: the same 10 state-dict keys and shapes, 7,034 parameters")
+    assert same.startswith(
+        "This is the published network base: the same 10 state-dict keys and shapes, 7,034 parameters"
+    )
     assert len(others) == 2 and all(line.startswith("This is not the published network base: ") for line in others)
 
 
@@ -132,9 +143,14 @@ def test_a_short_run_trains_less_and_a_full_one_the_recipe(capsys):
     short, full = capsys.readouterr().out.splitlines()
     assert notebook.short_run(EXPERIMENTS["mnist_small"]).recipe.average == 0
     assert notebook.short_run(base, images=5_000).recipe.images == 5_000
-    assert "2 epochs of 20,000 random training images each, about" in short and "15 epochs of all training images, about" in full
+    assert (
+        "2 epochs of 20,000 random training images each, about" in short
+        and "15 epochs of all training images, about" in full
+    )
     voxels, sprint = EXPERIMENTS["voxel_best"], EXPERIMENTS["sprint"]
-    assert notebook.short_run(voxels).recipe.changes(voxels.recipe) == {"epochs": (36, 2)}, "10,000 solids are few already"
+    assert notebook.short_run(voxels).recipe.changes(voxels.recipe) == {"epochs": (36, 2)}, (
+        "10,000 solids are few already"
+    )
     assert notebook.short_run(sprint) == sprint, "the recipe is shorter than a short run"
     assert "full run of sprint: 1 epoch of 33,000 random training images each" in capsys.readouterr().out
 

@@ -23,7 +23,9 @@ print(sum(p.numel() for p in model.parameters()), any(name.split(".")[0] == "uti
 
 
 def test_an_editable_install_is_imported_from_anywhere_and_finds_the_weights(tmp_path):
-    setuptools = pytest.importorskip("setuptools", minversion="77", reason="pip installs setuptools 77 to build the package")
+    setuptools = pytest.importorskip(
+        "setuptools", minversion="77", reason="pip installs setuptools 77 to build the package"
+    )
     course, wheels, elsewhere = tmp_path / "course", tmp_path / "wheels", tmp_path / "elsewhere"
     for folder in (course, wheels, elsewhere):
         folder.mkdir()
@@ -32,7 +34,9 @@ def test_an_editable_install_is_imported_from_anywhere_and_finds_the_weights(tmp
     for folder in ("utils", "saved_dict", "logs"):
         shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    built = subprocess.run([sys.executable, "-c", BUILD, str(wheels)], cwd=course, env=environment, capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, "-c", BUILD, str(wheels)], cwd=course, env=environment, capture_output=True, text=True
+    )
     assert built.returncode == 0, f"setuptools {setuptools.__version__}: {built.stderr[-2000:]}"
     with zipfile.ZipFile(wheels / built.stdout.splitlines()[-1]) as wheel:
         metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))

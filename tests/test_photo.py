@@ -1,4 +1,5 @@
-"""Photographs come out as MNIST's pictures do, whatever camera or program made them; and what is no digit is refused."""
+"""Photographs come out as MNIST's pictures do, whatever camera or program made them; and what is no digit is
+refused."""
 
 import io
 import struct
@@ -88,7 +89,10 @@ def shaded(image, seed=0):
 
 
 MODES = [lambda image: image, light_on_dark, sixteen_bits, floats, transparent, chalk, palette, blue_ink, shaded]
-MODES += [lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA")]
+MODES += [
+    lambda image, mode=mode: image.convert("RGB").convert(mode)
+    for mode in ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA")
+]
 MODES[0].__name__ = "gray"
 for change, mode in zip(MODES[-7:], ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA"), strict=True):
     change.__name__ = mode
@@ -105,7 +109,9 @@ def assert_like_mnist(image):
 
 @pytest.mark.parametrize("change", MODES, ids=lambda change: change.__name__)
 def test_a_drawn_digit_is_read_in_any_mode_and_polarity(change):
-    images = [photo.read(change(drawn(strokes, 300, canvas=(480, 400), place=(90, 40)))) for strokes in STROKES.values()]
+    images = [
+        photo.read(change(drawn(strokes, 300, canvas=(480, 400), place=(90, 40)))) for strokes in STROKES.values()
+    ]
     for image in images:
         assert_like_mnist(image)
     assert labels(images) == list(STROKES)
@@ -114,13 +120,17 @@ def test_a_drawn_digit_is_read_in_any_mode_and_polarity(change):
 @pytest.mark.parametrize("size", [40, 150, 1600])
 def test_a_drawn_digit_is_read_at_any_size(size):
     chosen = list(STROKES)[:: 1 if size < 1000 else 4]
-    images = [photo.read(shaded(drawn(STROKES[digit], size, canvas=(size * 4 // 3, size * 5 // 4)))) for digit in chosen]
+    images = [
+        photo.read(shaded(drawn(STROKES[digit], size, canvas=(size * 4 // 3, size * 5 // 4)))) for digit in chosen
+    ]
     assert labels(images) == chosen
 
 
 @pytest.mark.parametrize("pen", PEN, ids=str)
 def test_a_drawn_digit_is_read_with_any_pen(pen):
-    images = [photo.read(drawn(strokes, 500, PEN[pen], canvas=(700, 600), place=(100, 50))) for strokes in STROKES.values()]
+    images = [
+        photo.read(drawn(strokes, 500, PEN[pen], canvas=(700, 600), place=(100, 50))) for strokes in STROKES.values()
+    ]
     assert labels(images) == list(STROKES)
 
 
@@ -132,7 +142,9 @@ def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
     difference = photo.read(tmp_path / "seven.jpg").astype(int) - photo.read(upright)
     assert np.abs(difference).max() <= 16  # what JPEG changes
     sideways = upright.transpose(Image.Transpose.ROTATE_90)
-    assert np.abs(photo.read(sideways).astype(int) - photo.read(upright)).max() > 200, "without EXIF it must stay as it is"
+    assert np.abs(photo.read(sideways).astype(int) - photo.read(upright)).max() > 200, (
+        "without EXIF it must stay as it is"
+    )
 
 
 def test_specks_and_the_rim_of_the_sheet_are_not_the_digit():
@@ -167,7 +179,9 @@ def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_
     agreeing = sum(map(int.__eq__, labels([photo.read(image) for image in photos]), expected))
     plain = sum(map(int.__eq__, labels([photo.plain(image) for image in photos]), expected))
     print(f"of 100 test digits, enlarged and moved: {agreeing} come back with their label, {plain} by a plain resize")
-    assert agreeing >= 97  # 99 were seen; a digit between two labels may fall to the other by another machine's rounding
+    assert (
+        agreeing >= 97
+    )  # 99 were seen; a digit between two labels may fall to the other by another machine's rounding
     assert plain < 70, "the negative control: if a plain resize did as well, this test would say nothing"
 
 
@@ -193,7 +207,10 @@ BAD = {
     "no ink found: white": (lambda: Image.new("L", (300, 200), 255), "no ink found"),
     "no ink found: black": (lambda: Image.new("RGB", (300, 200)), "no ink found"),
     "no ink found: empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
-    "no ink found: shade": (lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))), "no ink found"),
+    "no ink found: shade": (
+        lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))),
+        "no ink found",
+    ),
     "no ink found: grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
     "two digits": (lambda: side_by_side(1, 2), "more than one digit"),
     "writing": (writing, "more than one digit|a page of"),
@@ -205,7 +222,10 @@ BAD = {
     "an array": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
     "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
     "int32 black": (lambda: Image.fromarray(np.zeros((28, 28), np.int32)), "no ink found"),
-    "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame without a digit"),
+    "an empty frame": (
+        lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4),
+        "a rectangular frame without a digit",
+    ),
     "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
     "nothing": (lambda: None, "not a picture"),
 }
@@ -335,8 +355,12 @@ def test_plain_digits_hold_no_crossed_circle_and_no_open_frame(mnist):
 def test_zeros_and_other_closed_curves_are_no_frames(mnist):
     rows = torch.cat([(mnist.test.labels == digit).nonzero()[:30, 0] for digit in (0, 6, 8, 9)])
     for image in mnist.test.images[rows, 0].numpy():
-        assert frames.find(np.asarray(Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)) > 127) is None
-    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None, "the control: a circle around a digit is one"
+        assert (
+            frames.find(np.asarray(Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)) > 127) is None
+        )
+    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None, (
+        "the control: a circle around a digit is one"
+    )
     assert frames.find(np.zeros((50, 50), bool)) is None
 
 
@@ -414,7 +438,16 @@ def test_formats_that_start_programs_are_not_opened(tmp_path):
             photo.read(tmp_path / name)
 
 
-HOSTILE = ["a\x1b[31mred\x07.png", "line\nbreak.png", "x" * 5000, "nul\0.png", "\udcff.png", "\u202eright.png", "/dev/zero", "dir/" * 900]
+HOSTILE = [
+    "a\x1b[31mred\x07.png",
+    "line\nbreak.png",
+    "x" * 5000,
+    "nul\0.png",
+    "\udcff.png",
+    "\u202eright.png",
+    "/dev/zero",
+    "dir/" * 900,
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
@@ -461,8 +494,24 @@ def test_preprocess_takes_the_same_digit_in_any_form(case, tmp_path):
     assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3)
 
 
-WRONG = [None, {}, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.astype(np.float32), DIGIT > 0, DIGIT.astype(complex)]
-WRONG += [np.full((28, 28), np.nan), np.full((28, 28), -0.1), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1), DIGIT[:27]]
+WRONG = [
+    None,
+    {},
+    [],
+    [DIGIT, None],
+    "missing.png",
+    DIGIT.astype(np.int64),
+    DIGIT.astype(np.float32),
+    DIGIT > 0,
+    DIGIT.astype(complex),
+]
+WRONG += [
+    np.full((28, 28), np.nan),
+    np.full((28, 28), -0.1),
+    Image.new("F", (28, 28), 2),
+    Image.new("I", (28, 28), -1),
+    DIGIT[:27],
+]
 
 
 @pytest.mark.parametrize("bad", WRONG, ids=range(len(WRONG)))
@@ -491,7 +540,9 @@ def answered(action):
 )
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 def test_damaged_files_are_read_or_reported(exif, flips, form):
-    page(3).resize((96, 80)).save(content := io.BytesIO(), form, **({"exif": b"Exif\0\0" + exif} if form == "JPEG" else {}))
+    page(3).resize((96, 80)).save(
+        content := io.BytesIO(), form, **({"exif": b"Exif\0\0" + exif} if form == "JPEG" else {})
+    )
     content = bytearray(content.getvalue())
     for at, value in flips:
         content[at % len(content)] = value
@@ -501,7 +552,8 @@ def test_damaged_files_are_read_or_reported(exif, flips, form):
 
 @given(
     arrays(
-        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]), st.tuples(st.integers(1, 40), st.integers(1, 40))
+        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]),
+        st.tuples(st.integers(1, 40), st.integers(1, 40)),
     )
     | st.builds(
         lambda seed, blocks: np.kron(
@@ -571,11 +623,17 @@ def test_any_file_name_is_printed_and_drawn_as_plain_text(five, tmp_path, capsys
     for name in names:
         (tmp_path / name).write_bytes(Path(five).read_bytes())
     *lines, where = ask(["base", "--read", *(str(tmp_path / name) for name in names)], capsys)
-    assert len(lines) == 4 and all(line.isprintable() and ": 5 (" in line for line in lines) and where.startswith("What base saw: ")
+    assert (
+        len(lines) == 4
+        and all(line.isprintable() and ": 5 (" in line for line in lines)
+        and where.startswith("What base saw: ")
+    )
 
 
 def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_none(five, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(read, "save_picture", lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None)
+    monkeypatch.setattr(
+        read, "save_picture", lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None
+    )
     with pytest.raises(CourseError, match=r"1 of 3 pictures could not be read as one digit: missing\.png is missing"):
         train.main(["base", "--read", five, "missing.png", five])
 

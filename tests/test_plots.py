@@ -31,7 +31,9 @@ def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
     assert (loss.get_title(), accuracy.get_title()) == ("base: loss", "base: accuracy")
     lines = accuracy.get_lines()
     assert len(lines) == 7  # for train and test two seeds and the mean, and the reference
-    means = {line.get_label(): [float(y) for y in line.get_ydata()] for line in lines if not line.get_label().startswith("_")}
+    means = {
+        line.get_label(): [float(y) for y in line.get_ydata()] for line in lines if not line.get_label().startswith("_")
+    }
     assert means == {"train": [85, 96], "test": [92, 97], "reported test 99.17": [99.17, 99.17]}
     assert lines[0].get_ydata()[0] == 80 and math.isnan(lines[0].get_ydata()[1])  # stopped early
 
@@ -58,8 +60,21 @@ def test_images_and_copies():
     pictures = torch.arange(3 * 16).view(3, 1, 4, 4).float()
     figure = plots.images(pictures, ["a", "b", "c"], columns=2)
     assert titles(figure) == ["a", "b", "c", ""]
-    assert torch.equal(torch.from_numpy(figure.axes[2].images[0].get_array().data), pictures[2, 0]) and not figure.axes[3].images
-    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == ["input", "", "", "mask 1", "", "", "mask 2", "", ""]
+    assert (
+        torch.equal(torch.from_numpy(figure.axes[2].images[0].get_array().data), pictures[2, 0])
+        and not figure.axes[3].images
+    )
+    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == [
+        "input",
+        "",
+        "",
+        "mask 1",
+        "",
+        "",
+        "mask 2",
+        "",
+        "",
+    ]
 
 
 def test_mistakes_are_the_most_confident_first():
@@ -80,7 +95,11 @@ def test_confusion_counts():
     (axes,) = plots.confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2]), ("a", "b", "c")).axes
     found = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert found == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1"} and axes.get_title() == "1 of 4 wrong"
-    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_kernels_share_one_scale_with_0_in_its_middle():
@@ -105,7 +124,11 @@ def test_a_kernel_answers_to_the_edge_that_it_looks_like():
     figure, strongest = plots.edges(torch.stack([vertical, vertical.T, torch.ones(3, 3)]).unsqueeze(1))
     torch.testing.assert_close(strongest, torch.tensor([[0.0, 3, 0], [3, 0, 0]]))
     assert titles(figure) == ["", "kernel 0", "kernel 1", "kernel 2", "horizontal", "", "", "", "vertical", "", "", ""]
-    assert [axes.get_frame_on() for axes in figure.axes[::4]] == [False, True, True]  # an edge's white half ends somewhere
+    assert [axes.get_frame_on() for axes in figure.axes[::4]] == [
+        False,
+        True,
+        True,
+    ]  # an edge's white half ends somewhere
 
 
 def test_lines():
@@ -135,7 +158,10 @@ def test_solids_show_every_voxel_from_every_angle(monkeypatch):
     grid = torch.zeros(16, 16, 16)
     grid[3, 5, 7] = 1.0  # z, y, x
     figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
-    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
+    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [
+        (10, 20),
+        (30, 40),
+    ]
     assert drawn == [([7], [5], [3])] * 2  # x, y, z
     assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
 
@@ -167,7 +193,9 @@ def test_every_network_can_be_drawn_with_all_its_parameters(name):
 
 
 def test_branches_of_a_residual_block_meet_in_its_sum():
-    block = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), Residual(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)), nn.ReLU())
+    block = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), Residual(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)), nn.ReLU()
+    )
     assert [(step.label, step.before) for step in diagrams.steps(block, (1, 8, 8))] == [
         ("input", []),
         ("3×3 conv 1→2", [0]),

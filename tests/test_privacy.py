@@ -1,4 +1,5 @@
-"""docs/privacy.md lists what the code does: which files reach the network, which hosts they reach, and which files listen."""
+"""docs/privacy.md lists what the code does: which files reach the network, which hosts they reach, and which files
+listen."""
 
 import ast
 import inspect
@@ -13,7 +14,12 @@ from tools.site.server import server
 from utils import ROOT
 from utils.data import datasets
 
-CODE = [*sorted((ROOT / "utils").rglob("*.py")), *sorted((ROOT / "tools").rglob("*.py")), ROOT / "train.py", ROOT / "hubconf.py"]
+CODE = [
+    *sorted((ROOT / "utils").rglob("*.py")),
+    *sorted((ROOT / "tools").rglob("*.py")),
+    ROOT / "train.py",
+    ROOT / "hubconf.py",
+]
 # what reaches the network, or is reached from it: modules, and programs that are called
 MODULES = {
     "urllib.request",
@@ -29,7 +35,16 @@ MODULES = {
     "aiohttp",
     "distributed",
 }
-MODULES |= {"webbrowser", "asyncio", "torch.hub", "torchvision.datasets", "torch.distributed", "huggingface_hub", "wandb", "paramiko"}
+MODULES |= {
+    "webbrowser",
+    "asyncio",
+    "torch.hub",
+    "torchvision.datasets",
+    "torch.distributed",
+    "huggingface_hub",
+    "wandb",
+    "paramiko",
+}
 PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-file", "push", "fetch", "pull"}
 
 
@@ -52,7 +67,12 @@ def reaches(source: str) -> set[str]:
         elif isinstance(node, ast.Constant) and "\nimport " in str(node.value):
             found |= reaches(node.value)  # the cell that tools.colab writes
         found |= {module for module in MODULES for name in names if name == module or name.startswith(f"{module}.")}
-    downloads = any(word.arg == "download" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) for word in node.keywords)
+    downloads = any(
+        word.arg == "download"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+    )
     return found if downloads else found - {"torchvision.datasets"}  # which otherwise only reads what is there
 
 
@@ -89,10 +109,14 @@ def test_data_come_from_the_hosts_that_are_named():
     assert named.keys() == datasets.SOURCES.keys()
     for name, source in datasets.SOURCES.items():
         kind = getattr(torchvision.datasets, source.torchvision_class)
-        own = [value for key, value in vars(kind).items() if key in ("mirrors", "url", "urls")]  # QMNIST inherits MNIST's, and uses its own
+        own = [
+            value for key, value in vars(kind).items() if key in ("mirrors", "url", "urls")
+        ]  # QMNIST inherits MNIST's, and uses its own
         hosts = {
             urlparse(address).hostname
-            for address in re.findall(r"https?://[^\s\"'\]]+", repr(own) if name != "qmnist" else inspect.getsource(kind)[500:])
+            for address in re.findall(
+                r"https?://[^\s\"'\]]+", repr(own) if name != "qmnist" else inspect.getsource(kind)[500:]
+            )
         }
         assert hosts and hosts <= {*named[name], "github.com"}, name
 
@@ -101,7 +125,10 @@ def test_no_other_address_stands_in_the_code():
     """But for what is only shown: badges, documentation, and this machine."""
     shown = {"127.0.0.1", "colab.research.google.com", "github.com", "git-lfs.github.com", "git-lfs"}
     for path in CODE:
-        hosts = {urlparse(address).hostname for address in re.findall(r"https?://[^\s\"'`)}\]]+", path.read_text(encoding="utf-8"))}
+        hosts = {
+            urlparse(address).hostname
+            for address in re.findall(r"https?://[^\s\"'`)}\]]+", path.read_text(encoding="utf-8"))
+        }
         assert {host for host in hosts if host and re.fullmatch(r"[\w.-]+", host)} <= shown, path
 
 

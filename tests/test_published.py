@@ -39,7 +39,8 @@ PUBLISHED = {e.name: e for e in EXPERIMENTS.values() if (ROOT / "logs" / e.name)
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_state_dict_does_what_its_sidecar_says(path, mnist, request):
-    """Its hash, its number of parameters and, evaluated now, its loss and correct answers, of parts of the test half too."""
+    """Its hash, its number of parameters and, evaluated now, its loss and correct answers, of parts of the test half
+    too."""
     name = records.read_facts(path.with_suffix(".json")).data.name
     real = mnist if name == "mnist" else request.getfixturevalue(name)
     message, found, verdict = verify.check(path, {name: real})
@@ -65,11 +66,16 @@ def require_agreement(record, name):
     assert message.name == name
     assert message.epochs == recipe.epochs or message.epochs == message.kept_epoch + recipe.patience
     assert message.data.fingerprint == datasets.PUBLISHABLE[message.data.name] and message.data.whole
-    train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[message.data.name]
+    train, test = {"mnist": (60_000, 10_000), "mnist3d": (10_000, 2_000), "mnist3d_all": (120_000, 2_000)}[
+        message.data.name
+    ]
     totals = (recipe.drawn(train - recipe.valid), recipe.valid or test)
     assert all((row["train_total"], row[f"{part}_total"]) == totals for row in history) and message.test.total == test
     if part == "test":
-        assert history[-1]["test_correct"] == message.test.correct and abs(history[-1]["test_loss"] - message.test.loss) < 1e-6
+        assert (
+            history[-1]["test_correct"] == message.test.correct
+            and abs(history[-1]["test_loss"] - message.test.loss) < 1e-6
+        )
     assert record.result_row == result_epoch(history, recipe)
     assert message.environment.processes == 1
     for code in (message.code, *(one.code for one in message.continued if one.code)):
@@ -134,19 +140,30 @@ print(json.dumps([facts.sha256, facts.test.percent, comparison.against_published
 
 
 def test_sprint_trained_again_gives_the_same_bits_or_on_another_machine_as_good_a_network(mnist, tmp_path):
-    """Bit for bit on a recorded processor, threads, torch and NumPy; elsewhere within four standard deviations of the published seeds."""
+    """Bit for bit on a recorded processor, threads, torch and NumPy; elsewhere within four standard deviations of the
+    published seeds."""
     sprint = EXPERIMENTS["sprint"]
     published = records.published(sprint)
     if not published:
         pytest.skip("sprint is not published by its present recipe")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_SMOKE": "0"}
     ended = subprocess.run(
-        [sys.executable, "-c", AGAIN, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", AGAIN, str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     sha256, percent, line = json.loads(ended.stdout.splitlines()[-1])
-    recorded = [published[0].facts, *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0))]
+    recorded = [
+        published[0].facts,
+        *(one for one in measurements.reproductions() if (one.name, one.seed) == ("sprint", 0)),
+    ]
     here = replace(facts.environment(torch.device("cpu")), threads=1)
-    known = {one.sha256 for one in recorded if replace(one.environment, python=here.python) == here}  # of Python no bit depends
+    known = {
+        one.sha256 for one in recorded if replace(one.environment, python=here.python) == here
+    }  # of Python no bit depends
     if known:
         assert sha256 in known
     else:
@@ -219,7 +236,10 @@ def test_load_pretrained_classifies_whatever_holds_the_pixels(mnist):
     ("images", "message"),
     [
         (torch.full((28, 28), 255.0), r"values are 255 to 255: expected floats from 0 \(black\) to 1, or uint8"),
-        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first"),
+        (
+            torch.zeros(3, 32, 32, dtype=torch.uint8),
+            r"images are \(3, 32, 32\): expected \(28, 28\), .* resize them first",
+        ),
         (Image.new("L", (20, 20)), r"images are \(20, 20\): expected \(28, 28\)"),
     ],
     ids=["float", "size", "picture"],
@@ -232,7 +252,13 @@ def test_preprocessing_refuses_what_the_network_has_never_seen(images, message):
 def test_preprocessing_of_a_voxel_network_takes_grids_alone():
     preprocess = pretrained.Preprocess(0.0, 1.0, "voxels")
     grids = torch.rand(2, 16, 16, 16)
-    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (1, 1, 16, 16, 16)
+    assert torch.equal(preprocess(grids.double().numpy())[:, 0], grids) and preprocess(grids[0]).shape == (
+        1,
+        1,
+        16,
+        16,
+        16,
+    )
     with pytest.raises(CourseError, match=r"grids are torch.uint8: expected floats, densities from 0 to 1"):
         preprocess(torch.zeros(28, 28, dtype=torch.uint8))
     with pytest.raises(CourseError, match=r"images are \(2, 4096\): expected \(16, 16, 16\)"):
@@ -240,7 +266,9 @@ def test_preprocessing_of_a_voxel_network_takes_grids_alone():
 
 
 def test_an_unpublished_name_gets_the_closest():
-    with pytest.raises(CourseError, match="no published network or run of your own is called 'mnist_mediun': expected mnist_medium"):
+    with pytest.raises(
+        CourseError, match="no published network or run of your own is called 'mnist_mediun': expected mnist_medium"
+    ):
         pretrained.load_pretrained("mnist_mediun")
 
 
@@ -287,7 +315,11 @@ def test_torch_hub_leaves_a_reader_s_own_utils_alone(before, tmp_path):
 
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
-NAMES_AND_FORMATS = [("mnist_ultrasmall", "onnx"), ("mnist_ultrasmall", "pt2"), ("frontier_99", "safetensors")]  # the last shares weights
+NAMES_AND_FORMATS = [
+    ("mnist_ultrasmall", "onnx"),
+    ("mnist_ultrasmall", "pt2"),
+    ("frontier_99", "safetensors"),
+]  # the last shares weights
 
 
 def require(to):
@@ -370,12 +402,18 @@ def test_readme_is_what_the_logs_say(capsys):
 def test_runs_csv_holds_every_published_run_as_its_log_has_it():
     with (ROOT / "logs" / "runs.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(row["file"] for row in rows) == sorted(path.with_suffix(".csv").relative_to(ROOT).as_posix() for path in SEEDS)
+    assert sorted(row["file"] for row in rows) == sorted(
+        path.with_suffix(".csv").relative_to(ROOT).as_posix() for path in SEEDS
+    )
     for row in rows:
         facts = json.loads((ROOT / row["file"]).with_suffix(".json").read_text())
         with (ROOT / row["file"]).open(newline="") as file:
             kept_row = list(csv.DictReader(file))[int(row["epoch"]) - 1]
-        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [facts["name"], facts["seed"], facts["parameters"]]
+        assert [row["experiment"], int(row["seed"]), int(row["parameters"])] == [
+            facts["name"],
+            facts["seed"],
+            facts["parameters"],
+        ]
         assert [int(row["correct"]), int(row["total"])] == [facts["test"]["correct"], facts["test"]["total"]]
         assert kept_row.get("test_correct", row["correct"]) == row["correct"], row["file"]
         assert float(row["percent"]) == pytest.approx(100 * int(row["correct"]) / int(row["total"]), abs=0.005)
@@ -405,7 +443,9 @@ def test_check_notices_a_changed_number(name, pages, capsys):
 
 def test_check_notices_a_changed_title_of_a_lesson(pages, capsys):
     readme = pages / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8").replace("](notebooks/01_base.ipynb) |", "!](notebooks/01_base.ipynb) |"))
+    readme.write_text(
+        readme.read_text(encoding="utf-8").replace("](notebooks/01_base.ipynb) |", "!](notebooks/01_base.ipynb) |")
+    )
     assert report.main(["--check"]) == 1 and "01_base.ipynb) |" in capsys.readouterr().out
 
 
@@ -465,7 +505,9 @@ def test_notebook_is_complete(path):
     nbformat.validate(notebook)
     first, second, third = notebook.cells[:3]
     address = colab.stamped(second.source)
-    assert second.source == colab.bootstrap(address), "the bootstrap cell is tools.colab.BOOTSTRAP; `make colab` writes it"
+    assert second.source == colab.bootstrap(address), (
+        "the bootstrap cell is tools.colab.BOOTSTRAP; `make colab` writes it"
+    )
     assert first.cell_type == "markdown" and re.search(r"^RETRAIN = (True|False)", third.source)
     assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -495,7 +537,10 @@ def test_stamping_an_address_and_removing_it_changes_nothing_else(unstamped):
     stamped = (unstamped / "notebooks" / "01_base.ipynb").read_text()
     assert "colab-badge.svg" in stamped and 'REPO = \\"someone/course\\"  # @param' in stamped
     solution = (unstamped / "notebooks" / "solutions" / "01_base.ipynb").read_text()
-    assert "blob/main/notebooks/solutions/01_base.ipynb" in solution and 'REPO = \\"someone/course\\"  # @param' in solution
+    assert (
+        "blob/main/notebooks/solutions/01_base.ipynb" in solution
+        and 'REPO = \\"someone/course\\"  # @param' in solution
+    )
     readme = (unstamped / "README.md").read_text()
     for message in (
         "git clone https://github.com/someone/course",
@@ -515,7 +560,12 @@ def test_minutes_of_a_lesson_are_the_median_of_its_logged_runs():
 
 
 @pytest.mark.parametrize(
-    "address", ["https://github.com/Someone/course.git", "git@github.com:Someone/course.git", "https://me:secret@github.com/Someone/course"]
+    "address",
+    [
+        "https://github.com/Someone/course.git",
+        "git@github.com:Someone/course.git",
+        "https://me:secret@github.com/Someone/course",
+    ],
 )
 def test_an_address_that_is_not_given_is_that_of_the_remote(unstamped, address):
     subprocess.run(["git", "-C", unstamped, "remote", "add", "origin", address], check=True)

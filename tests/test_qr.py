@@ -22,7 +22,8 @@ PRINTED = sorted((ROOT / "pngs").glob("*_qr.png"))
 
 
 def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
-    """A code as a phone sees it: from the side, a little out of focus, in uneven light, with noise and JPEG's blocks."""
+    """A code as a phone sees it: from the side, a little out of focus, in uneven light, with noise and JPEG's
+    blocks."""
     picture = picture.convert("L").resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
     side = picture.width
     # the corners of the code in the photograph: left and far, right and near
@@ -32,7 +33,11 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
     turned = picture.transform(
-        (side, side), Image.Transform.PERSPECTIVE, np.linalg.solve(rows, targets), Image.Resampling.BICUBIC, fillcolor=255
+        (side, side),
+        Image.Transform.PERSPECTIVE,
+        np.linalg.solve(rows, targets),
+        Image.Resampling.BICUBIC,
+        fillcolor=255,
     )
     seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
     light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
@@ -54,7 +59,9 @@ def test_what_is_no_code_or_no_network_is_refused():
         qr.draw(bytes(2954))
     with pytest.raises(CourseError, match="no QR code can be read"):
         qr.scan(Image.new("L", (200, 200), 255))
-    with pytest.raises(CourseError, match="the 5 bytes of this code are no network of the course: expected one of bytes_99_5"):
+    with pytest.raises(
+        CourseError, match="the 5 bytes of this code are no network of the course: expected one of bytes_99_5"
+    ):
         qr.recognize(b"hello")
 
 
@@ -76,7 +83,10 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
     path = records.own_root() / "pngs" / f"{few.key}_qr.png"
     assert path.is_file() and f"{result.facts.packed} bytes" in capsys.readouterr().out
     qr.main(["--read", str(path)])
-    assert f"holds tiny: {result.facts.test.correct} of {result.facts.test.total} test images of digits" in capsys.readouterr().out
+    assert (
+        f"holds tiny: {result.facts.test.correct} of {result.facts.test.total} test images of digits"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

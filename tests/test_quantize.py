@@ -61,7 +61,9 @@ def test_a_trained_network_is_a_plain_one():
     model, _, _ = trained()
     assert [type(layer) for layer in model.modules()] == [type(layer) for layer in tiny().modules()]
     assert not any(parametrize.is_parametrized(layer) for layer in model.modules())
-    assert model.state_dict().keys() == tiny().state_dict().keys() and count_parameters(model) == count_parameters(tiny())
+    assert model.state_dict().keys() == tiny().state_dict().keys() and count_parameters(model) == count_parameters(
+        tiny()
+    )
 
 
 def test_a_network_that_is_tested_goes_on_training_from_where_it_was():
@@ -70,13 +72,19 @@ def test_a_network_that_is_tested_goes_on_training_from_where_it_was():
     before = copy.deepcopy(model.state_dict())
     quantize.ended(model, 5)
     model(IMAGES)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items() if "running" not in key and "num" not in key)
+    assert all(
+        torch.equal(before[key], value)
+        for key, value in model.state_dict().items()
+        if "running" not in key and "num" not in key
+    )
 
 
 def test_weights_are_rounded_to_shares_of_their_root_mean_square_and_the_gradient_passes_through():
     weight = torch.tensor([[-9.0, -0.4, 0.3, 2.6, 9.0, 0.0]], requires_grad=True)
     rounded = quantize.Rounded(5)
-    assert math.isclose(rounded.share, 0.84, abs_tol=0.01)  # J. Max 1960, "Quantizing for minimum distortion", table II: 0.8430
+    assert math.isclose(
+        rounded.share, 0.84, abs_tol=0.01
+    )  # J. Max 1960, "Quantizing for minimum distortion", table II: 0.8430
     step = rounded.share * math.sqrt((81 + 0.16 + 0.09 + 6.76 + 81) / 6)
     result = rounded(weight)
     result.backward(torch.arange(6.0)[None])
@@ -85,7 +93,9 @@ def test_weights_are_rounded_to_shares_of_their_root_mean_square_and_the_gradien
     assert not rounded(torch.zeros(2, 2)).any()
 
 
-@pytest.mark.parametrize("name", ["bn_augmentation", "under_20k", SHARED, "separable(stem=3,width=4,position_weighted=True)", "base"])
+@pytest.mark.parametrize(
+    "name", ["bn_augmentation", "under_20k", SHARED, "separable(stem=3,width=4,position_weighted=True)", "base"]
+)
 def test_folding_batch_norms_changes_no_answer(name):
     model = random_network(name)
     images, folded = torch.randn(4, *models.input_shape(model)), copy.deepcopy(model)
@@ -93,8 +103,12 @@ def test_folding_batch_norms_changes_no_answer(name):
         for layer in folded.modules():
             if isinstance(layer, quantize.NORMS):
                 quantize.fold(layer)
-                assert not layer.running_mean.any() and torch.equal(layer.running_var, torch.full_like(layer.running_var, 1 - layer.eps))
-        torch.testing.assert_close(folded(images), model(images), rtol=1e-4, atol=1e-4 * model(images).abs().max().item())
+                assert not layer.running_mean.any() and torch.equal(
+                    layer.running_var, torch.full_like(layer.running_var, 1 - layer.eps)
+                )
+        torch.testing.assert_close(
+            folded(images), model(images), rtol=1e-4, atol=1e-4 * model(images).abs().max().item()
+        )
 
 
 def test_rounding_what_is_rounded_changes_nothing():
@@ -132,7 +146,8 @@ def test_a_file_gives_back_every_number_bit_for_bit(levels):
 
 
 def test_a_file_is_hardly_longer_than_its_numbers_need():
-    """The entropy of each layer's weights, six bits for each number of a vector, the steps, and 3 % for learning what is likely."""
+    """The entropy of each layer's weights, six bits for each number of a vector, the steps, and 3 % for learning what
+    is likely."""
     model, levels = quantize.end(random_network("separable"), 7), 7
     need, of = 32 + 40, {layer.weight: own for layer, own in quantize.levels_of(model, levels)}
     for parameter in model.parameters():
@@ -170,10 +185,21 @@ CONTENT = packed.write(quantize.end(random_network(SHARED), 5), SHARED, 5, 0.1, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", CONTENT[:3], CONTENT[:-1], CONTENT + b"\1", b"\2" + CONTENT[1:], CONTENT[:40] + b"?" + CONTENT[41:], b"\1\0\0\0"]
+    "content",
+    [
+        b"",
+        CONTENT[:3],
+        CONTENT[:-1],
+        CONTENT + b"\1",
+        b"\2" + CONTENT[1:],
+        CONTENT[:40] + b"?" + CONTENT[41:],
+        b"\1\0\0\0",
+    ],
 )
 def test_a_damaged_file_is_refused(content):
-    with pytest.raises(CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: expected"):
+    with pytest.raises(
+        CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: expected"
+    ):
         packed.read(content, SHARED)
 
 
@@ -200,7 +226,13 @@ def test_an_interrupted_run_of_few_levels_equals_an_uninterrupted_one():
     whole, images, history = trained()
     states = []
     torch.manual_seed(0)
-    fit(tiny(), images, FEW, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())), echo=False)
+    fit(
+        tiny(),
+        images,
+        FEW,
+        after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())),
+        echo=False,
+    )
     continued = tiny()
     rows = fit(continued, images, FEW, state=states[0], echo=False)
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in continued.state_dict().items())
@@ -226,7 +258,9 @@ def test_a_start_that_is_not_what_is_published_is_refused(scratch):
             runs.run(TINY.with_recipe(start=start), device="cpu", echo=False)
     with pytest.raises(CourseError, match="expected a network tiny that saw the same data"):
         runs.run(TINY.with_recipe(start=f"tiny-{sha256[:8]}", normalize=False), device="cpu", echo=False)
-    with pytest.raises(ValueError, match="start = 'tiny-00000000' with valid = 20: a published network has learned the images"):
+    with pytest.raises(
+        ValueError, match="start = 'tiny-00000000' with valid = 20: a published network has learned the images"
+    ):
         TINY.with_recipe(start="tiny-00000000", valid=20)
 
 

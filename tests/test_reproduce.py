@@ -51,7 +51,9 @@ def test_each_kind_of_conditions_has_a_row_of_its_own_and_the_latest_line_counts
 
 def test_what_is_no_longer_published_does_not_count_and_an_unknown_name_is_one_line(recorded):
     assert recorded(replace(line(PUBLISHED[0]), seed=10**6)) == []
-    with pytest.raises(CourseError, match=r"reproductions\.jsonl, line \d+: no experiment is called 'sprnt'. Delete that line"):
+    with pytest.raises(
+        CourseError, match=r"reproductions\.jsonl, line \d+: no experiment is called 'sprnt'. Delete that line"
+    ):
         recorded(replace(line(PUBLISHED[0]), name="sprnt"))
 
 
@@ -64,4 +66,6 @@ def test_what_cannot_be_compared_is_one_line(name, why, monkeypatch):
 
 def test_the_repository_names_its_machines():
     """Every line is of a recorded experiment, and says on which processor, threads and torch."""
-    assert all(one.name in EXPERIMENTS and one.environment.device and one.test.total for one in measurements.reproductions())
+    assert all(
+        one.name in EXPERIMENTS and one.environment.device and one.test.total for one in measurements.reproductions()
+    )

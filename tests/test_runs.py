@@ -1,4 +1,5 @@
-"""A run gives the same bits again, survives kill -9, is not done twice, publishes only what is real, and fails whole."""
+"""A run gives the same bits again, survives kill -9, is not done twice, publishes only what is real, and fails
+whole."""
 
 import csv
 import errno
@@ -76,13 +77,23 @@ def test_files_hold_what_the_rules_ask_for():
     assert header == "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds"
     plain = json.loads(result.log.with_suffix(".json").read_text())
     assert plain["recipe"] == files.without_defaults(TINY.recipe) and plain["seed"] == 0 and plain["epochs"] == 3
-    assert plain["data"]["name"] == "digits" and plain["data"]["kind"] == "images" and plain["data"]["input_shape"] == [1, 28, 28]
+    assert (
+        plain["data"]["name"] == "digits"
+        and plain["data"]["kind"] == "images"
+        and plain["data"]["input_shape"] == [1, 28, 28]
+    )
     assert len(plain["data"]["fingerprint"]) == 64 and plain["code"] == {"commit": "a" * 40, "sources": "b" * 16}
-    assert plain["environment"]["threads"] == torch.get_num_threads() and plain["environment"]["torch"] == torch.__version__
+    assert (
+        plain["environment"]["threads"] == torch.get_num_threads()
+        and plain["environment"]["torch"] == torch.__version__
+    )
     model, sidecar = pretrained.load_model(result.weights)
     assert sidecar == result.facts == records.read_facts(result.log.with_suffix(".json"))
     assert evaluate(model, result.data.test, **plain["normalization"]) == result.facts.test
-    assert result.history[-1] | {f"test_{key}": value for key, value in asdict(result.facts.test).items()} == result.history[-1]
+    assert (
+        result.history[-1] | {f"test_{key}": value for key, value in asdict(result.facts.test).items()}
+        == result.history[-1]
+    )
     assert read_record(own()).result_row == read_log(result.log)[-1]
     assert not list(own().checkpoint.parent.iterdir())
 
@@ -108,7 +119,9 @@ def test_a_reader_s_own_run_is_loaded_by_name_and_by_path():
     for name in (result.weights.stem, result.weights, str(result.weights)):
         model, preprocess = pretrained.load_pretrained(name)
         assert model(preprocess(result.data.test.images[:3])).shape == (3, 10)
-    with pytest.raises(CourseError, match=f"no published network or run of your own is called 'tiny': expected {result.weights.stem}"):
+    with pytest.raises(
+        CourseError, match=f"no published network or run of your own is called 'tiny': expected {result.weights.stem}"
+    ):
         pretrained.load_pretrained("tiny")
 
 
@@ -129,7 +142,12 @@ except CourseError as error:
 
 
 def start(root, recipe):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_RUNS": str(root), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "COURSE_RUNS": str(root),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    }
     command = [sys.executable, "-c", SCRIPT, json.dumps(asdict(recipe))]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -163,7 +181,9 @@ def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_
     assert one.weights.read_bytes() == other.weights.read_bytes()
     assert rows_without_time(one.log) == rows_without_time(other.log)
     recorded = records.read_facts(other.facts).continued
-    assert len(recorded) in (1, 2) and 1 <= recorded[-1].after_epoch < 5 and recorded[-1].code and recorded[-1].environment
+    assert (
+        len(recorded) in (1, 2) and 1 <= recorded[-1].after_epoch < 5 and recorded[-1].code and recorded[-1].environment
+    )
     assert records.read_facts(one.facts).continued == []
 
 
@@ -226,7 +246,10 @@ def test_continuing_early_stopping_keeps_the_best_weights_of_before(monkeypatch,
     monkeypatch.setattr(loops, "evaluate", real)
     told(3)
     continued = train(STOPPING)
-    assert continued.facts.sha256 == whole.facts.sha256 and (continued.facts.kept_epoch, continued.facts.epochs) == (2, 4)
+    assert continued.facts.sha256 == whole.facts.sha256 and (continued.facts.kept_epoch, continued.facts.epochs) == (
+        2,
+        4,
+    )
 
 
 def test_a_continuation_records_epoch_code_and_environment(monkeypatch, capsys):
@@ -234,9 +257,16 @@ def test_a_continuation_records_epoch_code_and_environment(monkeypatch, capsys):
     monkeypatch.setattr(facts, "code", lambda: Code("c" * 40, "d" * 16))
     result = runs.run(TINY, device="cpu")
     message = capsys.readouterr().out
-    assert "tiny, seed 0: continuing after epoch 2 of 3" in message and "the result will not be bit for bit the same" in message
+    assert (
+        "tiny, seed 0: continuing after epoch 2 of 3" in message
+        and "the result will not be bit for bit the same" in message
+    )
     (continued,) = result.facts.continued
-    assert (continued.after_epoch, continued.code, result.facts.code) == (2, Code("c" * 40, "d" * 16), Code("a" * 40, "b" * 16))
+    assert (continued.after_epoch, continued.code, result.facts.code) == (
+        2,
+        Code("c" * 40, "d" * 16),
+        Code("a" * 40, "b" * 16),
+    )
     assert continued.environment == result.facts.environment
 
 
@@ -293,7 +323,8 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_says_what_to_delete():
     state["model"]["0.weight"] = torch.zeros(3, 3)
     records.write_checkpoint(own().checkpoint, run_start, state)
     with pytest.raises(
-        CourseError, match=r"\.pt does not fit this run \(.*expected one like a tensor of float32.*Delete it to start again"
+        CourseError,
+        match=r"\.pt does not fit this run \(.*expected one like a tensor of float32.*Delete it to start again",
     ):
         train()
 
@@ -318,7 +349,9 @@ def test_a_finished_run_is_not_trained_again_unless_asked(counted, capsys):
         and again.facts == first.facts
         and "not trained again (retrain=True, or --retrain, does)" in capsys.readouterr().out
     )
-    assert files.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(first.log)
+    assert files.to_bytes(again.model.state_dict()) == first.weights.read_bytes() and again.history == read_log(
+        first.log
+    )
     anew = train(retrain=True)
     assert len(counted) == 2 and anew.facts.sha256 == first.facts.sha256
 
@@ -337,7 +370,9 @@ def test_a_finished_run_on_other_data_is_trained_again(counted, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name: replace(digits, fingerprint="0" * 64))
     train()
     assert len(counted) == 2
-    assert [one.facts.data.fingerprint for one in records.own(TINY)] == ["0" * 64]  # whatever a reader trained on is shown
+    assert [one.facts.data.fingerprint for one in records.own(TINY)] == [
+        "0" * 64
+    ]  # whatever a reader trained on is shown
 
 
 def test_a_run_without_its_facts_is_not_finished(counted):
@@ -486,11 +521,14 @@ def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, pu
         assert [one.after_epoch for one in train(publish=True).facts.continued][-1] == 2
         return
     with pytest.raises(
-        CourseError, match=r"tiny, seed 0 can't be published: its checkpoint comes from other sources, or another machine.* Delete"
+        CourseError,
+        match=r"tiny, seed 0 can't be published: its checkpoint comes from other sources, or another machine.* Delete",
     ):
         train(publish=True)
     trainings = len(counted)
-    assert train().facts.continued[-1].after_epoch == 2 and len(counted) == trainings + 1  # as a run of one's own it goes on
+    assert (
+        train().facts.continued[-1].after_epoch == 2 and len(counted) == trainings + 1
+    )  # as a run of one's own it goes on
 
 
 # ---- held-out images
@@ -499,7 +537,9 @@ def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, pu
 def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys):
     result = runs.run(HELD, device="cpu")
     message = capsys.readouterr().out
-    assert result.facts.test is None and result.facts.parts == {} and "Valid set:" in message and "Test set" not in message
+    assert (
+        result.facts.test is None and result.facts.parts == {} and "Valid set:" in message and "Test set" not in message
+    )
     header, row = result.log.read_text().splitlines()[:2]
     assert "valid_correct" in header and "test" not in header and row.count(",") == header.count(",")
     assert result.history[0]["valid_total"] == 200 and result.history[0]["train_total"] == 1237
@@ -516,7 +556,9 @@ def test_the_test_set_is_not_even_looked_at(monkeypatch):
     looked = []
     real = loops.evaluate
     for module in (loops, execution):
-        monkeypatch.setattr(module, "evaluate", lambda model, split, *how: looked.append(len(split)) or real(model, split, *how))
+        monkeypatch.setattr(
+            module, "evaluate", lambda model, split, *how: looked.append(len(split)) or real(model, split, *how)
+        )
     train(HELD)
     assert set(looked) == {200}
     train()
@@ -537,8 +579,16 @@ def test_every_run_with_held_out_images_adds_one_line_to_its_study(scratch):
     (trial,) = trials.read("tiny")
     kept = first.history[-1]
     assert (trial.recipe, trial.seed, trial.epoch, trial.pruned) == (HELD.recipe, 0, 3, False)
-    assert (trial.valid.correct, trial.valid.total, trial.valid.loss) == (kept["valid_correct"], 200, kept["valid_loss"])
-    assert trial.code == facts.code() and trial.environment == first.facts.environment and trial.fingerprint == first.facts.data.fingerprint
+    assert (trial.valid.correct, trial.valid.total, trial.valid.loss) == (
+        kept["valid_correct"],
+        200,
+        kept["valid_loss"],
+    )
+    assert (
+        trial.code == facts.code()
+        and trial.environment == first.facts.environment
+        and trial.fingerprint == first.facts.data.fingerprint
+    )
     train(HELD)  # finished: nothing is added
     other = train(HELD.with_recipe(lr=0.02), 1)
     assert [(one.recipe.lr, one.seed) for one in trials.read("tiny")] == [(0.01, 0), (0.02, 1)]
@@ -586,7 +636,8 @@ def test_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
     files.write(path, b"old")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        CourseError, match=r"weights.pth could not be written \(No space left on device\); the old file is untouched.*Free some space"
+        CourseError,
+        match=r"weights.pth could not be written \(No space left on device\); the old file is untouched.*Free some space",
     ):
         files.write(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
@@ -599,7 +650,11 @@ def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):
     assert (len(result.history), result.history[0]["train_total"]) == (1, 512)
     assert ROOT not in result.weights.parents and ROOT not in result.log.parents and result.weights.is_file()
     folder = subprocess.run(
-        [sys.executable, "-c", "from utils.runs import records; print(records.own_root(), records.own_root().is_dir())"],
+        [
+            sys.executable,
+            "-c",
+            "from utils.runs import records; print(records.own_root(), records.own_root().is_dir())",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -619,9 +674,21 @@ def test_unknown_device_lists_those_that_are_there(device, there):
     [
         (TINY, -1, "seed = -1: expected 0 to"),
         (TINY.with_recipe(data="mnits"), 0, "no data set is called 'mnits'"),
-        (TINY.with_recipe(data="mnist3d", rotate=0.0), 0, "model = 'tiny' takes images, but data = 'mnist3d' holds voxels"),
-        (TINY.with_recipe(model="tiny_voxels"), 0, "model = 'tiny_voxels' takes voxels, but data = 'digits' holds images"),
-        (TINY.with_recipe(model="separable(width=-1)"), 0, r"model = 'separable\(width=-1\)' with dropout = 0.1 can't be built"),
+        (
+            TINY.with_recipe(data="mnist3d", rotate=0.0),
+            0,
+            "model = 'tiny' takes images, but data = 'mnist3d' holds voxels",
+        ),
+        (
+            TINY.with_recipe(model="tiny_voxels"),
+            0,
+            "model = 'tiny_voxels' takes voxels, but data = 'digits' holds images",
+        ),
+        (
+            TINY.with_recipe(model="separable(width=-1)"),
+            0,
+            r"model = 'separable\(width=-1\)' with dropout = 0.1 can't be built",
+        ),
         (TINY.with_recipe(model="bas"), 0, "no network is called 'bas'"),
     ],
 )

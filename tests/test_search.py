@@ -62,18 +62,26 @@ def test_a_changed_space_or_number_of_epochs_is_a_study_of_its_own(searched):
     for study in (searched, replace(searched, search=SPACE | {"rotate": (0.0, 9.0)}), searched.with_recipe(epochs=1)):
         search.run(study, 1, "cpu", echo=False)
         assert len(search.open_study(study).trials) == 1
-    assert len(search.open_study(searched.with_recipe(lr=0.5)).trials) == 1  # what every trial draws anew tells no studies apart
+    assert (
+        len(search.open_study(searched.with_recipe(lr=0.5)).trials) == 1
+    )  # what every trial draws anew tells no studies apart
 
 
 def test_a_recipe_that_diverges_is_a_failed_trial_and_the_search_goes_on(searched, scratch, monkeypatch, capsys):
     from tools import search
 
-    monkeypatch.setattr(search, "space", lambda experiment, trial: {"lr": 1e6 if trial.number == 0 else 0.01, "optimizer": "sgd"})
+    monkeypatch.setattr(
+        search, "space", lambda experiment, trial: {"lr": 1e6 if trial.number == 0 else 0.01, "optimizer": "sgd"}
+    )
     search.run(searched, 2, "cpu")
     assert [trial.state.name for trial in search.open_study(searched).trials] == ["FAIL", "COMPLETE"]
     message = capsys.readouterr()
-    assert re.search(r"tiny, trial 0, failed: tiny, seed 0: the (training|validation) loss became (nan|inf) in epoch", message.out)
-    assert message.err == "" and len(trials.read("tiny")) == 1 and not list((scratch / "runs" / "unfinished").glob("*.pt"))
+    assert re.search(
+        r"tiny, trial 0, failed: tiny, seed 0: the (training|validation) loss became (nan|inf) in epoch", message.out
+    )
+    assert (
+        message.err == "" and len(trials.read("tiny")) == 1 and not list((scratch / "runs" / "unfinished").glob("*.pt"))
+    )
 
 
 def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):
@@ -87,7 +95,9 @@ def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):
         search.run(searched, 1, "cpu", echo=False)
 
 
-@pytest.mark.parametrize(("experiment", "n"), [(TINY, 3), (replace(TINY, search=SPACE), 0)], ids=["no space", "no trial"])
+@pytest.mark.parametrize(
+    ("experiment", "n"), [(TINY, 3), (replace(TINY, search=SPACE), 0)], ids=["no space", "no trial"]
+)
 def test_a_search_that_can_not_be_meant_is_one_line(experiment, n):
     from tools import search
 

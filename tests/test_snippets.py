@@ -13,8 +13,8 @@ from tiny import OFFLINE
 from utils import ROOT
 
 PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "docs" / "training.md"]
-# in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has names of its own,
-# and so must one that needs another page's runs, so each page has a folder of its own
+# in one process, since each would import torch anew; a snippet that needs the one before it must fail, so each has
+# names of its own, and so must one that needs another page's runs, so each page has a folder of its own
 RUNNER = """
 import contextlib, io, json, os, pathlib, runpy, shlex, sys, tempfile, traceback
 from tools import train

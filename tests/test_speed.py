@@ -1,4 +1,5 @@
-"""What the benchmark does around its measurements: a GPU that is not there, processes that keep a machine busy, how threads wait."""
+"""What the benchmark does around its measurements: a GPU that is not there, processes that keep a machine busy, how
+threads wait."""
 
 import os
 import subprocess
@@ -37,7 +38,13 @@ def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
 EVERY_NETWORK = "10,000 images by every published network"
 # not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
 SLOW = {"torch.compile", "torchvision"} | set(measurements.DAILY) - {measurements.ALONE, EVERY_NETWORK}
-SAID = {"time to": "accuracy", "held-out": "accuracy", "to sprint": "accuracy", EVERY_NETWORK: "networks", "60 digits": "rows"}
+SAID = {
+    "time to": "accuracy",
+    "held-out": "accuracy",
+    "to sprint": "accuracy",
+    EVERY_NETWORK: "networks",
+    "60 digits": "rows",
+}
 
 
 @pytest.mark.parametrize("row", [row for row in rows.ROWS["cpu"] if row not in SLOW])
@@ -77,16 +84,25 @@ def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
 
 
 def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
-    script = f"import os, pathlib, sys; pathlib.Path({str(tmp_path)!r}, sys.argv[1]).write_text(os.environ['COURSE_RUNS'])"
+    script = (
+        f"import os, pathlib, sys; pathlib.Path({str(tmp_path)!r}, sys.argv[1]).write_text(os.environ['COURSE_RUNS'])"
+    )
     rows.command("-c", script, "seed {seed}").work(None, 5)
     assert not Path((tmp_path / "seed 5").read_text()).exists()  # gone with its process
 
 
 def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
     asked, row = [], "loading MNIST"
-    monkeypatch.setattr(measure, "in_fresh_process", lambda *argv, **_: asked.append(argv[3:]) or {"seconds": float(len(asked))})
+    monkeypatch.setattr(
+        measure, "in_fresh_process", lambda *argv, **_: asked.append(argv[3:]) or {"seconds": float(len(asked))}
+    )
     whole = measure.measure([row], 2, tmp_path / "unfinished.json")
-    assert asked == [(row, "data.load", "0"), (row, "torchvision", "0"), (row, "data.load", "1"), (row, "torchvision", "1")]  # in turn
+    assert asked == [
+        (row, "data.load", "0"),
+        (row, "torchvision", "0"),
+        (row, "data.load", "1"),
+        (row, "torchvision", "1"),
+    ]  # in turn
     assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
 
 
@@ -128,16 +144,22 @@ def test_an_accuracy_stands_beside_its_seconds():
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
-    times, machine = ([{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}], measurements.read().environment)
+    times, machine = (
+        [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}],
+        measurements.read().environment,
+    )
     published = {
-        row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
+        row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times)
+        for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
     }
     for module in (measurements, measure):
         monkeypatch.setattr(module, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
     monkeypatch.setattr(datasets, "load", lambda name: dataset(train=60))
     monkeypatch.setitem(datasets.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
     anew = [times[0] | {"seconds": 1.0}]
-    monkeypatch.setattr(measure, "measure", lambda wanted, *_: {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted})
+    monkeypatch.setattr(
+        measure, "measure", lambda wanted, *_: {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted}
+    )
     before = measurements.Benchmark(published, {}, {}, {}, replace(machine, device="CPU, older"))
     files.write_json(tmp_path / "cpu.json", before)
     return before
@@ -149,9 +171,14 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
     assert after.rows.keys() == measured.rows.keys() and after.environment == measured.environment
     assert after.rows[measurements.MACHINE_STEPS] == measured.rows[measurements.MACHINE_STEPS]
     assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
-    assert after.later.keys() == {"time to 99 %", "make verify"} and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
+    assert (
+        after.later.keys() == {"time to 99 %", "make verify"}
+        and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
+    )
     message = measurements.note(after, after.rows)
-    assert f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message and "verify" not in message  # most rows need no name
+    assert (
+        f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message and "verify" not in message
+    )  # most rows need no name
 
 
 def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
@@ -174,7 +201,9 @@ def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
 
 def test_the_speed_is_split_into_the_network_and_the_machine(measured):
     def seconds(*found, epochs):
-        return [[{"seconds": one, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": epochs}] for one in found]
+        return [
+            [{"seconds": one, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": epochs}] for one in found
+        ]
 
     example, *_ = rows.ROWS["cpu"][measurements.TO_99].sides.keys() - {"course"}
     found = replace(
@@ -186,7 +215,11 @@ def test_the_speed_is_split_into_the_network_and_the_machine(measured):
         },
     )
     [text] = measurements.speed_shares(found)
-    assert "recipe make it 40.0 × faster" in text and "the machine makes it 1.5 × faster" in text and "factors is 60.0 ×" in text
+    assert (
+        "recipe make it 40.0 × faster" in text
+        and "the machine makes it 1.5 × faster" in text
+        and "factors is 60.0 ×" in text
+    )
     assert measurements.speed_shares(replace(found, rows={measurements.TO_99: found.rows[measurements.TO_99]})) == []
 
 
@@ -198,7 +231,9 @@ def test_busy_processes_end_with_their_block(monkeypatch):
     assert len(run_start) == 2 and None not in [process.poll() for process in run_start]
 
 
-@pytest.mark.parametrize(("running", "others"), [("procs_running 1", False), ("procs_running 3", True), ("nothing", False)])
+@pytest.mark.parametrize(
+    ("running", "others"), [("procs_running 1", False), ("procs_running 3", True), ("nothing", False)]
+)
 def test_whether_others_are_at_work_is_what_linux_says(running, others, monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda path: f"ctxt 7\n{running}\nprocs_blocked 0\n")
     assert command._other_processes_running() is others

@@ -33,7 +33,12 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_RUNS", str(root))
         patch.setenv("COURSE_SMOKE", "0")
-        runs.run(EXPERIMENTS["base"].with_recipe(data="digits", valid=600, epochs=2, batch_size=256), device="cpu", folder=root, echo=False)
+        runs.run(
+            EXPERIMENTS["base"].with_recipe(data="digits", valid=600, epochs=2, batch_size=256),
+            device="cpu",
+            folder=root,
+            echo=False,
+        )
     return root
 
 
@@ -68,7 +73,8 @@ def test_times_and_a_run_counted_twice_are_no_other_outcome(root):
     log, study = next(root.rglob("*.csv")), next(root.rglob("*.jsonl"))
     log.write_text(
         "\n".join(
-            line[: line.rindex(",")] + (",9.99" if number else ",seconds") for number, line in enumerate(log.read_text().splitlines())
+            line[: line.rindex(",")] + (",9.99" if number else ",seconds")
+            for number, line in enumerate(log.read_text().splitlines())
         )
     )
     study.write_bytes(study.read_bytes() * 2)
@@ -98,7 +104,10 @@ def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_p
     assert "Not measured yet" in measurements.stress_section()
     files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
     message = measurements.stress_section()
-    assert "8 times" in message and "(plain 5, voxels 3). It found 1 damaged files, 0 lost runs and 2 lost epochs." in message
+    assert (
+        "8 times" in message
+        and "(plain 5, voxels 3). It found 1 damaged files, 0 lost runs and 2 lost epochs." in message
+    )
     assert "After 7 of 8 kills" in message
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from utils import ROOT
 
-LAYERS = ("utils", "utils.files", "utils.experiments utils.models utils.layers utils.data", "utils.training", "utils.runs", "utils.report")
+LAYERS = (
+    "utils",
+    "utils.files",
+    "utils.experiments utils.models utils.layers utils.data",
+    "utils.training",
+    "utils.runs",
+    "utils.report",
+)
 LAYERS += ("tools", "train")
 READERS = ("report", "measurements", "verify", "stale", "site")
 
@@ -32,24 +39,38 @@ def imported(name: str, source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, (base, node.module)))
-            found |= {f"{module}.{alias.name}" if f"{module}.{alias.name}" in MODULES else module for alias in node.names}
+            found |= {
+                f"{module}.{alias.name}" if f"{module}.{alias.name}" in MODULES else module for alias in node.names
+            }
     return {module for module in found if module in MODULES} - {name}
 
 
 def layer(name: str) -> int:
     """The place of a module's layer, counted from below."""
-    fits = [(len(prefix), place) for place, group in enumerate(LAYERS) for prefix in group.split() if f"{name}.".startswith(f"{prefix}.")]
+    fits = [
+        (len(prefix), place)
+        for place, group in enumerate(LAYERS)
+        for prefix in group.split()
+        if f"{name}.".startswith(f"{prefix}.")
+    ]
     return max(fits)[1]
 
 
 def upward(sources: dict[str, str]) -> list[str]:
-    """Imports that point to a higher layer, and reading that imports measuring. Raises CycleError for modules that import each other."""
+    """Imports that point to a higher layer, and reading that imports measuring. Raises CycleError for modules that
+    import each other."""
     arrows = {name: imported(name, source) for name, source in sources.items()}
     # a package's own module imports its parts, and their import runs it first: that is no cycle
-    TopologicalSorter({name: {one for one in found if not name.startswith(f"{one}.")} for name, found in arrows.items()}).prepare()
-    wrong = [f"{name} imports {one}" for name, found in arrows.items() for one in sorted(found) if layer(one) > layer(name)]
+    TopologicalSorter(
+        {name: {one for one in found if not name.startswith(f"{one}.")} for name, found in arrows.items()}
+    ).prepare()
+    wrong = [
+        f"{name} imports {one}" for name, found in arrows.items() for one in sorted(found) if layer(one) > layer(name)
+    ]
     reads = [name for name in arrows if name.startswith(tuple(f"tools.{reader}" for reader in READERS))]
-    return wrong + [f"{name} imports {one}" for name in reads for one in sorted(arrows[name]) if one.startswith("tools.speed")]
+    return wrong + [
+        f"{name} imports {one}" for name in reads for one in sorted(arrows[name]) if one.startswith("tools.speed")
+    ]
 
 
 def sources() -> dict[str, str]:

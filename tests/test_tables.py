@@ -17,7 +17,12 @@ from utils.runs.facts import Code, environment
 from utils.runs.records import DataFacts, Normalization, RunMetadata, RunPaths
 from utils.training.loops import Score
 
-VOXELS = Experiment("tiny_voxels", replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0), "voxels for tests", weights=False)
+VOXELS = Experiment(
+    "tiny_voxels",
+    replace(TINY.recipe, model="tiny_voxels", data="mnist3d", rotate=0.0),
+    "voxels for tests",
+    weights=False,
+)
 KEPT = replace(VOXELS, weights=True)
 
 
@@ -27,7 +32,9 @@ def alone(scratch, monkeypatch):
     monkeypatch.setattr(tables, "EXPERIMENTS", {"tiny": TINY, "tiny_voxels": VOXELS})
     monkeypatch.setitem(EXPERIMENTS, "tiny_voxels", VOXELS)
     figure = tables.Figure("book", "page 7", None, 98.5, "best epoch")
-    found = tables.References({"book": tables.Reference("A book", "https://example.org/book")}, {"tiny": figure}, [], [])
+    found = tables.References(
+        {"book": tables.Reference("A book", "https://example.org/book")}, {"tiny": figure}, [], []
+    )
     monkeypatch.setattr(tables, "references", lambda: found)
 
 
@@ -108,7 +115,13 @@ def test_the_table_of_networks_is_sorted_best_first_within_images_and_then_voxel
         monkeypatch.setitem(tables.EXPERIMENTS, experiment.name, experiment)
         publish(experiment, 0, [row(1, 900, correct)])
     lines = tables.networks().splitlines()
-    assert [next(name for name in (*kinds, "**") if name in line) for line in lines[2:]] == ["**", "better", "tiny", "**", "tiny_voxels"]
+    assert [next(name for name in (*kinds, "**") if name in line) for line in lines[2:]] == [
+        "**",
+        "better",
+        "tiny",
+        "**",
+        "tiny_voxels",
+    ]
 
 
 def test_an_epoch_of_fewer_images_counts_as_a_part_of_one(monkeypatch):
@@ -148,7 +161,10 @@ def test_the_reference_s_figure_stands_beside_the_best_epoch_too():
     two_seeds()
     text = tables.against_references()
     found = cells(text, "tiny")
-    assert found[1:4] == ["98.50*", "**98.50 ± 0.71**", "98.75 (99.00)"] and found[4] == "[book](https://example.org/book), page 7"
+    assert (
+        found[1:4] == ["98.50*", "**98.50 ± 0.71**", "98.75 (99.00)"]
+        and found[4] == "[book](https://example.org/book), page 7"
+    )
     assert "\n- tiny: best epoch\n" in text and "\n- book: “A book”" in text
 
 
@@ -181,9 +197,15 @@ def test_family_says_what_networks_cost_and_see(monkeypatch):
     two_seeds()
     found = cells(tables.family([TINY]), "tiny")
     parameters = models.count_parameters(models.build("tiny"))
-    assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"] and found[5] == "**98.50 ± 0.71** (2 seeds)"
+    assert (
+        found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"]
+        and found[5] == "**98.50 ± 0.71** (2 seeds)"
+    )
     publish(VOXELS, 0, [row(1, 999, 945)])
-    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == ["–", "**94.50** (1 seed)"]  # of which nobody reports anything
+    assert cells(tables.family([VOXELS]), "tiny_voxels")[4:6] == [
+        "–",
+        "**94.50** (1 seed)",
+    ]  # of which nobody reports anything
 
 
 def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figure_of_others(monkeypatch):
@@ -210,9 +232,18 @@ def test_one_seed_alone_has_no_spread():
 
 def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():
     listed = tables.list_experiments()
-    assert cells(listed, "experiment") == ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
+    assert cells(listed, "experiment") == [
+        "experiment",
+        "parameters",
+        "epochs",
+        "data",
+        "published seeds",
+        "what it teaches",
+    ]
     assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
-    assert "tiny" not in tables.networks() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
+    assert (
+        "tiny" not in tables.networks() and "tiny" not in tables.voxels() and "tiny:" not in tables.against_references()
+    )
     assert cells(tables.compare([TINY]), "tiny")[1:] == ["0", "none", "none", "none"]
     assert cells(tables.family([TINY]), "tiny")[5:] == ["**none** (0 seeds)", "not published"]
 
@@ -220,7 +251,9 @@ def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_r
 def result(experiment, seed, rows, test):
     facts = SimpleNamespace(kept_epoch=len(rows), test=test, seconds=7.0)
     run = RunPaths.of(experiment, seed, records.own_root())
-    return SimpleNamespace(experiment=experiment, seed=seed, history=rows, facts=facts, weights=run.weights, log=run.log)
+    return SimpleNamespace(
+        experiment=experiment, seed=seed, history=rows, facts=facts, weights=run.weights, log=run.log
+    )
 
 
 def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure():
@@ -257,8 +290,14 @@ def test_a_run_is_compared_with_the_published_ones_in_one_line():
     elsewhere = replace(yours().environment, threads=64, torch="1.0")
     line = comparison.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
     there = yours().environment
-    assert f"other bits as its seed 0, with other threads 64 (there {there.threads}), torch 1.0 (there {there.torch});" in line
-    assert "tiny, seed 9: yours 98.50 %" in (line := comparison.against_published(TINY, yours(seed=9))) and "as its seed 0, " in line
+    assert (
+        f"other bits as its seed 0, with other threads 64 (there {there.threads}), torch 1.0 (there {there.torch});"
+        in line
+    )
+    assert (
+        "tiny, seed 9: yours 98.50 %" in (line := comparison.against_published(TINY, yours(seed=9)))
+        and "as its seed 0, " in line
+    )
 
 
 @pytest.mark.parametrize(("correct", "within"), [(985, True), (958, True), (956, False), (1000, True)])
@@ -271,20 +310,26 @@ def test_the_spread_is_four_standard_deviations(correct, within):
 @pytest.mark.parametrize(("correct", "within"), [(968, True), (955, False)])
 def test_of_one_published_seed_the_spread_is_that_of_so_many_images(correct, within):
     publish(TINY, 0, [row(1, 900, 980)])  # 98 %, of 1,000 images ± 0.443 each: 96.2 to 99.8
-    assert comparison.against_published(TINY, yours(correct)).endswith("within the spread." if within else "OUTSIDE the spread.")
+    assert comparison.against_published(TINY, yours(correct)).endswith(
+        "within the spread." if within else "OUTSIDE the spread."
+    )
 
 
 def test_other_data_other_recipes_and_held_out_images_are_not_compared():
     two_seeds()
     other = yours(100, data=DataFacts("fallback", "images", (1, 28, 28), "0" * 64, 1000, True))
     assert (
-        comparison.against_published(TINY, other) == "tiny, seed 0: 10.00 % on other data than the published runs', so it is not compared."
+        comparison.against_published(TINY, other)
+        == "tiny, seed 0: 10.00 % on other data than the published runs', so it is not compared."
     )
     stand_in = yours(recipe=replace(TINY.recipe, data="mnist"))  # of the digits
     assert comparison.against_published(TINY, stand_in) == (
         "tiny, seed 0: 98.50 % of 1000 test digits, on scikit-learn's 1,797 digits as a stand-in for mnist; compared with nothing."
     )
-    assert comparison.against_published(TINY.with_recipe(lr=0.5), yours()) == "tiny, seed 0: 98.50 %; no published run has this recipe."
+    assert (
+        comparison.against_published(TINY.with_recipe(lr=0.5), yours())
+        == "tiny, seed 0: 98.50 %; no published run has this recipe."
+    )
     closed = comparison.against_published(TINY.with_recipe(valid=10), replace(yours(), test=None))
     assert "the test set stays closed while images are held out" in closed and "%" not in closed
 

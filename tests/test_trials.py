@@ -1,4 +1,5 @@
-"""A study tells what was tried: what differs from the kept recipe, how well it did on held-out images, and whether it is better."""
+"""A study tells what was tried: what differs from the kept recipe, how well it did on held-out images, and whether it
+is better."""
 
 from dataclasses import replace
 
@@ -78,13 +79,19 @@ def test_one_s_own_trials_stand_beside_the_published_ones():
     add(HELD, 0, 950, publish=True)
     add(HELD, 1, 960, publish=False)
     assert [trial.seed for trial in trials.read("tiny")] == [0, 1]
-    assert trials.path("tiny", True) != trials.path("tiny", False) and len(files.read_lines(trials.path("tiny", True), Trial)) == 1
+    assert (
+        trials.path("tiny", True) != trials.path("tiny", False)
+        and len(files.read_lines(trials.path("tiny", True), Trial)) == 1
+    )
 
 
 def test_a_run_with_a_folder_of_its_own_adds_its_trial_there(tmp_path):
     add(HELD, 0, 950)
     trials.add(trials.read("tiny")[0], False, tmp_path / "elsewhere")
-    assert len(trials.read("tiny")) == 1 and len(files.read_lines(tmp_path / "elsewhere" / "trials" / "tiny.jsonl", Trial)) == 1
+    assert (
+        len(trials.read("tiny")) == 1
+        and len(files.read_lines(tmp_path / "elsewhere" / "trials" / "tiny.jsonl", Trial)) == 1
+    )
 
 
 def test_trials_on_other_data_do_not_count():

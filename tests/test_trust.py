@@ -8,7 +8,8 @@ from utils.report import trust
 
 
 @pytest.mark.parametrize(
-    ("correct", "total", "expected"), [(5, 10, (23.66, 76.34)), (0, 10, (0.0, 27.75)), (10, 10, (72.25, 100.0)), (81, 263, (25.53, 36.62))]
+    ("correct", "total", "expected"),
+    [(5, 10, (23.66, 76.34)), (0, 10, (0.0, 27.75)), (10, 10, (72.25, 100.0)), (81, 263, (25.53, 36.62))],
 )
 def test_wilson_gives_what_textbooks_print(correct, total, expected):
     """The last is Newcombe's example (1998)."""

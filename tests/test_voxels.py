@@ -1,4 +1,5 @@
-"""The rebuilt 3D-MNIST is the published one: upright rows exactly, rotated rows in distribution; and bad files are refused."""
+"""The rebuilt 3D-MNIST is the published one: upright rows exactly, rotated rows in distribution; and bad files are
+refused."""
 
 import hashlib
 import os
@@ -56,7 +57,9 @@ def test_rotated_rows_match_in_distribution(test_half):
 def test_fresh_copies_follow_the_same_law(test_half, mnist):
     images = mnist.test.images[:256, 0]
     random = torch.Generator().manual_seed(0)
-    drawn = torch.cat([fresh_voxels.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]).numpy()
+    drawn = torch.cat(
+        [fresh_voxels.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]
+    ).numpy()
     rows = test_half[0][1::2][:256]
     assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
     assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
@@ -75,23 +78,34 @@ def test_middle_spread_and_extent_of_a_body_follow_from_its_pixels():
     images, n = torch.from_numpy(FALLBACK), len(FALLBACK)
     parts = fresh_voxels._parts(images)
     mean, covariance = fresh_voxels._moments(parts, n)
-    upright = fresh_voxels._upright_then(torch.zeros(n, 3)).mT / fresh_voxels._extent(parts[0], torch.eye(3).expand(n, 3, 3))
+    upright = fresh_voxels._upright_then(torch.zeros(n, 3)).mT / fresh_voxels._extent(
+        parts[0], torch.eye(3).expand(n, 3, 3)
+    )
     expected = np.stack([np.cov(voxels.cloud(image).T, bias=True) for image in FALLBACK])
-    torch.testing.assert_close(upright @ covariance @ upright.mT, torch.from_numpy(expected).float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        upright @ covariance @ upright.mT, torch.from_numpy(expected).float(), rtol=1e-5, atol=1e-6
+    )
     plane = fresh_voxels._in_plane(n, torch.Generator().manual_seed(0), rotate=30, scale=0.3, shear=30)
     none = torch.zeros(n, 3, 1)
     clouds = [fresh_voxels._cloud(part, plane, none, none, None) for part in parts]
     for k in range(n):
-        points = torch.cat([cloud[part.digit == k].mT.flatten(0, 1) for cloud, part in zip(clouds, parts, strict=True)]).double()
+        points = torch.cat(
+            [cloud[part.digit == k].mT.flatten(0, 1) for cloud, part in zip(clouds, parts, strict=True)]
+        ).double()
         torch.testing.assert_close(plane[k] @ mean[k], points.mean(0)[:, None].float(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            fresh_voxels._extent(parts[0], plane)[k].item(), (points.amax(0) - points.amin(0)).max().item(), rtol=1e-5, atol=0.0
+            fresh_voxels._extent(parts[0], plane)[k].item(),
+            (points.amax(0) - points.amin(0)).max().item(),
+            rtol=1e-5,
+            atol=0.0,
         )
 
 
 @pytest.mark.parametrize("deform", [{"rotate": 40}, {"scale": 0.4}, {"shear": 40}], ids=str)
 def test_a_digit_is_deformed_in_its_plane(deform):
-    matrices = fresh_voxels._in_plane(200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform))
+    matrices = fresh_voxels._in_plane(
+        200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform)
+    )
     assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()  # the depth stays
     plane = matrices[:, :2, :2]
     if "rotate" in deform:
@@ -106,7 +120,8 @@ def test_a_digit_is_deformed_in_its_plane(deform):
         assert (plane[:, 1, 0] == 0).all() and plane[:, 0, 1].max() > 0.7
     images = torch.from_numpy(FALLBACK)
     one, other = (
-        fresh_voxels.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how) for how in ({}, deform)
+        fresh_voxels.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how)
+        for how in ({}, deform)
     )
     assert (one != other).flatten(1).any(1).all()
 
@@ -159,20 +174,34 @@ def spoil(old, value, dtype=np.float32):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"can't be read as HDF5 .*expected a whole HDF5 file"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:5000]),
+            r"can't be read as HDF5 .*expected a whole HDF5 file",
+        ),
         (lambda path: path.write_bytes(b"<html>not found</html>"), r"it starts with 3c 68 .*expected an HDF5 file"),
         (lambda path: change(path, "X_test", None), r"found X_train, y_test, y_train in it.*\(no X_test\)"),
-        (lambda path: change(path, "X_train", lambda old: old[:, :100]), r"X_train is \(8, 100\) .* expected \(2N, 4096\)"),
+        (
+            lambda path: change(path, "X_train", lambda old: old[:, :100]),
+            r"X_train is \(8, 100\) .* expected \(2N, 4096\)",
+        ),
         (lambda path: change(path, "y_train", lambda old: old[:-1]), r"y_train \(7,\)"),
-        (lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)), r"X_train holds values from nan to nan, expected densities"),
+        (
+            lambda path: change(path, "X_train", lambda old: spoil(old, np.nan)),
+            r"X_train holds values from nan to nan, expected densities",
+        ),
         (lambda path: change(path, "X_test", lambda old: spoil(old, 255)), r"X_test holds values from 0.0 to 255.0"),
-        (lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)), r"y_test holds labels from 0 to 10, expected 0 to 9"),
+        (
+            lambda path: change(path, "y_test", lambda old: spoil(old, 10, np.int64)),
+            r"y_test holds labels from 0 to 10, expected 0 to 9",
+        ),
     ],
     ids=["truncated", "html", "missing", "width", "count", "nan", "range", "label"],
 )
 def test_a_bad_file_is_one_clear_error(damage, message, file):
     damage(file)
-    with pytest.raises(CourseError, match=r"full_dataset_vectors.h5: .*" + message + r".* Delete it and run again") as refusal:
+    with pytest.raises(
+        CourseError, match=r"full_dataset_vectors.h5: .*" + message + r".* Delete it and run again"
+    ) as refusal:
         voxels.read(file)
     assert "\n" not in str(refusal.value)
 
@@ -223,13 +252,20 @@ def test_mnist3d_is_rebuilt_whatever_published_file_lies_there(few):
     with pytest.raises(CourseError, match="the digits behind mnist3d_published are not known"):
         read.undrawn()
     published.unlink()
-    with pytest.raises(CourseError, match=r"mnist3d_published was not found: expected .*full_dataset_vectors.h5.* needs no file"):
+    with pytest.raises(
+        CourseError, match=r"mnist3d_published was not found: expected .*full_dataset_vectors.h5.* needs no file"
+    ):
         datasets.load("mnist3d_published")
 
 
 def test_mnist3d_is_loaded_and_held_out_by_digit():
     cubes = datasets.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
-    assert cubes.name.endswith("3d") and cubes.kind == "voxels" and cubes.input_shape == (1, 16, 16, 16) and not cubes.whole
+    assert (
+        cubes.name.endswith("3d")
+        and cubes.kind == "voxels"
+        and cubes.input_shape == (1, 16, 16, 16)
+        and not cubes.whole
+    )
     assert cubes.train.images.shape == (384, 1, 16, 16, 16) and len(cubes.test) == 128
     assert torch.equal(cubes.parts["upright"].images, cubes.test.images[::2]) and len(cubes.parts["rotated"]) == 64
     held = cubes.hold_out(100)
@@ -238,7 +274,9 @@ def test_mnist3d_is_loaded_and_held_out_by_digit():
         assert (part.labels[::2] == part.labels[1::2]).all()
     upright = torch.from_numpy(voxels.pairs(held.originals.numpy(), (0,))[::2])
     assert torch.equal(held.train.images[::2].flatten(1), upright)
-    assert not {tuple(row.flatten().tolist()) for row in held.valid.images} & {tuple(row.flatten().tolist()) for row in held.train.images}
+    assert not {tuple(row.flatten().tolist()) for row in held.valid.images} & {
+        tuple(row.flatten().tolist()) for row in held.train.images
+    }
     with pytest.raises(CourseError, match="valid = 3: expected even, 1 to 383"):
         cubes.hold_out(3)
 
@@ -269,7 +307,9 @@ def test_fresh_recipes_draw_every_grid_anew(fresh):
 def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, smooth_displacement):
     """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
     images, rows = torch.from_numpy(FALLBACK).repeat(3, 1, 1)[:, None], torch.arange(36) // 2 + torch.arange(36) % 3
-    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=smooth_displacement)
+    recipe = Recipe(
+        "voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=smooth_displacement
+    )
 
     def drawn(shard):
         return augment.augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
@@ -285,7 +325,10 @@ def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes, smoo
 
 
 def test_digits_are_bent_before_they_are_drawn_as_bodies():
-    images, rows = (torch.from_numpy(FALLBACK)[:, None], torch.zeros(len(FALLBACK), dtype=torch.long))  # upright ones alone
+    images, rows = (
+        torch.from_numpy(FALLBACK)[:, None],
+        torch.zeros(len(FALLBACK), dtype=torch.long),
+    )  # upright ones alone
 
     def drawn(strength):
         recipe = Recipe("voxel_best", data="mnist3d", fresh=True, elastic=strength)
@@ -300,7 +343,9 @@ def test_a_bent_digit_has_as_much_ink_as_before():
     images = torch.from_numpy(FALLBACK)[:, None]
     smooth_displacement = augment.smooth_displacement(images, torch.Generator().manual_seed(0), 0.7)
     before, after = ((digits > 0).flatten(1).sum(1) for digits in (images, smooth_displacement))
-    assert (smooth_displacement.bool() != (images > 0)).flatten(1).any(1).all() and smooth_displacement.dtype == torch.uint8
+    assert (smooth_displacement.bool() != (images > 0)).flatten(1).any(
+        1
+    ).all() and smooth_displacement.dtype == torch.uint8
     assert ((after - before).abs() <= 0.05 * before).all()  # equally bright pixels count together
     resampled = augment.elastic(augment.scaled(images), torch.Generator().manual_seed(0), 0.7) > 0
     assert (resampled.flatten(1).sum(1) > before).all()  # the control

@@ -1,4 +1,5 @@
-"""Networks, data and recipes so small that a training takes a moment: what the tests of loops, runs and tables train."""
+"""Networks, data and recipes so small that a training takes a moment: what the tests of loops, runs and tables
+train."""
 
 from pathlib import Path
 
@@ -23,19 +24,34 @@ OFFLINE |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 def tiny(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits; with all that has a state: a batch norm, dropout, vectors and matrices."""
     return nn.Sequential(
-        nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Flatten(), nn.Linear(256, 10)
+        nn.Conv2d(1, 4, 5, stride=3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(256, 10),
     )
 
 
 def tiny_voxels(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 16, 16, 16) → (N, 10) logits."""
-    return nn.Sequential(nn.Conv3d(1, 2, 4, stride=4), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Flatten(), nn.Linear(128, 10))
+    return nn.Sequential(
+        nn.Conv3d(1, 2, 4, stride=4), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Flatten(), nn.Linear(128, 10)
+    )
 
 
 NETWORKS = {"tiny": tiny, "tiny_voxels": tiny_voxels}  # to be added to models.MODELS
 # Every random state matters: order, augmentation (own generators) and dropout (the global one).
 RECIPE = Recipe(
-    "tiny", data="digits", epochs=3, batch_size=256, optimizer="adamw", schedule="one_cycle", weight_decay=0.01, dropout=0.1, rotate=5.0
+    "tiny",
+    data="digits",
+    epochs=3,
+    batch_size=256,
+    optimizer="adamw",
+    schedule="one_cycle",
+    weight_decay=0.01,
+    dropout=0.1,
+    rotate=5.0,
 )
 TINY = Experiment("tiny", RECIPE, "a network for tests", seeds=2)
 
@@ -49,7 +65,8 @@ def few_digits(root: Path, train: int = 384, test: int = 96) -> None:
 
 
 def few_voxels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """COURSE_DATA with a few digits in MNIST's place, of which all are bodies too; what is rebuilt from them goes below `folder`."""
+    """COURSE_DATA with a few digits in MNIST's place, of which all are bodies too; what is rebuilt from them goes below
+    `folder`."""
     few_digits(folder / "given", 60, 20)
     monkeypatch.setenv("COURSE_DATA", str(folder / "given"))
     monkeypatch.setattr(datasets, "ROOT", folder)
@@ -69,7 +86,15 @@ def dataset(train: int = 60, valid: int = 0) -> Dataset:
         return Split(images.to(torch.uint8), labels)
 
     return Dataset(
-        "random", "images", split(train), split(40), 0.3, 0.2, "0" * 64, tuple("0123456789"), valid=split(valid) if valid else None
+        "random",
+        "images",
+        split(train),
+        split(40),
+        0.3,
+        0.2,
+        "0" * 64,
+        tuple("0123456789"),
+        valid=split(valid) if valid else None,
     )
 
 

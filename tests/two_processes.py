@@ -20,7 +20,16 @@ DIGITS = {"data": "digits", "epochs": 2, "batch_size": 359, "rotate": 10.0, "shi
 PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
 # batches of 58, so that both processes have grids of their own; the last holds 36
 FRESH = Recipe(
-    "tiny_voxels", data="mnist3d", fresh=True, epochs=2, batch_size=58, schedule="one_cycle", rotate=5.0, scale=0.1, shear=6.0, average=0.9
+    "tiny_voxels",
+    data="mnist3d",
+    fresh=True,
+    epochs=2,
+    batch_size=58,
+    schedule="one_cycle",
+    rotate=5.0,
+    scale=0.1,
+    shear=6.0,
+    average=0.9,
 )
 VOXELS = Experiment("voxels", FRESH, "")
 CASES = {
@@ -34,7 +43,8 @@ TURNED = VOXELS.with_recipe(dropout=0.1)
 
 
 class Float64(nn.Module):
-    """A network that computes in float64, where two orders of adding up the same numbers can't be told from each other."""
+    """A network that computes in float64, where two orders of adding up the same numbers can't be told from each
+    other."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -52,7 +62,9 @@ def few_digits(name: str) -> datasets.Dataset:
     images, labels = digits.train.images, digits.train.labels.repeat_interleave(2)
     rows = torch.from_numpy(voxels.pairs(images[:112, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16)
     train, test = datasets.Split(rows[:192], labels[:192]), datasets.Split(rows[192:], labels[192:224])
-    return replace(digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=images[:96, 0])
+    return replace(
+        digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=images[:96, 0]
+    )
 
 
 def train(experiment: Experiment, root: Path, float64: bool = False, **options) -> dict:
@@ -115,7 +127,9 @@ def main(folder: Path) -> None:
         weights[f"{kind} uninterrupted"] = train(experiment, folder / f"{kind} uninterrupted")
         for how in ("continued", "forgotten"):
             name = f"{kind} {how}"
-            found[name] = rejections(lambda name=name, experiment=experiment: train(experiment, folder / name, after_epoch=interrupt))
+            found[name] = rejections(
+                lambda name=name, experiment=experiment: train(experiment, folder / name, after_epoch=interrupt)
+            )
             if first and how == "forgotten":
                 [path] = (folder / name / "unfinished").glob("*.pt")
                 run_start, state = records.read_checkpoint(path)

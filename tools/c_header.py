@@ -1,7 +1,8 @@
-"""A network of images as one C header: no library, no heap, and one static array for all that it computes (python -m tools.export --to c).
+"""A network of images as one C header: no library, no heap, and one static array for all that it computes (python -m
+tools.export --to c).
 
-The header's one function is `int NAME_digit(const unsigned char pixels[784], float scores[10])`. Compiled as C99 or C++; it is not
-reentrant, for its array is static.
+The header's one function is `int NAME_digit(const unsigned char pixels[784], float scores[10])`. Compiled as C99 or
+C++; it is not reentrant, for its array is static.
 """
 
 import ctypes
@@ -31,9 +32,10 @@ COMPILERS = ("cc", "gcc", "clang")
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of one network in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for one image, without
-    those by a weight of 0, which are skipped, and without address arithmetic. flash: bytes of constants and machine code together, as the
-    compiler builds them for small size, or None if the tool `size` is missing."""
+    """Costs of one network in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for
+    one image, without those by a weight of 0, which are skipped, and without address arithmetic. flash: bytes of
+    constants and machine code together, as the compiler builds them for small size, or None if the tool `size` is
+    missing."""
 
     levels: int
     constants: int
@@ -86,11 +88,16 @@ class Program:
         if node.op == "placeholder":
             self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
             return
-        sources, layer = (node.all_input_nodes, self.model.get_submodule(node.target) if node.op == "call_module" else node.target)
+        sources, layer = (
+            node.all_input_nodes,
+            self.model.get_submodule(node.target) if node.op == "call_module" else node.target,
+        )
         with torch.no_grad():
             self.shapes[node] = tuple(layer(*(torch.zeros(1, *self.shapes[source]) for source in sources)).shape[1:])
         ends = [source for source in dict.fromkeys(sources) if not self.needed(source, position)]
-        in_place = not isinstance(layer, (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d))
+        in_place = not isinstance(
+            layer, (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)
+        )
         if (ends and in_place) or isinstance(layer, SAME):
             self.places[node] = self.places[(ends or sources)[0]]
         else:
@@ -106,7 +113,9 @@ class Program:
 
     def step(self, layer: nn.Module, sources: list[fx.Node], node: fx.Node) -> Iterator[str]:
         """The lines of C that compute a layer."""
-        (channels, height, width), (filters, out_height, out_width) = ((*self.shapes[value], 1, 1)[:3] for value in (sources[0], node))
+        (channels, height, width), (filters, out_height, out_width) = (
+            (*self.shapes[value], 1, 1)[:3] for value in (sources[0], node)
+        )
         start, to = (f"values + {self.places[value]}" for value in (sources[0], node))
         plane, numbers = out_height * out_width, filters * out_height * out_width
         planes = f"{start}, {height}, {width}, {to}, {out_height}, {out_width}, {channels}"
@@ -134,26 +143,35 @@ class Program:
         elif layer is operator.add:
             yield f"NAME_add({start}, values + {self.places[sources[-1]]}, {to}, {numbers});"
         elif not isinstance(layer, SAME):
-            raise CourseError(f"{type(layer).__name__} is not written in C yet: expected a network of images (tools/layers.h)")
+            raise CourseError(
+                f"{type(layer).__name__} is not written in C yet: expected a network of images (tools/layers.h)"
+            )
 
     def convolution(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int]) -> str:
         """The arguments of NAME_convolve for a layer. A linear layer is a convolution with one position."""
         linear = isinstance(layer, nn.Linear)
         weight = layer.weight[:, :, None, None] if linear else layer.weight
-        (stride, _), (top, left), groups = ((1, 1), (0, 0), 1) if linear else (layer.stride, layer.padding, layer.groups)
+        (stride, _), (top, left), groups = (
+            ((1, 1), (0, 0), 1) if linear else (layer.stride, layer.padding, layer.groups)
+        )
         used = F.conv2d(torch.ones(1, *shape), (weight != 0).float(), stride=stride, padding=(top, left), groups=groups)
         self.multiplications += int(used.double().sum()) + (weight.numel() if self.levels else 0)
         constants, step = self.matrix(layer.weight)
-        return f"{len(weight)}, {groups}, {weight.shape[2]}, {weight.shape[3]}, {stride}, {top}, {left}, {constants}{step}"
+        return (
+            f"{len(weight)}, {groups}, {weight.shape[2]}, {weight.shape[3]}, {stride}, {top}, {left}, {constants}{step}"
+        )
 
     def matrix(self, weight: Tensor) -> tuple[str, str]:
-        """The name of a declared array of weights; and their step and how many bits each has, where they have levels."""
+        """The name of a declared array of weights; and their step and how many bits each has, where they have
+        levels."""
         if not self.levels:
             return self.vector(weight.flatten(), self.names[id(weight)]), ""
         levels = self.of[weight]
         bits, (step, whole) = (levels - 1).bit_length(), weight_grid(weight.detach(), levels)
         codes = packed_bits((whole.flatten() + (1 << bits) // 2 - 1).int().numpy(), bits)
-        return self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1), f", {literal(step)}, {bits}"
+        return self.declare(
+            "unsigned char", self.names[id(weight)], [str(code) for code in codes], 1
+        ), f", {literal(step)}, {bits}"
 
     def vector(self, values: Tensor, name: str | None = None) -> str:
         return self.declare("float", name or self.names[id(values)], [literal(value) for value in values.detach()], 4)
@@ -165,7 +183,9 @@ class Program:
                 if len(line) + len(value) > 118:
                     lines, line = [*lines, line], ""
                 line += value + ","
-            self.constants[name] = "\n".join([f"static const {kind} NAME_{name}[{len(values)}] = {{", *lines, line, "};"])
+            self.constants[name] = "\n".join(
+                [f"static const {kind} NAME_{name}[{len(values)}] = {{", *lines, line, "};"]
+            )
             self.bytes += size * len(values)
         return f"NAME_{name}"
 
@@ -181,13 +201,17 @@ def literal(value: Tensor) -> str:
 
 
 def packed_bits(codes: np.ndarray, bits: int) -> list[int]:
-    """Codes from 0 below 2^bits, one behind the other, the least significant bit first; and a byte more, which a reader may touch."""
+    """Codes from 0 below 2^bits, one behind the other, the least significant bit first; and a byte more, which a reader
+    may touch."""
     each = (codes[:, None] >> np.arange(bits)) & 1
     return [*np.packbits(each.astype(np.uint8).ravel(), bitorder="little").tolist(), 0]
 
 
 # what NAME_convolve gets, and how it reads weight number i of it
-WEIGHT = {"STORED": "const unsigned char *weights, float step, int bits", "WEIGHT": "step * NAME_weight(weights, bits, next++)"}
+WEIGHT = {
+    "STORED": "const unsigned char *weights, float step, int bits",
+    "WEIGHT": "step * NAME_weight(weights, bits, next++)",
+}
 FLOAT = {"STORED": "const float *weights", "WEIGHT": "weights[next++]"}
 UNPACK = """/* Weight number i in steps: so many bits, and 0 in the middle. */
 static inline int NAME_weight(const unsigned char *weights, int bits, int i)
@@ -223,10 +247,12 @@ def identifier(name: str) -> str:
 
 
 def header(name: str, model: nn.Module, levels: int, mean: float, std: float) -> tuple[str, Program]:
-    """A network as a C header, and the program in it. name: as identifier() gives it; levels: of the weights, 0 for float32.
-    Raises CourseError for a network of voxels."""
+    """A network as a C header, and the program in it. name: as identifier() gives it; levels: of the weights, 0 for
+    float32. Raises CourseError for a network of voxels."""
     if models.input_shape(model) != (1, 28, 28):
-        raise CourseError(f"{name} takes grids of voxels: C is written for networks of images only (leave out --to c for ONNX)")
+        raise CourseError(
+            f"{name} takes grids of voxels: C is written for networks of images only (leave out --to c for ONNX)"
+        )
     program = Program(model.eval(), levels)
     last = program.places[program.nodes[-1].all_input_nodes[0]]
     argv = {"LAST": last, "LENGTH": program.memory.length} | (WEIGHT if levels else FLOAT)
@@ -251,7 +277,8 @@ def compiler() -> str:
 
 
 def build(path: Path, name: str, folder: Path, *flags: str) -> Path:
-    """The header's network, compiled in `folder`, behind one function for many images. Raises CourseError where it can't be compiled."""
+    """The header's network, compiled in `folder`, behind one function for many images. Raises CourseError where it
+    can't be compiled."""
     source = f"""#include "{path.resolve().as_posix()}"
 void read_all(const unsigned char *pixels, int images, int *labels, float *scores)
 {{
@@ -268,7 +295,8 @@ void read_all(const unsigned char *pixels, int images, int *labels, float *score
 
 
 def answers(path: Path, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels (N,) int32 and scores (N, 10) float32 that a header's network gives (N, 1, 28, 28) uint8 images. Raises CourseError."""
+    """The labels (N,) int32 and scores (N, 10) float32 that a header's network gives (N, 1, 28, 28) uint8 images.
+    Raises CourseError."""
     pixels, scores = np.ascontiguousarray(images.numpy()), np.empty((len(images), 10), np.float32)
     labels = np.empty(len(images), np.int32)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -282,7 +310,9 @@ def costs(path: Path, name: str, program: Program) -> Costs:
     """What a header's network costs, compiled for this machine. Raises CourseError."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         built = build(path, name, Path(folder), "-Os", "-c")
-        message = subprocess.run(["size", str(built)], capture_output=True, text=True).stdout if shutil.which("size") else ""
+        message = (
+            subprocess.run(["size", str(built)], capture_output=True, text=True).stdout if shutil.which("size") else ""
+        )
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
     return Costs(
         levels=program.levels,

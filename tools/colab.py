@@ -1,4 +1,5 @@
-"""The setup cell that every notebook shares, the repository's address in notebooks and README, README's table of lessons.
+"""The setup cell that every notebook shares, the repository's address in notebooks and README, README's table of
+lessons.
 
 python -m tools.colab               stamp the address of this checkout's remote
 python -m tools.colab owner/name    stamp this address
@@ -93,7 +94,9 @@ def remote() -> str:
     match = GITHUB.fullmatch(found)
     if not match:
         message = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
-        raise CourseError(f"this checkout's address is unknown: expected one on GitHub, {message}. Type it: make colab REPO=owner/name")
+        raise CourseError(
+            f"this checkout's address is unknown: expected one on GitHub, {message}. Type it: make colab REPO=owner/name"
+        )
     return match[1]
 
 
@@ -124,7 +127,8 @@ def stamped(source: str) -> str:
 
 
 def read(path: Path) -> tuple[dict, str, str]:
-    """A notebook, the source of its title cell and that of its setup cell. Raises CourseError if it has no such cells."""
+    """A notebook, the source of its title cell and that of its setup cell. Raises CourseError if it has no such
+    cells."""
     try:
         with path.open("rb") if path.is_file() else io.BytesIO() as file:
             notebook = json.loads(file.read(LARGEST))
@@ -134,7 +138,9 @@ def read(path: Path) -> tuple[dict, str, str]:
         reason = "an empty title"
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}"
-    raise CourseError(f"{path.name} is no notebook of the course ({reason}): expected a title and a setup cell. Check it out again.")
+    raise CourseError(
+        f"{path.name} is no notebook of the course ({reason}): expected a title and a setup cell. Check it out again."
+    )
 
 
 def stamp(path: Path, repo: str) -> bytes:
@@ -155,16 +161,24 @@ def address() -> str:
 
 
 def minutes(notebook: str, runs: str) -> str:
-    """Median minutes of a published training run of a notebook's networks, without ablations; runs: the text of logs/runs.csv."""
+    """Median minutes of a published training run of a notebook's networks, without ablations; runs: the text of
+    logs/runs.csv."""
     shown = {name for name, experiment in EXPERIMENTS.items() if experiment.notebook == notebook and experiment.weights}
     try:
         found = [float(row["seconds"]) for row in csv.DictReader(runs.splitlines()) if row["experiment"] in shown]
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise CourseError(f"logs/runs.csv is damaged ({error}): expected experiment and seconds. Check it out again.") from error
+        raise CourseError(
+            f"logs/runs.csv is damaged ({error}): expected experiment and seconds. Check it out again."
+        ) from error
     return f"{statistics.median(found) / 60:.1f}" if found else "–"
 
 
-PARTS = {"01": "Foundations", "07": "Design", "13": "Three dimensions", "15": "In use"}  # by the number of its first lesson
+PARTS = {
+    "01": "Foundations",
+    "07": "Design",
+    "13": "Three dimensions",
+    "15": "In use",
+}  # by the number of its first lesson
 
 
 def lessons(repo: str, runs: str) -> str:

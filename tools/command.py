@@ -1,7 +1,8 @@
 """What all commands have in common: what goes wrong is one line, and who is told to end does so in order.
 
-Imported by each command before what takes its time to import: from then on Ctrl-C and SIGTERM end it in one line, with exit status
-130 and 143, and a character that the terminal lacks is shown by its number. A library or a notebook that imports it changes nothing.
+Imported by each command before what takes its time to import: from then on Ctrl-C and SIGTERM end it in one line, with
+exit status 130 and 143, and a character that the terminal lacks is shown by its number. A library or a notebook that
+imports it changes nothing.
 """
 
 import argparse
@@ -23,7 +24,17 @@ from utils import ROOT, CourseError, Interrupted, printable, smoke
 HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
 # what a disk, a terminal or a user's rights make fail, and no mistake of the course's own
-ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
+ENVIRONMENT = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ELOOP,
+}
 _received = signal.SIGINT  # the signal that interrupted last
 
 
@@ -42,10 +53,14 @@ def interactive() -> bool:
     return "ipykernel" in sys.modules or hasattr(builtins, "__IPYTHON__") or "idlelib.run" in sys.modules
 
 
-def run(name: str, action: Callable[[list[str]], object], argv: list[str], speaks: Callable[[], bool] = lambda: True) -> int:
-    """The exit status of a command: the number that action(words) returns, else 0; 2 for a CourseError, whose line is printed.
+def run(
+    name: str, action: Callable[[list[str]], object], argv: list[str], speaks: Callable[[], bool] = lambda: True
+) -> int:
+    """The exit status of a command: the number that action(words) returns, else 0; 2 for a CourseError, whose line is
+    printed.
 
-    speaks: whether this process is to print it. The error itself is gone when this returns, with all that it would keep alive.
+    speaks: whether this process is to print it. The error itself is gone when this returns, with all that it would keep
+    alive.
     """
     message, status = "", 0
     try:
@@ -108,7 +123,8 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _last_words(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """One line for a command that is interrupted while it still imports, or when it is over, and for a package that is missing."""
+    """One line for a command that is interrupted while it still imports, or when it is over, and for a package that is
+    missing."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("utils", "tools"):
         print(f"{error.name} is not installed for {sys.executable}. {_installation()}", file=sys.stderr)
         return
@@ -130,8 +146,8 @@ def _installation() -> str:
 def _wait_passively_among_others() -> None:
     """Let OpenMP's threads sleep while they wait for each other, where other processes run; no bit depends on it.
 
-    On an idle machine spinning is fastest; elsewhere another process keeps the one that is waited for from running. OpenMP reads this
-    when torch loads it."""
+    On an idle machine spinning is fastest; elsewhere another process keeps the one that is waited for from running.
+    OpenMP reads this when torch loads it."""
     settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
     if "torch" not in sys.modules and not os.environ.keys() & settings and _other_processes_running():
         os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -151,7 +167,9 @@ def _other_processes_running() -> bool:
 
 def _begin() -> None:
     _wait_passively_among_others()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell that ignores it for a background job means it
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # a shell that ignores it for a background job means it
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _last_words

@@ -1,8 +1,10 @@
-"""An ensemble of published networks. Members and votes are chosen on held-out images, then tested once: python -m tools.ensemble
+"""An ensemble of published networks. Members and votes are chosen on held-out images, then tested once: python -m
+tools.ensemble
 
-The choice of members needs images that no network was trained on, and must not use the test images. So each candidate has a twin with the
-same recipe that never saw 10,000 of the training images (python train.py NAME --valid 10000). The twins' predictions there decide.
-logs/ensemble.json records the choice and the result. `python -m tools.verify` tests it again.
+The choice of members needs images that no network was trained on, and must not use the test images. So each candidate
+has a twin with the same recipe that never saw 10,000 of the training images (python train.py NAME --valid 10000). The
+twins' predictions there decide. logs/ensemble.json records the choice and the result. `python -m tools.verify` tests it
+again.
 """
 
 from tools import command  # isort: skip
@@ -26,8 +28,9 @@ VOTES = 20  # at most, over all members
 
 
 def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
-    """Votes of the members. Repeatedly, one vote goes to the network that adds the most correct answers, or the lowest loss in a tie.
-    The smallest best number of votes is kept (R. Caruana et al. 2004, "Ensemble selection from libraries of models")."""
+    """Votes of the members. Repeatedly, one vote goes to the network that adds the most correct answers, or the lowest
+    loss in a tie. The smallest best number of votes is kept (R. Caruana et al. 2004, "Ensemble selection from libraries
+    of models")."""
 
     def worth(votes: Counter) -> tuple[int, float]:
         found = score_probabilities(weighted_mean(answers, votes), labels)
@@ -40,15 +43,20 @@ def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
 
 
 def twins() -> dict[str, Path]:
-    """The state dict of each twin that was trained here, by the name of its published experiment. Raises CourseError where none was."""
+    """The state dict of each twin that was trained here, by the name of its published experiment. Raises CourseError
+    where none was."""
     found = {}
     for experiment in EXPERIMENTS.values():
-        has_twin = experiment.recipe.data == "mnist" and not experiment.recipe.start  # what it starts from has seen the held-out images
+        has_twin = (
+            experiment.recipe.data == "mnist" and not experiment.recipe.start
+        )  # what it starts from has seen the held-out images
         twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()) if has_twin else None
         if twin and twin.weights.exists() and experiment.weights and records.finished(experiment, 0):
             found[experiment.name] = twin.weights
     if not found:
-        raise CourseError(f"no published network has a twin here: train some first, python train.py NAME --valid {HELD_OUT}")
+        raise CourseError(
+            f"no published network has a twin here: train some first, python train.py NAME --valid {HELD_OUT}"
+        )
     return found
 
 

@@ -1,7 +1,8 @@
 """A network in a format for use without this course: ONNX, PyTorch's own .pt2, safetensors, or C.
 
-python -m tools.export NAME [FILE] [--to FORMAT]    write FILE (default: runs/FORMAT/NAME.FORMAT) and evaluate it on the test set
-python -m tools.export NAME --to c --publish        also keep what the network costs in C in logs/benchmarks/c.json
+python -m tools.export NAME [FILE] [--to FORMAT]    write FILE (default: runs/FORMAT/NAME.FORMAT) and evaluate it on the
+test set python -m tools.export NAME --to c --publish        also keep what the network costs in C in
+logs/benchmarks/c.json
 
 NAME: a published network, or a run of your own by its name or the path of its state dict.
 
@@ -10,7 +11,8 @@ onnx, pt2      the network with its preprocessing. Input "images": (N, 1, 28, 28
 safetensors    the weights alone; a tensor that several layers share is stored once
 c              one header (.h) without dependencies or heap, for networks of images; the system's C compiler checks it
 
-onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx and safetensors need requirements-extra.txt.
+onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx and safetensors need
+requirements-extra.txt.
 """
 
 from tools import command  # isort: skip
@@ -107,7 +109,8 @@ def read_safetensors(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tenso
 
 
 class Format(NamedTuple):
-    """write: a network and its metadata → a file. read: a file and the facts of its run → what maps raw images to (N, 10) outputs."""
+    """write: a network and its metadata → a file. read: a file and the facts of its run → what maps raw images to (N,
+    10) outputs."""
 
     write: Callable[[Whole, dict[str, str], Path], None]
     read: Callable[[Path, RunMetadata], Callable[[Tensor], Tensor]]
@@ -129,16 +132,24 @@ def need(module: str) -> object:
 
 
 def metadata(facts: RunMetadata) -> dict[str, str]:
-    """The metadata of an exported file: the network, its classes as a JSON list, input convention, preprocessing, license, weights."""
-    use = {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(facts.use).items()} if facts.use else {}
+    """The metadata of an exported file: the network, its classes as a JSON list, input convention, preprocessing,
+    license, weights."""
+    use = (
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(facts.use).items()}
+        if facts.use
+        else {}
+    )
     numbers = {key: str(value) for key, value in asdict(facts.normalization).items()}
     return {"name": facts.name, "model": facts.recipe.model, "weights_sha256": facts.sha256} | use | numbers
 
 
 def export(name: str, path: Path, to: str = "onnx") -> None:
-    """Write the network `name` to `path`, whole or not at all. Raises CourseError for a folder, and without the extra packages."""
+    """Write the network `name` to `path`, whole or not at all. Raises CourseError for a folder, and without the extra
+    packages."""
     if path.is_dir():
-        raise CourseError(f"{display_path(path)} is a folder: expected a file, such as {display_path(path / find_weights(name).stem)}.{to}")
+        raise CourseError(
+            f"{display_path(path)} is a folder: expected a file, such as {display_path(path / find_weights(name).stem)}.{to}"
+        )
     whole = Whole(*load_pretrained(name)).eval()
     FORMATS[to].write(whole, metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
 
@@ -155,10 +166,14 @@ def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
 
 
 def export_c(name: str, path: Path) -> tuple[c_header.Costs, int, int]:
-    """Write the network `name` to `path` as a C header. Returns what it costs, to how many test images it gives the same label as PyTorch,
-    and how many there are. Raises CourseError for a network of voxels, and without a C compiler, when the header is written."""
+    """Write the network `name` to `path` as a C header. Returns what it costs, to how many test images it gives the
+    same label as PyTorch, and how many there are. Raises CourseError for a network of voxels, and without a C compiler,
+    when the header is written."""
     model, message = load_model(find_weights(name))
-    called, normalization = (c_header.identifier(find_weights(name).stem), (message.normalization.mean, message.normalization.std))
+    called, normalization = (
+        c_header.identifier(find_weights(name).stem),
+        (message.normalization.mean, message.normalization.std),
+    )
     text, program = c_header.header(called, model, message.recipe.levels, *normalization)
     files.write(path, text.encode())
     images = datasets.load("mnist").test.images
@@ -172,7 +187,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
     parser.add_argument("--to", choices=[*FORMATS, "c"], default="onnx", help="the file's format (default: onnx)")
-    parser.add_argument("--publish", action="store_true", help="with --to c: keep what the network costs in logs/benchmarks/c.json")
+    parser.add_argument(
+        "--publish", action="store_true", help="with --to c: keep what the network costs in logs/benchmarks/c.json"
+    )
     options = parser.parse_args(argv)
     if options.publish and options.to != "c":
         raise CourseError("--publish keeps what a network costs in C: add --to c, or leave it out")

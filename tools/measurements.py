@@ -69,8 +69,9 @@ class Machine(Environment):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The measurements of one kind of device. rows: by row, then by side. sizes: of an epoch on more images. floor, profile: see
-    tools.speed.measure. environment: the machine of all rows except those in `later`, which were measured again separately."""
+    """The measurements of one kind of device. rows: by row, then by side. sizes: of an epoch on more images. floor,
+    profile: see tools.speed.measure. environment: the machine of all rows except those in `later`, which were measured
+    again separately."""
 
     rows: dict[str, dict[str, list[MEASURED]]]
     sizes: dict[str, list[MEASURED]]
@@ -102,7 +103,9 @@ def median(measurements: list[MEASURED], key: str) -> float:
 def spread(measurements: list[MEASURED]) -> str:
     """Median seconds (smallest to largest)."""
     seconds = [one["seconds"] for one in measurements]
-    return f"{statistics.median(seconds):.2f}" + (f" ({min(seconds):.2f} to {max(seconds):.2f})" if len(seconds) > 1 else "")
+    return f"{statistics.median(seconds):.2f}" + (
+        f" ({min(seconds):.2f} to {max(seconds):.2f})" if len(seconds) > 1 else ""
+    )
 
 
 def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
@@ -110,7 +113,9 @@ def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
     lines = []
     for row in filter(rows.__contains__, COMPARED):
         best, course = best_usual(rows[row])
-        reached = [f", {median(side, 'accuracy'):.2f} %" if "accuracy" in side[0] else "" for side in (rows[row][best], course)]
+        reached = [
+            f", {median(side, 'accuracy'):.2f} %" if "accuracy" in side[0] else "" for side in (rows[row][best], course)
+        ]
         times = median(rows[row][best], "seconds") / median(course, "seconds")
         cells = [spread(rows[row][best]) + reached[0], spread(course) + reached[1]]
         lines.append([row, best, *cells, Markup(f"**{more(row, rows[row][best])}{times:.1f} ×**"), len(course)])
@@ -154,7 +159,8 @@ class Step:
 
 
 def ladder(found: Benchmark) -> list[Step]:
-    """From PyTorch's example to sprint. What changes nothing that is learned takes as many epochs as the example; the rest says its own.
+    """From PyTorch's example to sprint. What changes nothing that is learned takes as many epochs as the example; the
+    rest says its own.
 
     Raises CourseError where its rows come from different machines.
     """
@@ -166,7 +172,9 @@ def ladder(found: Benchmark) -> list[Step]:
     to_99 = rows[TO_99]
     epochs = median(to_99["PyTorch's example"], "epochs")
     steps = [Step(name, median(times, "seconds"), epochs) for name, times in rows[MACHINE_STEPS].items()]
-    changed = rows.get(RECIPE_STEPS) or {"the network and recipe of sprint": to_99["course"]}  # as measured before there were steps
+    changed = rows.get(RECIPE_STEPS) or {
+        "the network and recipe of sprint": to_99["course"]
+    }  # as measured before there were steps
     for name, times in changed.items():
         epochs = median(times, "epochs")
         steps.append(Step(name, median(times, "seconds") / epochs, epochs))
@@ -190,15 +198,24 @@ def speed_shares(found: Benchmark) -> list[str]:
 
 
 def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str] = TRIED) -> str:
-    """What was tried against what the course does, the first of each row: seconds, accuracy where one is reached, peak memory. which: of
-    the rows."""
+    """What was tried against what the course does, the first of each row: seconds, accuracy where one is reached, peak
+    memory. which: of the rows."""
     lines = []
     for row in filter(rows.__contains__, which):
         first = next(iter(rows[row].values()))
         for side, times in rows[row].items():
             reached = f", {median(times, 'accuracy'):.2f} %" if "accuracy" in times[0] else ""
             faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
-            lines.append([row, side, spread(times) + reached, f"{faster:.{2 if faster > 0.1 else 3}f} ×", f"{peak:,.0f}", len(times)])
+            lines.append(
+                [
+                    row,
+                    side,
+                    spread(times) + reached,
+                    f"{faster:.{2 if faster > 0.1 else 3}f} ×",
+                    f"{peak:,.0f}",
+                    len(times),
+                ]
+            )
     return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
 
 
@@ -228,7 +245,9 @@ def speed_section() -> str:
             parts += tables_of(read(kind))
         except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:
             where = f"{files.display_path(path(kind))}: a measurement is missing or no number"
-            raise CourseError(f"{where} ({type(error).__name__}: {files.shorten(str(error))}). Measure it again.") from error
+            raise CourseError(
+                f"{where} ({type(error).__name__}: {files.shorten(str(error))}). Measure it again."
+            ) from error
     return "\n\n".join(parts)
 
 
@@ -239,13 +258,16 @@ def tables_of(found: Benchmark) -> list[str]:
         parts += [tried_table(found.rows, DAILY), note(found, DAILY)]
     if found.sprint_floor:
         floor = found.sprint_floor["floor_seconds"]
-        parts.append(f"At the highest rates of this machine, the arithmetic of one epoch of sprint takes {floor:.2f} s.")
+        parts.append(
+            f"At the highest rates of this machine, the arithmetic of one epoch of sprint takes {floor:.2f} s."
+        )
     return parts
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """One published run, trained again. sha256: of the state dict's file, whose form changes with torch even where no weight does."""
+    """One published run, trained again. sha256: of the state dict's file, whose form changes with torch even where no
+    weight does."""
 
     name: str
     seed: int
@@ -315,14 +337,20 @@ class Ensemble:
 
 def read_ensemble() -> Ensemble | None:
     """What is published; None where nothing is. Raises CourseError if it can't be read."""
-    return files.read_json(ENSEMBLE, Ensemble, "Make it again: python -m tools.ensemble.") if ENSEMBLE.exists() else None
+    return (
+        files.read_json(ENSEMBLE, Ensemble, "Make it again: python -m tools.ensemble.") if ENSEMBLE.exists() else None
+    )
 
 
 def ensemble_table(ensemble: Ensemble) -> str:
     """A table of the candidates: their votes, and what each reaches alone and all together."""
     rows = []
-    for name, twin in sorted(ensemble.twins.items(), key=lambda item: (-ensemble.votes.get(item[0], 0), -item[1].correct)):
-        published = records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None  # its recipe may be another by now
+    for name, twin in sorted(
+        ensemble.twins.items(), key=lambda item: (-ensemble.votes.get(item[0], 0), -item[1].correct)
+    ):
+        published = (
+            records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None
+        )  # its recipe may be another by now
         test = f"{published.facts.test.percent:.2f}" if published else "–"
         rows.append([name, ensemble.votes.get(name, 0), f"{twin.percent:.2f}", test])
     reached = [Markup(f"**{one.percent:.2f}**") for one in (ensemble.held_out, ensemble.test)]
@@ -332,7 +360,8 @@ def ensemble_table(ensemble: Ensemble) -> str:
 
 @dataclass
 class Stressed:
-    """What came of the kills of one kind. same: of the kills, after how many the command ended with what it leaves undisturbed."""
+    """What came of the kills of one kind. same: of the kills, after how many the command ended with what it leaves
+    undisturbed."""
 
     kills: int = 0
     damaged: int = 0
@@ -348,7 +377,9 @@ class Stress:
 
     @property
     def total(self) -> Stressed:
-        return Stressed(*(sum(getattr(one, name) for one in self.kinds.values()) for name in Stressed.__dataclass_fields__))
+        return Stressed(
+            *(sum(getattr(one, name) for one in self.kinds.values()) for name in Stressed.__dataclass_fields__)
+        )
 
     @property
     def passed(self) -> bool:
@@ -377,8 +408,9 @@ def stress_section() -> str:
 
 @dataclass(frozen=True)
 class NoDigit:
-    """Where the bound comes from. least: the probability of the likeliest digit below which a picture is doubted; share: of the
-    held-out digits that stay below it; letters, doubted: printed letters, and how many of them stay below it."""
+    """Where the bound comes from. least: the probability of the likeliest digit below which a picture is doubted;
+    share: of the held-out digits that stay below it; letters, doubted: printed letters, and how many of them stay below
+    it."""
 
     network: str
     least: float

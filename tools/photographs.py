@@ -1,4 +1,5 @@
-"""How often a network reads photographs of digits: in frames, in hard shadows, cropped tightly. Made of MNIST's test images.
+"""How often a network reads photographs of digits: in frames, in hard shadows, cropped tightly. Made of MNIST's test
+images.
 
 python -m tools.photographs [--n N]    write logs/benchmarks/photographs.json
 """
@@ -24,7 +25,9 @@ def page(random: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, Pl
     """A digit somewhere on a page: ink (H, W) from 0 to 1, and its place."""
     size, ink = int(random.choice([84, 140, 200])), np.zeros((HIGH, WIDE))
     left, top = int(random.integers(30, WIDE - size - 29)), int(random.integers(30, HIGH - size - 29))
-    ink[top : top + size, left : left + size] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) / 255
+    ink[top : top + size, left : left + size] = (
+        np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) / 255
+    )
     return ink, (left, top, size)
 
 
@@ -71,20 +74,34 @@ def touching(random, ink, place):
     return drawn(lambda brush: brush.rectangle(around, outline=255, width=int(random.integers(2, 8))))
 
 
-FRAMES = {"form cell": cell, "circle": circle, "double frame": double, "screenshot border": border, "part of a frame": partial}
-FRAMES |= {"frame that touches the digit": touching, "circle that crosses the digit": lambda *page: circle(*page, 0.28, 0.36)}
+FRAMES = {
+    "form cell": cell,
+    "circle": circle,
+    "double frame": double,
+    "screenshot border": border,
+    "part of a frame": partial,
+}
+FRAMES |= {
+    "frame that touches the digit": touching,
+    "circle that crosses the digit": lambda *page: circle(*page, 0.28, 0.36),
+}
 
 
 def shadow(random: np.random.Generator, place: Place) -> np.ndarray:
     """The light (H, W) on a page that a straight edge shades, across the digit."""
     (left, top, size), angle = place, random.uniform(0, 2 * np.pi)
     down, right = np.mgrid[:HIGH, :WIDE]
-    beyond = (right - left - size / 2) * np.cos(angle) + (down - top - size / 2) * np.sin(angle) + random.uniform(-0.2, 0.2) * size
+    beyond = (
+        (right - left - size / 2) * np.cos(angle)
+        + (down - top - size / 2) * np.sin(angle)
+        + random.uniform(-0.2, 0.2) * size
+    )
     return 1 - random.uniform(0.3, 0.65) / (1 + np.exp(np.clip(beyond / random.uniform(0.5, 4), -50, 50)))
 
 
 def photograph(kind: str, random: np.random.Generator, image: np.ndarray) -> Image.Image:
-    """A test image as a photograph of this kind: dark on light, or (but in shadows) light on dark; with a sensor's noise."""
+    """A test image as a photograph of this kind: dark on light, or (but in shadows) light on dark; with a sensor's
+    noise."""
     ink, place = page(random, image)
     if kind == "tight crop":
         rows, columns = (np.flatnonzero((ink > 0.25).any(axis)) for axis in (1, 0))
@@ -99,7 +116,9 @@ def measure(kind: str, test: datasets.Split, n: int, predict: Callable[[np.ndarr
     random, correct, rejected = np.random.default_rng(0), 0, 0
     for row in random.choice(len(test), n, replace=False):
         try:
-            correct += predict(photo.read(photograph(kind, random, test.images[row, 0].numpy()))) == int(test.labels[row])
+            correct += predict(photo.read(photograph(kind, random, test.images[row, 0].numpy()))) == int(
+                test.labels[row]
+            )
         except CourseError:
             rejected += 1
     return Kind(n, int(correct), rejected, n - int(correct) - rejected)
@@ -110,10 +129,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--n", type=int, default=200, help="photographs of each kind (default: 200)")
     n, mnist = parser.parse_args(argv).n, datasets.load("mnist")
     if mnist.name != "mnist" or not 1 <= n <= len(mnist.test):
-        raise CourseError(f"--n {n}: expected 1 to {len(mnist.test)} of MNIST's test images (set COURSE_DATA, leave out COURSE_SMOKE)")
+        raise CourseError(
+            f"--n {n}: expected 1 to {len(mnist.test)} of MNIST's test images (set COURSE_DATA, leave out COURSE_SMOKE)"
+        )
     model, preprocess = load_pretrained(NETWORK)
     found = {kind: measure(kind, mnist.test, n, lambda image: int(model(preprocess(image)).argmax())) for kind in KINDS}
-    files.write_json(PATH, Photographs(NETWORK, found, facts.code(), facts.environment(torch.device("cpu")), facts.now()))
+    files.write_json(
+        PATH, Photographs(NETWORK, found, facts.code(), facts.environment(torch.device("cpu")), facts.now())
+    )
     print(section())
 
 

@@ -1,10 +1,12 @@
 """A network as a QR code, to print and to read back from a picture.
 
-python -m tools.qr NAME [FILE]        write the file of few bytes of NAME as a QR code (default: pngs/NAME_qr.png, or below runs/)
-python -m tools.qr --read FILE        read the network in a picture of such a code, and evaluate it on the test images
+python -m tools.qr NAME [FILE]        write the file of few bytes of NAME as a QR code (default: pngs/NAME_qr.png, or
+below runs/) python -m tools.qr --read FILE        read the network in a picture of such a code, and evaluate it on the
+test images
 
-NAME: a network whose recipe has levels (see utils/packed.py), published or a run of your own. A code of the largest kind, version 40, holds
-2,953 bytes, or 2,331 with twice the error correction (ISO/IEC 18004). Needs the packages of requirements-extra.txt.
+NAME: a network whose recipe has levels (see utils/packed.py), published or a run of your own. A code of the largest
+kind, version 40, holds 2,953 bytes, or 2,331 with twice the error correction (ISO/IEC 18004). Needs the packages of
+requirements-extra.txt.
 """
 
 from tools import command  # isort: skip
@@ -28,8 +30,8 @@ PIXELS = 4  # the side of a module, the smallest square of a code
 
 
 def draw(content: bytes) -> bytes:
-    """Bytes as a QR code in a PNG picture, of the lowest level of error correction and, where as large a code has room, a higher one.
-    Raises CourseError without segno, and for more bytes than the largest code holds."""
+    """Bytes as a QR code in a PNG picture, of the lowest level of error correction and, where as large a code has room,
+    a higher one. Raises CourseError without segno, and for more bytes than the largest code holds."""
     try:
         import segno
     except ImportError as error:
@@ -50,13 +52,15 @@ def scan(picture: Image.Image) -> bytes:
         raise CourseError("zxing-cpp is not installed: python -m pip install -r requirements-extra.txt") from error
     found = zxingcpp.read_barcode(picture.convert("L"), formats=zxingcpp.BarcodeFormat.QRCode)
     if not found:
-        raise CourseError("no QR code can be read in this picture: expected a sharp one that fills it, with a white margin")
+        raise CourseError(
+            "no QR code can be read in this picture: expected a sharp one that fills it, with a white margin"
+        )
     return found.bytes
 
 
 def recognize(content: bytes) -> tuple[str, nn.Module, float, float]:
-    """The experiment that bytes are a network of, the network, and the mean and standard deviation of its pixels: the checksum tells one
-    architecture from another. Raises CourseError where none fits."""
+    """The experiment that bytes are a network of, the network, and the mean and standard deviation of its pixels: the
+    checksum tells one architecture from another. Raises CourseError where none fits."""
     for experiment in EXPERIMENTS.values():
         if experiment.recipe.levels:
             try:
@@ -79,7 +83,9 @@ def main(argv: list[str]) -> None:
         name, model, mean, std = recognize(scan(photo.open_picture(options.read)))
         test = datasets.load("mnist")
         score = evaluate(model, test.test, mean, std)
-        print(f"{display_path(options.read)} holds {name}: {score.correct} of {score.total} test images of {test.name} are right")
+        print(
+            f"{display_path(options.read)} holds {name}: {score.correct} of {score.total} test images of {test.name} are right"
+        )
         return
     weights = find_weights(options.name)
     content = files.read(weights.with_suffix(".bin"), "Only a network whose recipe has levels has such a file.")

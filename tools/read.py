@@ -19,7 +19,8 @@ DRAWN = 30  # pictures in the figure, at most
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:
-    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError if there is neither."""
+    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError if there is
+    neither."""
     found = runs.load(experiment, seed, echo=False)
     if found.model is None:
         raise CourseError(
@@ -29,10 +30,11 @@ def find(experiment: Experiment, seed: int = 0) -> Path:
 
 
 def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
-    """Print one line per picture as it is read: its path, digit and probability. Returns where the picture of what the network saw lies.
+    """Print one line per picture as it is read: its path, digit and probability. Returns where the picture of what the
+    network saw lies.
 
-    A picture that can't be read as one digit gets its line, too, and the others are still read. Raises CourseError at the end if there
-    were any.
+    A picture that can't be read as one digit gets its line, too, and the others are still read. Raises CourseError at
+    the end if there were any.
     """
     weights = find(experiment, seed)
     model, preprocess = load_pretrained(weights)
@@ -55,7 +57,9 @@ def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
         draw = plots.solids if preprocess.kind == "voxels" else _gallery
         target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # of a name with characters that the font lacks: they are drawn as boxes
+            warnings.filterwarnings(
+                "ignore", "Glyph"
+            )  # of a name with characters that the font lacks: they are drawn as boxes
             save_picture(draw(inputs, titles), target)
         first = f" (the first {DRAWN} pictures)" if len(paths) - len(rejections) > DRAWN else ""
         where = f"What {experiment.name} saw{first}: {display_path(target)}"
@@ -79,7 +83,8 @@ def _answer(model: nn.Module, batch: Tensor) -> tuple[int, float]:
 
 
 def _input(path: str, kind: str) -> Tensor:
-    """What a network sees of a photograph: (28, 28) uint8, or the upright voxel grid of the digit. Raises CourseError."""
+    """What a network sees of a photograph: (28, 28) uint8, or the upright voxel grid of the digit. Raises
+    CourseError."""
     try:
         image = photo.read(path)
     except CourseError as error:

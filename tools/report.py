@@ -68,7 +68,9 @@ def texts() -> tuple[dict[Path, str], dict[Path, str]]:
     """Every generated text file: its present text, and its text according to the logs and the notebooks."""
     readme, runs = ROOT / "README.md", ROOT / "logs" / "runs.csv"
     pages = [readme, *sorted((ROOT / "docs").glob("*.md"))]
-    old = {path: path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "" for path in (*pages, runs)}
+    old = {
+        path: path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "" for path in (*pages, runs)
+    }
     new = filled({path: old[path] for path in pages}) | {runs: tables.runs_csv()}
     new[readme] = colab.readme(new[readme], colab.address(), new[runs])
     return old, new
@@ -82,8 +84,8 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def draw() -> None:
-    """Draw pngs/: accuracy by size and time, NAME_curves.png for every published experiment of more than one epoch, the graphs
-    of the small family, and voxelized digits (real ones only)."""
+    """Draw pngs/: accuracy by size and time, NAME_curves.png for every published experiment of more than one epoch, the
+    graphs of the small family, and voxelized digits (real ones only)."""
     folder = ROOT / "pngs"
     save_picture(plots.frontier(*tables.frontier()), folder / "frontier.png")
     save_picture(plots.frontier(*tables.frontier(), ["parameters"], (7.6, 4)), folder / "accuracy_by_size.png")
@@ -91,22 +93,34 @@ def draw() -> None:
         histories = [record.history for record in records.published(experiment)]
         if histories and len(histories[0]) > 1:  # one epoch is no curve
             figure = tables.reported(experiment)
-            save_picture(plots.curves(histories, experiment.name, figure and figure.test), folder / f"{experiment.name}_curves.png")
+            save_picture(
+                plots.curves(histories, experiment.name, figure and figure.test),
+                folder / f"{experiment.name}_curves.png",
+            )
     for experiment in FAMILY:
-        save_picture(diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)), folder / f"{experiment.name}_graph.png")
+        save_picture(
+            diagrams.network(models.build(experiment.recipe.model), (1, 28, 28)),
+            folder / f"{experiment.name}_graph.png",
+        )
     cubes = datasets.load("mnist3d")
     if cubes.name == "mnist3d":  # not of fallback digits
         grids, labels = cubes.test[:20].tensors
         save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "rotated and blurred"]), folder / "voxels.png")
         titles = [f"{label} {'rotated' if row % 2 else 'upright'}" for row, label in enumerate(labels.tolist())]
-        save_picture(plots.images(PrincipalAxisView()(grids).mean(1, keepdim=True), titles), folder / "voxels_face_on.png")
+        save_picture(
+            plots.images(PrincipalAxisView()(grids).mean(1, keepdim=True), titles), folder / "voxels_face_on.png"
+        )
 
 
 def portrait(result: Result) -> str:
-    """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves and confusion, and of images also examples,
-    mistakes, and the kernels and feature maps of the first layer. Returns what was found, and where the pictures are, in two lines."""
+    """Evaluate a run's network again and draw it below pngs/ of the reader's own files: curves and confusion, and of
+    images also examples, mistakes, and the kernels and feature maps of the first layer. Returns what was found, and
+    where the pictures are, in two lines."""
     message, name = result.facts.test, result.weights.stem
-    model, test = (result.model, result.data.test if message else result.data.valid)  # what was shut while training stays shut
+    model, test = (
+        result.model,
+        result.data.test if message else result.data.valid,
+    )  # what was shut while training stays shut
     if model is None:
         raise CourseError(f"{name}: its weights are not published, only its log: train it, without --final-state")
     outputs = predict(model, test.images, result.data.mean, result.data.std)
@@ -131,7 +145,11 @@ def portrait(result: Result) -> str:
     for kind, picture in pictures.items():
         save_picture(picture, folder / f"{name}_{kind}.png")
     right = int((labels == test.labels).sum())
-    says = f"the sidecar says {message.correct} of {message.total}" if message else "of held-out images; the test set stays closed"
+    says = (
+        f"the sidecar says {message.correct} of {message.total}"
+        if message
+        else "of held-out images; the test set stays closed"
+    )
     return f"Evaluated now: {right} of {len(test)} right; {says}.\nDrawn: {display_path(folder)}/{name}_{{{','.join(pictures)}}}.png"
 
 
@@ -145,7 +163,8 @@ def first_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torc
 
 
 def own_report(root: Path) -> str:
-    """Tables and curves of the finished runs below a reader's folder, and what is left out. Raises CourseError if no run can be read."""
+    """Tables and curves of the finished runs below a reader's folder, and what is left out. Raises CourseError if no
+    run can be read."""
     if root == ROOT:
         raise CourseError(f"{root} holds what is published: leave the folder out to draw that")
     found: dict[str, list[records.FinishedRun]] = {}
@@ -163,13 +182,17 @@ def own_report(root: Path) -> str:
     if not found and unreadable:
         raise CourseError(unreadable[0])
     if not found:
-        raise CourseError(f"{display_path(root)} holds no finished run: expected logs/NAME/seedK.json in it, as train.py writes them")
+        raise CourseError(
+            f"{display_path(root)} holds no finished run: expected logs/NAME/seedK.json in it, as train.py writes them"
+        )
     rows = []
     for key, runs in found.items():
         save_picture(plots.curves([record.history for record in runs], key), root / "pngs" / f"{key}_curves.png")
         part = "test" if "test_loss" in runs[0].history[0] else "valid"
         percents = [tables.percent(record.result_row, part) for record in runs]
-        rows.append([key, part, tables.mean_sd(percents), len(runs), f"{runs[0].facts.parameters:,}", runs[0].facts.epochs])
+        rows.append(
+            [key, part, tables.mean_sd(percents), len(runs), f"{runs[0].facts.parameters:,}", runs[0].facts.epochs]
+        )
     header = ["run", "images", "accuracy %", "seeds", "parameters", "epochs"]
     ignored = [f"No runs, and ignored: {', '.join(strays)}"] if strays else []
     table = tables.table(header, rows, right="seeds parameters epochs")
@@ -177,7 +200,8 @@ def own_report(root: Path) -> str:
 
 
 def execute(path: Path) -> None:
-    """Execute a notebook and replace it by the one with its outputs, whole or not at all. Raises CourseError if a cell fails."""
+    """Execute a notebook and replace it by the one with its outputs, whole or not at all. Raises CourseError if a cell
+    fails."""
     from nbclient import NotebookClient  # only here: drawing a table needs no kernel
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -187,7 +211,9 @@ def execute(path: Path) -> None:
         NotebookClient(book, timeout=None, record_timing=False, coalesce_streams=True, resources=folder).execute()
     except (CellExecutionError, DeadKernelError) as error:
         why = files.shorten(str(error).strip().splitlines()[-1])
-        raise CourseError(f"{display_path(path)} stopped with an error, and its file is unchanged: {why}. Run it in Jupyter.") from error
+        raise CourseError(
+            f"{display_path(path)} stopped with an error, and its file is unchanged: {why}. Run it in Jupyter."
+        ) from error
     files.write(path, (nbformat.writes(book) + "\n").encode())
 
 

@@ -1,9 +1,11 @@
-"""Published runs trained again, here: is the test loss the same to the last digit, and if not, how far off are the accuracies?
+"""Published runs trained again, here: is the test loss the same to the last digit, and if not, how far off are the
+accuracies?
 
 python -m tools.reproduce sprint --seeds 20              as published, on this machine
 python -m tools.reproduce sprint --seeds 20 --threads 2  and where something else differs
 
-Each run adds a line to logs/reproductions.jsonl, the source of the table in docs/reproducibility.md. Nothing that is published changes.
+Each run adds a line to logs/reproductions.jsonl, the source of the table in docs/reproducibility.md. Nothing that is
+published changes.
 """
 
 from tools import command  # isort: skip
@@ -30,8 +32,12 @@ def train(published: RunMetadata) -> RunMetadata:
 def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.reproduce", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one"
+    )
     options = parser.parse_args(argv)
     if min(options.seeds, options.threads) < 1:
         raise CourseError(f"--seeds {options.seeds} --threads {options.threads}: expected 1 or more")

@@ -1,8 +1,8 @@
 """Searching recipes on held-out images with Optuna: `python train.py NAME --search N`.
 
-All processes and machines that see the same folder share one study: it is a journal, to which each adds what it tried. A worker that is
-killed loses the trial that it was at. Every trial that ended or was given up early is also a line of the study that utils.runs.trials
-reads; one whose loss was no longer finite failed, and the search goes on.
+All processes and machines that see the same folder share one study: it is a journal, to which each adds what it tried.
+A worker that is killed loses the trial that it was at. Every trial that ended or was given up early is also a line of
+the study that utils.runs.trials reads; one whose loss was no longer finite failed, and the search goes on.
 """
 
 import hashlib
@@ -37,9 +37,16 @@ def space(experiment: Experiment, trial: optuna.Trial) -> dict[str, object]:
 
 
 def study_name(experiment: Experiment) -> str:
-    """Name and digest of the search space and of what no trial changes: only trials that can be compared share a study."""
-    fixed = [(name, value) for name, (_, value) in experiment.recipe.changes(Recipe("")).items() if name not in experiment.search]
-    return f"{experiment.name}-{hashlib.sha256(repr((fixed, sorted(experiment.search.items()))).encode()).hexdigest()[:8]}"
+    """Name and digest of the search space and of what no trial changes: only trials that can be compared share a
+    study."""
+    fixed = [
+        (name, value)
+        for name, (_, value) in experiment.recipe.changes(Recipe("")).items()
+        if name not in experiment.search
+    ]
+    return (
+        f"{experiment.name}-{hashlib.sha256(repr((fixed, sorted(experiment.search.items()))).encode()).hexdigest()[:8]}"
+    )
 
 
 def open_study(experiment: Experiment) -> optuna.Study:
@@ -58,7 +65,8 @@ def open_study(experiment: Experiment) -> optuna.Study:
 
 
 def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | None = None, echo: bool = True) -> str:
-    """Try `n` recipes, seed 0 each, and return the study as a table. Raises CourseError for an experiment without a search space."""
+    """Try `n` recipes, seed 0 each, and return the study as a table. Raises CourseError for an experiment without a
+    search space."""
     if not experiment.search or n < 1:
         raise CourseError(
             f"{experiment.name}: expected a search space next to its recipe (utils/experiments.py) and a number of trials, not {n}"

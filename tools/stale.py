@@ -1,7 +1,7 @@
 """Which notebooks differ from the published results.
 
-Cells with the tag `published` show only what logs/, saved_dict/ and logs/trials/ contain. This module runs them again in this process and
-compares every table and every number with the committed outputs.
+Cells with the tag `published` show only what logs/, saved_dict/ and logs/trials/ contain. This module runs them again
+in this process and compares every table and every number with the committed outputs.
 """
 
 import os
@@ -28,7 +28,9 @@ def read(path: Path) -> nbformat.NotebookNode:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # a damaged file can raise any exception
-        raise CourseError(f"{files.display_path(path)} is no notebook ({type(error).__name__}). Check out the file again.") from error
+        raise CourseError(
+            f"{files.display_path(path)} is no notebook ({type(error).__name__}). Check out the file again."
+        ) from error
     return notebook
 
 
@@ -38,9 +40,12 @@ def notebooks() -> list[Path]:
 
 
 def untagged(path: Path) -> list[str]:
-    """The cells that show what is published and have no tag; a cell that needs what was trained before it says `# not recomputed`."""
+    """The cells that show what is published and have no tag; a cell that needs what was trained before it says `# not
+    recomputed`."""
     cells = [cell for cell in read(path).cells[3:] if cell.cell_type == "code"]
-    free = [cell for cell in cells if TAG not in cell.metadata.get("tags", []) and "# not recomputed" not in cell.source]
+    free = [
+        cell for cell in cells if TAG not in cell.metadata.get("tags", []) and "# not recomputed" not in cell.source
+    ]
     return [cell.source for cell in free if any(word in cell.source for word in SHOWS)]
 
 
@@ -85,7 +90,9 @@ def run(shell, source: str) -> tuple[str, str]:
     with capture_output() as captured:
         result = shell.run_cell(source, silent=False)
     result.raise_error()
-    return captured.stdout, displayed([{"output_type": "display_data", "data": output.data} for output in captured.outputs])
+    return captured.stdout, displayed(
+        [{"output_type": "display_data", "data": output.data} for output in captured.outputs]
+    )
 
 
 def printed(outputs: list[dict]) -> str:

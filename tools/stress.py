@@ -4,8 +4,9 @@ python -m tools.stress              a hundred times kill -9, over every kind of 
 python -m tools.stress --kills 10   fewer
 python -m tools.stress --publish    the same, kept in logs/benchmarks/ for docs/training.md
 
-Every kill hits a process at a moment that is drawn at random. Then every file is looked at, and the same command is given again, until it
-ends; what it leaves is compared with what it leaves undisturbed. The trainings are short, on a few of scikit-learn's digits.
+Every kill hits a process at a moment that is drawn at random. Then every file is looked at, and the same command is
+given again, until it ends; what it leaves is compared with what it leaves undisturbed. The trainings are short, on a
+few of scikit-learn's digits.
 """
 
 from tools import command  # isort: skip
@@ -39,7 +40,9 @@ KINDS: dict[str, list[list[str]]] = {  # commands in order; the first word is th
     "plain": [["train", "base", "--epochs", "4"]],
     "augmented": [["train", "bn_augmentation", "--epochs", "4"]],
     "dropout": [["train", "dropout", "--epochs", "4"]],
-    "plateau and early stopping": [["train", "base", "--valid", "40", "--schedule", "plateau", "--patience", "2", "--epochs", "5"]],
+    "plateau and early stopping": [
+        ["train", "base", "--valid", "40", "--schedule", "plateau", "--patience", "2", "--epochs", "5"]
+    ],
     "voxels, and building them": [["train", "voxel_best", "--epochs", "2"]],
     "several runs": [["train", "base", "dropout", "--seeds", "2", "--epochs", "2"]],
     "a report": [["train", "base", "--seeds", "2", "--epochs", "2"], ["report"]],
@@ -109,7 +112,8 @@ def damaged(root: Path) -> list[Path]:
 
 
 def outcome(root: Path) -> dict[str, str]:
-    """A digest of all results of a command: state dicts, logs without times, voxels, pictures, and the trials of a study."""
+    """A digest of all results of a command: state dicts, logs without times, voxels, pictures, and the trials of a
+    study."""
     found = {}
     for path in sorted(path for path in root.rglob("[!.]*") if path.suffix in CHECKS):
         if path.suffix == ".csv":
@@ -119,7 +123,10 @@ def outcome(root: Path) -> dict[str, str]:
             content = b"".join(values.tobytes() for values in voxels.read(path)[0])
         elif path.suffix == ".jsonl":  # a kill may let a run be counted twice, of which one counts
             content = repr(
-                sorted({(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)}, key=repr)
+                sorted(
+                    {(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)},
+                    key=repr,
+                )
             ).encode()
         else:
             content = b"" if path.suffix == ".json" else path.read_bytes()
@@ -128,7 +135,8 @@ def outcome(root: Path) -> dict[str, str]:
 
 
 def left(root: Path) -> tuple[dict[Path, bytes], dict[Path, int]]:
-    """What is there after a kill: the facts of finished runs, and how many epochs the checkpoints of the others hold."""
+    """What is there after a kill: the facts of finished runs, and how many epochs the checkpoints of the others
+    hold."""
     finished = {path: path.read_bytes() for path in root.glob("logs/*/seed*.json")}
     epochs = {}
     for path in root.glob("unfinished/*.pt"):
@@ -149,7 +157,8 @@ def lost(before: tuple[dict[Path, bytes], dict[Path, int]]) -> tuple[int, int]:
 
 
 def stress(kind: str, kills: int, draw: random.Random) -> Stressed:
-    """Kill one kind of command so many times, each time a new one or one that continues. Raises CourseError if a command fails."""
+    """Kill one kind of command so many times, each time a new one or one that continues. Raises CourseError if a
+    command fails."""
     found = Stressed()
     *before, last = KINDS[kind]
     with tempfile.TemporaryDirectory(prefix="stress-") as folder:
@@ -164,7 +173,9 @@ def stress(kind: str, kills: int, draw: random.Random) -> Stressed:
                 return found
             root = Path(folder, str(number))
             copy(run_start, root)
-            run_until_killed(root, last, seconds, expected, found, min(kills - found.kills, draw.choice((1, 1, 2))), draw)
+            run_until_killed(
+                root, last, seconds, expected, found, min(kills - found.kills, draw.choice((1, 1, 2))), draw
+            )
     raise CourseError(f"{kind}: the commands end before they can be killed, in {seconds:.2f} s")
 
 
@@ -174,7 +185,9 @@ def copy(source: Path, target: Path) -> None:
             files.write(target / path.relative_to(source), path.read_bytes())
 
 
-def run_until_killed(root: Path, argv: list[str], seconds: float, expected: dict, found: Stressed, kills: int, draw: random.Random) -> None:
+def run_until_killed(
+    root: Path, argv: list[str], seconds: float, expected: dict, found: Stressed, kills: int, draw: random.Random
+) -> None:
     """Begin a command, kill it up to `kills` times, let it end, and add to `found` what came of it."""
     killed, lives = 0, []
     for _ in range(kills):
@@ -208,7 +221,9 @@ def main(argv: list[str]) -> int:
     if options.kills < 1:
         raise CourseError(f"--kills {options.kills}: expected 1 or more")
     if sys.platform in ("win32", "darwin"):
-        raise CourseError(f"stress forks its processes, which {sys.platform} can't after torch is imported: expected Linux")
+        raise CourseError(
+            f"stress forks its processes, which {sys.platform} can't after torch is imported: expected Linux"
+        )
     torch.set_num_threads(1)  # a process that has computed with several can't be forked
     draw, found = random.Random(options.seed), {}
     for number, kind in enumerate(KINDS):

@@ -1,4 +1,5 @@
-"""TensorBoard event files of a run: `python train.py NAME --tensorboard`, then `tensorboard --logdir runs/tensorboard`."""
+"""TensorBoard event files of a run: `python train.py NAME --tensorboard`, then `tensorboard --logdir
+runs/tensorboard`."""
 
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ from utils.training.loops import Row
 
 
 def follow(experiment: Experiment, seed: int) -> Callable[[list[Row]], None]:
-    """A function that takes a run's rows so far and writes those that it has not written yet, replacing an earlier run's event files.
+    """A function that takes a run's rows so far and writes those that it has not written yet, replacing an earlier
+    run's event files.
 
     Of several processes only the first writes. Raises CourseError where the package tensorboard is not installed.
     """

@@ -25,7 +25,10 @@ from utils.training import ddp
 
 Task = tuple[Experiment, int]  # an experiment and a seed
 SEEDS = 10_000  # at most, in one command
-NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # names of flags that differ from the field's
+NAMES = {
+    "model": {"name": "network"},
+    "weight_decay": {"aliases": ["--l2"]},
+}  # names of flags that differ from the field's
 
 
 def flag_of(field: str) -> str:
@@ -47,7 +50,8 @@ def seed_range(text: str) -> tuple[int, int]:
 
 
 def seed_ranges(text: str) -> tuple[int, int | None]:
-    """First and last seed of --seeds: "5" → (0, 4), "2-4" → (2, 4), "1-" → (1, None). None is the last published seed."""
+    """First and last seed of --seeds: "5" → (0, 4), "2-4" → (2, 4), "1-" → (1, None). None is the last published
+    seed."""
     found = re.fullmatch(r"([0-9]{1,18})|([0-9]{1,18})-([0-9]{1,18})?", text)
     if not found:
         raise ValueError(f"{text[:40]!r} names no seeds: expected N, A-B or A-")
@@ -83,7 +87,9 @@ class Changes(Recipe):
     """Override a field of the experiments' recipes."""
 
     __annotations__ = {  # each flag's help is the comment next to the field in Recipe
-        field.name: value(yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {}))
+        field.name: value(
+            yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {})
+        )
         for field in fields(Recipe)
     }
     vars().update(dict.fromkeys(__annotations__))  # None: as the recipe says
@@ -96,8 +102,12 @@ class Changes(Recipe):
 class Options:
     """Train experiments of the course. A run that was interrupted continues, a finished one is read."""
 
-    names: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")] = ()  # from --list, or all
-    model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")] = ()  # one more, as a flag
+    names: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")
+    ] = ()  # from --list, or all
+    model: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")
+    ] = ()  # one more, as a flag
     list: bool = False  # show all experiments and exit
     seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
     seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B: seeds A to B. A- ends with the last published seed
@@ -111,7 +121,9 @@ class Options:
     quiet: bool = False  # no line per epoch
     tensorboard: bool = False  # also write TensorBoard event files, below runs/tensorboard/
     ngpus: value(int, "N") = None  # train each network on N GPUs of this machine at once
-    cluster: value(address, "[ADDRESS]", "*") = None  # do the runs at once on the Dask cluster at ADDRESS, or on this machine's own
+    cluster: value(address, "[ADDRESS]", "*") = (
+        None  # do the runs at once on the Dask cluster at ADDRESS, or on this machine's own
+    )
     recipe: OmitArgPrefixes[Changes] = Changes()
 
 
@@ -158,7 +170,8 @@ def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
 
 
 def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
-    """Replace this process by torchrun with `ngpus` processes. With too few GPUs, print that and return the device to use instead."""
+    """Replace this process by torchrun with `ngpus` processes. With too few GPUs, print that and return the device to
+    use instead."""
     found = torch.cuda.device_count()
     if ddp.launched():
         if str(ngpus) != os.environ.get("LOCAL_WORLD_SIZE"):
@@ -167,7 +180,10 @@ def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
     if ngpus < 1 or device not in ("auto", "cuda"):
         raise CourseError(f"--ngpus {ngpus} --device {device}: expected 1 or more GPUs, and no other device")
     if ngpus > found:
-        print(f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process", file=sys.stderr)
+        print(
+            f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process",
+            file=sys.stderr,
+        )
         return "cpu"
     if ngpus > 1:
         if command.interactive():
@@ -194,7 +210,8 @@ def require_alone(options: Options) -> None:
 
 
 def main(argv: list[str]) -> dict[str, object]:
-    """Do what a command line says. Returns what `python -i train.py …` finds at its prompt: model, history and data of the last run."""
+    """Do what a command line says. Returns what `python -i train.py …` finds at its prompt: model, history and data of
+    the last run."""
     options = parse(argv)
     experiments = chosen(options)
     if options.list or not experiments:
@@ -221,8 +238,8 @@ def main(argv: list[str]) -> dict[str, object]:
 
 
 def train(tasks: list[Task], options: Options, argv: list[str]) -> list[runs.Result]:
-    """Train what is missing, one run after another or on a cluster, and print the table of it. Raises CourseError before the first run
-    starts if one of them can't be meant."""
+    """Train what is missing, one run after another or on a cluster, and print the table of it. Raises CourseError
+    before the first run starts if one of them can't be meant."""
     device = options.device
     if options.ngpus is not None:
         device = relaunch(options.ngpus, device, argv)
@@ -231,14 +248,21 @@ def train(tasks: list[Task], options: Options, argv: list[str]) -> list[runs.Res
     if options.cluster is not None:
         from tools import cluster  # Dask is an optional package
 
-        results, failures = cluster.run_all({task: argv_of(*task, options) for task in tasks}, options.cluster, device, options.quiet)
+        results, failures = cluster.run_all(
+            {task: argv_of(*task, options) for task in tasks}, options.cluster, device, options.quiet
+        )
         summarize(results)
         report_failures(failures, len(tasks))
         return []
 
     def run(experiment: Experiment, seed: int) -> runs.Result:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-        how = {"device": device, "publish": options.publish or None, "retrain": options.retrain, "echo": not options.quiet}
+        how = {
+            "device": device,
+            "publish": options.publish or None,
+            "retrain": options.retrain,
+            "echo": not options.quiet,
+        }
         if not options.tensorboard:
             return runs.run(experiment, seed, **how)
         from tools import tensorboard  # an extra
@@ -261,9 +285,11 @@ def argv_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
     return argv
 
 
-def in_turn(tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None) -> list:
-    """What action returns for each task, one after another; a failure leaves the others to finish and is reported at the end. after: called
-    with what was done. Raises CourseError if anything failed, Interrupted at once."""
+def in_turn(
+    tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None
+) -> list:
+    """What action returns for each task, one after another; a failure leaves the others to finish and is reported at
+    the end. after: called with what was done. Raises CourseError if anything failed, Interrupted at once."""
     done, failures = [], []
     for experiment, seed in tasks:
         try:
@@ -284,11 +310,17 @@ def summarize(results: list[runs.Result]) -> None:
         last = results[-1]
         stand_ins = sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)})
         if stand_ins:
-            print(f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits replaced the data. Do not compare these figures with others.")
+            print(
+                f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits replaced the data. Do not compare these figures with others."
+            )
         if smoke():
-            print("This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies say nothing about the networks.")
+            print(
+                "This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies say nothing about the networks."
+            )
         if last.model is not None and records.stays(last.weights):
-            print(f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it, repeat the command with --final-state.")
+            print(
+                f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it, repeat the command with --final-state."
+            )
 
 
 def report_failures(failures: list[str], tasks: int) -> None:

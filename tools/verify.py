@@ -1,6 +1,7 @@
 """Load, hash and evaluate every published state dict, and compare it with its sidecar: python -m tools.verify
 
-Exit status 1 and one line per finding if a file is missing, damaged, altered or unknown, or if its score differs from its sidecar.
+Exit status 1 and one line per finding if a file is missing, damaged, altered or unknown, or if its score differs from
+its sidecar.
 """
 
 from tools import command  # isort: skip
@@ -24,7 +25,8 @@ LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss mo
 
 
 def agrees(found: Score, message: Score) -> bool:
-    """Whether two evaluations of one network on two machines are the same: ± 1 correct in 10,000, and the loss to a thousandth."""
+    """Whether two evaluations of one network on two machines are the same: ± 1 correct in 10,000, and the loss to a
+    thousandth."""
     return (
         abs(found.correct - message.correct) * 10_000 <= max(message.total, 10_000)
         and abs(found.loss - message.loss) <= LOSS * message.loss
@@ -38,7 +40,11 @@ def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, st
         model, facts = pretrained.load_model(path)
         message = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
         if models.count_parameters(model) != facts.parameters:
-            return (message, found, f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}")
+            return (
+                message,
+                found,
+                f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}",
+            )
         name = facts.data.name
         dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
@@ -55,7 +61,8 @@ def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, st
 
 
 def answer(path: Path, split: Split) -> Tensor:
-    """The (N, 10) float64 probabilities that a state dict's network gives. Raises CourseError like pretrained.load_model."""
+    """The (N, 10) float64 probabilities that a state dict's network gives. Raises CourseError like
+    pretrained.load_model."""
     model, facts = pretrained.load_model(path)
     outputs = predict(model, split.images, facts.normalization.mean, facts.normalization.std)
     return models.probabilities(model, outputs.double())
@@ -68,7 +75,9 @@ def weighted_mean(answers: dict[str, Tensor], votes: dict[str, int]) -> Tensor:
 
 def score_probabilities(probabilities: Tensor, labels: Tensor) -> Score:
     """Mean cross-entropy and correct answers of probabilities (N, 10) float64."""
-    return Score(F.nll_loss(probabilities.log(), labels).item(), int((probabilities.argmax(1) == labels).sum()), len(labels))
+    return Score(
+        F.nll_loss(probabilities.log(), labels).item(), int((probabilities.argmax(1) == labels).sum()), len(labels)
+    )
 
 
 def score_ensemble(votes: dict[str, int], split: Split) -> Score:
@@ -102,7 +111,9 @@ def strays(root: Path = ROOT) -> list[str]:
         run = RunPaths(root, experiment.name, 0)
         if run.facts.is_file() and experiment.weights:
             findings += [
-                f"{path.relative_to(root)} is missing" for path in (run.weights, run.weights.with_suffix(".json")) if not path.is_file()
+                f"{path.relative_to(root)} is missing"
+                for path in (run.weights, run.weights.with_suffix(".json"))
+                if not path.is_file()
             ]
         findings += contradictions(run) + unreadable_trials(root / "logs" / "trials" / f"{experiment.name}.jsonl")
     return findings
@@ -120,7 +131,9 @@ def contradictions(run: RunPaths) -> list[str]:
             findings.append(printable(str(error)))
     sidecar = run.weights.with_suffix(".json")
     if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
-        findings.append(f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed")
+        findings.append(
+            f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed"
+        )
     return findings
 
 
@@ -134,7 +147,8 @@ def unreadable_trials(path: Path) -> list[str]:
 
 
 def verify(root: Path = ROOT) -> tuple[str, bool]:
-    """A table of every state dict below `root`/saved_dict, one line for each further finding, and whether all is well."""
+    """A table of every state dict below `root`/saved_dict, one line for each further finding, and whether all is
+    well."""
     for sidecar in (root / "saved_dict").glob("*.json"):
         pretrained.fetch(sidecar.with_suffix(".pth"))
     paths, loaded = sorted((root / "saved_dict").glob("*.pth")), {}
@@ -144,7 +158,9 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
     findings = strays(root)
     good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
     text = (
-        tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows) if rows else f"{root / 'saved_dict'} holds no state dict"
+        tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows)
+        if rows
+        else f"{root / 'saved_dict'} holds no state dict"
     )
     return "\n".join([text, *findings]), good
 

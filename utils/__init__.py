@@ -20,8 +20,11 @@ workspace = Workspace()
 
 
 def printable(text: str) -> str:
-    """Text whose control characters, such as a terminal's escape sequences in a name from a file, are written by their numbers."""
-    return "".join(mark if mark.isprintable() or mark == "\u00a0" else mark.encode("unicode_escape").decode() for mark in text)
+    """Text whose control characters, such as a terminal's escape sequences in a name from a file, are written by their
+    numbers."""
+    return "".join(
+        mark if mark.isprintable() or mark == "\u00a0" else mark.encode("unicode_escape").decode() for mark in text
+    )
 
 
 class CourseError(RuntimeError):
@@ -40,7 +43,8 @@ class Interrupted(CourseError):
 
 
 def switch(name: str) -> bool:
-    """Whether an environment variable is on: 1, true, yes or on; 0, false, no, off, empty and unset are off, in any case of letters.
+    """Whether an environment variable is on: 1, true, yes or on; 0, false, no, off, empty and unset are off, in any
+    case of letters.
 
     Raises CourseError for any other value.
     """
@@ -56,7 +60,8 @@ def smoke() -> bool:
 
 
 def folder_setting(name: str) -> Path | None:
-    """The folder that an environment variable names, with ~ expanded; None if unset. Raises CourseError for an unknown ~name."""
+    """The folder that an environment variable names, with ~ expanded; None if unset. Raises CourseError for an unknown
+    ~name."""
     try:
         return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
     except RuntimeError:

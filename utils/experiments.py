@@ -50,7 +50,9 @@ class Recipe:
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15  # passes over the training images
     images: int = 0  # how many training images an epoch draws, others in each; 0: all
-    patience: int = 0  # stop after this many epochs without held-out improvement, and keep the best epoch's weights; 0: the last's
+    patience: int = (
+        0  # stop after this many epochs without held-out improvement, and keep the best epoch's weights; 0: the last's
+    )
     keep: str = "accuracy"  # what early stopping compares: accuracy or loss
     batch_size: int = 1024  # images per step
     optimizer: str = "adam"  # adam, adamw, sgd (Nesterov's momentum) or heavy_ball (SGD with classical momentum)
@@ -61,7 +63,9 @@ class Recipe:
     schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, at the fourth epoch no better)
     drop_at: int = 12  # the epoch from which `step` takes a tenth
     warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
-    average: float = 0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
+    average: float = (
+        0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
+    )
     dropout: float = 0.0  # fraction of features set to 0 in training
     label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
@@ -72,7 +76,9 @@ class Recipe:
     fresh: bool = False  # voxels: build a new grid from the deformed digit each time it is used
     stroke: float = 0.0  # images: largest change toward a pen two pixels wider or thinner (0 to 1), uniform per image
     erase: float = 0.0  # images: side in pixels of a square set to black, anywhere in each image
-    start: str = ""  # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
+    start: str = (
+        ""  # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
+    )
     levels: int = 0  # round weights to this odd number of values, in training too (quantize.levels_of); 0: float32
     bfloat16: bool = False  # train in bfloat16 on devices with hardware support for it (steps.forward)
 
@@ -99,7 +105,10 @@ class Recipe:
         """For each invalid combination of fields: whether it is present, and the message."""
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
-            (self.levels and not self.levels % 2, f"levels = {self.levels}: expected an odd number, as many values below 0 as above"),
+            (
+                self.levels and not self.levels % 2,
+                f"levels = {self.levels}: expected an odd number, as many values below 0 as above",
+            ),
             (
                 self.start and self.valid,
                 f"start = {self.start!r} with valid = {self.valid}: a published network has learned the images that would be held out",
@@ -114,7 +123,10 @@ class Recipe:
                 "schedule = 'plateau' with valid = 0: it goes by the loss of held-out images, never by the test set's",
             ),
             (self.fresh and self.kind != "voxels", f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all"),
-            (self.fresh and self.shift, f"shift = {self.shift} with fresh: expected 0, because each grid is centered on its point cloud"),
+            (
+                self.fresh and self.shift,
+                f"shift = {self.shift} with fresh: expected 0, because each grid is centered on its point cloud",
+            ),
             (
                 self.data == "mnist3d_all" and not self.fresh,
                 "data = 'mnist3d_all' without fresh: expected fresh, because its grids are never stored",
@@ -148,7 +160,11 @@ class Recipe:
 
     def changes(self, before: "Recipe") -> dict[str, tuple]:
         """What differs from another recipe: field → (its value there, its value here)."""
-        return {name: (getattr(before, name), value) for name, value in asdict(self).items() if value != getattr(before, name)}
+        return {
+            name: (getattr(before, name), value)
+            for name, value in asdict(self).items()
+            if value != getattr(before, name)
+        }
 
     def digest(self) -> str:
         """Eight letters that tell one recipe from another; fields at their default don't count, so a new field changes no digest."""
@@ -174,7 +190,9 @@ class Experiment:
     notebook: str = ""  # stem of the notebook that shows it
     seeds: int = 5  # how many are published
     weights: bool = True  # whether the weights of seed 0 are published; False for ablations
-    search: dict[str, tuple | Range] = field(default_factory=dict, hash=False)  # field → its choices, or Range, for --search
+    search: dict[str, tuple | Range] = field(
+        default_factory=dict, hash=False
+    )  # field → its choices, or Range, for --search
 
     def with_recipe(self, **changes) -> "Experiment":
         """The same experiment with another recipe. Raises ValueError for a value that no run could use."""
@@ -303,7 +321,9 @@ MNIST_ULTRASMALL = Experiment(
 # The reference of mnist_medium states batches of 128, but its log counts 938 batches per epoch, which means 64.
 MNIST_MEDIUM_REFERENCE = Experiment(
     "mnist_medium_reference",
-    Recipe("mnist_medium", epochs=19, batch_size=64, optimizer="heavy_ball", lr=0.04104, schedule="constant", dropout=0.1),
+    Recipe(
+        "mnist_medium", epochs=19, batch_size=64, optimizer="heavy_ball", lr=0.04104, schedule="constant", dropout=0.1
+    ),
     teaches="mnist_medium by the reference's recipe",
     notebook="08_small_family",
     seeds=1,
@@ -589,11 +609,16 @@ BYTES_99_5 = Experiment(
 )
 BYTES_99_4 = Experiment(
     "bytes_99_4",
-    replace(FRONTIER_99_4.recipe, model="separable(stem=16,width=26,position_weighted=True)", levels=7, epochs=20, lr=0.1),
+    replace(
+        FRONTIER_99_4.recipe, model="separable(stem=16,width=26,position_weighted=True)", levels=7, epochs=20, lr=0.1
+    ),
     teaches="below 1,700 bytes: wider than frontier_99_4, with weights from -3 to 3 from the first step on",
     notebook="10_bytes",
     search={
-        "model": ("separable(stem=15,width=23,position_weighted=True)", "separable(stem=16,width=26,position_weighted=True)"),
+        "model": (
+            "separable(stem=15,width=23,position_weighted=True)",
+            "separable(stem=16,width=26,position_weighted=True)",
+        ),
         "levels": (5, 7, 9, 11, 15),
         "lr": (0.1, 0.4),
     },
@@ -603,7 +628,8 @@ BYTES_99 = Experiment(
     replace(BYTES_99_4.recipe, model="separable(stem=8,width=16,position_weighted=True)", epochs=24),
     teaches="below 900 bytes: the same, narrower",
     notebook="10_bytes",
-    search=BYTES_99_4.search | {"model": ("recurrent(position_weighted=True)", "separable(stem=8,width=16,position_weighted=True)")},
+    search=BYTES_99_4.search
+    | {"model": ("recurrent(position_weighted=True)", "separable(stem=8,width=16,position_weighted=True)")},
 )
 FRONTIER_100K = Experiment(
     "frontier_100k",
@@ -638,7 +664,8 @@ FRONTIER_BEST = Experiment(
     replace(FRONTIER_100K.recipe, model="unpadded(width=32, step=32, depth=5, kernel=5)"),
     teaches="the best single network: the same five layers with twelve times the parameters",
     notebook="11_best_network",
-    search=FRONTIER_100K.search | {"model": ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")},
+    search=FRONTIER_100K.search
+    | {"model": ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")},
 )
 MNIST_SMALL_LONG = Experiment(
     "mnist_small_long",

@@ -31,8 +31,14 @@ except ImportError:  # not a POSIX system: appending side by side is then on the
     fcntl = None
 
 T = TypeVar("T")
-TEXT, TENSORS = (16 * 2**20, 400 * 2**20)  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
-JSON, PICKLE = (2 * 2**20, 2**20)  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
+TEXT, TENSORS = (
+    16 * 2**20,
+    400 * 2**20,
+)  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
+JSON, PICKLE = (
+    2 * 2**20,
+    2**20,
+)  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
 
 
 def display_path(path: Path) -> str:
@@ -48,7 +54,8 @@ def shorten(text: object, most: int = 200) -> str:
 
 @contextmanager
 def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """A path next to `path` to write to: it replaces `path` when the block ends, and is deleted if the block or `before_rename` fails.
+    """A path next to `path` to write to: it replaces `path` when the block ends, and is deleted if the block or
+    `before_rename` fails.
 
     Raises CourseError where the folder can't take it; what was there before is then untouched.
     """
@@ -66,7 +73,11 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
             before_rename()
             temporary.replace(path)
     except OSError as error:
-        todo = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Make the folder writable"
+        todo = (
+            "Free some space"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else "Make the folder writable"
+        )
         raise CourseError(
             f"{display_path(path)} could not be written ({error.strerror or error}); the old file is untouched. {todo} and run again."
         ) from error
@@ -76,7 +87,8 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
 
 
 def delete_abandoned(temporary: Path) -> bool:
-    """Delete a temporary file unless a living process holds its lock, which other containers see, too. Returns whether it did."""
+    """Delete a temporary file unless a living process holds its lock, which other containers see, too. Returns whether
+    it did."""
     try:
         with temporary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +99,8 @@ def delete_abandoned(temporary: Path) -> bool:
 
 
 def write(path: Path, content: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
-    """Write a complete file or none; before_rename may raise to stop it. Raises CourseError where the folder can't take it."""
+    """Write a complete file or none; before_rename may raise to stop it. Raises CourseError where the folder can't take
+    it."""
     with replacing(path, before_rename) as temporary:
         temporary.write_bytes(content)
 
@@ -100,15 +113,21 @@ def require_writable(*folders: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something under that name. Raises CourseError where the system does not tell: a folder that may not be entered, a
-    name that is too long."""
+    """Whether there is something under that name. Raises CourseError where the system does not tell: a folder that may
+    not be entered, a name that is too long."""
     try:
         path.stat()
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
-        todo = "Use a shorter one." if error.errno == errno.ENAMETOOLONG else "Change its permissions, or those of the folders above it."
-        raise CourseError(f"{_short(path)} can't be looked at ({error.strerror}): expected a readable path. {todo}") from error
+        todo = (
+            "Use a shorter one."
+            if error.errno == errno.ENAMETOOLONG
+            else "Change its permissions, or those of the folders above it."
+        )
+        raise CourseError(
+            f"{_short(path)} can't be looked at ({error.strerror}): expected a readable path. {todo}"
+        ) from error
     except ValueError:  # a zero byte
         return False
     return True
@@ -121,7 +140,8 @@ def _short(path: Path) -> str:
 
 
 def require_regular_file(path: Path, todo: str) -> None:
-    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end, and for a link to nothing."""
+    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end, and for a link to
+    nothing."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -135,8 +155,8 @@ def require_regular_file(path: Path, todo: str) -> None:
 
 
 def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) -> bytes:
-    """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, has more than `most` bytes, or is
-    only a Git LFS pointer."""
+    """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, has more than
+    `most` bytes, or is only a Git LFS pointer."""
     require_regular_file(path, todo)
     try:
         with path.open("rb") as file:
@@ -152,7 +172,9 @@ def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) 
     if size > most:
         raise CourseError(f"{display_path(path)} is {size:,} bytes: expected at most {most:,}. {todo}")
     if content.startswith(b"version https://git-lfs"):
-        raise CourseError(f"{display_path(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`.")
+        raise CourseError(
+            f"{display_path(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`."
+        )
     return content
 
 
@@ -162,7 +184,8 @@ def write_json(path: Path, value: object, before_rename: Callable[[], None] = la
 
 
 def without_defaults(value: object) -> object:
-    """Dataclasses as dicts without the fields that hold their defaults, so that a field can be added, and removed, later."""
+    """Dataclasses as dicts without the fields that hold their defaults, so that a field can be added, and removed,
+    later."""
     if isinstance(value, dict):
         return {key: without_defaults(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -178,7 +201,8 @@ def _default(field: Field) -> object:
 
 
 def read_json(path: Path, kind: type[T], todo: str = "Check out the file again.") -> T:
-    """A JSON file as the dataclass `kind`. Raises CourseError in one line: file, field, what was found, what was expected."""
+    """A JSON file as the dataclass `kind`. Raises CourseError in one line: file, field, what was found, what was
+    expected."""
     return decode(read(path, todo, JSON), kind, display_path(path), todo)
 
 
@@ -241,7 +265,9 @@ def append_line(path: Path, value: object) -> None:
                 file.truncate(len(kept))  # no part of a line stays
                 raise
     except OSError as error:
-        raise CourseError(f"{_short(path)} could not be written ({error.strerror}): its last line is missing. {todo}") from error
+        raise CourseError(
+            f"{_short(path)} could not be written ({error.strerror}): its last line is missing. {todo}"
+        ) from error
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
@@ -262,18 +288,24 @@ def _whole_lines(content: bytes) -> list[bytes]:
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """The lines of a JSON lines file, each as the dataclass `kind`; none if there is no file. Raises CourseError naming file and line.
+    """The lines of a JSON lines file, each as the dataclass `kind`; none if there is no file. Raises CourseError naming
+    file and line.
 
     A last line that is cut off, as a full disk leaves it, does not count.
     """
     if not exists(path):
         return []
     lines = _whole_lines(read(path))
-    return [decode(line, kind, f"{display_path(path)}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return [
+        decode(line, kind, f"{display_path(path)}, line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
 
 
 def load_safely(path: Path, content: bytes, todo: str) -> dict:
-    """torch.load that builds nothing but tensors and plain containers, of a file that holds no more than its size says."""
+    """torch.load that builds nothing but tensors and plain containers, of a file that holds no more than its size
+    says."""
     try:
         wrong = _what_an_archive_lacks(content)
         found = wrong or torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
@@ -285,7 +317,9 @@ def load_safely(path: Path, content: bytes, todo: str) -> dict:
         cause = None
     if wrong:
         expected = "expected what torch.save writes of tensors"
-        raise CourseError(f"{display_path(path)} was rejected by the safe loader: {wrong}, {expected}. {todo}") from cause
+        raise CourseError(
+            f"{display_path(path)} was rejected by the safe loader: {wrong}, {expected}. {todo}"
+        ) from cause
     return found
 
 
@@ -328,12 +362,15 @@ def _unzipped(path: Path) -> bytes:
     with gzip.open(path) as file:
         content = file.read(TENSORS + 1)
     if len(content) > TENSORS:
-        raise CourseError(f"{display_path(path)} holds more than {TENSORS:,} bytes, too many for a gzipped file: unzip it.")
+        raise CourseError(
+            f"{display_path(path)} holds more than {TENSORS:,} bytes, too many for a gzipped file: unzip it."
+        )
     return content
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read an IDX file of uint8 or int32 with up to three axes, as it is or gzipped (.gz); map it if it has more bytes than memory_bound().
+    """Read an IDX file of uint8 or int32 with up to three axes, as it is or gzipped (.gz); map it if it has more bytes
+    than memory_bound().
 
     Raises CourseError if it can't be read, or header and size disagree.
 
@@ -350,10 +387,14 @@ def read_idx(path: Path) -> Tensor:
         )
     dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
     if len(head) < start:
-        raise CourseError(f"{display_path(path)} ends within its header, after {size} bytes: expected {start} and the values. {AGAIN}")
+        raise CourseError(
+            f"{display_path(path)} ends within its header, after {size} bytes: expected {start} and the values. {AGAIN}"
+        )
     shape = struct.unpack_from(f">{head[3]}I", head, 4)
     if 0 in shape:
-        raise CourseError(f"{display_path(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {AGAIN}")
+        raise CourseError(
+            f"{display_path(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {AGAIN}"
+        )
     expected = start + math.prod(shape) * dtype.itemsize
     if size != expected:
         raise CourseError(
@@ -369,7 +410,8 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _beginning(path: Path) -> tuple[bytes, int, bytes | None]:
-    """Of an IDX file: its first 16 bytes, its size unzipped, and all its bytes if it is gzipped. Raises CourseError if it can't be read."""
+    """Of an IDX file: its first 16 bytes, its size unzipped, and all its bytes if it is gzipped. Raises CourseError if
+    it can't be read."""
     require_regular_file(path, AGAIN)
     try:
         unzipped = _unzipped(path) if path.suffix == ".gz" else None

@@ -339,7 +339,9 @@ def _used_again(repeats: int, into: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(*(layer for use in uses for layer in use))
 
 
-def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, repeats: int = 1, position_weighted: bool = False) -> nn.Sequential:
+def separable(
+    dropout: float = 0.0, stem: int = 8, width: int = 24, repeats: int = 1, position_weighted: bool = False
+) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 3,170 parameters: depthwise-separable blocks, three of them residual.
 
     times: how often each residual block is used, with the same weights. placed: where in a map something was seen counts, too.
@@ -361,7 +363,9 @@ def separable(dropout: float = 0.0, stem: int = 8, width: int = 24, repeats: int
     )
 
 
-def recurrent(dropout: float = 0.0, width: int = 16, repeats: int = 3, kernel: int = 3, position_weighted: bool = False) -> nn.Sequential:
+def recurrent(
+    dropout: float = 0.0, width: int = 16, repeats: int = 3, kernel: int = 3, position_weighted: bool = False
+) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 938 parameters: one separable convolution, used repeatedly.
 
     repeats: uses before, and again after, the second pool. The weights are shared, but each use has its own batch norm.
@@ -422,7 +426,9 @@ def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 
     """
     widths = [1] + [width + step * number for number in range(depth)]
     return nn.Sequential(
-        nn.Sequential(*[layer for sizes in pairwise(widths) for layer in _conv_bn_relu(*sizes, kernel, padding=0)]),  # 88×8×8  RF 21
+        nn.Sequential(
+            *[layer for sizes in pairwise(widths) for layer in _conv_bn_relu(*sizes, kernel, padding=0)]
+        ),  # 88×8×8  RF 21
         nn.Flatten(),  # 5632
         nn.Dropout(dropout),
         nn.Linear(widths[-1] * (28 - (kernel - 1) * depth) ** 2, 10),
@@ -435,7 +441,9 @@ def _is_network(found: object) -> bool:
     return ours and inspect.isclass(returned) and issubclass(returned, nn.Module)
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {name: found for name, found in tuple(globals().items()) if _is_network(found)}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    name: found for name, found in tuple(globals().items()) if _is_network(found)
+}
 
 
 MOST, LARGEST, LONGEST = (
@@ -448,7 +456,9 @@ MOST, LARGEST, LONGEST = (
 def parse(model: str) -> tuple[str, dict]:
     """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for a network or an argument that is not there, and for a
     value that is not of the argument's type, or no number from 1 to MOST times its default."""
-    wrong = CourseError(f"model = {model[:LONGEST]!r}: expected a network's name, with its arguments by name if any: separable(width=24)")
+    wrong = CourseError(
+        f"model = {model[:LONGEST]!r}: expected a network's name, with its arguments by name if any: separable(width=24)"
+    )
     if len(model) > LONGEST:
         raise wrong
     try:
@@ -462,7 +472,9 @@ def parse(model: str) -> tuple[str, dict]:
         raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
     known = {word: about for word, about in inspect.signature(MODELS[name]).parameters.items() if word != "dropout"}
     if positional or len(arguments) < len(getattr(call, "keywords", [])) or not arguments.keys() <= known.keys():
-        raise CourseError(f"model = {model!r}: {name} takes {', '.join(f'{word}=…' for word in known) or 'no arguments'}")
+        raise CourseError(
+            f"model = {model!r}: {name} takes {', '.join(f'{word}=…' for word in known) or 'no arguments'}"
+        )
     for word, value in arguments.items():
         kind, usual = known[word].annotation, known[word].default
         if type(value) is not kind or (kind is int and not 1 <= value <= MOST * usual):
@@ -489,7 +501,9 @@ def build(model: str, dropout: float = 0.0) -> nn.Module:
             network = MODELS[name](dropout, **arguments)
         require_an_answer(network)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CourseError(f"model = {model!r} can't be built: {' '.join(str(error).split())[:160]}. Try other arguments.") from error
+        raise CourseError(
+            f"model = {model!r} can't be built: {' '.join(str(error).split())[:160]}. Try other arguments."
+        ) from error
     return network
 
 
@@ -523,7 +537,9 @@ def difference(network: nn.Module, published: nn.Module) -> str:
 
     Raises what a layer raises for an input that does not fit.
     """
-    found, expected = ({name: tuple(tensor.shape) for name, tensor in one.state_dict().items()} for one in (network, published))
+    found, expected = (
+        {name: tuple(tensor.shape) for name, tensor in one.state_dict().items()} for one in (network, published)
+    )
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
             return f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such entry')}"
@@ -593,7 +609,9 @@ def count_folded(model: nn.Module) -> int:
     """
     nodes = [node for node in graph(model) if node.op == "call_module"]
     uses = [node.target for node in nodes]
-    shared = {id(layer): sum(model.get_submodule(name) is layer for name in uses) for layer in map(model.get_submodule, uses)}
+    shared = {
+        id(layer): sum(model.get_submodule(name) is layer for name in uses) for layer in map(model.get_submodule, uses)
+    }
     saved = 0
     for node in nodes:
         norm, before = model.get_submodule(node.target), node.args[0]
@@ -619,7 +637,9 @@ def receptive_field(model: nn.Module) -> int:
         if isinstance(layer, (nn.Flatten, nn.Linear)):
             break
         if isinstance(layer, SPATIAL):
-            kernel, stride = (max(size) if isinstance(size, tuple) else size for size in (layer.kernel_size, layer.stride))
+            kernel, stride = (
+                max(size) if isinstance(size, tuple) else size for size in (layer.kernel_size, layer.stride)
+            )
             field += (kernel - 1) * jump
             jump *= stride
         seen[node], widest = (field, jump), max(widest, field)

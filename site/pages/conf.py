@@ -40,7 +40,9 @@ myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
 
 # what only some commands need may be missing where the pages are built
-autodoc_mock_imports = [name for name in ("dask", "distributed", "optuna", "onnxruntime", "visualtorch") if find_spec(name) is None]
+autodoc_mock_imports = [
+    name for name in ("dask", "distributed", "optuna", "onnxruntime", "visualtorch") if find_spec(name) is None
+]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
@@ -63,7 +65,9 @@ html_sidebars = {
         "sidebar/scroll-end.html",
     ]
 }
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+FONT = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+)
 html_theme_options = {
     "light_css_variables": {
         "font-stack": FONT,
@@ -102,7 +106,9 @@ def for_everybody(app, page, template, context, tree):
     """Add descriptions of pages, and names and keyboard access for scrolling and folding parts."""
     for paragraph in tree.findall(nodes.paragraph) if tree else ():
         text = html.escape(" ".join(paragraph.astext().split())[:200])
-        context["metatags"] += f'<meta name="description" content="{text}"><meta property="og:description" content="{text}">'
+        context["metatags"] += (
+            f'<meta name="description" content="{text}"><meta property="og:description" content="{text}">'
+        )
         break
     if "body" in context:
         body = context["body"].replace("<pre>", '<pre tabindex="0">').replace(' aria-label="Toggle hidden content"', "")

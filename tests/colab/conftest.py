@@ -1,5 +1,6 @@
-"""A machine of Colab's, as a click on a badge finds it: an empty folder, google.colab, a server that knows where the notebook comes from,
-and packages that are missing. Only the address on GitHub leads to a copy of this checkout instead."""
+"""A machine of Colab's, as a click on a badge finds it: an empty folder, google.colab, a server that knows where the
+notebook comes from, and packages that are missing. Only the address on GitHub leads to a copy of this checkout
+instead."""
 
 import json
 import os
@@ -25,14 +26,30 @@ def git(*arguments, **options) -> None:
 
 @pytest.fixture(scope="session")
 def origin(tmp_path_factory) -> Path:
-    """A repository that holds this checkout's files as they are now, committed or not, and serves parts of itself as GitHub does."""
+    """A repository that holds this checkout's files as they are now, committed or not, and serves parts of itself as
+    GitHub does."""
     bare = tmp_path_factory.mktemp("github") / "course.git"
     git("init", "--quiet", "--bare", "--initial-branch=main", bare)
-    for setting in ("core.bare=false", "core.compression=1", "uploadpack.allowFilter=true", "uploadpack.allowAnySHA1InWant=true"):
+    for setting in (
+        "core.bare=false",
+        "core.compression=1",
+        "uploadpack.allowFilter=true",
+        "uploadpack.allowAnySHA1InWant=true",
+    ):
         git("-C", bare, "config", *setting.split("="))
     tree = ["--git-dir", bare, "--work-tree", ROOT]
     git(*tree, "add", "--all", cwd=ROOT)
-    git(*tree, "-c", "user.name=someone", "-c", "user.email=someone@example.org", "commit", "--quiet", "--message=all", cwd=ROOT)
+    git(
+        *tree,
+        "-c",
+        "user.name=someone",
+        "-c",
+        "user.email=someone@example.org",
+        "commit",
+        "--quiet",
+        "--message=all",
+        cwd=ROOT,
+    )
     return bare
 
 
@@ -46,7 +63,9 @@ def server():
             self.send_response(200)
             self.end_headers()
             self.wfile.write(
-                json.dumps([{"path": f"fileId={name}", "name": "notebook.ipynb"}]).encode() if self.path == "/api/sessions" else b""
+                json.dumps([{"path": f"fileId={name}", "name": "notebook.ipynb"}]).encode()
+                if self.path == "/api/sessions"
+                else b""
             )
 
         def log_message(self, *_):
@@ -61,7 +80,8 @@ def server():
 
 @pytest.fixture(scope="session")
 def environment(origin, server, tmp_path_factory) -> dict[str, str]:
-    """The variables of the machine. What the setup cell installs goes to a folder of this session's, so that it has to install it."""
+    """The variables of the machine. What the setup cell installs goes to a folder of this session's, so that it has to
+    install it."""
     machine = tmp_path_factory.mktemp("machine")
     packages, stub = machine / "packages", machine / "stub"
     (stub / "google" / "colab").mkdir(parents=True)
@@ -80,7 +100,9 @@ def environment(origin, server, tmp_path_factory) -> dict[str, str]:
         "GIT_CONFIG_VALUE_0": f"https://github.com/{REPO}",
         "OMP_NUM_THREADS": "1",
         "COURSE_SMOKE": "1",
-        "COURSE_DATA": str((ROOT / os.environ.get("COURSE_DATA", "data")).resolve()),  # what is downloaded once need not be again
+        "COURSE_DATA": str(
+            (ROOT / os.environ.get("COURSE_DATA", "data")).resolve()
+        ),  # what is downloaded once need not be again
     }
 
 

@@ -16,21 +16,25 @@ NOT_THERE = ("msgspec", "nbval", "optuna", "onnx")  # of what this environment m
 
 
 def make(folder: Path) -> None:
-    """An environment that sees the packages of this one, but for those that the image lacks, and the image's kernel before them."""
+    """An environment that sees the packages of this one, but for those that the image lacks, and the image's kernel
+    before them."""
     venv.create(folder, clear=True, with_pip=True, symlinks=True)
     python, shared = folder / "bin" / "python", folder / "shared"
     shared.mkdir()
     for package in Path(sysconfig.get_path("purelib")).iterdir():
         if not package.name.startswith((*NOT_THERE, "pip", "__")) and package.suffix != ".pth":
             (shared / package.name).symlink_to(package)
-    purelib = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip()
+    purelib = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    ).strip()
     Path(purelib, "shared.pth").write_text(f"{shared.resolve()}\n")
     kernel = LIST.read_text().split("\n\n")[0].splitlines()[2:]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *kernel], check=True)
 
 
 def current(frozen: str) -> str:
-    """image.txt with the versions of a `pip freeze`, where it names them (as NAME==VERSION or NAME @ ADDRESS/NAME-VERSION…)."""
+    """image.txt with the versions of a `pip freeze`, where it names them (as NAME==VERSION or NAME @
+    ADDRESS/NAME-VERSION…)."""
 
     def version(found: re.Match) -> str:
         name = re.sub("[-_]", "[-_]", found[1])

@@ -1,4 +1,5 @@
-"""A server over _site/ below a sub-path, the system's Chromium, and pages that remember what they asked for and what went wrong."""
+"""A server over _site/ below a sub-path, the system's Chromium, and pages that remember what they asked for and what
+went wrong."""
 
 import shutil
 import threading
@@ -61,18 +62,25 @@ def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.fail("no Chromium was found: apt-get install chromium, or install Chrome")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # no sandbox where the tests run as root
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )  # no sandbox where the tests run as root
         yield running
         running.close()
 
 
 @contextmanager
 def opened(browser: Browser, site: str, size: str = "desk", theme: str = "light", **options) -> Iterator[Page]:
-    """A fresh page; when the block ends, it must have asked nobody but the site for anything, and its console must be quiet."""
+    """A fresh page; when the block ends, it must have asked nobody but the site for anything, and its console must be
+    quiet."""
     width, height = SIZES[size]
     is_phone = size == "phone"
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=theme, has_touch=is_phone, is_mobile=is_phone, **options
+        viewport={"width": width, "height": height},
+        color_scheme=theme,
+        has_touch=is_phone,
+        is_mobile=is_phone,
+        **options,
     )
     page = context.new_page()
     page.set_default_timeout(60_000)

@@ -43,7 +43,10 @@ def place_of(page, strokes, scale=0.9, left=0.05, top=0.05):
     """Strokes in the page's pixels, with points as close as a hand's."""
     box = page.locator("#pad").bounding_box()
     at = [
-        [(box["x"] + box["width"] * (left + scale * x), box["y"] + box["height"] * (top + scale * y)) for x, y in stroke]
+        [
+            (box["x"] + box["width"] * (left + scale * x), box["y"] + box["height"] * (top + scale * y))
+            for x, y in stroke
+        ]
         for stroke in strokes
     ]
     return [[points[0], *(p for a, b in pairwise(points) for p in ((np.add(a, b) / 2).tolist(), b))] for points in at]
@@ -63,12 +66,17 @@ def touch(page, strokes):
     fingers = page.context.new_cdp_session(page)
     for points in place_of(page, strokes):
         for n, (x, y) in enumerate(points):
-            fingers.send("Input.dispatchTouchEvent", {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]})
+            fingers.send(
+                "Input.dispatchTouchEvent",
+                {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]},
+            )
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     settled(page)
 
 
 def read(page, name="bn_augmentation"):
     """The digit that a network reads; None for no answer."""
-    message = page.locator(".network", has=page.get_by_role("heading", name=name, exact=True)).locator("output").inner_text()
+    message = (
+        page.locator(".network", has=page.get_by_role("heading", name=name, exact=True)).locator("output").inner_text()
+    )
     return int(message[0]) if message[0].isdigit() else None

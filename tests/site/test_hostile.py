@@ -1,4 +1,5 @@
-"""Contributed data on the pages, in a browser: whatever text it holds is shown as text, and every file that can't be read is one line."""
+"""Contributed data on the pages, in a browser: whatever text it holds is shown as text, and every file that can't be
+read is one line."""
 
 import json
 import os
@@ -34,7 +35,9 @@ PAYLOADS = (
     "$\\frac{1}{2}$ **bold** `code`",
     "\x1b[31m \u202e",
 )
-TYPOGRAPHY = str.maketrans({"–": "--", **dict.fromkeys('“”"', "'"), "‘": "'", "’": "'"})  # Sphinx's quotation marks and dashes
+TYPOGRAPHY = str.maketrans(
+    {"–": "--", **dict.fromkeys('“”"', "'"), "‘": "'", "’": "'"}
+)  # Sphinx's quotation marks and dashes
 PAGES = ("results.html", "logs/trials/index.html", "logs/benchmarks/index.html", "logs/tiny/index.html")
 
 
@@ -57,20 +60,32 @@ def contribute(root, payload: str, number: int) -> None:
     facts = records.published(TINY)[0].facts
     where = replace(facts.environment, device=payload, platform=payload, python=payload, torch=payload, numpy=payload)
     code = replace(facts.code, commit=payload, sources=payload)
-    message = replace(facts, environment=where, code=code, seed=number + 1, sha256=payload, started=payload, finished=payload)
+    message = replace(
+        facts, environment=where, code=code, seed=number + 1, sha256=payload, started=payload, finished=payload
+    )
     run = records.RunPaths.of(TINY, number + 1)
     records.write_log(run.log, records.read_log(records.RunPaths.of(TINY, 0).log))
     files.write_json(run.facts, message)
     if not number:
         files.write_json(root / "saved_dict" / "tiny.json", message)
     recipe = replace(TINY.recipe, valid=100, data=payload)  # any text is a name of data here
-    trials.add(replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)), publish=True)
+    trials.add(
+        replace(TRIAL, recipe=recipe, environment=where, code=code, finished=payload, valid=Score(0.2, 90, 100)),
+        publish=True,
+    )
 
 
 def benchmark(root, payloads) -> None:
     facts = records.published(TINY)[0].facts
     machine = measurements.Machine(
-        **{**vars(facts.environment), "device": payloads[0], "cores": 1, "data": payloads[1], "commit": "a", "time": "b"}
+        **{
+            **vars(facts.environment),
+            "device": payloads[0],
+            "cores": 1,
+            "data": payloads[1],
+            "commit": "a",
+            "time": "b",
+        }
     )
     times = [{"seconds": 1.0, "loading": 1.0, "peak_mib": 1.0, "seed": 0.0}]
     rows = {payload: {"course": times, payload: times} for payload in payloads}
@@ -84,7 +99,12 @@ def build(root, found: dict):
     (source / "docs.md").unlink()  # its pages are not staged here
     for name in ("api.md", "notebooks.md", "index.md"):
         (source / name).unlink()
-    names = ["results", "logs/trials/index", "logs/benchmarks/index", *(f"{one['page']}index" for one in found["experiments"])]
+    names = [
+        "results",
+        "logs/trials/index",
+        "logs/benchmarks/index",
+        *(f"{one['page']}index" for one in found["experiments"]),
+    ]
     (source / "index.md").write_text("# Pages\n\n" + pages.toctree(names))
     (source / "facts.json").write_text("{}")
     for name, text in results.pages(found):
@@ -175,7 +195,18 @@ FIELDS = {
         "parameters",
         "seconds",
     ),
-    TRIALS: ("name", "seed", "recipe", "recipe.model", "recipe.epochs", "valid", "valid.correct", "valid.total", "epoch", "pruned"),
+    TRIALS: (
+        "name",
+        "seed",
+        "recipe",
+        "recipe.model",
+        "recipe.epochs",
+        "valid",
+        "valid.correct",
+        "valid.total",
+        "epoch",
+        "pruned",
+    ),
     WEIGHTS: ("sha256", "bytes", "data", "environment.device"),
     SPEED: ("rows", "environment", "environment.device", "later"),
 }
@@ -199,7 +230,13 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
     path = repository / name
     good = path.read_bytes()
     assert not ends_in_a_line_or_well()
-    inputs = [*WHOLE, good[: len(good) // 2], good[len(good) // 2 :] + b"\n", good.replace(b"9", b"-9"), good.replace(b",", b";")]
+    inputs = [
+        *WHOLE,
+        good[: len(good) // 2],
+        good[len(good) // 2 :] + b"\n",
+        good.replace(b"9", b"-9"),
+        good.replace(b",", b";"),
+    ]
     for field in FIELDS.get(name, ()):
         for value in VALUES:
             facts = place = json.loads(good)
@@ -212,5 +249,8 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
     for content in inputs:
         path.write_bytes(content)
         rejected += ends_in_a_line_or_well()
-    figure(f"malformed inputs of {name}: refused in one line, without effect", f"{rejected}, {len(inputs) - rejected} of {len(inputs)}")
+    figure(
+        f"malformed inputs of {name}: refused in one line, without effect",
+        f"{rejected}, {len(inputs) - rejected} of {len(inputs)}",
+    )
     assert rejected > len(inputs) // 4

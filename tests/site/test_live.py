@@ -23,7 +23,9 @@ def test_first_answer_needs_300_kb_and_nothing_before_the_first_stroke(browser, 
         page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
         draw(page, STROKES[3])
         assert read(page) == 3
-        figure("from the first stroke to the answers of all networks, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files")
+        figure(
+            "from the first stroke to the answers of all networks, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files"
+        )
         assert 0 < sum(sent) < 300_000
 
 
@@ -39,7 +41,10 @@ def test_ten_shapes_are_read_by_pointer_and_nothing_after_clearing(page, site, f
         assert read(page) is None and page.locator("#verdict").inner_text() == "Draw a digit."
     count = page.locator(".network").count()
     median, slowest = statistics.median(times[1:]), max(times[1:])
-    figure(f"last movement to the answers of all {count} networks, ms", f"{median:.0f} (median of {len(times) - 1}, slowest {slowest:.0f})")
+    figure(
+        f"last movement to the answers of all {count} networks, ms",
+        f"{median:.0f} (median of {len(times) - 1}, slowest {slowest:.0f})",
+    )
 
 
 def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
@@ -48,7 +53,9 @@ def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
         touch(phone, strokes)
         assert read(phone) == digit
         assert phone.evaluate("scrollY") == 0, "a stroke must not scroll the page"
-        for _ in range(5):  # a browser without time takes a tap for a long press, or for a part of the gesture before it
+        for _ in range(
+            5
+        ):  # a browser without time takes a tap for a long press, or for a part of the gesture before it
             phone.wait_for_timeout(500)
             phone.get_by_role("button", name="Clear").tap()
             settled(phone)
@@ -94,7 +101,9 @@ def test_every_vendored_file_is_used(page, site):
     page.wait_for_function("document.querySelector('#view-turn .verdict').textContent.startsWith('Read as')")
     page.goto(f"{site}results.html", wait_until="networkidle")
     page.wait_for_selector("body[data-charts=drawn]")
-    asked = {address.removeprefix(f"{site}vendor/") for address in page.seen.requests if address.startswith(f"{site}vendor/")}
+    asked = {
+        address.removeprefix(f"{site}vendor/") for address in page.seen.requests if address.startswith(f"{site}vendor/")
+    }
     assert asked == set(tool.VENDOR)
 
 
@@ -190,7 +199,9 @@ def test_what_looks_like_no_digit_is_doubted_with_the_reason(page, site):
     for strokes in (STROKES[3], STROKES[0], A, STAR):
         draw(page, strokes)
         message = (
-            page.locator(".network", has=page.get_by_role("heading", name=bound["network"], exact=True)).locator("output").inner_text()
+            page.locator(".network", has=page.get_by_role("heading", name=bound["network"], exact=True))
+            .locator("output")
+            .inner_text()
         )
         assert note.is_visible() == (float(message.split(":")[1].strip(" %>")) < 100 * bound["least"]), message
         if note.is_visible():
@@ -340,14 +351,23 @@ def test_bars_and_the_open_tab_show_in_forced_colors(browser, site):
     with opened(browser, site, forced_colors="active") as page:
         start(page, site)
         draw(page, STROKES[4])
-        names = ["body", ".bars i", ".bars .first i", "[role=tab][aria-selected=false]", "[role=tab][aria-selected=true]"]
+        names = [
+            "body",
+            ".bars i",
+            ".bars .first i",
+            "[role=tab][aria-selected=false]",
+            "[role=tab][aria-selected=true]",
+        ]
         paper, bar, first, tab, chosen = page.evaluate(COLORS, names)
         assert len({paper, bar, first}) == 3 and tab != chosen
 
 
 def test_page_says_that_it_needs_scripts(browser, site):
     with opened(browser, site, java_script_enabled=False) as page:
-        for name, message in (("live/index.html", "This page needs JavaScript"), ("results.html", "The charts need JavaScript")):
+        for name, message in (
+            ("live/index.html", "This page needs JavaScript"),
+            ("results.html", "The charts need JavaScript"),
+        ):
             page.goto(site + name)
             said = page.locator("noscript").first
             assert said.is_visible() and said.text_content().startswith(message)
@@ -365,6 +385,10 @@ def test_axe_finds_nothing_moderate(browser, site, size, theme):
             page.locator("details.files summary").click()
             page.evaluate(AXE.read_text(encoding="utf-8"))
             found = page.evaluate("async () => (await axe.run()).violations")
-            bad = [(one["id"], one["impact"], [node["target"] for node in one["nodes"]]) for one in found if one["impact"] != "minor"]
+            bad = [
+                (one["id"], one["impact"], [node["target"] for node in one["nodes"]])
+                for one in found
+                if one["impact"] != "minor"
+            ]
             assert not bad, (tab, bad)
             page.goto("about:blank")

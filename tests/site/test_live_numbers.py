@@ -35,7 +35,8 @@ def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist, figure):
     assert same == [True] * 100
     moved = images[:, ::-1]
     assert not all(
-        np.array_equal(voxels.voxelize(voxels.cloud(image)).astype(np.float32), grid) for image, grid in zip(moved, golden, strict=True)
+        np.array_equal(voxels.voxelize(voxels.cloud(image)).astype(np.float32), grid)
+        for image, grid in zip(moved, golden, strict=True)
     )
 
 
@@ -52,19 +53,27 @@ def labels(page, name, inputs):
           found.push(best(Array.from(logits.data)));
         }}
         return found; }}"""
-    return [label for few in np.split(inputs, range(50, len(inputs), 50)) for label in page.evaluate(script, [name, sent(few)])]
+    return [
+        label
+        for few in np.split(inputs, range(50, len(inputs), 50))
+        for label in page.evaluate(script, [name, sent(few)])
+    ]
 
 
 def pytorch(name, inputs):
     model, preprocess = pretrained.load_pretrained(name)
     with torch.inference_mode():
-        return [label for few in torch.from_numpy(inputs).split(100) for label in model(preprocess(few)).argmax(1).tolist()]
+        return [
+            label for few in torch.from_numpy(inputs).split(100) for label in model(preprocess(few)).argmax(1).tolist()
+        ]
 
 
 def test_the_page_gives_pytorchs_labels(page, site, mnist, figure):
     start(page, site)
     images = mnist.test.images[:1000].numpy()
-    solids = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])  # upright and turned
+    solids = np.concatenate(
+        [voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])]
+    )  # upright and turned
     inputs = {"image": images, "voxels": solids.reshape(-1, 1, 16, 16, 16)}
     for name, network in networks().items():
         chosen = inputs[network["kind"]]
@@ -79,7 +88,9 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     for canvas, original in zip(canvases, originals, strict=True):
         size = round(112 * random.uniform(0.5, 2))
         top, left = random.integers(0, 281 - size, 2)
-        canvas[top : top + size, left : left + size] = Image.fromarray(original).resize((size, size), Image.Resampling.BICUBIC)
+        canvas[top : top + size, left : left + size] = Image.fromarray(original).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )
     start(page, site)
     script = f"""async (text) => {{ {BYTES} {MODULE}
         const {{ fromPicture }} = await load("preprocess.mjs");
@@ -89,9 +100,14 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     seen = [image for few in np.split(canvases, 50) for image in page.evaluate(script, sent(few))]
     expected = pytorch("bn_augmentation", originals[:, None])
     same = sum(map(int.__eq__, pytorch("bn_augmentation", np.array(seen, np.uint8).reshape(-1, 1, 28, 28)), expected))
-    plain = np.stack([np.asarray(Image.fromarray(canvas).resize((28, 28), Image.Resampling.BOX)) for canvas in canvases])
+    plain = np.stack(
+        [np.asarray(Image.fromarray(canvas).resize((28, 28), Image.Resampling.BOX)) for canvas in canvases]
+    )
     control = sum(map(int.__eq__, pytorch("bn_augmentation", plain[:, None]), expected))
-    figure("of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label", f"{same} MNIST's way, {control} averaged down")
+    figure(
+        "of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label",
+        f"{same} MNIST's way, {control} averaged down",
+    )
     assert same >= 990 > control
 
 
@@ -108,8 +124,15 @@ def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site, figur
         photographs.append(photo.read(shapes.drawn(strokes, 600, pen, canvas=(900, 800), place=(150, 100))))
     apart = np.abs(ours.astype(int) - np.stack(photographs)).mean((1, 2))
     figure(
-        "the page's picture and a photograph's, mean difference of 255", f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})"
+        "the page's picture and a photograph's, mean difference of 255",
+        f"{apart.mean():.1f}, at most {apart.max():.1f} (of {len(apart)})",
     )
     assert apart.max() < 5
-    assert pytorch("bn_augmentation", ours[:, None]) == pytorch("bn_augmentation", np.stack(photographs)[:, None]) == list(STROKES)
-    assert np.abs(np.roll(ours, 1, 2).astype(int) - np.stack(photographs)).mean() > 10, "one pixel to the side must show"
+    assert (
+        pytorch("bn_augmentation", ours[:, None])
+        == pytorch("bn_augmentation", np.stack(photographs)[:, None])
+        == list(STROKES)
+    )
+    assert np.abs(np.roll(ours, 1, 2).astype(int) - np.stack(photographs)).mean() > 10, (
+        "one pixel to the side must show"
+    )

@@ -46,7 +46,9 @@ def does(block: dict, before: Tensor, temporary: Tensor | None, weights: np.ndar
         return place and torch.from_numpy(weights[place["offset"] : end].reshape(place["shape"]))
 
     if block["kind"] == "conv":
-        return F.conv2d(before, tensor("kernel"), tensor("bias"), block["stride"], block["padding"], groups=block["groups"])
+        return F.conv2d(
+            before, tensor("kernel"), tensor("bias"), block["stride"], block["padding"], groups=block["groups"]
+        )
     if block["kind"] == "pool":
         return F.max_pool2d(before, block["kernel_size"], block["stride"], block["padding"])
     if block["kind"] == "norm":
@@ -77,7 +79,9 @@ def test_blocks_do_what_is_said(one):
 def test_fields_are_what_a_pixel_sees(one):
     """Ink outside its field changes nothing of an output pixel; ink inside does, somewhere."""
     image = np.fromfile(FOLDER / "digits.bin", "u1").reshape(-1, *one["input"]["shape"])[:1]
-    blocks = [block for block in one["blocks"] if block["field"] and block["kind"] != "input" and len(block["shape"]) == 3]
+    blocks = [
+        block for block in one["blocks"] if block["field"] and block["kind"] != "input" and len(block["shape"]) == 3
+    ]
     crop, before = one["blocks"][0]["crop"], outputs(one, image)
     for block in blocks[:8]:
         there, seen, field = [...], [...], block["field"]
@@ -119,7 +123,9 @@ def test_a_network_with_another_operation_is_asked_but_not_looked_into():
         helper.make_node("Sigmoid", ["maps"], ["logits"]),
     ]
     kernel = onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "kernel")
-    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1, 28, 28]) for name in ("images", "logits")]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1, 28, 28]) for name in ("images", "logits")
+    ]
     model = helper.make_model(helper.make_graph(nodes, "one", ends[:1], ends[1:], [kernel]))
     assert networks.opened(onnx.shape_inference.infer_shapes(model)) == ([], b"", ["logits"])
 
@@ -138,4 +144,6 @@ def test_digits_come_with_their_labels():
     base = next(one for one in NETWORKS if one["name"] == "base")
     images = np.fromfile(FOLDER / "digits.bin", "u1").reshape(-1, 1, 28, 28)
     right = outputs(base, images)["logits"].argmax(1) == torch.tensor(facts["labels"])
-    assert right.float().mean() > 0.5  # the digits that stand in for MNIST are harder, and by chance one in ten is right
+    assert (
+        right.float().mean() > 0.5
+    )  # the digits that stand in for MNIST are harder, and by chance one in ten is right

@@ -12,7 +12,9 @@ BADGE = "[![Open in Colab](https://elsewhere.org/badge.svg)](https://colab.elsew
 @pytest.fixture
 def book(tmp_path):
     path = tmp_path / "01_try.ipynb"
-    picture = new_output("display_data", data={"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": "Ten curves"}})
+    picture = new_output(
+        "display_data", data={"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": "Ten curves"}}
+    )
     untold = new_output("display_data", data={"image/png": "iVBORw0KGgo="})
     cells = [
         new_markdown_cell(

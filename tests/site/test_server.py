@@ -42,7 +42,9 @@ def test_only_this_machine_is_served(address):
     assert address[0] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("host", ["elsewhere.org", "elsewhere.org:8000", "127.0.0.1.elsewhere.org", "", "localhost@elsewhere.org"])
+@pytest.mark.parametrize(
+    "host", ["elsewhere.org", "elsewhere.org:8000", "127.0.0.1.elsewhere.org", "", "localhost@elsewhere.org"]
+)
 def test_another_host_is_refused(address, host):
     """A page elsewhere can give its own name this machine's address, and would read what is served."""
     assert get(address, "/", Host=host).status == 421
@@ -54,7 +56,17 @@ def test_this_host_is_served(address, host):
 
 
 @pytest.mark.parametrize(
-    "path", ["/link.json", "/out/secret.json", "/out/", "/../secret.json", "/%2e%2e/secret.json", "/vendor/", "/empty/", "/x%00"]
+    "path",
+    [
+        "/link.json",
+        "/out/secret.json",
+        "/out/",
+        "/../secret.json",
+        "/%2e%2e/secret.json",
+        "/vendor/",
+        "/empty/",
+        "/x%00",
+    ],
 )
 def test_no_link_is_followed_and_no_folder_listed(address, path):
     try:
@@ -105,6 +117,9 @@ def test_a_port_in_use_is_one_line(address):
 
 def test_serving_imports_no_torch():
     found = subprocess.run(
-        [sys.executable, "-c", "import sys, tools.site.__main__; print('torch' in sys.modules)"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", "import sys, tools.site.__main__; print('torch' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert found.stdout == "False\n", found.stderr

@@ -62,11 +62,18 @@ def test_results_are_what_readme_says(found):
     """README's tables read the logs by other means."""
     for one in found["experiments"]:
         percents = tables.test_percents(records.published(EXPERIMENTS[one["name"]]))
-        assert len(percents) == one["test"]["n"] and one["test"]["mean"] == pytest.approx(statistics.mean(percents), abs=1e-3), one["name"]
+        assert len(percents) == one["test"]["n"] and one["test"]["mean"] == pytest.approx(
+            statistics.mean(percents), abs=1e-3
+        ), one["name"]
     assert sum(len(one["runs"]) for one in found["experiments"]) > len(found["experiments"]) > 0
 
 
-RESULTS = ("results.html", "logs/index.html", "logs/trials/index.html", "logs/benchmarks/index.html")  # a page for each question
+RESULTS = (
+    "results.html",
+    "logs/index.html",
+    "logs/trials/index.html",
+    "logs/benchmarks/index.html",
+)  # a page for each question
 
 
 def test_charts_hold_as_many_marks_as_logs(page, site, found):
@@ -157,7 +164,9 @@ def test_results_are_printed_on_few_pages_without_skip_link(page, site):
 
 def test_nothing_scrolls_smoothly_with_reduced_motion(page, site):
     page.goto(f"{site}index.html")
-    smooth = "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).scrollBehavior === 'smooth').length"
+    smooth = (
+        "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).scrollBehavior === 'smooth').length"
+    )
     assert page.evaluate(smooth)
     page.emulate_media(reduced_motion="reduce")
     assert not page.evaluate(smooth)
@@ -173,7 +182,9 @@ def test_notebooks_are_shown_with_all_their_outputs(page, site):
         assert page.request.get(page.locator("a[download]").evaluate("link => link.href")).body() == path.read_bytes()
         assert page.locator("meta[name=description]").get_attribute("content")
         assert page.get_by_role("link", name="Draw a digit").count() == 2
-        assert page.evaluate("[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)"), path.name
+        assert page.evaluate(
+            "[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)"
+        ), path.name
 
 
 def test_search_finds_a_module(page, site):
@@ -206,7 +217,9 @@ def test_no_moderate_violation(browser, site, name, theme):
         show(page, site + name)
         page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
         wrong = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
-        serious = {one["id"]: [node["html"][:120] for node in one["nodes"][:3]] for one in wrong if one["impact"] != "minor"}
+        serious = {
+            one["id"]: [node["html"][:120] for node in one["nodes"][:3]] for one in wrong if one["impact"] != "minor"
+        }
         assert not serious
 
 
@@ -215,7 +228,9 @@ def test_what_charts_and_networks_need_is_not_loaded_by_the_landing_page(page, s
     assert not any(part in address for address in page.seen.requests for part in ("vendor/", "networks/"))
 
 
-@pytest.mark.parametrize("name", [*PAGES, *(f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:])])
+@pytest.mark.parametrize(
+    "name", [*PAGES, *(f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:])]
+)
 def test_first_view_is_small(page, site, figure, name):
     """What comes over the wire, packed as the host of the project page packs it."""
     sent = []
@@ -249,7 +264,10 @@ def test_what_was_loaded_once_needs_no_network(browser, name):
 
 
 def test_types_are_pinned(page, site):
-    for name, wanted in (("_static/results.mjs", "text/javascript"), ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm")):
+    for name, wanted in (
+        ("_static/results.mjs", "text/javascript"),
+        ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm"),
+    ):
         assert page.request.head(site + name).headers["content-type"] == wanted
 
 
@@ -259,13 +277,18 @@ def test_study_counts_each_recipe_once(scratch, monkeypatch):
 
     def trial(lr: float, seed: int, correct: int, pruned: bool = False) -> None:
         recipe = replace(TINY.recipe, lr=lr, valid=100)
-        trials.add(replace(TRIAL, recipe=recipe, seed=seed, valid=Score(0.2, correct, 100), pruned=pruned), publish=True)
+        trials.add(
+            replace(TRIAL, recipe=recipe, seed=seed, valid=Score(0.2, correct, 100), pruned=pruned), publish=True
+        )
 
     for one in ((0.01, 0, 50), (0.01, 0, 90), (0.01, 1, 92), (0.2, 0, 95), (0.3, 0, 10, True)):
         trial(*one)
     path = trials.path("tiny", publish=True)
     rows = results.study(path)["rows"]
-    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [("lr 0.2", False, [95.0]), ("kept: lr 0.01", True, [90.0, 92.0])]
+    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [
+        ("lr 0.2", False, [95.0]),
+        ("kept: lr 0.01", True, [90.0, 92.0]),
+    ]
     monkeypatch.setitem(EXPERIMENTS, "tiny", replace(TINY, recipe=replace(TINY.recipe, lr=0.7)))
     assert [row["what"] for row in results.study(path)["rows"]] == ["best: lr 0.2", "lr 0.01"]
 

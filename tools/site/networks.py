@@ -1,7 +1,8 @@
-"""Published networks as the live page reads them: ONNX whose further outputs are the activations of every block, and what each block does.
+"""Published networks as the live page reads them: ONNX whose further outputs are the activations of every block, and
+what each block does.
 
-networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; with a principal view also "axis", the thinnest direction
-networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
+networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; with a principal view also "axis", the
+thinnest direction networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
 networks.json         their descriptions, from their sidecars and graphs
 """
 
@@ -31,10 +32,26 @@ NETWORKS = (
     "voxel_best",
     "voxel_more_digits",
 )
-KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add", "Gemm": "linear"}
+KINDS = {
+    "Conv": "conv",
+    "Relu": "relu",
+    "MaxPool": "pool",
+    "BatchNormalization": "norm",
+    "Add": "add",
+    "Gemm": "linear",
+}
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
-SILENT = {"Reshape", "Flatten", "Identity", "Gather"}  # change no value; an average's shape is restored by a Gather of all it has
-ONE = {"size": [1, 1], "jump": 1, "start": [0, 0]}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
+SILENT = {
+    "Reshape",
+    "Flatten",
+    "Identity",
+    "Gather",
+}  # change no value; an average's shape is restored by a Gather of all it has
+ONE = {
+    "size": [1, 1],
+    "jump": 1,
+    "start": [0, 0],
+}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
 
 
 class Weights:
@@ -59,7 +76,8 @@ class Weights:
 
 
 class Graph:
-    """An exported network, read once: its constants, the shapes of its values, and its nodes from the first convolution on."""
+    """An exported network, read once: its constants, the shapes of its values, and its nodes from the first convolution
+    on."""
 
     def __init__(self, model: onnx.ModelProto):
         graph = model.graph
@@ -70,13 +88,15 @@ class Graph:
         self.first = next(i for i, node in enumerate(self.nodes) if node.op_type == "Conv")
 
     def layers(self) -> Iterator[tuple[str, onnx.NodeProto]]:
-        """(kind, node) from the first convolution on. The kind is "" if no value changes before the logits, and None if it is unknown."""
+        """(kind, node) from the first convolution on. The kind is "" if no value changes before the logits, and None if
+        it is unknown."""
         for node in self.nodes[self.first :]:
             silent = "flatten" if node.output[0] == "logits" else ""
             yield silent if node.op_type in SILENT else KINDS.get(node.op_type), node
 
     def axis(self) -> str:
-        """The value that PrincipalAxisView looks along, where a network does: the last choice between two signs, (N, 3)."""
+        """The value that PrincipalAxisView looks along, where a network does: the last choice between two signs, (N,
+        3)."""
         chosen = [node.output[0] for node in self.nodes[: self.first] if node.op_type == "Where"]
         return next((name for name in reversed(chosen) if self.shapes.get(name) == [3]), "")
 
@@ -86,17 +106,25 @@ class Graph:
             for ends in (node.input, node.output):
                 ends[:] = [names.get(name, name) for name in ends]
         for old, new in names.items():
-            self.model.graph.output.append(helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, ["N", *self.shapes[old]]))
+            self.model.graph.output.append(
+                helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, ["N", *self.shapes[old]])
+            )
 
 
 def settings(node: onnx.NodeProto) -> dict:
-    """Kernel size and padding of a convolution or a pool, down and across, its stride (the same both ways) and its groups."""
+    """Kernel size and padding of a convolution or a pool, down and across, its stride (the same both ways) and its
+    groups."""
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     high, wide = found["kernel_shape"]
     top, left, bottom, right = found["pads"]
     if found["strides"][0] != found["strides"][1] or (top, left) != (bottom, right):
         raise ValueError(f"{node.name}: strides must be equal both ways and padding on opposite sides, found {found}")
-    return {"kernel_size": [high, wide], "stride": found["strides"][0], "padding": [top, left], "groups": found.get("group", 1)}
+    return {
+        "kernel_size": [high, wide],
+        "stride": found["strides"][0],
+        "padding": [top, left],
+        "groups": found.get("group", 1),
+    }
 
 
 def padded_array(field: dict | None, does: dict) -> dict | None:
@@ -104,7 +132,9 @@ def padded_array(field: dict | None, does: dict) -> dict | None:
     return field and {
         "size": [size + (k - 1) * field["jump"] for size, k in zip(field["size"], does["kernel_size"], strict=True)],
         "jump": field["jump"] * does["stride"],
-        "start": [start - padding * field["jump"] for start, padding in zip(field["start"], does["padding"], strict=True)],
+        "start": [
+            start - padding * field["jump"] for start, padding in zip(field["start"], does["padding"], strict=True)
+        ],
     }
 
 
@@ -135,7 +165,8 @@ def message(kind: str, node: onnx.NodeProto, graph: Graph, weights: Weights) -> 
 
 
 def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
-    """Turn every activation into an output. Returns what each block does, the weights' bytes and the names of all outputs.
+    """Turn every activation into an output. Returns what each block does, the weights' bytes and the names of all
+    outputs.
 
     A network with an operation that the page can't explain has no blocks: it is asked, but not looked into.
     """
@@ -160,7 +191,16 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
             field = padded_array(field, does)
         if kind == "add":
             does, field = {"and": sources[1]["output"]}, merged_graph(field, sources[1]["field"])
-        blocks.append({"output": name, "kind": kind, "shape": graph.shapes[old], "from": sources[0]["output"], **does, "field": field})
+        blocks.append(
+            {
+                "output": name,
+                "kind": kind,
+                "shape": graph.shapes[old],
+                "from": sources[0]["output"],
+                **does,
+                "field": field,
+            }
+        )
         names |= {} if old == "logits" else {old: name}
         made[old] = blocks[-1]
     axis = graph.axis()
@@ -172,7 +212,9 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
 def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
     """The network by the course's own export, which takes seconds: kept until its weights or the code change."""
     sources = sorted((ROOT / "utils").rglob("*.py"))
-    key = hashlib.sha256(b"".join([sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
+    key = hashlib.sha256(
+        b"".join([sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)])
+    ).hexdigest()
     path = cache / f"{name}-{key[:16]}.onnx"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)

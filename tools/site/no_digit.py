@@ -1,8 +1,8 @@
 """The confidence below which the live page doubts that a drawing is a digit: python -m tools.site.no_digit
 
-A published network has seen every training image. So its recipe is trained once more without some of them, and the bound is the confidence
-that all but a few of those held-out digits reach. Printed letters show what it is worth; nothing is chosen on them. All that networks.json
-needs of it is written to logs/benchmarks/no_digit.json.
+A published network has seen every training image. So its recipe is trained once more without some of them, and the
+bound is the confidence that all but a few of those held-out digits reach. Printed letters show what it is worth;
+nothing is chosen on them. All that networks.json needs of it is written to logs/benchmarks/no_digit.json.
 """
 
 from pathlib import Path
@@ -21,8 +21,20 @@ from utils.runs import facts, job, run
 from utils.training.loops import predict
 
 PATH = ROOT / "logs" / "benchmarks" / "no_digit.json"
-NETWORK, HELD_OUT, SHARE = ("sprint_994", 10_000, 0.02)  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic")
+NETWORK, HELD_OUT, SHARE = (
+    "sprint_994",
+    10_000,
+    0.02,
+)  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
+FONTS = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSerif",
+    "DejaVuSansMono",
+    "STIXGeneral",
+    "STIXGeneralItalic",
+)
 LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuvwxy"  # not those that could be digits: B, I, l, O, S, Z, …
 
 
@@ -43,7 +55,9 @@ def main(argv: list[str]) -> None:
     job.require_committed(experiment)
     done = None if smoke() else run(experiment, publish=False)
     if done is None or done.data.name != "mnist":
-        raise CourseError("the bound is chosen on all of MNIST: set COURSE_DATA to its folder, and leave out COURSE_SMOKE")
+        raise CourseError(
+            "the bound is chosen on all of MNIST: set COURSE_DATA to its folder, and leave out COURSE_SMOKE"
+        )
     held_out, printed = (
         predict(done.model, images, done.data.mean, done.data.std).softmax(1).max(1).values.double()
         for images in (done.data.valid.images, letters())
@@ -53,7 +67,9 @@ def main(argv: list[str]) -> None:
     found = {"network": NETWORK, "least": least, "held_out": HELD_OUT, "letters": len(printed), **doubted}
     source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
     files.write_json(PATH, found | source | {"finished": facts.now()})
-    print(f"{files.display_path(PATH)}: below {least:.1%} for {doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters")
+    print(
+        f"{files.display_path(PATH)}: below {least:.1%} for {doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters"
+    )
 
 
 if __name__ == "__main__":

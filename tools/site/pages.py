@@ -1,4 +1,5 @@
-"""The source that Sphinx reads: site/pages/, docs/, the notebooks with their outputs, a page for each module and experiment."""
+"""The source that Sphinx reads: site/pages/, docs/, the notebooks with their outputs, a page for each module and
+experiment."""
 
 import ast
 import json
@@ -47,16 +48,20 @@ def prose(text: str) -> str:
 
 
 def described(cell, heading: str) -> str:
-    """Alternative texts for a cell's pictures, between them `BESIDE`: the notebook's own text for each, else the heading above it."""
+    """Alternative texts for a cell's pictures, between them `BESIDE`: the notebook's own text for each, else the
+    heading above it."""
     pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     return BESIDE.join(output.metadata.get("image/png", {}).get("alt") or f"{heading}: a figure" for output in pictures)
 
 
 def notebook(path: Path, is_solution: bool) -> str:
-    """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative text."""
+    """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative
+    text."""
     book = nbformat.read(path, as_version=4)
     heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
-    book.cells[0].source += f'\n\n<a href="{path.name}" download>Download this notebook</a> · <a href="{draw}">Draw a digit</a>'
+    book.cells[
+        0
+    ].source += f'\n\n<a href="{path.name}" download>Download this notebook</a> · <a href="{draw}">Draw a digit</a>'
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = prose(cell.source)
@@ -65,7 +70,9 @@ def notebook(path: Path, is_solution: bool) -> str:
         is_bootstrap = BOOTSTRAP in cell.source.partition("\n")[0].lower()
         settings = cell.metadata.setdefault("mystnb", {})
         settings["image"] = {"alt": described(cell, heading)}
-        fold, prompt = ("hide-input", "The cell that finds the course, the same in every notebook") if is_bootstrap else ("", "")
+        fold, prompt = (
+            ("hide-input", "The cell that finds the course, the same in every notebook") if is_bootstrap else ("", "")
+        )
         if is_solution and not fold:
             fold, prompt = "hide-cell", "A part of the solution"
         if fold:
@@ -78,7 +85,9 @@ def notebook(path: Path, is_solution: bool) -> str:
 
 
 def toctree(names: list[str], caption: str = "") -> str:
-    return "\n".join(["```{toctree}", ":maxdepth: 1", *([f":caption: {caption}"] if caption else []), "", *names, "```"])
+    return "\n".join(
+        ["```{toctree}", ":maxdepth: 1", *([f":caption: {caption}"] if caption else []), "", *names, "```"]
+    )
 
 
 def notebooks(source: Path) -> int:
@@ -90,7 +99,9 @@ def notebooks(source: Path) -> int:
         write(source / path.relative_to(ROOT), notebook(path, path in solutions))
     listed = toctree([path.stem for path in paths])
     if solutions:
-        listed += "\n\n## Solutions\n\nTry first: the cells are folded.\n\n" + toctree([f"solutions/{path.stem}" for path in solutions])
+        listed += "\n\n## Solutions\n\nTry first: the cells are folded.\n\n" + toctree(
+            [f"solutions/{path.stem}" for path in solutions]
+        )
     write(source / "notebooks" / "index.md", f"{(PAGES / 'notebooks.md').read_text(encoding='utf-8')}\n{listed}\n")
     return len(paths)
 
@@ -115,7 +126,9 @@ def reference(source: Path) -> None:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
         rows.append((name, says))
-        write(source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n")
+        write(
+            source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
+        )
     cells = [[Markup(f"[{name}]({name}.md)"), Markup(says.replace("|", "\\|"))] for name, says in rows]
     listed = table(["module", "subject"], cells)
     hidden = toctree([name for name, _ in rows]).replace(":maxdepth: 1", ":hidden:")
@@ -137,7 +150,10 @@ def stage(source: Path, found: dict) -> None:
     compared = results.accuracy_table(found["experiments"], "../")
     text = "Every experiment with all of its seeds, its recipe and its curves. Thin lines are seeds, thick ones their mean."
     curves = '<figure class="chart" data-chart="all-curves"></figure>'
-    write(source / "logs" / "index.md", f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{curves}\n\n{listed}\n")
+    write(
+        source / "logs" / "index.md",
+        f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{curves}\n\n{listed}\n",
+    )
     runs = sum(len(one["runs"]) for one in found["experiments"])
     facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, **headline(found)}
     write(source / "facts.json", json.dumps(facts))

@@ -1,6 +1,8 @@
-"""Logs, sidecars, studies and benchmarks → results.json, which every chart reads, and the Markdown of the pages that stand around them.
+"""Logs, sidecars, studies and benchmarks → results.json, which every chart reads, and the Markdown of the pages that
+stand around them.
 
-Everything is read as the dataclass that wrote it. What is text in it (a device, a network's name) is escaped where it becomes markup.
+Everything is read as the dataclass that wrote it. What is text in it (a device, a network's name) is escaped where it
+becomes markup.
 """
 
 import html
@@ -56,7 +58,8 @@ def run(record: FinishedRun) -> dict:
 
 
 def experiment(one: Experiment) -> dict | None:
-    """All published seeds of an experiment; None where there is none. Raises CourseError for a log that can't be read."""
+    """All published seeds of an experiment; None where there is none. Raises CourseError for a log that can't be
+    read."""
     found = records.published(one)
     if not found:
         return None
@@ -86,12 +89,15 @@ def experiment(one: Experiment) -> dict | None:
 
 
 def message(fields: dict) -> str:
-    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items()
+    )
 
 
 def study(path: Path) -> dict:
-    """A study: each recipe that was tried to its end, with its seeds' accuracies on held-out images. The one that is kept for the
-    experiment (in as many epochs as were tried) or else the best is given by all that varies, the others by what differs from it.
+    """A study: each recipe that was tried to its end, with its seeds' accuracies on held-out images. The one that is
+    kept for the experiment (in as many epochs as were tried) or else the best is given by all that varies, the others
+    by what differs from it.
 
     Raises CourseError for a line that can't be read.
     """
@@ -101,9 +107,12 @@ def study(path: Path) -> dict:
     kept = asdict(EXPERIMENTS[path.stem].recipe)
     tried: dict[str, dict[int, float]] = {}
     for recipe, trial in found:  # of a repeated seed the last run counts
-        tried.setdefault(json.dumps({key: recipe[key] for key in varied}), {})[trial.seed] = round(trial.valid.percent, 4)
+        tried.setdefault(json.dumps({key: recipe[key] for key in varied}), {})[trial.seed] = round(
+            trial.valid.percent, 4
+        )
     rows = [
-        {"recipe": json.loads(recipe), **spread(list(seeds.values())), "values": list(seeds.values())} for recipe, seeds in tried.items()
+        {"recipe": json.loads(recipe), **spread(list(seeds.values())), "values": list(seeds.values())}
+        for recipe, seeds in tried.items()
     ]
     rows.sort(key=lambda row: -row["mean"])
     for row in rows:
@@ -112,14 +121,17 @@ def study(path: Path) -> dict:
     for row in rows:
         differs = {key: value for key, value in row["recipe"].items() if value != middle["recipe"][key]}
         row["what"] = (
-            message(differs) if differs else f"{'kept' if row['kept'] else 'best'}: {message(row['recipe']) or 'the recipe as it is'}"
+            message(differs)
+            if differs
+            else f"{'kept' if row['kept'] else 'best'}: {message(row['recipe']) or 'the recipe as it is'}"
         )
     held, epochs = (max((recipe[key] for recipe in recipes), default=0) for key in ("valid", "epochs"))
     return {"name": path.stem, "log": path.relative_to(ROOT).as_posix(), "held": held, "epochs": epochs, "rows": rows}
 
 
 def benchmark() -> dict | None:
-    """The published measurements: seconds of each side of each comparison. Raises CourseError where they can't be read."""
+    """The published measurements: seconds of each side of each comparison. Raises CourseError where they can't be
+    read."""
     path = ROOT / "logs" / "benchmarks" / "cpu.json"
     if not path.is_file():
         return None
@@ -132,7 +144,13 @@ def benchmark() -> dict | None:
                 )
             seconds = sorted(one["seconds"] for one in times)
             rows.append(
-                {"what": what, "side": side, "seconds": seconds, "accuracy": times[0].get("accuracy"), "on": found.machine(what).device}
+                {
+                    "what": what,
+                    "side": side,
+                    "seconds": seconds,
+                    "accuracy": times[0].get("accuracy"),
+                    "on": found.machine(what).device,
+                }
             )
     return {"log": path.relative_to(ROOT).as_posix(), "rows": rows}
 
@@ -168,7 +186,12 @@ def accuracy_table(experiments: list[dict], up: str = "") -> str:
     for one in sorted(experiments, key=lambda one: -one["test"]["mean"]):
         figure = one.get("reported", {})
         source = link(f"{figure['test']:g}", figure["address"]) if figure.get("address") else figure.get("test") or "–"
-        cells = [link(one["name"], up + one["page"]), shown_spread(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
+        cells = [
+            link(one["name"], up + one["page"]),
+            shown_spread(one["test"]),
+            one["test"]["n"],
+            f"{one['parameters']:,}",
+        ]
         rows.append([*cells, f"{one['seconds']['mean']:,.0f}", *[source] * reported])
     return table(header, rows, right=tuple(header[1:]))
 
@@ -179,7 +202,9 @@ def seeds_table(one: dict) -> str:
     header = ["seed", "test, %", *parts, "train, %", "best epoch", "seconds", "log"]
     rows = []
     for seed in one["runs"]:
-        best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + (" (held out)" if seed["best"]["part"] == "valid" else "")
+        best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + (
+            " (held out)" if seed["best"]["part"] == "valid" else ""
+        )
         logs = Markup(" ".join(link(text, "../../" + seed["log"].replace(".csv", text)) for text in (".csv", ".json")))
         numbers = [f"{seed['test']:.2f}", *(f"{seed['parts'][part]:.2f}" for part in parts), f"{seed['train']:.2f}"]
         rows.append([seed["seed"], *numbers, best, f"{seed['seconds']:,.0f}", logs])
@@ -188,14 +213,24 @@ def seeds_table(one: dict) -> str:
 
 def field_table(field: list[dict]) -> str:
     rows = [
-        [f"{one['parameters']:,}", f"{one['accuracy']:g}", "yes" if one["selected_on_test"] else "no", one["conditions"]] for one in field
+        [
+            f"{one['parameters']:,}",
+            f"{one['accuracy']:g}",
+            "yes" if one["selected_on_test"] else "no",
+            one["conditions"],
+        ]
+        for one in field
     ]
-    return table(["parameters", "test, %", "chosen on the test set", "conditions"], rows, right=("parameters", "test, %"))
+    return table(
+        ["parameters", "test, %", "chosen on the test set", "conditions"], rows, right=("parameters", "test, %")
+    )
 
 
 def study_table(one: dict) -> str:
     rows = [[row["what"], shown_spread(row), row["n"]] for row in one["rows"]]
-    return table(["recipe, or what differs from it", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds"))
+    return table(
+        ["recipe, or what differs from it", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds")
+    )
 
 
 def benchmark_table(found: dict) -> str:
@@ -204,7 +239,9 @@ def benchmark_table(found: dict) -> str:
         times = row["seconds"]
         between = f"{times[0]:.2f} to {times[-1]:.2f}" if len(times) > 1 else "–"
         reached = f"{row['accuracy']:.2f}" if row["accuracy"] else "–"
-        rows.append([row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times), reached, row["on"]])
+        rows.append(
+            [row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times), reached, row["on"]]
+        )
     header = ["what", "how", "median, s", "smallest to largest", "n", "reached, %", "on"]
     return table(header, rows, right=("median, s", "n", "reached, %"))
 
@@ -212,22 +249,39 @@ def benchmark_table(found: dict) -> str:
 def experiment_page(one: dict) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment."""
     images = one["recipe"].get("images")
-    facts = [f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)", f"{one['parameters']:,} parameters"]
-    facts += [f"data {escape(one['data'])}", f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"]
+    facts = [
+        f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)",
+        f"{one['parameters']:,} parameters",
+    ]
+    facts += [
+        f"data {escape(one['data'])}",
+        f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs",
+    ]
     if one["stopped"]:
         facts.append("the epoch that is best on held-out training images; the test set is looked at once")
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
     if "reported" in one:
         figure = one["reported"]
-        name = link(figure["name"], figure["address"]) if figure.get("address") else escape(figure.get("name", "its reference"))
+        name = (
+            link(figure["name"], figure["address"])
+            if figure.get("address")
+            else escape(figure.get("name", "its reference"))
+        )
         note = f" ({escape(figure['note'])})" if figure["note"] else ""
         lines += [f"Reported: {figure['test']:g} %{note}. {name}, {escape(figure['where'])}.", ""]
     if one["weights"]:
         size = f"{one['weights']['bytes'] / 1024:,.0f} KB"
-        lines += [f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "]
+        lines += [
+            f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "
+        ]
         lines += [f"SHA-256 <code class='hash'>{escape(one['weights']['sha256'])}</code>", ""]
     for what, title in (("curves", "Accuracy by epoch"), ("losses", "Loss by epoch")):
-        lines += [f"## {title}", "", f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>', ""]
+        lines += [
+            f"## {title}",
+            "",
+            f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>',
+            "",
+        ]
     recipe = [[Markup(f"`{key}`"), value] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
     lines += ["## Seeds", "", seeds_table(one), "", "## Recipe", "", table(["field", "value"], recipe), ""]
     return "\n".join(lines)
@@ -263,5 +317,7 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
     measured = "No benchmark is published yet."
     if speed:
         log = link(speed["log"], "../../" + speed["log"])
-        measured = f'{COMPARED}\n\n<figure class="chart" data-chart="benchmark"></figure>\n\n{log}\n\n{benchmark_table(speed)}'
+        measured = (
+            f'{COMPARED}\n\n<figure class="chart" data-chart="benchmark"></figure>\n\n{log}\n\n{benchmark_table(speed)}'
+        )
     yield "logs/benchmarks/index.md", f"{front}# How fast is the course?\n\n{measured}\n"

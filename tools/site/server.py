@@ -12,8 +12,18 @@ from utils import ROOT, CourseError
 
 SITE = ROOT / "_site"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
-TYPES |= {".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".bin": "application/octet-stream"}
-TYPES |= {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/plain; charset=utf-8", ".jsonl": "text/plain; charset=utf-8"}
+TYPES |= {
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+    ".bin": "application/octet-stream",
+}
+TYPES |= {
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".csv": "text/plain; charset=utf-8",
+    ".jsonl": "text/plain; charset=utf-8",
+}
 TYPES |= {".pth": "application/octet-stream"}
 PACKED = {".html", ".css", ".js", ".mjs", ".json", ".jsonl", ".svg", ".csv", ".wasm", ".onnx", ".bin"}
 HOSTS = {"127.0.0.1", "localhost"}  # a page elsewhere whose name leads to this machine sends its own name
@@ -44,12 +54,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if path.resolve() != Path(self.directory).resolve() / path.relative_to(self.directory):
             return self.send_error(404, "File not found")  # a link
         if not path.is_file():
-            return super().send_head() if path.is_dir() and not self.path.endswith("/") else self.send_error(404, "File not found")
+            return (
+                super().send_head()
+                if path.is_dir() and not self.path.endswith("/")
+                else self.send_error(404, "File not found")
+            )
         if path.suffix not in PACKED or "gzip" not in self.headers.get("Accept-Encoding", ""):
             return super().send_head()
         content = packed(str(path), path.stat().st_mtime_ns)
         self.send_response(200)
-        for header in (("Content-Type", self.guess_type(path)), ("Content-Encoding", "gzip"), ("Content-Length", str(len(content)))):
+        for header in (
+            ("Content-Type", self.guess_type(path)),
+            ("Content-Encoding", "gzip"),
+            ("Content-Length", str(len(content))),
+        ):
             self.send_header(*header)
         self.end_headers()
         return io.BytesIO(content)
@@ -86,13 +104,16 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def server(port: int = 0, prefix: str = "/", folder: Path = SITE) -> Server:
-    """A server of a built site on this machine only; port 0 takes a free one. Raises CourseError for a port that can't be had."""
+    """A server of a built site on this machine only; port 0 takes a free one. Raises CourseError for a port that can't
+    be had."""
     handler = type("Handler", (Handler,), {"prefix": prefix})
     try:
         return Server(("127.0.0.1", port), functools.partial(handler, directory=str(folder)))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or "it is out of range"
-        raise CourseError(f"port {port} can't be had ({why}): expected a free one from 0 to 65535, such as --port 8001") from error
+        raise CourseError(
+            f"port {port} can't be had ({why}): expected a free one from 0 to 65535, such as --port 8001"
+        ) from error
 
 
 def serve(port: int) -> None:

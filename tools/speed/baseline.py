@@ -47,7 +47,9 @@ def loader(data: Dataset, recipe: Recipe, workers: int) -> DataLoader:
     )
     augmented = any((recipe.rotate, recipe.shift, recipe.scale, recipe.shear))
     steps = [*([affine] if augmented else []), transforms.ToTensor(), transforms.Normalize((data.mean,), (data.std,))]
-    return DataLoader(Samples(data.train, transforms.Compose(steps)), recipe.batch_size, shuffle=True, num_workers=workers)
+    return DataLoader(
+        Samples(data.train, transforms.Compose(steps)), recipe.batch_size, shuffle=True, num_workers=workers
+    )
 
 
 def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader) -> None:
@@ -64,7 +66,11 @@ def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
 def recipe_epoch(data: Dataset, recipe: Recipe, workers: int, device: str = "cpu") -> None:
     """One training epoch of one of the course's recipes."""
     model = models.build(recipe.model, recipe.dropout).to(device)
-    epoch(model, torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True), loader(data, recipe, workers))
+    epoch(
+        model,
+        torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True),
+        loader(data, recipe, workers),
+    )
 
 
 def example_network() -> nn.Module:
@@ -93,7 +99,9 @@ def example_epoch(data: Dataset) -> None:
     epoch(model, torch.optim.Adadelta(model.parameters(), lr=1.0), loader(data, EXAMPLE, 0))
 
 
-def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int = 0, device: str = "cpu") -> list[float]:
+def train_example(
+    data: Dataset, target: float, most_epochs: int = 14, seed: int = 0, device: str = "cpu"
+) -> list[float]:
     """Train the example (Adadelta 1.0, a factor of 0.7 per epoch, batch 64) until its test accuracy (%) reaches target.
 
     Returns the test accuracy after each epoch; at most `most_epochs` of them, the example's own number.
@@ -116,8 +124,11 @@ def train_example(data: Dataset, target: float, most_epochs: int = 14, seed: int
 
 
 def plain_pair(image: np.ndarray, seed: int) -> list[list[float]]:
-    """The two 3D-MNIST rows of a (28, 28) image, upright and rotated, pixel by pixel and point by point in plain Python."""
-    wide, deep = ([low + (high - low) * i / (n - 1) for i in range(n)] for low, high, n in ((-0.5, 0.5, 5), (-3, 3, 30)))
+    """The two 3D-MNIST rows of a (28, 28) image, upright and rotated, pixel by pixel and point by point in plain
+    Python."""
+    wide, deep = (
+        [low + (high - low) * i / (n - 1) for i in range(n)] for low, high, n in ((-0.5, 0.5, 5), (-3, 3, 30))
+    )
     ink = [[value > 0 for value in row] for row in np.pad(image, 1).tolist()]
     points = []
     for row in range(30):
@@ -139,13 +150,18 @@ def plain_pair(image: np.ndarray, seed: int) -> list[list[float]]:
     matrix = voxels.rotation(*(chance.gauss(0, degrees) for degrees in (90, 90, 180))).tolist()
     turned = [tuple(sum(point[i] * matrix[i][k] for i in range(3)) for k in range(3)) for point in upright]
     spread = [statistics.pstdev(axis) for axis in zip(*turned, strict=True)]
-    turned = [tuple(value + chance.uniform(-0.25, 0.25) * width for value, width in zip(point, spread, strict=True)) for point in turned]
+    turned = [
+        tuple(value + chance.uniform(-0.25, 0.25) * width for value, width in zip(point, spread, strict=True))
+        for point in turned
+    ]
     return [plain_voxels(upright), plain_voxels(turned)]
 
 
 def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
     """Points in each of 16³ voxels, divided by the largest count, counted one by one."""
-    low, high = ([choose(axis) + pad for axis in zip(*points, strict=True)] for choose, pad in ((min, -0.001), (max, 0.001)))
+    low, high = (
+        [choose(axis) + pad for axis in zip(*points, strict=True)] for choose, pad in ((min, -0.001), (max, 0.001))
+    )
     side = max(b - a for a, b in zip(low, high, strict=True))
     start = [(a + b - side) / 2 for a, b in zip(low, high, strict=True)]
     counts = [0] * 16**3
@@ -157,7 +173,8 @@ def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
 
 
 def voxel_epoch(data: Dataset, recipe: Recipe, device: str = "cpu") -> None:
-    """One training epoch of voxel_reference as its authors do it: RGB float arrays, one sample at a time through a DataLoader."""
+    """One training epoch of voxel_reference as its authors do it: RGB float arrays, one sample at a time through a
+    DataLoader."""
     grids = data.train.images.flatten(1).numpy()
     colored = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64
     samples = torch.utils.data.TensorDataset(torch.from_numpy(colored).float(), data.train.labels)

@@ -2,13 +2,13 @@
 
 python -m tools.speed.measure                measure everything, print the table, write the measurements below runs/
 python -m tools.speed.measure --publish      the same, kept in logs/benchmarks/ (real MNIST only)
-python -m tools.speed.measure --only epoch   measure the rows whose name holds a word, print only; --publish replaces them alone
-python -m tools.speed.measure --device cuda  the rows for a GPU; one line if there is none
+python -m tools.speed.measure --only epoch   measure the rows whose name holds a word, print only; --publish replaces
+them alone python -m tools.speed.measure --device cuda  the rows for a GPU; one line if there is none
 python -m tools.speed.measure --once ROW SIDE SEED   one measurement in this process, as JSON
 
-Each measurement runs in a fresh process. The sides alternate, and each repetition has its own recorded seed. A table gives medians, the
-spread and the ratio. A side times only its work. Loading is a separate figure: the data and, before a training, two steps of a throwaway
-network, because a process compiles its kernels on the first step.
+Each measurement runs in a fresh process. The sides alternate, and each repetition has its own recorded seed. A table
+gives medians, the spread and the ratio. A side times only its work. Loading is a separate figure: the data and, before
+a training, two steps of a throwaway network, because a process compiles its kernels on the first step.
 """
 
 from tools import command  # isort: skip
@@ -108,7 +108,9 @@ def profile(data: Dataset, recipe: Recipe) -> dict[str, float]:
         train_epoch(training, part)
     spent = dict.fromkeys((*OPERATORS, "everything else"), 0.0)
     for event in profiler.key_averages():
-        kind = next((kind for kind, argv in OPERATORS.items() if any(word in event.key for word in argv)), "everything else")
+        kind = next(
+            (kind for kind, argv in OPERATORS.items() if any(word in event.key for word in argv)), "everything else"
+        )
         spent[kind] += event.self_cpu_time_total
     return {kind: time / sum(spent.values()) for kind, time in spent.items()}
 
@@ -133,7 +135,8 @@ def epoch_of_all() -> MEASURED:
 
 
 def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
-    """One measurement in this process: seconds of work and of loading, peak memory, the seed, and what the work returned."""
+    """One measurement in this process: seconds of work and of loading, peak memory, the seed, and what the work
+    returned."""
     work = ROWS[kind][row].sides[side]
     start = time.perf_counter()
     data = datasets.load(ROWS[kind][row].data) if ROWS[kind][row].data else None
@@ -148,9 +151,11 @@ def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
     return measured | found  # a work that warms up first says its own seconds
 
 
-def measure(rows: list[str], repetitions: int, unfinished: Path, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
-    """row → side → the measurements of all repetitions. The sides of a row alternate. What is in `unfinished`, where every
-    measurement is written at once, is not measured again."""
+def measure(
+    rows: list[str], repetitions: int, unfinished: Path, kind: str = "cpu"
+) -> dict[str, dict[str, list[MEASURED]]]:
+    """row → side → the measurements of all repetitions. The sides of a row alternate. What is in `unfinished`, where
+    every measurement is written at once, is not measured again."""
     found = files.read_json(unfinished, dict) if unfinished.is_file() else {}
     for row in rows:
         sides = found.setdefault(row, {side: [] for side in ROWS[kind][row].sides})
@@ -167,7 +172,8 @@ def measure(rows: list[str], repetitions: int, unfinished: Path, kind: str = "cp
 
 
 def sizes(repetitions: int) -> dict[str, list[MEASURED]]:
-    """Seconds and peak memory of one training epoch of `sprint` on 1, 2, 4 and 8 times the images; the largest also mapped."""
+    """Seconds and peak memory of one training epoch of `sprint` on 1, 2, 4 and 8 times the images; the largest also
+    mapped."""
     mnist = datasets.load("mnist")
     found: dict = {}
     for times in (1, 2, 4, 8):
@@ -175,7 +181,8 @@ def sizes(repetitions: int) -> dict[str, list[MEASURED]]:
             write_repeated(mnist, times, Path(folder))
             for kind, bound in (("read", "inf"), *([("mapped", "0.01")] if times == 8 else [])):
                 found[f"{times} × {kind}"] = [
-                    in_fresh_process("--size", COURSE_DATA=folder, COURSE_MEMORY_GB=bound, **TUNED) for _ in range(repetitions)
+                    in_fresh_process("--size", COURSE_DATA=folder, COURSE_MEMORY_GB=bound, **TUNED)
+                    for _ in range(repetitions)
                 ]
     return found
 
@@ -192,17 +199,23 @@ def floors(data: datasets.Dataset) -> dict[str, dict[str, float]]:
     return {"floor": floor(BN), "profile": profile(data, BN), "sprint_floor": floor(SPRINT)}
 
 
-def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> dict[str, dict[str, list[MEASURED]]]:
+def measure_all(
+    rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu"
+) -> dict[str, dict[str, list[MEASURED]]]:
     """Measure and write the whole benchmark. With `only` and `publish`, replace these rows of the published one.
 
     Raises CourseError for what can't be published."""
     data = datasets.load("mnist")
     if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
-        raise CourseError("only a benchmark on the whole real MNIST can be published: set COURSE_DATA and COURSE_SMOKE=0")
+        raise CourseError(
+            "only a benchmark on the whole real MNIST can be published: set COURSE_DATA and COURSE_SMOKE=0"
+        )
     before = read(kind) if publish and only else None
     environment, code = asdict(facts.environment(CPU if kind == "cpu" else torch.device(kind))), facts.code()
     conditions = json.dumps([environment, asdict(code), data.fingerprint, rows, repetitions, publish])
-    unfinished = records.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
+    unfinished = (
+        records.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
+    )
     found = measure(rows, repetitions, unfinished, kind)
     machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
     if before:
@@ -210,7 +223,9 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, ki
         among = replace(before, rows=before.rows | found, later=before.later | dict.fromkeys(found, machine), **limits)
         files.write_json(path(kind), among)
     elif not only:
-        files.write_json(path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind))
+        files.write_json(
+            path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind)
+        )
     unfinished.unlink(missing_ok=True)
     return found
 
@@ -219,7 +234,10 @@ def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.speed.measure", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--only", metavar="WORD", nargs="+", help="only the rows whose names hold one of these; nothing is kept unless published"
+        "--only",
+        metavar="WORD",
+        nargs="+",
+        help="only the rows whose names hold one of these; nothing is kept unless published",
     )
     parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
@@ -243,7 +261,9 @@ def main(argv: list[str]) -> None:
         raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
     rows = [row for row in ROWS[options.device] if not options.only or any(word in row for word in options.only)]
     if not rows:
-        raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS[options.device])}")
+        raise CourseError(
+            f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS[options.device])}"
+        )
     found = measure_all(rows, options.repetitions, options.publish, bool(options.only), options.device)
     print(tried_table(found, found) if options.only else speed_table(found))
 

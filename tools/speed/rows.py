@@ -34,18 +34,28 @@ from utils.training.loops import Training, evaluate, fit, normalize, train_epoch
 from utils.training.steps import make_optimizer, make_scheduler
 
 CPU = torch.device("cpu")
-BN, SPRINT, SPRINT_994, BEST = (EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best"))
+BN, SPRINT, SPRINT_994, BEST = (
+    EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best")
+)
 VOXELS = EXPERIMENTS["voxel_reference"].recipe
-TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `make train` sets, and the usual way does not
-USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # OpenMP's own defaults, which utils may change
+TUNED = {
+    "OMP_PROC_BIND": "true",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}  # what `make train` sets, and the usual way does not
+USUAL = dict.fromkeys(TUNED, "") | {
+    "GOMP_SPINCOUNT": "300000",
+    "KMP_BLOCKTIME": "200",
+}  # OpenMP's own defaults, which utils may change
 
 
 @dataclass(frozen=True)
 class Side:
     """One way to do a row's work: work(data, seed).
 
-    tuned: as the course trains, with freed memory kept, threads that stay on their cores and large pages (see Makefile).
-    untouched: by the settings that a reader's own command finds; else by those that OpenMP brings, which the course changes.
+    tuned: as the course trains, with freed memory kept, threads that stay on their cores and large pages (see
+    Makefile).
+    untouched: by the settings that a reader's own command finds; else by those that OpenMP brings, which the course
+    changes.
     warm_up: what is done before the clock starts, since a process compiles its kernels on its first step.
     """
 
@@ -79,8 +89,8 @@ def network(recipe: Recipe, device: torch.device = CPU) -> nn.Module:
 
 
 def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None]:
-    """A step of a throwaway network at both of an epoch's batch sizes, in the layout in which it will be trained, and of its optimizer,
-    whose first use imports much of torch."""
+    """A step of a throwaway network at both of an epoch's batch sizes, in the layout in which it will be trained, and
+    of its optimizer, whose first use imports much of torch."""
 
     def steps() -> None:
         model = build()
@@ -230,16 +240,22 @@ COMPARED_ROWS = {
         f"time to {target:g} %": Row(
             {
                 "course": Side(train(recipe), True, warm_up(lambda recipe=recipe: network(recipe), recipe)),
-                "PyTorch's example": Side(usual_train(target), warm_up=warm_up(baseline.example_network, baseline.EXAMPLE)),
+                "PyTorch's example": Side(
+                    usual_train(target), warm_up=warm_up(baseline.example_network, baseline.EXAMPLE)
+                ),
             }
         )
         for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
     },
     "3D-MNIST rows of 60 digits": Row(
         {
-            "course": Side(lambda data, seed: {"rows": len(voxels.pairs(voxels_of_60_digits(data), (seed,)))}, tuned=True),
+            "course": Side(
+                lambda data, seed: {"rows": len(voxels.pairs(voxels_of_60_digits(data), (seed,)))}, tuned=True
+            ),
             "plain Python": Side(
-                lambda data, _seed: {"rows": sum(len(baseline.plain_pair(*one[::-1])) for one in enumerate(voxels_of_60_digits(data)))}
+                lambda data, _seed: {
+                    "rows": sum(len(baseline.plain_pair(*one[::-1])) for one in enumerate(voxels_of_60_digits(data)))
+                }
             ),
         }
     ),
@@ -253,8 +269,11 @@ COMPARED_ROWS = {
 }
 
 
-def hundred_batches(data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list) -> MEASURED:
-    """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels → loss."""
+def hundred_batches(
+    data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list
+) -> MEASURED:
+    """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels →
+    loss."""
     optimizer = torch.optim.SGD(parameters, BN.lr, fused=True)
     images, labels = data.train[: 102 * BN.batch_size].tensors
     images = normalize(images, data.mean, data.std)
@@ -313,7 +332,9 @@ def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
         return F.cross_entropy(torch.func.functional_call(networks[0], (parameters, buffers), (images,)), labels)
 
     every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
-    return hundred_batches(data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values()))
+    return hundred_batches(
+        data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values())
+    )
 
 
 def fifty_batches(data: Dataset, bfloat16: bool) -> MEASURED:
@@ -328,7 +349,8 @@ def tried(work: Callable[[Dataset], MEASURED]) -> Side:
 
 
 class HalfSizeFirst(nn.Module):
-    """sprint's network, whose first training batches, as many as `steps`, are images of half the size; they need no pool."""
+    """sprint's network, whose first training batches, as many as `steps`, are images of half the size; they need no
+    pool."""
 
     def __init__(self, network: nn.Sequential, steps: int):
         super().__init__()
@@ -353,7 +375,11 @@ def half_size_first() -> nn.Module:
 def narrow() -> nn.Module:
     """The network of sprint with half as many channels in its first layer."""
     model = models.build(SPRINT.model)
-    model[1], model[2], model[4] = (nn.Conv2d(1, 8, 5, stride=2, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 32, 3, bias=False))
+    model[1], model[2], model[4] = (
+        nn.Conv2d(1, 8, 5, stride=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 32, 3, bias=False),
+    )
     return cpu.prepare(model, CPU)
 
 
@@ -361,7 +387,10 @@ def held_out(data: Dataset, seed: int, build: Callable[[], nn.Module] = lambda: 
     """A training of sprint with another network or recipe: its seconds, and its accuracy on held-out images."""
     part = data.hold_out(len(data.train) // 6)
     history = fit(build(), part, replace(SPRINT, **changes), seed, echo=False)
-    return {"seconds": history[-1]["seconds"], "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"]}
+    return {
+        "seconds": history[-1]["seconds"],
+        "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"],
+    }
 
 
 def gathered(data: Dataset, size: int) -> MEASURED:
@@ -468,7 +497,9 @@ def small_example(data: Dataset, _seed: int) -> None:
 WAYS = {
     "default threads": Side(epoch(SPRINT), warm_up=warm_up(lambda: network(SPRINT), SPRINT), untouched=True),
     "one thread": Side(one_thread, warm_up=warm_up(lambda: network(SPRINT), SPRINT), untouched=True),
-    f"PyTorch's example, {SMALL:,} images": Side(small_example, warm_up=warm_up(baseline.example_network, baseline.EXAMPLE)),
+    f"PyTorch's example, {SMALL:,} images": Side(
+        small_example, warm_up=warm_up(baseline.example_network, baseline.EXAMPLE)
+    ),
 }
 
 
@@ -483,12 +514,15 @@ def loaded(busy: int, side: str) -> Side:
 
 
 def command(*argv: str, untouched: bool = True) -> Side:
-    """`python *words` in a fresh process, everything counted, its files in a folder of its own; {seed} in a word is the seed."""
+    """`python *words` in a fresh process, everything counted, its files in a folder of its own; {seed} in a word is the
+    seed."""
 
     def run(_data: None, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             message = [sys.executable, *(word.replace("{seed}", str(seed)) for word in argv)]
-            subprocess.run(message, cwd=ROOT, env={**os.environ, "COURSE_RUNS": folder}, check=True, capture_output=True)
+            subprocess.run(
+                message, cwd=ROOT, env={**os.environ, "COURSE_RUNS": folder}, check=True, capture_output=True
+            )
 
     return Side(run, untouched=untouched)
 
@@ -507,7 +541,11 @@ def load_usually(_data: None, _seed: int) -> MEASURED:
 def published() -> list[torch.nn.Module]:
     """Every published network of images."""
     of_images = [entry for entry in EXPERIMENTS.values() if entry.recipe.kind == "images" and entry.weights]
-    return [pretrained.load_model(path)[0] for path in (RunPaths(ROOT, entry.name, 0).weights for entry in of_images) if path.is_file()]
+    return [
+        pretrained.load_model(path)[0]
+        for path in (RunPaths(ROOT, entry.name, 0).weights for entry in of_images)
+        if path.is_file()
+    ]
 
 
 def evaluate_all(data: Dataset, _seed: int) -> MEASURED:
@@ -542,7 +580,9 @@ DAILY_ROWS = {
         data=None,
     ),
     "loading MNIST": Row({"data.load": Side(load), "torchvision": Side(load_usually)}, data=None),
-    "10,000 images by every published network": Row({"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}),
+    "10,000 images by every published network": Row(
+        {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
+    ),
     "make verify": Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d"),
 }
 
@@ -551,7 +591,8 @@ Work = Callable[[Dataset, int], MEASURED | None]
 
 
 def timed(work: Work, moved: bool = True, twice: bool = True) -> Side:
-    """work, by a clock that waits for the GPU. moved: the data lie there; twice: only the second time counts, for the first compiles."""
+    """work, by a clock that waits for the GPU. moved: the data lie there; twice: only the second time counts, for the
+    first compiles."""
 
     def run(data: Dataset, seed: int) -> MEASURED:
         data = data.to("cuda") if moved else data
@@ -598,12 +639,18 @@ def grids(data: Dataset, seed: int, count: int = 10_000) -> MEASURED:
 
 GPU_ROWS = {
     "augmented batches, one epoch": Row(
-        {"course": timed(batches), **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)}}
+        {
+            "course": timed(batches),
+            **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)},
+        }
     ),
     BN_EPOCH: Row(
         {
             "course": timed(epoch(BN)),
-            **{f"DataLoader, {n} workers": usual(lambda data, n=n: baseline.recipe_epoch(data, BN, n, "cuda")) for n in (0, 2)},
+            **{
+                f"DataLoader, {n} workers": usual(lambda data, n=n: baseline.recipe_epoch(data, BN, n, "cuda"))
+                for n in (0, 2)
+            },
         }
     ),
     **{
@@ -611,10 +658,15 @@ GPU_ROWS = {
         for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
     },
     "training epoch of voxel_reference": Row(
-        {"course": timed(epoch(VOXELS)), "DataLoader of RGB arrays": usual(lambda cubes: baseline.voxel_epoch(cubes, VOXELS, "cuda"))},
+        {
+            "course": timed(epoch(VOXELS)),
+            "DataLoader of RGB arrays": usual(lambda cubes: baseline.voxel_epoch(cubes, VOXELS, "cuda")),
+        },
         data="mnist3d",
     ),
-    "training epoch of sprint": Row({"kernel by kernel": timed(epoch(SPRINT)), "COURSE_COMPILE=1": timed(compiled(epoch(SPRINT)))}),
+    "training epoch of sprint": Row(
+        {"kernel by kernel": timed(epoch(SPRINT)), "COURSE_COMPILE=1": timed(compiled(epoch(SPRINT)))}
+    ),
     "10,000 new voxel grids": Row({"on the GPU": timed(grids), "on the CPU": timed(grids, moved=False)}),
 }
 STEPS = {MACHINE_STEPS: Row(machine_steps()), RECIPE_STEPS: Row(recipe_steps())}

@@ -1,4 +1,5 @@
-"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by utils.data.fresh_voxels."""
+"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by
+utils.data.fresh_voxels."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from ..experiments import Recipe
 from .fresh_voxels import fresh_grids
 
 WHOLE = slice(None)
-Augment = Callable[[Tensor, Tensor, slice], Tensor]  # a batch's images and rows, and which of them to return → float images or grids
+Augment = Callable[
+    [Tensor, Tensor, slice], Tensor
+]  # a batch's images and rows, and which of them to return → float images or grids
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -21,17 +24,21 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
-    """What a recipe does to a batch, in one call: augment(images, rows, shard) → what the network sees of it, before it is normalized.
+    """What a recipe does to a batch, in one call: augment(images, rows, shard) → what the network sees of it, before it
+    is normalized.
 
-    images: the whole batch as it is stored; rows: its places in the training set; shard: which of its images are wanted. Numbers are
-    drawn from `generator`, on the images' device, for the whole batch, whatever the shard: several processes deform as one does.
+    images: the whole batch as it is stored; rows: its places in the training set; shard: which of its images are
+    wanted. Numbers are drawn from `generator`, on the images' device, for the whole batch, whatever the shard: several
+    processes deform as one does.
     """
     deform = {"rotate": recipe.rotate, "scale": recipe.scale, "shear": recipe.shear}
 
     def draw(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
         if recipe.elastic:
             images = smooth_displacement(images, generator, recipe.elastic)
-        return fresh_grids(images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard)  # rows 2i are upright, rows 2i + 1 rotated
+        return fresh_grids(
+            images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard
+        )  # rows 2i are upright, rows 2i + 1 rotated
 
     if recipe.fresh:
         return draw
@@ -74,16 +81,20 @@ def affine(
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
     move_x, move_y = numbers[3] * 2 * shift / width, numbers[4] * 2 * shift / height
     theta = torch.stack([cos, cos * slant - sin, move_x, sin, sin * slant + cos, move_y], 1).view(2 * n, 3)
-    # one matrix product with every output pixel's (x, y, 1): what F.affine_grid does, some twenty times as fast on a CPU
+    # one matrix product with every output pixel's (x, y, 1): what F.affine_grid does, some twenty times as fast on a
+    # CPU
     grid = (theta @ _pixels(height, width, images.device)).view(n, 2, height, width).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def elastic(images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None) -> Tensor:
+def elastic(
+    images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None
+) -> Tensor:
     """Displace the pixels of each image by a smooth random field (Simard et al. 2003), by one bilinear resampling.
 
-    images: (N, C, H, W) float. strength: standard deviation of the field in pixels, at its coarse knots, one for every seven pixels;
-    between them it is cubic. generator, shard, whole: as of `affine`. With strength 0 returns the images themselves.
+    images: (N, C, H, W) float. strength: standard deviation of the field in pixels, at its coarse knots, one for every
+    seven pixels; between them it is cubic. generator, shard, whole: as of `affine`. With strength 0 returns the images
+    themselves.
     """
     if not strength:
         return images
@@ -98,18 +109,23 @@ def elastic(images: Tensor, generator: torch.Generator, strength: float, shard: 
 def vary_stroke_width(
     images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None
 ) -> Tensor:
-    """Thicken or thin the strokes of each image, up to `strength` of the way to a pen that is two pixels wider or thinner: to the brightest
-    or the darkest of 3×3 pixels (after Castro et al. 2019, "Morpho-MNIST"). The rest as of `elastic`."""
+    """Thicken or thin the strokes of each image, up to `strength` of the way to a pen that is two pixels wider or
+    thinner: to the brightest or the darkest of 3×3 pixels (after Castro et al. 2019, "Morpho-MNIST"). The rest as of
+    `elastic`."""
     if not strength:
         return images
-    part = (torch.rand(whole or len(images), device=images.device, generator=generator)[shard] * 2 - 1).view(-1, 1, 1, 1)
+    part = (torch.rand(whole or len(images), device=images.device, generator=generator)[shard] * 2 - 1).view(
+        -1, 1, 1, 1
+    )
     sign = part.sign()  # the darkest of some is minus the brightest of their opposites
     return images.lerp(sign * F.max_pool2d(sign * images, 3, stride=1, padding=1), part.abs() * strength)
 
 
-def erase_square(images: Tensor, generator: torch.Generator, side: float, shard: slice = WHOLE, whole: int | None = None) -> Tensor:
-    """Blacken a square of `side` pixels at a uniformly drawn place of each image, which may reach over its edge (DeVries & Taylor 2017,
-    "Cutout"). The rest as of `elastic`."""
+def erase_square(
+    images: Tensor, generator: torch.Generator, side: float, shard: slice = WHOLE, whole: int | None = None
+) -> Tensor:
+    """Blacken a square of `side` pixels at a uniformly drawn place of each image, which may reach over its edge
+    (DeVries & Taylor 2017, "Cutout"). The rest as of `elastic`."""
     if not side:
         return images
     height, width = images.shape[2:]
@@ -122,7 +138,8 @@ def erase_square(images: Tensor, generator: torch.Generator, side: float, shard:
 def smooth_displacement(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """`elastic` for (N, 1, H, W) uint8 digits that become bodies: 1 where there is ink, 0 elsewhere.
 
-    As many pixels have ink as before, the brightest ones: resampling gives a stroke a rim, and every pixel above 0 would be a box.
+    As many pixels have ink as before, the brightest ones: resampling gives a stroke a rim, and every pixel above 0
+    would be a box.
     """
     count = (images > 0).flatten(1).sum(1, keepdim=True)
     values = elastic(scaled(images), generator, strength).flatten(1)

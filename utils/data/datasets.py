@@ -23,7 +23,8 @@ from .sources import SOURCES
 class Split:
     """images: (N, 1, 28, 28) uint8, or voxel grids (N, 1, 16, 16, 16) float32 in [0, 1]; labels: (N,) int64.
 
-    split[:100] is a Split of 100 rows; split[0] is one image and its label, as a DataLoader expects. A loop over it raises CourseError.
+    split[:100] is a Split of 100 rows; split[0] is one image and its label, as a DataLoader expects. A loop over it
+    raises CourseError.
     """
 
     images: Tensor
@@ -41,7 +42,9 @@ class Split:
         chosen = self.images[rows], self.labels[rows]
         return chosen if isinstance(rows, Integral) else Split(*chosen)
 
-    def __iter__(self) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
+    def __iter__(
+        self,
+    ) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
         raise CourseError(
             "a Split is not iterable: use `images, labels = split.tensors`, or in batches "
             "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
@@ -59,13 +62,16 @@ class Dataset:
     kind: str  # images or voxels
     train: Split
     test: Split
-    mean: float  # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalized
+    # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalized
+    mean: float
     std: float
     fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors, floats rounded to five decimals
     classes: tuple[str, ...]
     whole: bool = True  # False for the few hundred images of a smoke run
     valid: Split | None = None
-    originals: Tensor | None = None  # of voxels: (N, 28, 28) uint8, the digits of which training rows 2i and 2i + 1 are made
+    originals: Tensor | None = (
+        None  # of voxels: (N, 28, 28) uint8, the digits of which training rows 2i and 2i + 1 are made
+    )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -104,19 +110,22 @@ class Dataset:
         return replace(self, train=self.train[rows[:-n]], valid=valid, originals=originals)
 
     def undrawn(self) -> "Dataset":
-        """Voxels: the same with each training row as the (1, 28, 28) image of its digit, for grids to be drawn from anew.
+        """Voxels: the same with each training row as the (1, 28, 28) image of its digit, for grids to be drawn from
+        anew.
 
         Raises CourseError where the digits are not known.
         """
         if self.originals is None:
-            raise CourseError(f"the digits behind {self.name} are not known, so no grids can be drawn anew: expected mnist3d")
+            raise CourseError(
+                f"the digits behind {self.name} are not known, so no grids can be drawn anew: expected mnist3d"
+            )
         return replace(self, train=Split(self.originals.repeat_interleave(2, 0).unsqueeze(1), self.train.labels))
 
 
 CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
 NAMES = (*SOURCES, "digits", *KINDS)
-# The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from them: only these
-# may be published.
+# The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from
+# them: only these may be published.
 PUBLISHABLE = {
     "mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d",
     "mnist3d": "6c99941ceee1c6b8582ec04403757a910556126fe534ff8d56c59725164a2bb6",
@@ -125,14 +134,15 @@ PUBLISHABLE = {
 
 
 def load(name: str = "mnist") -> Dataset:
-    """Load a data set by name (one of NAMES): from $COURSE_DATA (a relative one starts at the repository's root) or data/, else
-    downloaded into data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/; mnist3d_published is used where it lies.
+    """Load a data set by name (one of NAMES): from $COURSE_DATA (a relative one starts at the repository's root) or
+    data/, else downloaded into data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/;
+    mnist3d_published is used where it lies.
 
     Where neither is possible, says so in one line and returns scikit-learn's 1,797 handwritten digits under their own
     name. In a smoke run only the first few hundred images are kept.
 
-    Files of other contents than MNIST's are used, and said to be others. Raises CourseError for an unknown name, or for a file that is
-    damaged or does not fit the others.
+    Files of other contents than MNIST's are used, and said to be others. Raises CourseError for an unknown name, or for
+    a file that is damaged or does not fit the others.
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
@@ -143,37 +153,70 @@ def load(name: str = "mnist") -> Dataset:
         name, halves = "digits", _fallback_digits()
     classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
     train, test = halves
-    counts = sum(torch.bincount(chunk.flatten(), minlength=256) for chunk in train.images.split(CHUNK)).double() / train.images.numel()
+    counts = (
+        sum(torch.bincount(chunk.flatten(), minlength=256) for chunk in train.images.split(CHUNK)).double()
+        / train.images.numel()
+    )
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum()
     std = (counts * (values - mean) ** 2).sum().sqrt()
     data = Dataset(
-        name, "images", train, test, round(mean.item(), 6), round(std.item(), 6), _fingerprint(*train.tensors, *test.tensors), classes
+        name,
+        "images",
+        train,
+        test,
+        round(mean.item(), 6),
+        round(std.item(), 6),
+        _fingerprint(*train.tensors, *test.tensors),
+        classes,
     )
     if PUBLISHABLE.get(name, data.fingerprint) != data.fingerprint:
         where = " or ".join(map(display_path, _folders()))
-        print(f"{name} in {where} is not what is known by that name, so nothing on it can be published.", file=sys.stderr)
+        print(
+            f"{name} in {where} is not what is known by that name, so nothing on it can be published.", file=sys.stderr
+        )
     return replace(data, train=train[:512], test=test[:256], whole=False) if smoke() else data
 
 
 def _voxels(name: str) -> Dataset:
-    """3D-MNIST, rebuilt or as published; of mnist3d_all the training half is the images of all of MNIST's, two rows each, undrawn."""
+    """3D-MNIST, rebuilt or as published; of mnist3d_all the training half is the images of all of MNIST's, two rows
+    each, undrawn."""
     if name == "mnist3d_published":
         rows, originals, classes, whole = _published_rows(), None, tuple("0123456789"), True
     else:
         mnist = load("mnist")
-        name, classes, whole = (name.replace("mnist", mnist.name), mnist.classes, not smoke())  # voxels of fallback digits say so
+        name, classes, whole = (
+            name.replace("mnist", mnist.name),
+            mnist.classes,
+            not smoke(),
+        )  # voxels of fallback digits say so
         # a smoke run's few are not worth a file
         rows = _rebuilt_rows(mnist) if whole else voxels.build(*_first(mnist, 192, 64))
         originals = mnist.train.images[: len(rows.y_train) // 2, 0]
     train, test = (
-        Split(_grids(grids), torch.from_numpy(labels)) for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
+        Split(_grids(grids), torch.from_numpy(labels))
+        for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
     )
     if name.endswith("_all"):
         originals = mnist.train.images[:, 0]
         train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    data = Dataset(name, "voxels", train, test, 0.0, 1.0, _fingerprint(*train.tensors, *test.tensors), classes, whole, originals=originals)
-    return replace(data, train=train[:384], test=test[:128], whole=False) if smoke() and name == "mnist3d_published" else data
+    data = Dataset(
+        name,
+        "voxels",
+        train,
+        test,
+        0.0,
+        1.0,
+        _fingerprint(*train.tensors, *test.tensors),
+        classes,
+        whole,
+        originals=originals,
+    )
+    return (
+        replace(data, train=train[:384], test=test[:128], whole=False)
+        if smoke() and name == "mnist3d_published"
+        else data
+    )
 
 
 def _grids(rows: np.ndarray) -> Tensor:
@@ -182,7 +225,8 @@ def _grids(rows: np.ndarray) -> Tensor:
 
 
 def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
-    """The rows that MNIST's digits give: read from data/ if they were built from the very same digits before, else built and kept there.
+    """The rows that MNIST's digits give: read from data/ if they were built from the very same digits before, else
+    built and kept there.
 
     A file that can't be kept is only said: the training that wanted it goes on.
     """
@@ -215,7 +259,10 @@ def _published_rows() -> voxels.Rows:
 
 def _first(mnist: Dataset, train: int, test: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images (N, 28, 28) and labels (N,) of the first digits of both halves."""
-    return [(split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in ((mnist.train, train), (mnist.test, test))]
+    return [
+        (split.images[:count, 0].numpy(), split.labels[:count].numpy())
+        for split, count in ((mnist.train, train), (mnist.test, test))
+    ]
 
 
 def _folders() -> list[Path]:
@@ -224,7 +271,8 @@ def _folders() -> list[Path]:
 
 
 def _locate(name: str) -> list[Path] | None:
-    """The four files of a set from the first folder that holds them all, else downloaded into data/; None if no source responds."""
+    """The four files of a set from the first folder that holds them all, else downloaded into data/; None if no source
+    responds."""
     source, roots = SOURCES[name], _folders()
     for root in roots:
         found = source.find(root)
@@ -274,7 +322,8 @@ def _idx(name: str) -> tuple[Split, Split] | None:
 
 
 def _fallback_digits() -> tuple[Split, Split]:
-    """scikit-learn's 1,797 digits (UCI Optical Recognition, 8×8, 0…16), resized to 28×28; the last 360 are the test half."""
+    """scikit-learn's 1,797 digits (UCI Optical Recognition, 8×8, 0…16), resized to 28×28; the last 360 are the test
+    half."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

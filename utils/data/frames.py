@@ -18,14 +18,17 @@ RECTANGLE, CIRCLE, LINE = "a rectangular frame", "a circle", "the line of a fram
 OVERLAP = {RECTANGLE: 0.93, CIRCLE: 0.95}  # of an outline with a rectangle, and with an ellipse
 ATTACHED = {RECTANGLE: 0.02, CIRCLE: 0.08}  # share of the inside that other strokes cover: then they touch the frame
 GRID = 40  # pixels: circles are looked for on masks with a longer side of this
-CROSSED = 0.25  # share of a circle's inside that the strokes across it cover; a zero, the loop of a six or nine is emptier
+CROSSED = (
+    0.25  # share of a circle's inside that the strokes across it cover; a zero, the loop of a six or nine is emptier
+)
 RING = 0.3  # of the smaller radius: a thicker circle is a bold zero
 STRAIGHT = 0.97  # share of a side that a line of an open frame covers; a stroke written by hand is rarely that straight
 BESIDE = 0.33  # share of all ink beside the lines of an open frame; a seven has less
 
 
 class Frame(NamedTuple):
-    """A frame: its name for messages, its ink and the region inside, both (H, W) bool, and whether the digit touches it."""
+    """A frame: its name for messages, its ink and the region inside, both (H, W) bool, and whether the digit touches
+    it."""
 
     name: str
     ink: np.ndarray
@@ -36,8 +39,8 @@ class Frame(NamedTuple):
 def find(ink: np.ndarray) -> Frame | None:
     """The outermost frame in a (H, W) bool mask of ink; None if there is none.
 
-    A shape that encloses a second one is a frame. So are lines along the border of all ink that have other ink between them, and a
-    rectangle alone. A ring alone is a zero, unless other strokes touch it from inside.
+    A shape that encloses a second one is a frame. So are lines along the border of all ink that have other ink between
+    them, and a rectangle alone. A ring alone is a zero, unless other strokes touch it from inside.
     """
     if not ink.any():
         return None
@@ -74,7 +77,8 @@ def _reduced(mask: np.ndarray, step: int) -> np.ndarray:
 
 
 def _walled(ink: np.ndarray, edges: list[tuple[bool, bool]]) -> np.ndarray:
-    """A shape with the picture's edge as one more line between the first and the last place where the shape touches it."""
+    """A shape with the picture's edge as one more line between the first and the last place where the shape touches
+    it."""
     walled = ink.copy()
     for side, at_edge in zip((walled[0], walled[-1], walled[:, 0], walled[:, -1]), (*edges[0], *edges[1]), strict=True):
         if at_edge and side.any():
@@ -95,7 +99,9 @@ def _filled(ink: np.ndarray, radius: float) -> np.ndarray:
 def _enclosing(parts: np.ndarray, longer: np.ndarray, largest: list[int], edges: list) -> Frame | None:
     """A single shape, perhaps with a gap, that has another one inside."""
     for outer in largest:
-        smaller = [k for k in largest if longer[k] < longer[outer] and not _is_dot(parts == k + 1, longer[k], longer[outer])]
+        smaller = [
+            k for k in largest if longer[k] < longer[outer] and not _is_dot(parts == k + 1, longer[k], longer[outer])
+        ]
         ink = parts == outer + 1
         for radius in (0, GAP * longer[outer]) if smaller else ():
             inside = _filled(_walled(ink, edges), radius) & ~ink
@@ -200,7 +206,8 @@ def _opened(filled: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _straight_sides(ink: np.ndarray) -> int:
-    """On how many sides a straight line bounds a shape but for a few strokes that reach over it, also if slightly rotated."""
+    """On how many sides a straight line bounds a shape but for a few strokes that reach over it, also if slightly
+    rotated."""
     most = 0
     for angle in range(-8, 9, 2):
         turned = ndimage.rotate(ink, angle, order=0) if angle else ink
@@ -217,14 +224,17 @@ def _straight_sides(ink: np.ndarray) -> int:
 
 
 def _has_corner(ink: np.ndarray) -> bool:
-    """Whether two thin straight lines as long as the whole shape meet in a corner and have other strokes beside them."""
+    """Whether two thin straight lines as long as the whole shape meet in a corner and have other strokes beside
+    them."""
     for angle in range(-6, 7, 3):
         turned = ndimage.rotate(ink, angle, order=0) if angle else ink
         turned = turned[ndimage.find_objects(turned.astype(np.int8))[0]]
         for rows in _line_places(turned):
             for columns in _line_places(turned.T):
                 rest = turned.copy()
-                rest[max(0, rows.start - 1) : rows.stop + 1] = rest[:, max(0, columns.start - 1) : columns.stop + 1] = False
+                rest[max(0, rows.start - 1) : rows.stop + 1] = rest[:, max(0, columns.start - 1) : columns.stop + 1] = (
+                    False
+                )
                 if turned[rows, columns].any() and rest.sum() > BESIDE * turned.sum():
                     return True
     return False

@@ -1,7 +1,8 @@
 """A photograph or drawing of one digit → the 28×28 picture that MNIST would have made of it.
 
-MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their center of mass lay in
-the middle (LeCun et al. 1998). A network that has seen nothing else reads a photograph only after the same has been done to it:
+MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their center of
+mass lay in the middle (LeCun et al. 1998). A network that has seen nothing else reads a photograph only after the same
+has been done to it:
 
     from . import photo
     model(preprocess(photo.read("five.jpg"))).softmax(1)
@@ -25,14 +26,28 @@ from . import frames
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the center of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
 SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the whole picture (below Pillow's own limit)
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no others are opened: EPS, for one, would start a program
-TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → Image.Transpose that undoes it
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # no others are opened: EPS, for one, would start a program
+TURNS = dict(
+    zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True)
+)  # EXIF's orientation → Image.Transpose that undoes it
 CONTRAST = 0.04  # of the whole range from black to white: what is nearer to the paper is no ink
 THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, as no digit of MNIST has it, is widened to PEN
 LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
 WIDEST = 1.9  # width over height: of 60,000 training digits one in 10,000 is above 2
 GAP = 0.1  # of the largest part: strokes that are nearer belong together
-WIDTHS = (1 / 3, 1 / 6, 1 / 10)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
+WIDTHS = (
+    1 / 3,
+    1 / 6,
+    1 / 10,
+)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
 DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is made up for
 NESTED = 5  # frames inside one another, at most
 RIM = 0.05  # of the digit's longer side: how wide the edge of the picture is where a shadow would leave it
@@ -41,7 +56,8 @@ FAR = 0.4  # of the digit: how far off a part may be that is too flat to be anot
 
 
 class Steps(NamedTuple):
-    """What becomes of a picture, in order; H and W are those of the photograph, averaged down if large, or of its frame's inside."""
+    """What becomes of a picture, in order; H and W are those of the photograph, averaged down if large, or of its
+    frame's inside."""
 
     gray: np.ndarray  # (H, W) float32, 0 (black) to 1, upright
     paper: np.ndarray  # (H, W) float32: the same without what is narrow, the estimated background
@@ -54,15 +70,16 @@ class Steps(NamedTuple):
 def read(picture) -> np.ndarray:
     """A picture of one digit, MNIST's way: (28, 28) uint8, white on black, background exactly 0, brightest 255.
 
-    picture: a path, an open file, or a PIL image of any size and mode; dark on light or light on dark; turned as its EXIF says.
-    Raises CourseError for what is no picture, for one that is too small or too huge, and where there is no ink, more than one
-    digit, or a page of noise.
+    picture: a path, an open file, or a PIL image of any size and mode; dark on light or light on dark; turned as its
+    EXIF says. Raises CourseError for what is no picture, for one that is too small or too huge, and where there is no
+    ink, more than one digit, or a page of noise.
     """
     return steps(picture).image
 
 
 def plain(picture) -> np.ndarray:
-    """What people try first, for comparison: gray, resized to (28, 28) uint8, and nothing else. Raises CourseError like `read`."""
+    """What people try first, for comparison: gray, resized to (28, 28) uint8, and nothing else. Raises CourseError like
+    `read`."""
     image = Image.fromarray((gray(picture) * 255).round().astype(np.uint8))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
@@ -77,7 +94,8 @@ def steps(picture) -> Steps:
 
 
 def gray(picture) -> np.ndarray:
-    """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING pixels long."""
+    """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING
+    pixels long."""
     image = _upright(open_picture(picture))
     few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
     if image.mode[0] in "IF":  # 16 bits, 32 bits or floats: whatever range they use
@@ -99,7 +117,8 @@ def gray(picture) -> np.ndarray:
 def tones(picture) -> np.ndarray:
     """The tones of a picture that is MNIST's already, white on black: (H, W), uint8, or float32 of a picture of floats.
 
-    picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises CourseError.
+    picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises
+    CourseError.
     """
     image = _upright(open_picture(picture))
     if image.mode[0] == "F":
@@ -107,7 +126,9 @@ def tones(picture) -> np.ndarray:
     if image.mode[0] == "I":
         values = np.array(image, np.int64)
         if values.min() < 0 or values.max() >= 2**16:
-            raise CourseError(f"{_name(picture)} has values from {values.min()} to {values.max()}: expected 0 to 255, or to 65,535")
+            raise CourseError(
+                f"{_name(picture)} has values from {values.min()} to {values.max()}: expected 0 to 255, or to 65,535"
+            )
         return (values if values.max() < 256 else np.rint(values / 257)).astype(np.uint8)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -131,7 +152,9 @@ def open_picture(picture) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and of its own limit, which is higher
             image = picture if isinstance(picture, Image.Image) else Image.open(picture, formats=FORMATS)
             if image.width * image.height > LARGEST:
-                raise CourseError(f"{what} has {image.width} × {image.height} pixels: expected at most {LARGEST:,}. Make it smaller.")
+                raise CourseError(
+                    f"{what} has {image.width} × {image.height} pixels: expected at most {LARGEST:,}. Make it smaller."
+                )
             image.load()
     except CourseError:
         raise
@@ -146,7 +169,9 @@ def open_picture(picture) -> Image.Image:
         reason = shorten(getattr(error, "strerror", None) or error or type(error).__name__)
         raise CourseError(f"{what} can't be read as a picture ({reason}): save it again, as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
-        raise CourseError(f"{what} has {image.width} × {image.height} pixels, too small: expected at least {SMALLEST} × {SMALLEST}")
+        raise CourseError(
+            f"{what} has {image.width} × {image.height} pixels, too small: expected at least {SMALLEST} × {SMALLEST}"
+        )
     return image
 
 
@@ -156,13 +181,16 @@ def _upright(image: Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             turn = TURNS.get(image.getexif().get(0x0112))
-    except Exception:  # damaged EXIF data raise whatever their bytes make Pillow raise, and the picture can be read without them
+    except (
+        Exception
+    ):  # damaged EXIF data raise whatever their bytes make Pillow raise, and the picture can be read without them
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _ground(image: Image.Image) -> int:
-    """The tone for the transparent parts of an RGBA picture: its own paper's, or else white under dark and black under light ink."""
+    """The tone for the transparent parts of an RGBA picture: its own paper's, or else white under dark and black under
+    light ink."""
     opaque = np.asarray(image.getchannel("A")) > 127
     tone = np.median(np.asarray(image.convert("L"))[opaque]) if opaque.any() else 0
     return int(tone) if opaque.mean() > 0.5 else 255 * int(tone < 128)
@@ -174,14 +202,17 @@ def _on_paper(image: Image.Image) -> Image.Image:
 
 
 def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A gray picture, its paper and its ink; of a frame with something in it only the inside. Raises CourseError, naming the frame."""
+    """A gray picture, its paper and its ink; of a frame with something in it only the inside. Raises CourseError,
+    naming the frame."""
     paper, ink = _ink(light)
     for _ in range(NESTED):
         frame = frames.find(ink > 0.5)
         if frame is None:
             return light, paper, ink
         if frame.touched or not frame.inside.any():
-            raise CourseError(f"{frame.name} touches the digit, or is part of it: crop the picture to the inside of the frame")
+            raise CourseError(
+                f"{frame.name} touches the digit, or is part of it: crop the picture to the inside of the frame"
+            )
         rows, columns = (np.flatnonzero(frame.inside.any(axis)) for axis in (1, 0))
         window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         light = np.where(frame.inside, light, paper)[window]
@@ -193,8 +224,9 @@ def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paper and ink of a gray picture. The paper is the picture without anything narrower than a third of it: a gray closing takes dark
-    ink away, an opening light ink; what remains is more even where it was the right one. Shadows and the edge of the desk stay paper."""
+    """Paper and ink of a gray picture. The paper is the picture without anything narrower than a third of it: a gray
+    closing takes dark ink away, an opening light ink; what remains is more even where it was the right one. Shadows and
+    the edge of the desk stay paper."""
     smooth = ndimage.gaussian_filter(light, max(light.shape) / 400 if max(light.shape) > 100 else 0)
     usual, *narrow = (max(5, int(max(min(light.shape), 0.75 * max(light.shape)) * share)) for share in WIDTHS)
     paper, above, gain = _above(smooth, usual)
@@ -202,18 +234,25 @@ def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = next((one for one in (_above(smooth, size) for size in narrow) if not _at_edge(one[1])), None)
         paper, above, gain = found or (paper, above, gain)
     if above.max() < CONTRAST:
-        raise CourseError("no ink found: the picture is of one tone. Write the digit darker, or photograph it from nearer.")
+        raise CourseError(
+            "no ink found: the picture is of one tone. Write the digit darker, or photograph it from nearer."
+        )
     marks = above[above > _otsu(above)]
     tone = np.percentile(marks, 75)
     noise = np.median(np.abs(ndimage.laplace(light)) * gain) / 3
     if tone < max(CONTRAST, 2.5 * noise):
-        raise CourseError("no ink found: nothing stands out from the paper. Write the digit darker, or photograph it in better light.")
-    return paper, np.clip(1.5 * above / tone - 0.25, 0, 1)  # a ramp about half the tone, flat where it is paper or full ink
+        raise CourseError(
+            "no ink found: nothing stands out from the paper. Write the digit darker, or photograph it in better light."
+        )
+    return paper, np.clip(
+        1.5 * above / tone - 0.25, 0, 1
+    )  # a ramp about half the tone, flat where it is paper or full ink
 
 
 def _above(smooth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The paper of a smoothed picture, without what is narrower than `size` pixels; how far each pixel stands out from it; and how much
-    brighter the best-lit paper is. A shadow on light paper takes the same share of the light from the paper and from the ink."""
+    """The paper of a smoothed picture, without what is narrower than `size` pixels; how far each pixel stands out from
+    it; and how much brighter the best-lit paper is. A shadow on light paper takes the same share of the light from the
+    paper and from the ink."""
     closed, opened = (_wide(operation, smooth, size) for operation in ("closing", "opening"))
     paper = min(closed, opened, key=np.std)
     brightest = max(paper.max(), CONTRAST)
@@ -230,7 +269,8 @@ def _at_edge(above: np.ndarray) -> bool:
 
 
 def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
-    """A gray closing or opening by a large square, on a picture averaged down to some 200 pixels: paper needs no fine detail."""
+    """A gray closing or opening by a large square, on a picture averaged down to some 200 pixels: paper needs no fine
+    detail."""
     few = max(1, max(light.shape) // 200)
     image = Image.fromarray(light).reduce(few) if few > 1 else Image.fromarray(light)
     filtered = getattr(ndimage, f"grey_{operation}")(np.asarray(image), size=max(3, size // few), mode="nearest")
@@ -238,7 +278,8 @@ def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into the two groups with the least spread inside (Otsu 1979); values from 0 up."""
+    """The threshold that parts values into the two groups with the least spread inside (Otsu 1979); values from 0
+    up."""
     top = float(values.max())
     counts = np.bincount((values.ravel() * (255 / top)).astype(np.int64), minlength=256)
     middles, low = (np.arange(256) + 0.5) * top / 255, np.cumsum(counts)
@@ -249,31 +290,40 @@ def _otsu(values: np.ndarray) -> float:
 
 
 def _one_digit(ink: np.ndarray) -> np.ndarray:
-    """The part of a (H, W) bool mask that is the digit: strokes that are near each other, without specks and what hangs on the edge."""
+    """The part of a (H, W) bool mask that is the digit: strokes that are near each other, without specks and what hangs
+    on the edge."""
     groups, areas, highs, wides = _groups(ink)
     edges = [groups[0], groups[-1], groups[:, 0], groups[:, -1]]
     along = np.max([np.bincount(edge, minlength=len(areas) + 1)[1:] / len(edge) for edge in edges], 0)
     areas = areas * (along < 0.8)  # a shadow, the rim of the sheet
     if areas.max() == 0:
-        raise CourseError("no ink found inside the picture, only something along its edge: leave some paper around the digit")
+        raise CourseError(
+            "no ink found inside the picture, only something along its edge: leave some paper around the digit"
+        )
     if (inside := areas * (along == 0)).max() >= 0.1 * areas.max():
         areas = inside
     main = areas.argmax()
     tall = max(highs[main], wides[main])
     parts = areas > 0.1 * areas[main]
     if parts.sum() > 1 and (parts.sum() > 12 or areas[main] < 0.2 * areas.sum()):
-        raise CourseError("a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper")
+        raise CourseError(
+            "a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper"
+        )
     if (several := (parts & (highs > 0.45 * highs[main])).sum()) > 1:
         raise CourseError(f"more than one digit: {several} separate shapes. Crop the picture to one of them.")
     temporary = ndimage.distance_transform_edt(groups != main + 1)
-    near = [k for k in np.nonzero(parts)[0] if temporary[groups == k + 1].min() < FAR * tall]  # the bar of a 5 written in two strokes
+    near = [
+        k for k in np.nonzero(parts)[0] if temporary[groups == k + 1].min() < FAR * tall
+    ]  # the bar of a 5 written in two strokes
     digit = np.isin(groups, [k + 1 for k in near])
     rows, columns = np.nonzero(digit)
     high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
     if max(high, wide) < SMALLEST:
         raise CourseError(f"the ink is {wide} × {high} pixels, too small to read: photograph the digit from nearer")
     if digit.sum() / _width(digit) > LONGEST * max(high, wide):
-        raise CourseError("a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper")
+        raise CourseError(
+            "a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper"
+        )
     if wide > WIDEST * high:
         raise CourseError(
             f"more than one digit, or one that lies on its side: the ink is {wide} × {high} pixels. Crop or turn the picture."
@@ -282,20 +332,26 @@ def _one_digit(ink: np.ndarray) -> np.ndarray:
 
 
 def _require_even_tone(above: np.ndarray, digit: np.ndarray) -> None:
-    """Raises CourseError where the digit reaches the edge of the picture in a lighter tone: a narrow shadow or a line crosses it."""
+    """Raises CourseError where the digit reaches the edge of the picture in a lighter tone: a narrow shadow or a line
+    crosses it."""
     rim = np.ones_like(digit)
     deep = max(2, round(RIM * max(np.ptp(places) + 1 for places in np.nonzero(digit))))
     rim[deep:-deep, deep:-deep] = False
     if sum(edge.any() for edge in (digit[0], digit[-1], digit[:, 0], digit[:, -1])) < 2:
         return
     if np.percentile(above[digit & rim], 95) < EVEN * np.percentile(above[digit], 98):
-        raise CourseError("a shadow or a line crosses the digit from edge to edge: photograph it in even light, on plain paper")
+        raise CourseError(
+            "a shadow or a line crosses the digit from edge to edge: photograph it in even light, on plain paper"
+        )
 
 
 def _groups(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Strokes with gaps smaller than GAP taken together: labels 1… where there is ink, (H, W); pixels, height and width of each."""
+    """Strokes with gaps smaller than GAP taken together: labels 1… where there is ink, (H, W); pixels, height and width
+    of each."""
     parts, _ = ndimage.label(ink, np.ones((3, 3)))
-    tall = max(max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in ndimage.find_objects(parts))
+    tall = max(
+        max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in ndimage.find_objects(parts)
+    )
     near = ndimage.distance_transform_edt(~ink) <= max(GAP / 2 * tall, 1.5)
     groups = ndimage.label(near, np.ones((3, 3)))[0] * ink
     places = ndimage.find_objects(groups)
@@ -304,7 +360,8 @@ def _groups(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def _width(ink: np.ndarray) -> float:
-    """The mean width of a mask's strokes in pixels: in a long bar the mean distance to the edge is a quarter of its width."""
+    """The mean width of a mask's strokes in pixels: in a long bar the mean distance to the edge is a quarter of its
+    width."""
     inside = np.pad(ink, 1)
     return 4 * float(ndimage.distance_transform_edt(inside)[inside].mean()) - 1 if ink.any() else 0.0
 
@@ -325,7 +382,10 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
     longer = max(bottom - top, right - left)
     margin, step = longer + 1, longer / BOX  # so that the square lies inside, wherever the digit does
     # the shorter side starts on a whole pixel of the 20, too: a digit that has this size already stays as it is
-    start = [low + margin - step * ((longer - extent) / 2 // step) for low, extent in ((left, right - left), (top, bottom - top))]
+    start = [
+        low + margin - step * ((longer - extent) / 2 // step)
+        for low, extent in ((left, right - left), (top, bottom - top))
+    ]
     square = (*start, start[0] + longer, start[1] + longer)
     image = Image.fromarray(np.pad(tones, margin).astype(np.float32))
     how = Image.Resampling.BOX if longer > BOX else Image.Resampling.BILINEAR
@@ -333,7 +393,8 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
 
 
 def centered(box: np.ndarray) -> np.ndarray:
-    """A (20, 20) box of ink, 0 to 1 → (28, 28) uint8: brightest 255, moved by whole pixels until the center of mass is on pixel 14.
+    """A (20, 20) box of ink, 0 to 1 → (28, 28) uint8: brightest 255, moved by whole pixels until the center of mass is
+    on pixel 14.
 
     Of a shape so lopsided that it would leave the picture, the center comes as near as the edge lets it.
     """

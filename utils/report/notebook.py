@@ -33,15 +33,19 @@ NEEDED = {  # module → package: what the course imports and Colab or Kaggle ma
 
 
 def setup(save_to_drive: bool = False) -> None:
-    """Make this notebook ready to run and print where it runs. In a clone that the notebook made itself, install what is missing.
+    """Make this notebook ready to run and print where it runs. In a clone that the notebook made itself, install what
+    is missing.
 
-    save_to_drive: keep your own runs in Google Drive, which Colab mounts. Raises CourseError for what is missing elsewhere.
+    save_to_drive: keep your own runs in Google Drive, which Colab mounts. Raises CourseError for what is missing
+    elsewhere.
     """
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing and cloned():
         install(missing)
     elif missing:
-        raise CourseError(f"{', '.join(missing)} not installed: run `python -m pip install -r requirements.txt` in {ROOT.name}/")
+        raise CourseError(
+            f"{', '.join(missing)} not installed: run `python -m pip install -r requirements.txt` in {ROOT.name}/"
+        )
     if save_to_drive:
         keep_runs_in_drive()
     import torch
@@ -62,19 +66,26 @@ def cloned() -> bool:
 def install(packages: list[str]) -> None:
     """Install packages for this kernel's own interpreter. Raises CourseError where pip can't."""
     print("installing", ", ".join(packages))
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True
+    )
     if done.returncode:
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        raise CourseError(f"pip could not install {', '.join(packages)}: {reason}. Connect to the Internet and run this cell again.")
+        raise CourseError(
+            f"pip could not install {', '.join(packages)}: {reason}. Connect to the Internet and run this cell again."
+        )
     importlib.invalidate_caches()
 
 
 def keep_runs_in_drive() -> None:
-    """Let your own runs go to a folder of your Google Drive, where they outlive Colab's machine. Raises CourseError outside Colab."""
+    """Let your own runs go to a folder of your Google Drive, where they outlive Colab's machine. Raises CourseError
+    outside Colab."""
     try:
         from google.colab import drive
     except ImportError as error:
-        raise CourseError("only Colab can save to Google Drive: set SAVE_TO_DRIVE = False (COURSE_RUNS names another folder)") from error
+        raise CourseError(
+            "only Colab can save to Google Drive: set SAVE_TO_DRIVE = False (COURSE_RUNS names another folder)"
+        ) from error
     drive.mount("/content/drive")
     os.environ["COURSE_RUNS"] = "/content/drive/MyDrive/mnist-course"
     print("your own runs go to", os.environ["COURSE_RUNS"])
@@ -95,14 +106,17 @@ def picture(figure: "Figure", alt: str) -> None:
     whole, png = io.BytesIO(), io.BytesIO()
     figure.savefig(whole, format="png", dpi=100)
     Pictures.open(whole).convert("RGB").quantize(256).save(png, format="png", optimize=True)  # a third of the bytes
-    display(Image(png.getvalue(), format="png", metadata={"alt": alt}))  # Image(alt=…) needs IPython 8, which Colab lacks
+    display(
+        Image(png.getvalue(), format="png", metadata={"alt": alt})
+    )  # Image(alt=…) needs IPython 8, which Colab lacks
 
 
 # ---- what a lesson consists of
 
 
 class Means(NamedTuple):
-    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test. tests: each seed's test accuracy.
+    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test. tests: each seed's
+    test accuracy.
     reported: the test accuracy that the reference reports, None without one."""
 
     train: float
@@ -116,7 +130,8 @@ SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
 
 
 def short_changes(experiment: "Experiment") -> dict[str, int]:
-    """What a short run changes in this recipe: of voxels it takes all images, and a recipe that is no longer it leaves as it is."""
+    """What a short run changes in this recipe: of voxels it takes all images, and a recipe that is no longer it leaves
+    as it is."""
     recipe = experiment.recipe
     if 0 < recipe.epochs * recipe.images <= SHORT["epochs"] * SHORT["images"]:
         return {}
@@ -129,15 +144,19 @@ def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None
     short, full = (training_time(experiment, **some) for some in (changes, {}))
     takes = f"{short} in the short run, {full} with `RETRAIN = True`" if changes else full
     lines = [f"**You need** {prerequisites}", f"**Training takes** {takes}"]
-    lines += [f"**Times come from** {machine(experiment)}", "**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals)]
+    lines += [
+        f"**Times come from** {machine(experiment)}",
+        "**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals),
+    ]
     markdown("\n".join(f"- {line}" for line in lines))
 
 
 def short_run(experiment: "Experiment", retrain: bool = False, images: int = 0) -> "Experiment":
-    """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how long that takes.
+    """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how
+    long that takes.
 
-    images: of an epoch of the short run, instead of the usual number. A short run keeps its last weights: a running average would still
-    contain those of its first steps.
+    images: of an epoch of the short run, instead of the usual number. A short run keeps its last weights: a running
+    average would still contain those of its first steps.
     """
     changes = {} if retrain else short_changes(experiment) | ({"images": images} if images else {})
     chosen = experiment.with_recipe(**changes, average=0.0) if changes else experiment
@@ -150,7 +169,8 @@ def short_run(experiment: "Experiment", retrain: bool = False, images: int = 0) 
 
 
 def training_time(experiment: "Experiment", epochs: int = 0, images: int = 0) -> str:
-    """About how long one seed trains, from the published logs; with other epochs or images (0: the recipe's), in proportion."""
+    """About how long one seed trains, from the published logs; with other epochs or images (0: the recipe's), in
+    proportion."""
     from ..runs import records
 
     found = [record.facts for record in records.published(experiment)]
@@ -171,7 +191,9 @@ def machine(experiment: "Experiment") -> str:
     if not found:
         return "no log yet"
     threads = f"{found[0].threads} thread{'s' * (found[0].threads > 1)}"
-    return f"the logs of {len(found)} published run{'s' * (len(found) > 1)} ({tables.escape(found[0].device)}, {threads})"
+    return (
+        f"the logs of {len(found)} published run{'s' * (len(found) > 1)} ({tables.escape(found[0].device)}, {threads})"
+    )
 
 
 def curves(experiment: "Experiment", alt: str) -> None:
@@ -185,14 +207,16 @@ def curves(experiment: "Experiment", alt: str) -> None:
 
 
 def frontier(cost: str, alt: str) -> None:
-    """Show every published network's test accuracy against a cost of plots.COSTS, with the figures that others report."""
+    """Show every published network's test accuracy against a cost of plots.COSTS, with the figures that others
+    report."""
     from . import plots, tables
 
     picture(plots.frontier(*tables.frontier(), [cost]), alt)
 
 
 def compare(*experiments: "Experiment") -> dict[str, Means]:
-    """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the means by name.
+    """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the
+    means by name.
 
     An experiment of which no run is published is left out of both.
     """
@@ -243,7 +267,9 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     if wrong:
         print(f"This is not the published network {experiment.name}: {wrong}. Training it is a run of your own.")
         return
-    size = f"{len(published.state_dict())} state-dict keys and shapes, {models.count_parameters(published):,} parameters"
+    size = (
+        f"{len(published.state_dict())} state-dict keys and shapes, {models.count_parameters(published):,} parameters"
+    )
     print(f"This is the published network {experiment.name}: the same {size}, equal outputs.")
 
 
@@ -270,8 +296,8 @@ def _plain(value: float) -> str:
 
 
 def explore(draw: "Callable[..., Figure]", alt: str, **choices: list) -> None:
-    """Show a figure with a menu for each argument of draw. Without ipywidgets, or while a notebook is executed for publication or in a
-    smoke run, show the figure of each argument's first choice."""
+    """Show a figure with a menu for each argument of draw. Without ipywidgets, or while a notebook is executed for
+    publication or in a smoke run, show the figure of each argument's first choice."""
     if smoke() or switch("COURSE_PUBLISH") or importlib.util.find_spec("ipywidgets") is None:
         picture(draw(**{name: options[0] for name, options in choices.items()}), alt)
         return

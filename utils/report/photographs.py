@@ -13,7 +13,8 @@ KINDS += ("part of a frame", "frame that touches the digit", "circle that crosse
 
 @dataclass(frozen=True)
 class Kind:
-    """Photographs of one kind: how many, how many were read correctly, rejected with a message, and read as another digit."""
+    """Photographs of one kind: how many, how many were read correctly, rejected with a message, and read as another
+    digit."""
 
     n: int
     correct: int
@@ -21,8 +22,14 @@ class Kind:
     wrong: int
 
     def __post_init__(self):
-        if min(self.correct, self.rejected, self.wrong) < 0 or self.correct + self.rejected + self.wrong != self.n or not self.n:
-            raise ValueError(f"{self.correct} + {self.rejected} + {self.wrong} of {self.n}: expected parts of one or more photographs")
+        if (
+            min(self.correct, self.rejected, self.wrong) < 0
+            or self.correct + self.rejected + self.wrong != self.n
+            or not self.n
+        ):
+            raise ValueError(
+                f"{self.correct} + {self.rejected} + {self.wrong} of {self.n}: expected parts of one or more photographs"
+            )
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ def section() -> str:
         [name, one.n, *(f"{100 * part / one.n:.1f}" for part in (one.correct, one.rejected, one.wrong))]
         for name, one in found.kinds.items()
     ]
-    table = tables.table(["photographs", "n", "correct %", "rejected %", "wrong %"], rows, right="n correct % rejected % wrong %")
+    table = tables.table(
+        ["photographs", "n", "correct %", "rejected %", "wrong %"], rows, right="n correct % rejected % wrong %"
+    )
     where = tables.escape(f"torch {found.environment.torch}, {found.finished[:10]}")
     return f"{table}\n\n{tables.escape(found.network)}, test images of MNIST on generated pages, {where}."

@@ -35,7 +35,8 @@ class PlainLog(LogFormatter):
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
     """Loss above accuracy over the epochs, a thin line for each seed and a thick one for their mean.
 
-    histories: rows as records.read_log returns them, one list for each seed. reported_test: the reference's accuracy (%), dashed.
+    histories: rows as records.read_log returns them, one list for each seed. reported_test: the reference's accuracy
+    (%), dashed.
     """
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")
@@ -49,10 +50,16 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
                 axes.plot(epochs, lines.T.numpy(), color=color, linewidth=0.7, alpha=0.45)
             axes.plot(epochs, lines.nanmean(0).numpy(), color=color, linewidth=2, marker="o", markersize=3, label=part)
     if reported_test:
-        accuracy.axhline(reported_test, color=GRAY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}")
-    shown = [row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows]  # the first tenth may leave the picture below
+        accuracy.axhline(
+            reported_test, color=GRAY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}"
+        )
+    shown = [
+        row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows
+    ]  # the first tenth may leave the picture below
     lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
-    accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1))
+    accuracy.set(
+        title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1)
+    )
     loss.set(title=f"{title}: loss", ylabel="cross-entropy", yscale="log")
     loss.yaxis.set_major_formatter(PlainLog())
     loss.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
@@ -76,7 +83,8 @@ def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
 
 
 def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("original", "copy")) -> Figure:
-    """Originals in the first row, a row of what became of them below for each draw. All: (N, 1, H, W); names: of both kinds of row."""
+    """Originals in the first row, a row of what became of them below for each draw. All: (N, 1, H, W); names: of both
+    kinds of row."""
     blank = [""] * (len(originals) - 1)
     labels = [names[0], *blank]
     for draw in range(len(changed)):
@@ -134,7 +142,15 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
         for column in range(n):
             if counts[row, column]:
                 dark = wrong[row, column] > 0.6 * wrong.max()
-                axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+                axes.text(
+                    column,
+                    row,
+                    int(counts[row, column]),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "black",
+                )
     axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true")
     axes.set_title(f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong")
     axes.set_xticklabels(classes)
@@ -143,7 +159,8 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
 
 
 def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
-    """Images titled [T]rue and [P]redicted, the predicted in color where it is wrong. pictures: (N, 1, H, W); labels, predicted: (N,)."""
+    """Images titled [T]rue and [P]redicted, the predicted in color where it is wrong. pictures: (N, 1, H, W); labels,
+    predicted: (N,)."""
     figure = images(pictures, [f"[T] {true}  [P] {found}" for true, found in zip(labels, predicted, strict=True)])
     for place, true, found in zip(figure.axes, labels, predicted, strict=False):
         if true != found:
@@ -154,7 +171,9 @@ def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
 def kernels(weight: Tensor, columns: int = 5) -> Figure:
     """The kernels of a first layer, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
     rows, columns = -(-len(weight) // columns), min(len(weight), columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns + 0.6, 1.35 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.1 * columns + 0.6, 1.35 * rows), layout="constrained", squeeze=False
+    )
     for place in axes.flat:
         place.axis("off")
     for number, (place, kernel) in enumerate(zip(axes.flat, weight.detach().cpu(), strict=False)):
@@ -171,9 +190,12 @@ def _signed(values: Tensor) -> dict:
 
 
 def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
-    """Each channel of one image's feature maps, and the image itself at the bottom right. maps: (C, H, W); original: (1, H, W)."""
+    """Each channel of one image's feature maps, and the image itself at the bottom right. maps: (C, H, W); original:
+    (1, H, W)."""
     rows = -(-(len(maps) + 1) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.65 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.5 * columns, 1.65 * rows), layout="constrained", squeeze=False
+    )
     for place in axes.flat:
         place.axis("off")
     for number, (place, channel) in enumerate(zip(axes.flat, maps.detach().cpu(), strict=False)):
@@ -187,8 +209,8 @@ def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
 def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
     """What first-layer kernels answer to a horizontal and to a vertical edge (dark, then bright).
 
-    weight: (K, 1, H, W). Returns the figure, in blocks of `columns` kernels, edges in a block's first column, kernels in its first row;
-    and the (2, K) strongest answers, with their sign.
+    weight: (K, 1, H, W). Returns the figure, in blocks of `columns` kernels, edges in a block's first column, kernels
+    in its first row; and the (2, K) strongest answers, with their sign.
     """
     weight = weight.detach().cpu()
     side = 4 * weight.shape[-1]
@@ -216,10 +238,13 @@ def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
     return finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
 
 
-def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((20, -50), (10, 0))) -> Figure:
+def solids(
+    shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((20, -50), (10, 0))
+) -> Figure:
     """Clouds and voxel grids in 3D: a row of views from several angles (elevation and azimuth in degrees) for each.
 
-    shapes: (P, 3) points, or (16, 16, 16) densities, whose axes are z, y, x: a voxel is a cube, the darker and more opaque the denser.
+    shapes: (P, 3) points, or (16, 16, 16) densities, whose axes are z, y, x: a voxel is a cube, the darker and more
+    opaque the denser.
     """
     figure = plt.figure(figsize=(2.8 * len(angles), 2.9 * len(shapes)), layout="constrained")
     for row, (shape, title) in enumerate(zip(shapes, titles, strict=True)):
@@ -236,17 +261,20 @@ def solids(shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, f
                 axes.scatter(*points, c=WRONG, s=1, depthshade=False, linewidths=0)
                 axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
             axes.view_init(elevation, azimuth)
-            axes.tick_params(labelbottom=False, labelleft=False)  # with labels that are empty, matplotlib 3.10 gives up the layout
+            axes.tick_params(
+                labelbottom=False, labelleft=False
+            )  # with labels that are empty, matplotlib 3.10 gives up the layout
             axes.set_title(title if column == 0 else "", parse_math=False)
             axes.set_box_aspect([1, 1, 1])
     return finish(figure)
 
 
 def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> Figure:
-    """A solid with its principal axes, the shortest one in another color, and next to it the solid as seen along that axis.
+    """A solid with its principal axes, the shortest one in another color, and next to it the solid as seen along that
+    axis.
 
-    grid: (16, 16, 16) densities, axes z, y, x. middle: (3,) x, y, z in voxels from the grid's center. axes: (3, 3), rows of half the length
-    to draw, the shortest first. view: (H, W).
+    grid: (16, 16, 16) densities, axes z, y, x. middle: (3,) x, y, z in voxels from the grid's center. axes: (3, 3),
+    rows of half the length to draw, the shortest first. view: (H, W).
     """
     figure = plt.figure(figsize=(6, 3), layout="constrained")
     solid, flat = figure.add_subplot(1, 2, 1, projection="3d"), figure.add_subplot(1, 2, 2)
@@ -269,12 +297,14 @@ COSTS = {  # of a network, and the axis and the title of the chart of accuracy a
 }
 
 
-def frontier(ours: list, theirs: list, costs: Sequence[str] = ("parameters", "seconds"), size: Sequence[float] = (5.4, 4.5)) -> Figure:
+def frontier(
+    ours: list, theirs: list, costs: Sequence[str] = ("parameters", "seconds"), size: Sequence[float] = (5.4, 4.5)
+) -> Figure:
     """Test accuracy against each of the costs (keys of COSTS), one chart below the other. size: of a chart, in inches.
 
-    ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow where the epoch, the
-    run or the network was chosen on the test set), where the first of the costs is known. The line joins the networks that none of ours
-    with less beats; they alone have a name.
+    ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow
+    where the epoch, the run or the network was chosen on the test set), where the first of the costs is known. The line
+    joins the networks that none of ours with less beats; they alone have a name.
     """
     inches = size[0], size[1] * len(costs)
     figure, charts = plt.subplots(len(costs), 1, figsize=inches, layout="constrained", squeeze=False)
@@ -283,7 +313,12 @@ def frontier(ours: list, theirs: list, costs: Sequence[str] = ("parameters", "se
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
         charts[0, 0].scatter(
-            [getattr(p, costs[0]) for p in some], [p.accuracy for p in some], s=34, facecolors=face, edgecolors=GRAY, label=label
+            [getattr(p, costs[0]) for p in some],
+            [p.accuracy for p in some],
+            s=34,
+            facecolors=face,
+            edgecolors=GRAY,
+            label=label,
         )
     figure.get_layout_engine().set(hspace=0.06)
     names = []
@@ -291,13 +326,23 @@ def frontier(ours: list, theirs: list, costs: Sequence[str] = ("parameters", "se
         x, y, bars = ([getattr(p, key) for p in ours] for key in (field, "accuracy", "sd"))
         label = "this course, mean ± sd of all seeds"
         axes.errorbar(x, y, [bar or 0 for bar in bars], fmt="o", markersize=5, color=TEST, capsize=2, label=label)
-        best = [p for p in ours if all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))]
+        best = [
+            p
+            for p in ours
+            if all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))
+        ]
         best.sort(key=lambda p: getattr(p, field))
-        axes.plot([getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1)
-        lowest = min([p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == costs[0]], default=98)
+        axes.plot(
+            [getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1
+        )
+        lowest = min(
+            [p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == costs[0]], default=98
+        )
         axes.margins(x=0.1)
         label, title = COSTS[field]
-        axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %", title=title, ylim=(max(lowest, 97.8) - 0.1, 100))
+        axes.set(
+            xscale="log", xlabel=label, ylabel="test accuracy, %", title=title, ylim=(max(lowest, 97.8) - 0.1, 100)
+        )
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -312,21 +357,35 @@ def frontier(ours: list, theirs: list, costs: Sequence[str] = ("parameters", "se
 
 
 def _name(axes: plt.Axes, wanted: list[tuple[str, float, float]], points: list) -> None:
-    """Write each (name, x, y) where it covers no point (in pixels), no name and no line, as near as there is room, with a line to it."""
+    """Write each (name, x, y) where it covers no point (in pixels), no name and no line, as near as there is room, with
+    a line to it."""
     taken, names = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points], []
-    places = [(right, far * side) for far in (14, 26, 40, 54, 68) for side in (1, -1) for right in (0, -24, -48, 24, -72, 48, -96)]
+    places = [
+        (right, far * side)
+        for far in (14, 26, 40, 54, 68)
+        for side in (1, -1)
+        for right in (0, -24, -48, 24, -72, 48, -96)
+    ]
     for name, x, y in reversed(wanted):  # at the right end there is least room
-        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5, color=TEST)
+        text = axes.annotate(
+            name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5, color=TEST
+        )
         text.set_in_layout(False)
         for place in places:
             text.set_position(place)
             end = place[0], place[1] - math.copysign(6, place[1])
             box = text.get_window_extent().padded(2)
             line = axes.transData.transform((x, y)) + np.linspace(0, 1, 20)[:, None] * end * axes.figure.dpi / 72
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-            covers = any(box.overlaps(other) for other in taken) or any(other.contains(*spot) for other in names for spot in line)
+            inside = (
+                axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            )
+            covers = any(box.overlaps(other) for other in taken) or any(
+                other.contains(*spot) for other in names for spot in line
+            )
             if inside and not covers:
                 break
         names.append(box)
         taken += [box, *(Bbox.from_extents(*spot, *spot).padded(1) for spot in line)]
-        axes.annotate("", (x, y), end, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": TEST, "lw": 0.6})
+        axes.annotate(
+            "", (x, y), end, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": TEST, "lw": 0.6}
+        )

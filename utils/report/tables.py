@@ -42,7 +42,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published accuracy (%) of a small network that was found, and what is known of it: its parameters, or the bytes of its weights."""
+    """A published accuracy (%) of a small network that was found, and what is known of it: its parameters, or the bytes
+    of its weights."""
 
     name: str
     parameters: int | None
@@ -67,8 +68,8 @@ class References:
 
 @dataclass(frozen=True)
 class Point:
-    """A network of the frontier's chart. sd: over its seeds. seconds: of one training. bytes: of its packed file, or of its parameters as
-    float32. Each is None if unknown."""
+    """A network of the frontier's chart. sd: over its seeds. seconds: of one training. bytes: of its packed file, or of
+    its parameters as float32. Each is None if unknown."""
 
     name: str
     parameters: int | None
@@ -94,8 +95,12 @@ class Markup(str):
     """Markdown that table() leaves as it is. Every other cell is text: no character of it has a meaning."""
 
 
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")  # line breaks, terminal escapes, changes of direction
-MEANINGFUL = re.compile(r"[\\`*\[\]{}~$|@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")  # Markdown, MyST and what hosts turn into links
+CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"
+)  # line breaks, terminal escapes, changes of direction
+MEANINGFUL = re.compile(
+    r"[\\`*\[\]{}~$|@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\."
+)  # Markdown, MyST and what hosts turn into links
 
 
 def escape(text: object) -> Markup:
@@ -107,20 +112,27 @@ def escape(text: object) -> Markup:
 
 
 def table(header: list[str], rows: list[list], right: Sequence[str] = "") -> str:
-    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right. Cells are escaped unless Markup."""
+    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right. Cells are escaped
+    unless Markup."""
     cells = [header, *([escape(cell) for cell in row] for row in rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
     rule = ["-" * (width - 1) + (":" if name in right else "-") for name, width in zip(header, widths, strict=True)]
     lines = [
-        [cell.rjust(width) if name in right else cell.ljust(width) for cell, name, width in zip(row, header, widths, strict=True)]
+        [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, name, width in zip(row, header, widths, strict=True)
+        ]
         for row in cells
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
 def best_percents(found: list[FinishedRun]) -> list[float]:
-    """Test accuracies (%) of each run's best epoch, as the references report it; none where the test set was looked at once."""
-    return [max(percent(row, "test") for row in record.history) for record in found if "test_correct" in record.result_row]
+    """Test accuracies (%) of each run's best epoch, as the references report it; none where the test set was looked at
+    once."""
+    return [
+        max(percent(row, "test") for row in record.history) for record in found if "test_correct" in record.result_row
+    ]
 
 
 def train_percents(found: list[FinishedRun]) -> list[float]:
@@ -128,8 +140,13 @@ def train_percents(found: list[FinishedRun]) -> list[float]:
 
 
 def published_of_kind(kind: str) -> dict[Experiment, list[FinishedRun]]:
-    """The published runs of every experiment whose network sees images, or voxels; experiments without any are left out."""
-    found = {experiment: records.published(experiment) for experiment in EXPERIMENTS.values() if experiment.recipe.kind == kind}
+    """The published runs of every experiment whose network sees images, or voxels; experiments without any are left
+    out."""
+    found = {
+        experiment: records.published(experiment)
+        for experiment in EXPERIMENTS.values()
+        if experiment.recipe.kind == kind
+    }
     return {experiment: runs for experiment, runs in found.items() if runs}
 
 
@@ -137,12 +154,18 @@ def links(experiment: Experiment, link: str) -> str:
     """State dict (with its size) and logs of an experiment, where they are published, as Markup."""
     run = RunPaths.of(experiment, 0)
     sidecar = run.weights.with_suffix(".json")  # it is there also where a clone left the weights out
-    size = f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), " if sidecar.is_file() else ""
+    size = (
+        f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), "
+        if sidecar.is_file()
+        else ""
+    )
     return Markup(f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published")
 
 
 def name(experiment: Experiment, link: str) -> str:
-    return Markup(f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name)
+    return Markup(
+        f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name
+    )
 
 
 def epochs(recipe: Recipe) -> str:
@@ -152,7 +175,8 @@ def epochs(recipe: Recipe) -> str:
 
 
 def networks(link: str = "") -> str:
-    """Every network of which a state dict is published: on images, then on voxels, each group by mean test accuracy, best first.
+    """Every network of which a state dict is published: on images, then on voxels, each group by mean test accuracy,
+    best first.
 
     link: the path from the page that holds the table to the repository's root.
     """
@@ -245,33 +269,79 @@ def against_references() -> str:
         )
         notes += [f"- {e.name}: {escape(figure.note)}"] if figure.note else []
     known = references().references
-    named = [f"- {escape(key)}: “{escape(one.name)}”{'' if one.address else ', address unknown'}" for key, one in known.items()]
+    named = [
+        f"- {escape(key)}: “{escape(one.name)}”{'' if one.address else ', address unknown'}"
+        for key, one in known.items()
+    ]
     lists = [("Notes on figures with \\*:", notes), ("Sources:", named)]
     return "\n\n".join([table(header, rows), *("\n".join([f"{title}\n", *lines]) for title, lines in lists if lines)])
 
 
 def voxels(link: str = "") -> str:
     """3D-MNIST: test accuracy, upright and rotated test rows apart, training and validation."""
-    header = ["network", "test %, mean ± sd", "upright", "rotated", "train", "valid", "seeds", "parameters", "weights, log"]
+    header = [
+        "network",
+        "test %, mean ± sd",
+        "upright",
+        "rotated",
+        "train",
+        "valid",
+        "seeds",
+        "parameters",
+        "weights, log",
+    ]
     found = published_of_kind("voxels")
     rows = []
     for e, runs in found.items():
-        apart = [mean_sd([r.facts.parts[part].percent for r in runs if part in r.facts.parts]) for part in ("upright", "rotated")]
-        valid = f"{statistics.mean(percent(record.result_row, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
+        apart = [
+            mean_sd([r.facts.parts[part].percent for r in runs if part in r.facts.parts])
+            for part in ("upright", "rotated")
+        ]
+        valid = (
+            f"{statistics.mean(percent(record.result_row, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
+        )
         train = f"{statistics.mean(train_percents(runs)):.2f}"
-        rows.append([name(e, link), headline(e, runs), *apart, train, valid, len(runs), f"{runs[0].facts.parameters:,}", links(e, link)])
+        rows.append(
+            [
+                name(e, link),
+                headline(e, runs),
+                *apart,
+                train,
+                valid,
+                len(runs),
+                f"{runs[0].facts.parameters:,}",
+                links(e, link),
+            ]
+        )
     return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *early_stopping(found)])
 
 
 def family(experiments: Sequence[Experiment], link: str = "") -> str:
     """Networks that belong together: what they cost, what they see and what they reach."""
-    header = ["network", "parameters", "batch norm folded", "receptive field", "reported (best epoch)", "ours (last epoch)", "weights, log"]
+    header = [
+        "network",
+        "parameters",
+        "batch norm folded",
+        "receptive field",
+        "reported (best epoch)",
+        "ours (last epoch)",
+        "weights, log",
+    ]
     rows = []
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
         ours = Markup(f"**{mean_sd(test_percents(found))}** ({seeds(found)})")
-        rows.append([e.name, *counts, models.receptive_field(model), f"{figure.test:.2f}" if figure else "–", ours, links(e, link)])
+        rows.append(
+            [
+                e.name,
+                *counts,
+                models.receptive_field(model),
+                f"{figure.test:.2f}" if figure else "–",
+                ours,
+                links(e, link),
+            ]
+        )
     return table(header, rows, right="parameters batch norm folded receptive field")
 
 
@@ -280,14 +350,23 @@ RUN_COLUMNS += ["device", "torch", "commit", "file"]
 
 
 def runs_csv() -> str:
-    """Every published run, all seeds, one row each, for pandas: the test set's score after the kept epoch, and what it took."""
+    """Every published run, all seeds, one row each, for pandas: the test set's score after the kept epoch, and what it
+    took."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RUN_COLUMNS)
     for experiment in EXPERIMENTS.values():
         for record in records.published(experiment):
             facts, score, ran = record.facts, record.facts.test, record.facts.environment
-            row = [experiment.name, facts.seed, facts.kept_epoch, score.correct, score.total, f"{score.percent:.2f}", f"{score.loss:.6f}"]
+            row = [
+                experiment.name,
+                facts.seed,
+                facts.kept_epoch,
+                score.correct,
+                score.total,
+                f"{score.percent:.2f}",
+                f"{score.loss:.6f}",
+            ]
             row += [facts.parameters, f"{facts.seconds:.1f}", ran.device, ran.torch, facts.code.commit]
             writer.writerow([*row, record.log.relative_to(workspace.root).as_posix()])
     return text.getvalue()
@@ -296,7 +375,10 @@ def runs_csv() -> str:
 def frontier() -> tuple[list[Point], list[Point]]:
     """Accuracy against size: every published network on images, and every figure that others report."""
     claims = [*references().field, *references().files]
-    ours, theirs = [], [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test, bytes=c.bytes) for c in claims]
+    ours, theirs = (
+        [],
+        [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test, bytes=c.bytes) for c in claims],
+    )
     for e, runs in published_of_kind("images").items():
         percents, parameters = test_percents(runs), runs[0].facts.parameters
         sd = statistics.stdev(percents) if len(percents) > 1 else None
@@ -309,8 +391,11 @@ def frontier() -> tuple[list[Point], list[Point]]:
     return ours, theirs
 
 
-def compare(experiments: Sequence[Experiment], read: Callable[[Experiment], list[FinishedRun]] = records.published) -> str:
-    """Training and test accuracy of finished experiments, mean ± standard deviation over their seeds; read=records.own: of yours."""
+def compare(
+    experiments: Sequence[Experiment], read: Callable[[Experiment], list[FinishedRun]] = records.published
+) -> str:
+    """Training and test accuracy of finished experiments, mean ± standard deviation over their seeds; read=records.own:
+    of yours."""
     rows = []
     for e in experiments:
         found = read(e)
@@ -331,7 +416,8 @@ def list_experiments() -> str:
 
 
 def summary(results: Sequence) -> str:
-    """What train.py ends with: one row per run (runs.Result), and of held-out images the mean over the seeds, never a test figure."""
+    """What train.py ends with: one row per run (runs.Result), and of held-out images the mean over the seeds, never a
+    test figure."""
     header = ["experiment", "seed", "train %", "held out %", "test %", "best epoch", "seconds", "state dict", "log"]
     rows, held = [], {}
     for run in results:
@@ -344,7 +430,16 @@ def summary(results: Sequence) -> str:
         places = [display_path(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
         epoch = f"{percent(best, part):.2f} in epoch {best['epoch']}"
         rows.append(
-            [run.experiment.name, run.seed, f"{percent(last, 'train'):.2f}", valid, test, epoch, f"{run.facts.seconds:.0f}", *places]
+            [
+                run.experiment.name,
+                run.seed,
+                f"{percent(last, 'train'):.2f}",
+                valid,
+                test,
+                epoch,
+                f"{run.facts.seconds:.0f}",
+                *places,
+            ]
         )
     means = [f"{e.name}, held-out images: {mean_sd(values)} % ({seeds(values)})" for e, values in held.items()]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])
@@ -367,4 +462,6 @@ def study(experiment: Experiment, most: int = 12) -> str:
 
 
 def _said(changes: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changes.items())
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changes.items()
+    )

@@ -5,8 +5,8 @@ from statistics import NormalDist
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval, in %, of the accuracies that `correct` of `total` speak for (Wilson 1927, "Probable inference, the law of succession,
-    and statistical inference"). Unlike p ± 2 standard errors it never leaves 0 to 100.
+    """The interval, in %, of the accuracies that `correct` of `total` speak for (Wilson 1927, "Probable inference, the
+    law of succession, and statistical inference"). Unlike p ± 2 standard errors it never leaves 0 to 100.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     p = correct / total

@@ -1,4 +1,5 @@
-"""A run next to the published ones: mean and standard deviation over seeds, and whether a run lies within the spread."""
+"""A run next to the published ones: mean and standard deviation over seeds, and whether a run lies within the
+spread."""
 
 import statistics
 from collections.abc import Sequence
@@ -25,8 +26,12 @@ def seeds(found: Sequence) -> str:
 
 
 def test_percents(found: list[FinishedRun]) -> list[float]:
-    """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once, at the end."""
-    return [percent(record.result_row, "test") if "test_correct" in record.result_row else record.facts.test.percent for record in found]
+    """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once,
+    at the end."""
+    return [
+        percent(record.result_row, "test") if "test_correct" in record.result_row else record.facts.test.percent
+        for record in found
+    ]
 
 
 def stand_in(facts: RunMetadata) -> bool:
@@ -35,8 +40,9 @@ def stand_in(facts: RunMetadata) -> bool:
 
 
 def against_published(experiment: Experiment, facts: RunMetadata) -> str:
-    """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies within the seeds'
-    spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many images)."""
+    """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies
+    within the seeds' spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many
+    images)."""
     found = published(experiment) if experiment.registered else []
     if stand_in(facts):
         yours = f"{facts.test.percent:.2f} % of {facts.test.total} test digits" if facts.test else "trained"
@@ -56,9 +62,13 @@ def against_published(experiment: Experiment, facts: RunMetadata) -> str:
     same = next((record for record in found if record.facts.seed == facts.seed), found[0])
     here, there = facts.environment, same.facts.environment
     differs = [
-        f"{key} {getattr(here, key)} (there {getattr(there, key)})" for key in vars(here) if getattr(here, key) != getattr(there, key)
+        f"{key} {getattr(here, key)} (there {getattr(there, key)})"
+        for key in vars(here)
+        if getattr(here, key) != getattr(there, key)
     ]
-    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"  # torch's versions write other files
+    alike = (
+        "the same loss to the last digit" if facts.test == same.facts.test else "other bits"
+    )  # torch's versions write other files
     bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
     conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
     return (

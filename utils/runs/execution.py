@@ -27,7 +27,8 @@ AfterEpoch = Callable[[list[Row]], None]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. model: trained, in eval mode, on the CPU (None where its weights are not kept); history: one row per epoch."""
+    """A finished run. model: trained, in eval mode, on the CPU (None where its weights are not kept); history: one row
+    per epoch."""
 
     experiment: Experiment
     seed: int
@@ -50,25 +51,31 @@ def run(
     after_epoch: AfterEpoch = lambda history: None,
     network: nn.Module | None = None,
 ) -> Result:
-    """Train one experiment with one seed and save the results. A finished run is read instead, an interrupted one continued.
+    """Train one experiment with one seed and save the results. A finished run is read instead, an interrupted one
+    continued.
 
     Where several processes train together, all of them call it; process 0 alone reads and writes the run's files.
 
-    device: auto, cuda, mps or cpu. publish: write logs/ and saved_dict/ of the repository (default: whether COURSE_PUBLISH is 1).
-    retrain: train again what is finished. folder: where the files go instead of runs/ (see utils.runs.records). echo: print progress.
-    after_epoch: called with the rows so far, once they are safe on disk. network: a network defined in a notebook, trained in place of the
-    recipe's from random weights; it stays as it is. If it differs from the recipe's, the run is your own, named NAME-mine, and never
-    published; load_pretrained(name, network) loads it.
+    device: auto, cuda, mps or cpu. publish: write logs/ and saved_dict/ of the repository (default: whether
+    COURSE_PUBLISH is 1).
+    retrain: train again what is finished. folder: where the files go instead of runs/ (see utils.runs.records). echo:
+    print progress.
+    after_epoch: called with the rows so far, once they are safe on disk. network: a network defined in a notebook,
+    trained in place of the recipe's from random weights; it stays as it is. If it differs from the recipe's, the run is
+    your own, named NAME-mine, and never published; load_pretrained(name, network) loads it.
 
-    Raises CourseError for whatever speaks against the run (before training) and for a loss that is not finite; AlreadyRunning while
-    another process trains it; Interrupted, which holds the rows so far, at Ctrl-C.
+    Raises CourseError for whatever speaks against the run (before training) and for a loss that is not finite;
+    AlreadyRunning while another process trains it; Interrupted, which holds the rows so far, at Ctrl-C.
     """
-    with resolve_together(lambda: resolve(experiment, seed, device, publish, retrain, folder, echo, network), device) as job:
+    with resolve_together(
+        lambda: resolve(experiment, seed, device, publish, retrain, folder, echo, network), device
+    ) as job:
         return read(job) if job.finished else save(job, *fit(job, after_epoch))
 
 
 def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
-    """This process's job. Of several processes the first resolves it; each of the others takes its own device and loads the data."""
+    """This process's job. Of several processes the first resolves it; each of the others takes its own device and loads
+    the data."""
     if ddp.world_size() == 1:
         return resolved()
     mine: list[Job] = []  # in process 0, which keeps its data and its lock
@@ -113,7 +120,9 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
         raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.", safe) from None
     except CheckpointMismatch as error:
-        raise CourseError(f"{display_path(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again.") from error
+        raise CourseError(
+            f"{display_path(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again."
+        ) from error
     plain = untrained(job.experiment, job.network)
     plain.load_state_dict(model.to("cpu", memory_format=torch.contiguous_format).state_dict())
     return plain.eval(), history
@@ -148,7 +157,8 @@ def print_continued(job: Job) -> None:
 
 
 def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
-    """Evaluate a trained network and write its log, state dict and facts, and its trial into the study. Raises CourseError."""
+    """Evaluate a trained network and write its log, state dict and facts, and its trial into the study. Raises
+    CourseError."""
 
     def write() -> RunMetadata:
         content, require = files.to_bytes(model.state_dict()), job.lock.require
@@ -173,18 +183,23 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     if job.echo and job.run == job.own and not smoke():
         print(against_published(job.experiment, done))
         if job.network is not None:
-            print(f'The network is your own, and so is this run: load_pretrained("{job.run.weights.stem}", network) loads it.')
+            print(
+                f'The network is your own, and so is this run: load_pretrained("{job.run.weights.stem}", network) loads it.'
+            )
     return Result(job.experiment, job.seed, model, job.data, history, done, job.run.weights, job.run.log)
 
 
 def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> RunMetadata:
-    """The facts of a finished run. The test set is evaluated once here, unless the run is a trial. content: of the state dict's file."""
+    """The facts of a finished run. The test set is evaluated once here, unless the run is a trial. content: of the
+    state dict's file."""
 
     def score(split: Split) -> Score:
         return evaluate(model, split, job.data.mean, job.data.std)
 
     best, test = result_epoch(history, job.experiment.recipe), None if job.trial else score(job.data.test)
-    if test and "test_correct" in best:  # a run is scored once, here, on the CPU and as tools.verify does, wherever it was trained
+    if (
+        test and "test_correct" in best
+    ):  # a run is scored once, here, on the CPU and as tools.verify does, wherever it was trained
         best |= {f"test_{key}": value for key, value in asdict(test).items()}
     return RunMetadata(
         **{name: getattr(job.run_start, name) for name in RunStart.__dataclass_fields__},
@@ -220,7 +235,8 @@ def trial(done: RunStart, history: list[Row], pruned: bool = False) -> trials.Tr
 
 
 def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool | None = None) -> None:
-    """End a run with held-out images that is not worth continuing: a line of the study records it, the checkpoint is deleted."""
+    """End a run with held-out images that is not worth continuing: a line of the study records it, the checkpoint is
+    deleted."""
     own = RunPaths.of(experiment, seed, records.own_root())
     saved = records.read_checkpoint(own.checkpoint)
     if saved:
@@ -229,7 +245,8 @@ def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool
 
 
 def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: bool = True) -> Result:
-    """A finished run of this recipe and seed: yours if there is one, else the published one. published: the published one in any case.
+    """A finished run of this recipe and seed: yours if there is one, else the published one. published: the published
+    one in any case.
 
     Raises CourseError for a recipe that was changed or a seed that is not published.
     """
@@ -238,8 +255,12 @@ def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: b
         return _result(mine, found, RunPaths.of(mine, seed, root), prepare_data(mine), echo)
     found = records.finished(experiment, seed)
     if found is None:
-        why = f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
-        raise CourseError(f"{experiment.name}: {why}, so there is no published run to read. Train it with run() or train.py.")
+        why = (
+            f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
+        )
+        raise CourseError(
+            f"{experiment.name}: {why}, so there is no published run to read. Train it with run() or train.py."
+        )
     return _result(experiment, found, RunPaths.of(experiment, seed), prepare_data(experiment), echo)
 
 
@@ -249,7 +270,12 @@ def read(job: Job) -> Result:
 
 
 def _result(
-    experiment: Experiment, record: FinishedRun, run: RunPaths, data: Dataset, echo: bool, network: nn.Module | None = None
+    experiment: Experiment,
+    record: FinishedRun,
+    run: RunPaths,
+    data: Dataset,
+    echo: bool,
+    network: nn.Module | None = None,
 ) -> Result:
     """A finished run, its first, best and last epoch printed; the weights of published runs exist for seed 0 only."""
     if echo:

@@ -1,4 +1,5 @@
-"""Which files belong to what is published: everything else in logs/ and saved_dict/ is named, and nothing else is copied anywhere."""
+"""Which files belong to what is published: everything else in logs/ and saved_dict/ is named, and nothing else is
+copied anywhere."""
 
 import os
 import re
@@ -13,14 +14,17 @@ SINGLE = ("logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
 
 
 def published(root: Path) -> tuple[list[Path], list[str]]:
-    """All files below logs/ and saved_dict/ that belong there, and one line for each other entry, or for one that lacks its twin."""
+    """All files below logs/ and saved_dict/ that belong there, and one line for each other entry, or for one that lacks
+    its twin."""
     paths, findings = [], []
     for path in _entries(root):
         mode, name = path.lstat().st_mode, path.relative_to(root).as_posix()
         if stat.S_ISDIR(mode):
             wrong = "" if _is_known_folder(name) else "belongs to no experiment: delete it"
         elif not stat.S_ISREG(mode):
-            wrong = f"is {'a link' if stat.S_ISLNK(mode) else 'a pipe, a device or a socket'}: expected a file. Delete it"
+            wrong = (
+                f"is {'a link' if stat.S_ISLNK(mode) else 'a pipe, a device or a socket'}: expected a file. Delete it"
+            )
         else:
             wrong = _why_stray(path, name)
             paths += [] if wrong else [path]
@@ -45,13 +49,22 @@ def _is_known_folder(name: str) -> bool:
 def _why_stray(path: Path, name: str) -> str:
     """Why a regular file does not belong to what is published, or what it lacks; "" if nothing is wrong."""
     folder, suffix, is_known = path.parent.name, path.suffix, path.stem in EXPERIMENTS
-    if name in SINGLE or re.fullmatch(r"logs/benchmarks/\w+\.json", name) or (name == f"logs/trials/{path.stem}.jsonl" and is_known):
+    if (
+        name in SINGLE
+        or re.fullmatch(r"logs/benchmarks/\w+\.json", name)
+        or (name == f"logs/trials/{path.stem}.jsonl" and is_known)
+    ):
         return ""
     if name == f"saved_dict/{path.name}" and is_known and suffix in (".json", ".bin"):
         return "" if path.with_suffix(".pth").is_file() else "has no state dict beside it"
     if name == f"saved_dict/{path.stem}.pth" and is_known:
         return ""  # whoever looks for its sidecar says if that is missing
-    if name == f"logs/{folder}/{path.name}" and folder in EXPERIMENTS and seed_of(path) is not None and suffix in (".csv", ".json"):
+    if (
+        name == f"logs/{folder}/{path.name}"
+        and folder in EXPERIMENTS
+        and seed_of(path) is not None
+        and suffix in (".csv", ".json")
+    ):
         twin = path.with_suffix({".csv": ".json", ".json": ".csv"}[suffix])
         return "" if twin.is_file() else f"has no {twin.name} beside it"
     return "belongs to no experiment: delete it"

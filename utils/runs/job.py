@@ -1,4 +1,5 @@
-"""resolve(): an experiment, a seed and options → a Job, in which every check is made and every question answered, once."""
+"""resolve(): an experiment, a seed and options → a Job, in which every check is made and every question answered,
+once."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,10 +25,10 @@ from .records import DataFacts, FinishedRun, Normalization, RunPaths, RunStart
 class Job:
     """One run: what is trained, on what data, where, and which files hold it.
 
-    experiment: as it runs here (in a smoke run one epoch). run: the paths of the results; own: of the checkpoint, which differ from `run`
-    if a run is published. trial: some images are held out for a choice, so the test set
-    is not used. finished: the run's record if it need not be trained. state: the checkpoint to continue from. network: a reader's own, None
-    for the recipe's.
+    experiment: as it runs here (in a smoke run one epoch). run: the paths of the results; own: of the checkpoint, which
+    differ from `run` if a run is published. trial: some images are held out for a choice, so the test set
+    is not used. finished: the run's record if it need not be trained. state: the checkpoint to continue from. network:
+    a reader's own, None for the recipe's.
     """
 
     experiment: Experiment
@@ -68,8 +69,8 @@ def resolve(
 ) -> Job:
     """The job of a run (see run() for the options). If it is to be trained, its lock is held until `with job:` ends.
 
-    Raises CourseError for whatever speaks against the run, before anything is trained or written; AlreadyRunning while another
-    process trains it.
+    Raises CourseError for whatever speaks against the run, before anything is trained or written; AlreadyRunning while
+    another process trains it.
     """
     experiment, network = own_experiment(experiment, network)
     publish = check(experiment, seed, publish, network)
@@ -102,7 +103,8 @@ def resolve(
 
 
 def locked(job: Job, retrain: bool) -> Job:
-    """The job with its lock held, to be trained or continued, or without the lock if another process has finished it meanwhile."""
+    """The job with its lock held, to be trained or continued, or without the lock if another process has finished it
+    meanwhile."""
     job.lock.__enter__()
     try:
         found = None if retrain else find(job)  # perhaps finished by the process that just released the lock
@@ -128,7 +130,8 @@ def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset
 
 
 def find(job: Job) -> FinishedRun | None:
-    """The finished run of this job's recipe, seed and data; None if there is none. Deletes the checkpoint that a kill left of that run."""
+    """The finished run of this job's recipe, seed and data; None if there is none. Deletes the checkpoint that a kill
+    left of that run."""
     root = None if job.run.root == workspace.root else job.own.root
     found = records.finished(job.experiment, job.seed, root, job.run_start.data)
     with suppress(CourseError):
@@ -139,7 +142,8 @@ def find(job: Job) -> FinishedRun | None:
 
 
 def continued(job: Job) -> Job:
-    """The job with the checkpoint of an interrupted run on the same data, if there is one. Raises CourseError if that can't be used."""
+    """The job with the checkpoint of an interrupted run on the same data, if there is one. Raises CourseError if that
+    can't be used."""
     saved = records.read_checkpoint(job.own.checkpoint)
     if not saved or saved[0].data != job.run_start.data:
         return job
@@ -154,15 +158,16 @@ def continued(job: Job) -> Job:
 
 
 def differs(part: RunStart | facts.Continued, now: RunStart) -> bool:
-    """Whether a part of a run was computed elsewhere than now, or by sources that are in no commit or differ from the present ones."""
+    """Whether a part of a run was computed elsewhere than now, or by sources that are in no commit or differ from the
+    present ones."""
     in_commit = part.code is not None and part.code.commit != "unknown" and not part.code.commit.endswith("+changes")
     return not in_commit or (part.code.sources, part.environment) != (now.code.sources, now.environment)
 
 
 def own_experiment(experiment: Experiment, network: nn.Module | None) -> tuple[Experiment, nn.Module | None]:
-    """The experiment that trains the network of a notebook's cell, and that network. If it is the recipe's, the experiment itself and None;
-    a changed one makes a reader's own experiment, whose name and recipe belong to this structure alone. Raises CourseError if it can't be
-    trained on digits."""
+    """The experiment that trains the network of a notebook's cell, and that network. If it is the recipe's, the
+    experiment itself and None; a changed one makes a reader's own experiment, whose name and recipe belong to this
+    structure alone. Raises CourseError if it can't be trained on digits."""
     if network is None:
         return experiment, None
     try:
@@ -181,18 +186,25 @@ def own_experiment(experiment: Experiment, network: nn.Module | None) -> tuple[E
 def smoke_version(experiment: Experiment) -> Experiment:
     """The experiment as it runs here: in a smoke run one epoch of it."""
     recipe = experiment.recipe
-    return experiment.with_recipe(epochs=1, valid=min(recipe.valid, 128), patience=min(recipe.patience, 1)) if smoke() else experiment
+    return (
+        experiment.with_recipe(epochs=1, valid=min(recipe.valid, 128), patience=min(recipe.patience, 1))
+        if smoke()
+        else experiment
+    )
 
 
 def prepare_data(experiment: Experiment) -> Dataset:
-    """The data as the recipe describes them: some images held out, grids still to be drawn, pixels not normalized. Raises CourseError."""
+    """The data as the recipe describes them: some images held out, grids still to be drawn, pixels not normalized.
+    Raises CourseError."""
     recipe = experiment.recipe
     data = datasets.load(recipe.data)
     few = data.name != recipe.data or not data.whole  # fallback digits, or a smoke run's
     valid = min(recipe.valid, len(data.train) // 8 * 2) if few else recipe.valid
     data = data.hold_out(valid) if valid else data
     if recipe.images > len(data.train) and not few:
-        raise CourseError(f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images")
+        raise CourseError(
+            f"{experiment.name}: images = {recipe.images}: expected at most {len(data.train)}, the number of training images"
+        )
     data = data.undrawn() if recipe.fresh else data
     return data if recipe.normalize else replace(data, mean=0.0, std=1.0)
 
@@ -201,7 +213,8 @@ def prepare_data(experiment: Experiment) -> Dataset:
 
 
 def check(experiment: Experiment, seed: int, publish: bool | None, network: nn.Module | None = None) -> bool:
-    """Raise CourseError for a run that can't be meant; else whether it is published (publish=None: whether COURSE_PUBLISH is 1)."""
+    """Raise CourseError for a run that can't be meant; else whether it is published (publish=None: whether
+    COURSE_PUBLISH is 1)."""
     publish = switch("COURSE_PUBLISH") if publish is None else publish
     if not 0 <= seed < 2**63:
         raise CourseError(f"seed = {seed}: expected 0 to {2**63 - 1}")
@@ -210,15 +223,17 @@ def check(experiment: Experiment, seed: int, publish: bool | None, network: nn.M
     if publish:
         require_publishable(experiment)
     if experiment.recipe.data not in datasets.NAMES:
-        raise CourseError(f"no data set is called {experiment.recipe.data!r}: expected one of {', '.join(datasets.NAMES)}")
+        raise CourseError(
+            f"no data set is called {experiment.recipe.data!r}: expected one of {', '.join(datasets.NAMES)}"
+        )
     require_fit(experiment, network)
     start_of(experiment)
     return publish
 
 
 def start_of(experiment: Experiment) -> dict[str, Tensor] | None:
-    """The weights with which a training starts; None for random ones. Raises CourseError for a network that is not published, was trained
-    again, is another one, or saw other data."""
+    """The weights with which a training starts; None for random ones. Raises CourseError for a network that is not
+    published, was trained again, is another one, or saw other data."""
     wanted, recipe = experiment.recipe.start, experiment.recipe
     if not wanted:
         return None
@@ -227,9 +242,13 @@ def start_of(experiment: Experiment) -> dict[str, Tensor] | None:
         raise CourseError(f"{experiment.name}: start = {wanted!r}: expected NAME-HASH of a published network")
     weights, found = read_state_dict(RunPaths.of(EXPERIMENTS[name], 0).weights)
     if not found.sha256.startswith(digits):
-        raise CourseError(f"{experiment.name}: start = {wanted!r}: expected {name}-{found.sha256[:8]}, as it is published now")
+        raise CourseError(
+            f"{experiment.name}: start = {wanted!r}: expected {name}-{found.sha256[:8]}, as it is published now"
+        )
     if (found.recipe.model, found.recipe.data, found.recipe.normalize) != (recipe.model, recipe.data, recipe.normalize):
-        raise CourseError(f"{experiment.name}: start = {wanted!r}: expected a network {recipe.model} that saw the same data")
+        raise CourseError(
+            f"{experiment.name}: start = {wanted!r}: expected a network {recipe.model} that saw the same data"
+        )
     return weights
 
 
@@ -246,7 +265,8 @@ def require_publishable(experiment: Experiment) -> None:
 
 
 def require_committed(experiment: Experiment) -> None:
-    """Raise CourseError unless the sources that determine the weights are those of a commit, which anyone can check out."""
+    """Raise CourseError unless the sources that determine the weights are those of a commit, which anyone can check
+    out."""
     commit = facts.code().commit
     if commit == "unknown" or commit.endswith("+changes"):
         raise CourseError(
@@ -262,10 +282,14 @@ def require_fit(experiment: Experiment, network: nn.Module | None = None) -> Non
         with torch.device("meta"):
             model = models.build(recipe.model, recipe.dropout) if network is None else network
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CourseError(f"{experiment.name}: model = {recipe.model!r} with dropout = {recipe.dropout} can't be built: {error}") from error
+        raise CourseError(
+            f"{experiment.name}: model = {recipe.model!r} with dropout = {recipe.dropout} can't be built: {error}"
+        ) from error
     takes = "images" if len(models.input_shape(model)) == 3 else "voxels"
     if takes != recipe.kind:
-        raise CourseError(f"{experiment.name}: model = {recipe.model!r} takes {takes}, but data = {recipe.data!r} holds {recipe.kind}")
+        raise CourseError(
+            f"{experiment.name}: model = {recipe.model!r} takes {takes}, but data = {recipe.data!r} holds {recipe.kind}"
+        )
 
 
 def require_real_data(job: Job) -> None:
@@ -279,7 +303,8 @@ def require_real_data(job: Job) -> None:
 
 
 def require_writable(job: Job) -> None:
-    """Raise CourseError now, not after the training, if the job's files can't be written; it states where else they may go."""
+    """Raise CourseError now, not after the training, if the job's files can't be written; it states where else they may
+    go."""
     try:
         files.require_writable(job.run.log.parent, job.run.weights.parent, job.own.checkpoint.parent)
     except CourseError as error:

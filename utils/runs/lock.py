@@ -16,7 +16,10 @@ from .. import CourseError, files
 from ..files import display_path
 from . import facts
 
-BEAT, SILENT = (5.0, 60.0)  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
+BEAT, SILENT = (
+    5.0,
+    60.0,
+)  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
 
 
 class AlreadyRunning(CourseError):
@@ -36,10 +39,10 @@ class Holder:
 class Lock:
     """`with Lock(path, "base, seed 0"):` holds the lock for as long as the block lasts.
 
-    The operating system's lock on `path` ends with its process, however that ends. It may reach no further than one machine, so a
-    second file names the holder, which gives a sign of life every BEAT seconds (the file's modification time). On a disk that several
-    machines share, a holder on another machine counts as dead after SILENT seconds without one, by the clock of the disk. If it was only
-    suspended, `require` tells it before it writes.
+    The operating system's lock on `path` ends with its process, however that ends. It may reach no further than one
+    machine, so a second file names the holder, which gives a sign of life every BEAT seconds (the file's modification
+    time). On a disk that several machines share, a holder on another machine counts as dead after SILENT seconds
+    without one, by the clock of the disk. If it was only suspended, `require` tells it before it writes.
     """
 
     def __init__(self, path: Path, title: str):
@@ -72,7 +75,9 @@ class Lock:
             if isinstance(error, CourseError):
                 raise
             reason = error.strerror or error
-            raise CourseError(f"{display_path(self.path)} could not be locked ({reason}): make room, or the folder writable.") from error
+            raise CourseError(
+                f"{display_path(self.path)} could not be locked ({reason}): make room, or the folder writable."
+            ) from error
         self.content, self._released = content, threading.Event()
         threading.Thread(target=self._beat, args=(self._released, content), daemon=True).start()
         return self
@@ -80,7 +85,9 @@ class Lock:
     def __exit__(self, *_) -> None:
         self._released.set()
         if self.content and self._read() == self.content:
-            with suppress(OSError):  # whoever locks the file at this moment is told by `require` if another one makes it again
+            with suppress(
+                OSError
+            ):  # whoever locks the file at this moment is told by `require` if another one makes it again
                 self.holder_path.unlink()
                 self.path.unlink()
         self.content = b""
@@ -109,7 +116,8 @@ class Lock:
         return f"{self.title} is already running: {who} holds {display_path(self.path)}. Wait until it ends, or end it."
 
     def _require_no_other_machine(self) -> None:
-        """Raise AlreadyRunning if a holder on another machine, which the system's lock may not reach, gave a sign of life lately."""
+        """Raise AlreadyRunning if a holder on another machine, which the system's lock may not reach, gave a sign of
+        life lately."""
         holder = self._holder()
         if holder is None or holder.host == platform.node():
             return
@@ -119,7 +127,8 @@ class Lock:
             raise AlreadyRunning(self._occupied(holder))
 
     def _beat(self, released: threading.Event, content: bytes) -> None:
-        """Signs of life until released, or until the lock is another's; a read that fails on a network disk is tried again."""
+        """Signs of life until released, or until the lock is another's; a read that fails on a network disk is tried
+        again."""
         while not released.wait(BEAT) and self._read() in (content, None):
             with suppress(OSError):
                 os.utime(self.holder_path)

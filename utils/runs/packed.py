@@ -1,13 +1,14 @@
 """A network in as few bytes as its numbers need: what quantize.end left of it, as a file.
 
-Four bytes of header: the format's version, the number of levels, and a CRC-16 of the network's name and of all other bytes. The rest is
-one whole number, the least significant byte first, from which a reader takes one number after the other (see Reader): the mean and the
-standard deviation of the pixels in millionths, then each parameter in the order of the network's layers. A matrix: its step as float16,
-and its weights in steps. A vector (a bias, or what a batch norm multiplies by or adds): its lowest value and its step as float16, and its
-numbers in steps above the lowest.
+Four bytes of header: the format's version, the number of levels, and a CRC-16 of the network's name and of all other
+bytes. The rest is one whole number, the least significant byte first, from which a reader takes one number after the
+other (see Reader): the mean and the standard deviation of the pixels in millionths, then each parameter in the order of
+the network's layers. A matrix: its step as float16, and its weights in steps. A vector (a bias, or what a batch norm
+multiplies by or adds): its lowest value and its step as float16, and its numbers in steps above the lowest.
 
-J. Duda 2009, "Asymmetric numeral systems": a number of n equally likely ones takes a remainder by n; of unequally likely ones each owns a
-share of the remainders, and so takes fewer bits the likelier it is. How likely a weight is, writer and reader count as they go along.
+J. Duda 2009, "Asymmetric numeral systems": a number of n equally likely ones takes a remainder by n; of unequally
+likely ones each owns a share of the remainders, and so takes fewer bits the likelier it is. How likely a weight is,
+writer and reader count as they go along.
 """
 
 from binascii import crc_hqx
@@ -27,7 +28,8 @@ Share = tuple[int, int, int]  # first remainder, how many, of how many
 
 
 class Counts:
-    """How often each of `levels` symbols has come so far, which says how likely it is to come next. At first those in the middle are the
+    """How often each of `levels` symbols has come so far, which says how likely it is to come next. At first those in
+    the middle are the
     likeliest: most weights are small."""
 
     def __init__(self, levels: int):
@@ -89,7 +91,8 @@ class Reader:
 
 
 def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> bytes:
-    """A network that quantize.end left, as a file. name: of the network, with its arguments; mean and std: of the pixels, 0 to 1."""
+    """A network that quantize.end left, as a file. name: of the network, with its arguments; mean and std: of the
+    pixels, 0 to 1."""
     writer = Writer()
     writer.whole([round(MILLION * mean), round(MILLION * std)], PIXELS)
     of = {layer.weight: own for layer, own in levels_of(model, levels)}
@@ -108,11 +111,13 @@ def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> 
 
 
 def read(content: bytes, name: str) -> tuple[nn.Module, float, float]:
-    """The network of a file, in eval mode, and the mean and standard deviation of its pixels. Raises CourseError for another file, a
-    damaged one, or one of another network."""
+    """The network of a file, in eval mode, and the mean and standard deviation of its pixels. Raises CourseError for
+    another file, a damaged one, or one of another network."""
     version, levels, crc, body = content[0:1], (content[1:2] or b"\0")[0], content[2:4], content[4:]
     if version != bytes([VERSION]) or levels < 3 or crc != checksum(name, levels, body):
-        raise CourseError(f"the {len(content)} bytes are no network {name} of format {VERSION}, or damaged: expected a file of its own")
+        raise CourseError(
+            f"the {len(content)} bytes are no network {name} of format {VERSION}, or damaged: expected a file of its own"
+        )
     reader, model = Reader(body), models.build(name)
     mean, std = (value / MILLION for value in reader.whole(2, PIXELS))
     for layer in (layer for layer in model.modules() if isinstance(layer, NORMS)):

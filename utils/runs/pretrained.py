@@ -36,7 +36,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
 def fetch(path: Path) -> None:
     """Get a published state dict that this clone left out, as notebooks' clones do, from where it was cloned.
 
-    Does nothing where the file is there, or where it is missing for another reason. Raises CourseError if git can't get it.
+    Does nothing where the file is there, or where it is missing for another reason. Raises CourseError if git can't get
+    it.
     """
     sidecar = path.with_suffix(".json")
     try:
@@ -47,13 +48,17 @@ def fetch(path: Path) -> None:
         return
     with suppress(FileNotFoundError):  # no git, no clone
         name = f"saved_dict/{path.name}"
-        if not git("ls-files", "-t", "--", name).stdout.startswith(b"S"):  # git's letter for a file that it skipped on purpose
+        if not git("ls-files", "-t", "--", name).stdout.startswith(
+            b"S"
+        ):  # git's letter for a file that it skipped on purpose
             return
         print(f"downloading {name} ({read_facts(sidecar).bytes / 2**20:.1f} MB)")
         found = git("cat-file", "blob", f":{name}")
         if found.returncode:
             reason = (found.stderr.decode(errors="replace").strip() or "no reason given").splitlines()[-1]
-            raise CourseError(f"{name} is not in this clone, and git could not download it ({reason}). Check the connection and try again.")
+            raise CourseError(
+                f"{name} is not in this clone, and git could not download it ({reason}). Check the connection and try again."
+            )
         files.write(path, found.stdout)
 
 
@@ -62,7 +67,8 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, RunMetadata]:
-    """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like read_state_dict.
+    """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like
+    read_state_dict.
 
     network: for a run of a network of your own, that network with any weights, which stays as it is.
     """
@@ -78,7 +84,8 @@ def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module,
 
 
 def structure(facts: RunMetadata, network: nn.Module | None, path: Path) -> nn.Module:
-    """The network of a run, its weights still to come: the recipe's, or a copy of a reader's own. Raises CourseError if that is another."""
+    """The network of a run, its weights still to come: the recipe's, or a copy of a reader's own. Raises CourseError if
+    that is another."""
     if not facts.name.endswith(OWN):
         return models.build(facts.recipe.model, facts.recipe.dropout)
     if network is None:
@@ -96,7 +103,8 @@ def structure(facts: RunMetadata, network: nn.Module | None, path: Path) -> nn.M
 
 
 def find_weights(name: str | Path) -> Path:
-    """The state dict of a published network, or of a run of one's own: by name, or by path. Raises CourseError if there is none."""
+    """The state dict of a published network, or of a run of one's own: by name, or by path. Raises CourseError if there
+    is none."""
     folders = (workspace.root / "saved_dict", own_root() / "saved_dict")
     for path in (Path(name), *(folder / f"{name}.pth" for folder in folders)):
         with suppress(OSError, ValueError):  # of a name that no file can have
@@ -105,12 +113,15 @@ def find_weights(name: str | Path) -> Path:
                 if path.is_file():
                     return path
     known = [path.stem for folder in folders for path in folder.glob("*.json")]
-    raise CourseError(f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name)[:80], known)}")
+    raise CourseError(
+        f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name)[:80], known)}"
+    )
 
 
 def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
     """A published network, or one of your own runs by name or path, in eval mode, and its preprocessing:
-    model(preprocess(image)).argmax(1) are labels. network: of a run of a changed network, the network as its cell defines it.
+    model(preprocess(image)).argmax(1) are labels. network: of a run of a changed network, the network as its cell
+    defines it.
 
     Raises CourseError for a name that is not there, and like read_state_dict.
     """

@@ -2,10 +2,11 @@
 
 Below a root (the repository for what is published; runs/, or in a smoke run a temporary folder, for a reader's own):
     saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
-    saved_dict/RUN.bin                the same network in as few bytes as its numbers need, if its recipe has levels (utils.packed)
-    logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
-    unfinished/RUN_seedK.pt           checkpoint of a run that is not finished, with its rows (always below runs/, or the temporary folder)
-    unfinished/RUN_seedK.lock         held by the process that trains the run, with .holder, which names it (there too)
+    saved_dict/RUN.bin                the same network in as few bytes as its numbers need, if its recipe has levels
+    (utils.packed) logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
+    unfinished/RUN_seedK.pt           checkpoint of a run that is not finished, with its rows (always below runs/, or
+    the temporary folder) unfinished/RUN_seedK.lock         held by the process that trains the run, with .holder, which
+    names it (there too)
 RUN is the experiment's name, and of a reader's own runs also the recipe's digest, so that no two recipes share a path.
 """
 
@@ -29,11 +30,27 @@ from ..training.loops import Row, Score
 from .facts import Code, Continued, Environment
 
 COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
-COLUMNS |= {"valid_loss": ".6f", "valid_correct": "d", "valid_total": "d", "test_loss": ".6f", "test_correct": "d", "test_total": "d"}
+COLUMNS |= {
+    "valid_loss": ".6f",
+    "valid_correct": "d",
+    "valid_total": "d",
+    "test_loss": ".6f",
+    "test_correct": "d",
+    "test_total": "d",
+}
 COLUMNS |= {"seconds": ".2f"}
-FORMS = [[column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")]  # a log has one of these headers
+FORMS = [
+    [column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")
+]  # a log has one of these headers
 # what a checkpoint holds of a training besides its rows (see loops.Training)
-STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor, "numbers": torch.Tensor}
+STATE = {
+    "model": dict,
+    "average": dict | None,
+    "optimizer": dict,
+    "scheduler": dict,
+    "order": torch.Tensor,
+    "numbers": torch.Tensor,
+}
 STATE |= {"device": str, "processes": list, "best": dict | None}
 
 
@@ -110,7 +127,8 @@ class RunStart:
 
 @dataclass
 class RunMetadata(RunStart):
-    """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the test half's parts;
+    """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the
+    test half's parts;
     packed: bytes of the network as a file of few bits (utils.packed), 0 without levels."""
 
     parameters: int
@@ -186,19 +204,24 @@ def _temporary() -> tempfile.TemporaryDirectory:
 
 
 def own_root() -> Path:
-    """The root of what is not published: $COURSE_RUNS, else runs/, or in a smoke run a folder that goes with the process."""
+    """The root of what is not published: $COURSE_RUNS, else runs/, or in a smoke run a folder that goes with the
+    process."""
     given = folder_setting("COURSE_RUNS")
     return Path(_temporary().name) if smoke() and not given else ROOT / (given or "runs")
 
 
 def stays(path: Path) -> bool:
-    """Whether a run's file is there and outlives this process: a smoke run's go with it, unless COURSE_RUNS names their folder."""
+    """Whether a run's file is there and outlives this process: a smoke run's go with it, unless COURSE_RUNS names their
+    folder."""
     return path.is_file() and not (smoke() and path.is_relative_to(_temporary().name))
 
 
 def read_facts(path: Path) -> RunMetadata:
-    """A run's or a sidecar's facts. Raises CourseError, naming file and field, if they are missing or not what they should be."""
-    return files.read_json(path, RunMetadata, "No number counts without it: train it with train.py, or check out the file again.")
+    """A run's or a sidecar's facts. Raises CourseError, naming file and field, if they are missing or not what they
+    should be."""
+    return files.read_json(
+        path, RunMetadata, "No number counts without it: train it with train.py, or check out the file again."
+    )
 
 
 def read_record(run: RunPaths) -> FinishedRun:
@@ -212,22 +235,34 @@ def read_record(run: RunPaths) -> FinishedRun:
     return FinishedRun(facts, history, run.log)
 
 
-def finished(experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None) -> FinishedRun | None:
-    """The finished run of this recipe and seed below `root` (None: published), where given on these data; None if there is none."""
+def finished(
+    experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None
+) -> FinishedRun | None:
+    """The finished run of this recipe and seed below `root` (None: published), where given on these data; None if there
+    is none."""
     run = RunPaths.of(experiment, seed, root)
     if not files.exists(run.facts) or not files.exists(run.log):
         return None
     record = read_record(run)
-    expected = data.fingerprint if data else PUBLISHABLE.get(experiment.recipe.data) if root is None else record.facts.data.fingerprint
+    expected = (
+        data.fingerprint
+        if data
+        else PUBLISHABLE.get(experiment.recipe.data)
+        if root is None
+        else record.facts.data.fingerprint
+    )
     return record if (record.facts.recipe, record.facts.data.fingerprint) == (experiment.recipe, expected) else None
 
 
 def published(experiment: Experiment) -> list[FinishedRun]:
-    """All published seeds that were trained by the experiment's present recipe, in order. Raises CourseError for one without a test."""
+    """All published seeds that were trained by the experiment's present recipe, in order. Raises CourseError for one
+    without a test."""
     found = _of_all_seeds(experiment, None)
     for record in found:
         if record.facts.test is None:
-            raise CourseError(f"{display_path(record.log.with_suffix('.json'))}: found no `test`, expected one: a published run is tested.")
+            raise CourseError(
+                f"{display_path(record.log.with_suffix('.json'))}: found no `test`, expected one: a published run is tested."
+            )
     return found
 
 
@@ -237,7 +272,8 @@ def own(experiment: Experiment) -> list[FinishedRun]:
 
 
 def seed_of(path: Path) -> int | None:
-    """The seed that a log's name gives: 0 of seed0.json; None of any other name, also of seed00.json, which would count seed 0 twice."""
+    """The seed that a log's name gives: 0 of seed0.json; None of any other name, also of seed00.json, which would count
+    seed 0 twice."""
     number = path.stem.removeprefix("seed")
     return int(number) if number.isdecimal() and path.stem == f"seed{int(number)}" else None
 
@@ -260,7 +296,8 @@ def write_log(path: Path, history: list[Row], before_rename: Callable[[], None] 
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows that write_log wrote, counts as int, the rest as float. Raises CourseError naming file and line if damaged."""
+    """The rows that write_log wrote, counts as int, the rest as float. Raises CourseError naming file and line if
+    damaged."""
     todo = "Train it with train.py, or check out the file again."
 
     def reject(line: int, found: object, expected: str) -> None:
@@ -271,7 +308,9 @@ def read_log(path: Path) -> list[Row]:
         text = files.read(path, f"This run has not been logged. {todo}").decode()
         for line, row in enumerate(csv.DictReader(io.StringIO(text, newline=None)), 2):
             try:
-                rows.append({column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()})
+                rows.append(
+                    {column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()}
+                )
             except (KeyError, ValueError, TypeError):
                 reject(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
             expected = row_problem(rows[-1], len(rows))
@@ -309,8 +348,8 @@ class Saved:
 
 
 def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
-    """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be used: one whose SHA-256
-    is another than when it was written, or that another run wrote.
+    """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be
+    used: one whose SHA-256 is another than when it was written, or that another run wrote.
 
     Whether its tensors fit the network shows in Training.load_state_dict.
     """
@@ -339,7 +378,8 @@ def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
 
 
 def _state_problem(training: dict, history: list[Row], epochs: int) -> str:
-    """What is wrong with a checkpoint's training state, as far as that shows before it meets a network; "" if nothing is."""
+    """What is wrong with a checkpoint's training state, as far as that shows before it meets a network; "" if nothing
+    is."""
     for name, kind in STATE.items():
         part = training[name]
         if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
@@ -355,8 +395,11 @@ def _state_problem(training: dict, history: list[Row], epochs: int) -> str:
     return ""
 
 
-def write_checkpoint(path: Path, run_start: RunStart, training: dict, before_rename: Callable[[], None] = lambda: None) -> None:
-    """Three parts: the SHA-256 of all the rest and, as JSON, what is no tensor, a line each; then what torch.save writes."""
+def write_checkpoint(
+    path: Path, run_start: RunStart, training: dict, before_rename: Callable[[], None] = lambda: None
+) -> None:
+    """Three parts: the SHA-256 of all the rest and, as JSON, what is no tensor, a line each; then what torch.save
+    writes."""
     tensors = {name: part for name, part in training.items() if name != "history"}
     saved = files.without_defaults(Saved(run_start, training["history"]))
     content = msgspec.json.encode(saved) + b"\n" + files.to_bytes(tensors)

@@ -1,4 +1,5 @@
-"""Studies: what was tried on held-out images, as data. Every such run adds one line to logs/trials/NAME.jsonl, or below runs/."""
+"""Studies: what was tried on held-out images, as data. Every such run adds one line to logs/trials/NAME.jsonl, or below
+runs/."""
 
 import math
 import statistics
@@ -15,7 +16,8 @@ from .records import own_root
 
 @dataclass(frozen=True)
 class Trial:
-    """One run with held-out images. valid: of the kept epoch; pruned: given up early, since others did better by then."""
+    """One run with held-out images. valid: of the kept epoch; pruned: given up early, since others did better by
+    then."""
 
     name: str
     recipe: Recipe
@@ -28,7 +30,9 @@ class Trial:
     code: Code
     environment: Environment
     finished: str
-    retired: dict[str, object] = field(default_factory=dict)  # of its recipe, what the course no longer has: no part of the study
+    retired: dict[str, object] = field(
+        default_factory=dict
+    )  # of its recipe, what the course no longer has: no part of the study
 
     def __post_init__(self):
         if self.epoch < 1 or min(self.seed, self.seconds) < 0:
@@ -66,11 +70,14 @@ def add(trial: Trial, publish: bool, own: Path | None = None) -> None:
 
 
 def read_file(path: Path) -> list[Trial]:
-    """The trials of a study, NAME.jsonl. Raises CourseError for a line that is damaged or names another experiment or network."""
+    """The trials of a study, NAME.jsonl. Raises CourseError for a line that is damaged or names another experiment or
+    network."""
     found = files.read_lines(path, Trial)
     for trial in found:
         if trial.name != path.stem:
-            raise CourseError(f"{files.display_path(path)}: found a trial of {trial.name!r}, expected {path.stem}. Delete its line.")
+            raise CourseError(
+                f"{files.display_path(path)}: found a trial of {trial.name!r}, expected {path.stem}. Delete its line."
+            )
         try:
             models.parse(trial.recipe.model)
         except CourseError as error:
@@ -84,25 +91,33 @@ def read(name: str) -> list[Trial]:
 
 
 def study(experiment: Experiment) -> list[Tried]:
-    """Every recipe that was tried to its end, the kept one, then from best to worst; of a repeated seed the last run counts.
+    """Every recipe that was tried to its end, the kept one, then from best to worst; of a repeated seed the last run
+    counts.
 
     What was tried on other data than the recipe's real ones, such as fallback digits, does not count.
     """
     found: dict[Recipe, dict[int, float]] = {}
     for trial in read(experiment.name):
-        if not (trial.pruned or trial.retired) and trial.fingerprint == PUBLISHABLE.get(trial.recipe.data, trial.fingerprint):
+        if not (trial.pruned or trial.retired) and trial.fingerprint == PUBLISHABLE.get(
+            trial.recipe.data, trial.fingerprint
+        ):
             found.setdefault(trial.recipe, {})[trial.seed] = trial.valid.percent
     tried = []
     for recipe, percents in found.items():
-        kept = replace(experiment.recipe, valid=recipe.valid, epochs=recipe.epochs)  # short runs compare with short runs
+        kept = replace(
+            experiment.recipe, valid=recipe.valid, epochs=recipe.epochs
+        )  # short runs compare with short runs
         changes = {name: value for name, (_, value) in recipe.changes(kept).items()}
         tried.append(Tried(recipe, changes, list(percents.values())))
     return sorted(tried, key=lambda one: (bool(one.changes), -one.mean))
 
 
 def better(experiment: Experiment) -> list[Tried]:
-    """Recipes whose mean lies above that of the kept one, in as many epochs, by more than one standard error of the difference."""
+    """Recipes whose mean lies above that of the kept one, in as many epochs, by more than one standard error of the
+    difference."""
     tried = study(experiment)
     kept = {(one.recipe.epochs, one.recipe.valid): one for one in tried if not one.changes}
     pairs = [(one, kept.get((one.recipe.epochs, one.recipe.valid))) for one in tried if one.changes]
-    return [one for one, own in pairs if own and one.mean - own.mean > math.hypot(one.standard_error, own.standard_error)]
+    return [
+        one for one, own in pairs if own and one.mean - own.mean > math.hypot(one.standard_error, own.standard_error)
+    ]

@@ -11,7 +11,8 @@ from . import ddp
 
 
 def pick_device(name: str = "auto", kind: str = "images") -> torch.device:
-    """ "auto" → the first of CUDA, MPS and CPU that works; else the device of that name. Raises CourseError if it is not there or fails.
+    """ "auto" → the first of CUDA, MPS and CPU that works; else the device of that name. Raises CourseError if it is
+    not there or fails.
 
     kind: of what the network sees, "images" or "voxels". On CUDA, float32 is not rounded to TF32.
     Where several processes train together, each gets a GPU of its machine for itself, or all of them the CPU.
@@ -44,14 +45,19 @@ def _first_that_works(names: tuple[str, ...], kind: str) -> torch.device:
 
 
 def failure(device: torch.device, kind: str = "images") -> str:
-    """Why a device that PyTorch lists can't be used, in one line: one small operation is tried on it. "" if it works."""
+    """Why a device that PyTorch lists can't be used, in one line: one small operation is tried on it. "" if it
+    works."""
     if device.type == "cpu":
         return ""
     dims = 3 if kind == "voxels" else 2
     try:
         images, grid = torch.ones(1, 1, *[2] * dims, device=device), torch.zeros(1, *[2] * dims, dims, device=device)
-        F.grid_sample(images, grid, align_corners=False).sum().item()  # an MPS of torch before 2.9 has it in two dimensions only
+        F.grid_sample(
+            images, grid, align_corners=False
+        ).sum().item()  # an MPS of torch before 2.9 has it in two dimensions only
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0][:160]
-        return f"{reason}; voxels need torch 2.9 or newer there" if device.type == "mps" and kind == "voxels" else reason
+        return (
+            f"{reason}; voxels need torch 2.9 or newer there" if device.type == "mps" and kind == "voxels" else reason
+        )
     return ""

@@ -41,7 +41,9 @@ class Score:
 
     def __post_init__(self):
         if self.loss < 0 or not 0 <= self.correct <= self.total or not 0 < self.total < 2**53:
-            raise ValueError(f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total; loss = {self.loss}")
+            raise ValueError(
+                f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total; loss = {self.loss}"
+            )
 
     @property
     def percent(self) -> float:
@@ -49,7 +51,8 @@ class Score:
 
 
 def normalize(images: Tensor, mean: float, std: float) -> Tensor:
-    """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set; same shape and device."""
+    """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set; same shape and
+    device."""
     return scaled(images).sub(mean).div_(std)
 
 
@@ -72,8 +75,9 @@ def evaluate(model: nn.Module, split: Split, mean: float, std: float) -> Score:
 class Training:
     """All that an epoch changes: the network, optimizer, schedule, every random state, and the rows so far.
 
-    state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit. Where several processes
-    train together (utils.training.ddp), all of them call state_dict(), for each holds a global random state of its own.
+    state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit. Where several
+    processes train together (utils.training.ddp), all of them call state_dict(), for each holds a global random state
+    of its own.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, images: int):
@@ -88,15 +92,20 @@ class Training:
         self.steps = math.ceil(recipe.drawn(images) / recipe.batch_size)  # of an epoch
         self.scheduler = make_scheduler(self.optimizer, recipe, self.steps)
         averaging = swa_utils.get_ema_multi_avg_fn(recipe.average)
-        self.average = swa_utils.AveragedModel(model, multi_avg_fn=averaging, use_buffers=True) if recipe.average else None
-        # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift them
+        self.average = (
+            swa_utils.AveragedModel(model, multi_avg_fn=averaging, use_buffers=True) if recipe.average else None
+        )
+        # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift
+        # them
         self.order = torch.Generator().manual_seed(seed)
         self.numbers = torch.Generator(device).manual_seed(seed)
         self.augment = augmentation(recipe, self.numbers)
         self.loss_sum = torch.zeros((), device=device)  # over an epoch's images
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
         self.history: list[Row] = []
-        self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, where early stopping keeps them
+        self.best: dict[str, Tensor] | None = (
+            None  # weights of the best validation epoch, where early stopping keeps them
+        )
 
     @property
     def tested(self) -> nn.Module:
@@ -110,7 +119,8 @@ class Training:
             self.average.update_parameters(self.model)
 
     def step_schedule(self, held_out_loss: float | None = None) -> None:
-        """Called after every step, and after every epoch with its loss on held-out images: what `plateau` goes by, and it alone."""
+        """Called after every step, and after every epoch with its loss on held-out images: what `plateau` goes by, and
+        it alone."""
         by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
         if by_loss == (held_out_loss is not None):
             self.scheduler.step(*([held_out_loss] if by_loss else []))
@@ -161,7 +171,9 @@ class Training:
         self.best = state["best"]
         if state["device"] == self.numbers.device.type:
             self.numbers.set_state(state["numbers"])
-            if ddp.rank() < len(state["processes"]):  # else there were fewer processes before: this one begins as it was seeded
+            if ddp.rank() < len(
+                state["processes"]
+            ):  # else there were fewer processes before: this one begins as it was seeded
                 ddp.set_random_state(state["processes"][ddp.rank()])
         else:
             self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
@@ -177,8 +189,8 @@ def fit(
     echo: bool = True,
 ) -> list[Row]:
     """Train `model` in place for recipe.epochs and return one row per epoch; with recipe.patience, stop early and
-    leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged weights, and with
-    recipe.levels the rounded ones.
+    leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged
+    weights, and with recipe.levels the rounded ones.
 
     model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
     state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
@@ -192,7 +204,13 @@ def fit(
             training.load_state_dict(state)
         except ValueError as error:
             raise CheckpointMismatch(" ".join(str(error).split())[:200]) from error
-        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:  # an invalid random state can raise any of these
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+        ) as error:  # an invalid random state can raise any of these
             raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
@@ -239,20 +257,24 @@ def require_finite(which: str, loss: float, recipe: Recipe, seed: int, epoch: in
 
 
 def result_epoch(history: list[Row], recipe: Recipe) -> Row:
-    """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation images."""
+    """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation
+    images."""
     if not recipe.patience:
         return history[-1]
     return max(history, key=lambda row: row["valid_correct"] if recipe.keep == "accuracy" else -row["valid_loss"])
 
 
 def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
-    """One pass over as much of the training set as the recipe says, in a new random order. Only the bar waits for the device.
+    """One pass over as much of the training set as the recipe says, in a new random order. Only the bar waits for the
+    device.
 
-    Several processes draw the same order, and each takes its shard of every batch (see utils.training.ddp); all return the score
-    over all of it: the plain cross-entropy, whether the recipe smooths labels or not.
+    Several processes draw the same order, and each takes its shard of every batch (see utils.training.ddp); all return
+    the score over all of it: the plain cross-entropy, whether the recipe smooths labels or not.
     """
     labels = data.train.labels
-    order = torch.randperm(len(labels), generator=training.order)[: training.recipe.drawn(len(labels))].to(labels.device)
+    order = torch.randperm(len(labels), generator=training.order)[: training.recipe.drawn(len(labels))].to(
+        labels.device
+    )
     training.wrapped.train()
     training.loss_sum.zero_()
     training.correct.zero_()
@@ -269,8 +291,8 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
 
 
 def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
-    """One step of the optimizer on these rows of the training set, and its part of the sums; returns the batch's plain cross-entropy.
-    No line of it waits for a number from the device."""
+    """One step of the optimizer on these rows of the training set, and its part of the sums; returns the batch's plain
+    cross-entropy. No line of it waits for a number from the device."""
     shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
     batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
     targets = data.train.labels[rows[shard]]

@@ -1,10 +1,11 @@
 """Weights of few levels: rounded while they are trained, so that the network learns to do with them.
 
-Every weight is a whole number of its tensor's steps. The gradient passes through the rounding as if it were not there: the straight-through
-estimator (Bengio et al. 2013). A step is a fixed share of the weights' root mean square, the one that rounds normally distributed weights
-with the least error. S. K. Esser et al. 2020, "Learned step size quantization", learn the steps too; at the high rates of these recipes
-learned steps diverged, some below 0, and the network with them.
-PyTorch's own quantization and torchao round to 8 bits, or linear layers only; so few levels in a convolution take these lines.
+Every weight is a whole number of its tensor's steps. The gradient passes through the rounding as if it were not there:
+the straight-through estimator (Bengio et al. 2013). A step is a fixed share of the weights' root mean square, the one
+that rounds normally distributed weights with the least error. S. K. Esser et al. 2020, "Learned step size
+quantization", learn the steps too; at the high rates of these recipes learned steps diverged, some below 0, and the
+network with them. PyTorch's own quantization and torchao round to 8 bits, or linear layers only; so few levels in a
+convolution take these lines.
 """
 
 import copy
@@ -39,22 +40,23 @@ def layers_with_weights(model: nn.Module) -> list[nn.Module]:
 
 
 def levels_of(model: nn.Module, levels: int) -> list[tuple[nn.Module, int]]:
-    """Each such layer and the number of levels of its weights: the first and the last layer have two bits more than the others, for they
-    hold few weights, and rounding those costs most."""
+    """Each such layer and the number of levels of its weights: the first and the last layer have two bits more than the
+    others, for they hold few weights, and rounding those costs most."""
     layers = layers_with_weights(model)
     return [(layer, 4 * levels + 3 if layer in (layers[0], layers[-1]) else levels) for layer in layers]
 
 
 def begin(model: nn.Module, levels: int) -> None:
-    """Round every weight of a convolution or linear layer from now on, in place. levels = 0: leave the network as it is."""
+    """Round every weight of a convolution or linear layer from now on, in place. levels = 0: leave the network as it
+    is."""
     for layer, own in levels_of(model, levels) if levels else ():
         parametrize.register_parametrization(layer, "weight", Rounded(own))
 
 
 def end(model: nn.Module, levels: int) -> nn.Module:
-    """Leave plain layers, in place, in which every number is one that a file of few bits holds: see nearest and vector_grid.
-    Each batch norm becomes what it does in eval mode: its mean 0, its variance 1, weight and bias what it multiplies by and adds.
-    Works on a network that was trained without rounding, too. levels = 0: leave it as it is."""
+    """Leave plain layers, in place, in which every number is one that a file of few bits holds: see nearest and
+    vector_grid. Each batch norm becomes what it does in eval mode: its mean 0, its variance 1, weight and bias what it
+    multiplies by and adds. Works on a network that was trained without rounding, too. levels = 0: leave it as it is."""
     with torch.no_grad():
         for layer in model.modules() if levels else ():
             if parametrize.is_parametrized(layer):
@@ -76,8 +78,8 @@ def ended(model: nn.Module, levels: int) -> nn.Module:
 
 
 def release(layer: nn.Module) -> None:
-    """The plain layer with its present, rounded weights. parametrize.remove_parametrizations would also take the weight out of the class
-    that it made, which a copy of the layer shares."""
+    """The plain layer with its present, rounded weights. parametrize.remove_parametrizations would also take the weight
+    out of the class that it made, which a copy of the layer shares."""
     weight = layer.weight.detach()
     layer.__class__ = type(layer).__base__
     del layer.parametrizations
@@ -110,8 +112,8 @@ def weight_grid(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
 
 
 def vector_grid(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The lowest value and the step of VECTOR_LEVELS values that span a vector, both such that float16 holds them, and for each
-    number the nearest whole number of steps above the lowest."""
+    """The lowest value and the step of VECTOR_LEVELS values that span a vector, both such that float16 holds them, and
+    for each number the nearest whole number of steps above the lowest."""
     low = vector.min().half().float()
     step = ((vector.max() - low) / (VECTOR_LEVELS - 1)).half().float().clamp(min=2.0**-24)
     return low, step, ((vector - low) / step).round().clamp(0, VECTOR_LEVELS - 1)
