@@ -98,7 +98,7 @@ def test_tabs_by_keyboard_and_by_an_address_typed_by_hand(page, site):
 def test_every_vendored_file_is_used(page, site):
     start(page, site, "#turn")
     draw(page, STROKES[6])
-    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent.startsWith('Read as')")
+    page.wait_for_function("document.querySelector('#view-turn .verdict')?.textContent.startsWith('Read as')")
     page.goto(f"{site}results.html", wait_until="networkidle")
     page.wait_for_selector("body[data-charts=drawn]")
     asked = {
@@ -275,12 +275,12 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
     start(page, site, "#turn")
     draw(page, STROKES[6])
     verdict = page.locator("#view-turn .verdict")
-    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 6.'")
+    page.wait_for_function("document.querySelector('#view-turn .verdict')?.textContent === 'Read as a 6.'")
     page.get_by_role("button", name="on its head").click()
-    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 9.'")
+    page.wait_for_function("document.querySelector('#view-turn .verdict')?.textContent === 'Read as a 9.'")
     assert "a 6 is a 9" in page.locator("#view-turn .why").inner_text()
     page.get_by_role("button", name="upright").click()
-    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 6.'")
+    page.wait_for_function("document.querySelector('#view-turn .verdict')?.textContent === 'Read as a 6.'")
     page.locator("#stage").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#angle-turn").input_value() == "10"
@@ -314,7 +314,7 @@ def test_without_webgl_a_body_is_read_and_its_slices_are_shown(page, site):
         };""")
     start(page, site, "#turn")
     draw(page, STROKES[6])
-    page.wait_for_function("document.querySelector('#view-turn .verdict').textContent === 'Read as a 6.'")
+    page.wait_for_function("document.querySelector('#view-turn .verdict')?.textContent === 'Read as a 6.'")
     assert page.get_by_text("This browser has no WebGL").is_visible() and page.locator(".slices canvas").count() == 4
     page.seen.errors = [error for error in page.seen.errors if "WebGL" not in error]  # three.js's own
 
@@ -340,7 +340,7 @@ def test_what_has_answered_once_answers_without_a_network(browser):
     draw(page, STROKES[7])
     assert read(page) == 7
     page.get_by_role("tab", name="Inside").click()
-    page.wait_for_function("document.querySelector('.sums').textContent.includes('the network says')")
+    page.wait_for_function("document.querySelector('.sums')?.textContent.includes('the network says')")
     context.close()
 
 
