@@ -23,7 +23,7 @@ from utils.experiments import EXPERIMENTS
 
 BOOTSTRAP = """\
 # @title Setup: finds the course; in Colab or Kaggle, clones it first {display-mode: "form"}
-# @markdown `REPO` is only needed if this notebook was not opened from GitHub: type the course's address there, as owner/name.
+# @markdown `REPO` is needed only if this notebook was not opened from GitHub: type the course's address, as owner/name.
 REPO = ""  # @param {type:"string"}
 SAVE_TO_DRIVE = False  # @param {type:"boolean"}
 import json
@@ -53,20 +53,24 @@ if root is None:
     opened = []
     with suppress(KeyError, OSError, ValueError):  # Colab knows which file on GitHub the notebook was opened from
         sessions = "http://{COLAB_JUPYTER_IP}:{KMP_TARGET_PORT}/api/sessions".format(**os.environ)
-        opened = [unquote(session["path"]).partition("://github.com/")[2] for session in json.load(urlopen(sessions, timeout=10))]
+        paths = [unquote(session["path"]) for session in json.load(urlopen(sessions, timeout=10))]
+        opened = [path.partition("://github.com/")[2] for path in paths]
     address = re.compile(r"(\\w[\\w.-]*/\\w[\\w.-]*?)(?:\\.git)?(?:/(?:blob|tree)/(.+?))?(?:/(?:notebooks/.*)?)?")
     found = next(filter(None, map(address.fullmatch, [*opened, REPO.strip().rpartition("github.com/")[2]])), None)
-    assert found, f"REPO is {REPO!r}: type the course's address on GitHub as owner/name into the field REPO above, then run this cell again"
+    todo = "type the course's address on GitHub as owner/name into the field REPO above, then run this cell again"
+    assert found, f"REPO is {REPO!r}: {todo}"
     url, version = f"https://github.com/{found[1]}", found[2]
     if not version:  # the newest release, if there is one
         tags = git("ls-remote", "--refs", "--sort=-version:refname", url, "refs/tags/v*").split()
         version = tags[1].removeprefix("refs/tags/") if tags else ""
     root = here / ("mnist-course" if (here / "course").exists() else "course")
     print("cloning", url, version, "into", root.name)
-    settings = [f"--config={one}=true" for one in ("course.cloned", "core.sparseCheckout")] + ["--config=core.sparseCheckoutCone=false"]
+    settings = ["course.cloned=true", "core.sparseCheckout=true", "core.sparseCheckoutCone=false"]
+    settings = [f"--config={setting}" for setting in settings]
     some = ["--depth=1", "--no-checkout", "--filter=blob:limit=1m", *([f"--branch={version}"] if version else [])]
     git("clone", "--quiet", *some, *settings, url, str(root))
-    git("-C", str(root), "sparse-checkout", "set", "/*", "!/saved_dict/*.pth")  # a state dict is fetched when it is used
+    # a state dict is fetched when it is used
+    git("-C", str(root), "sparse-checkout", "set", "/*", "!/saved_dict/*.pth")
     git("-C", str(root), "checkout", "--quiet")
 if root not in (here, *here.parents):
     os.chdir(root)
@@ -95,7 +99,7 @@ def remote() -> str:
     if not match:
         message = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
         raise CourseError(
-            f"this checkout's address is unknown: expected one on GitHub, {message}. Type it: make colab REPO=owner/name"
+            f"this checkout has no known address on GitHub: {message}. Type it: make colab REPO=owner/name"
         )
     return match[1]
 
