@@ -185,16 +185,20 @@ PARTS = {
 }  # by the number of its first lesson
 
 
+def title(path: Path) -> str:
+    """The title of a lesson, which is its question, without its number."""
+    return re.sub(r"^#+ *(\d+ · )?", "", ANY_BADGE.sub("", read(path)[1]).lstrip().splitlines()[0])
+
+
 def lessons(repo: str, runs: str) -> str:
     """README's table of notebooks: number, question, minutes, and links to Colab (if stamped) and to the solutions."""
     lines = ["|  | lesson | minutes | Colab | solution |", "| --- | --- | --: | --- | --- |"]
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        title = re.sub(r"^#+ *(\d+ · )?", "", ANY_BADGE.sub("", read(path)[1]).lstrip().splitlines()[0])
         number = path.stem.partition("_")[0]
         colab = f"[open]({colab_address(repo, path.name)})" if repo else "–"
         is_solved = (path.parent / "solutions" / path.name).is_file()
         solution = f"[{number}](notebooks/solutions/{path.name})" if is_solved else "–"
-        question = f"[{title}](notebooks/{path.name})"
+        question = f"[{title(path)}](notebooks/{path.name})"
         lines += [f"| | **{PARTS[number]}** | | | |"] if number in PARTS else []
         lines.append(f"| {number} | {question} | {minutes(path.stem, runs)} | {colab} | {solution} |")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 
+from tools import colab
 from tools.site import results
 from utils import ROOT
 from utils.report.tables import Markup, table
@@ -18,6 +19,29 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
 PICTURE = re.compile(r"!\[[^\]]*\]\(\.\./(pngs/[^)\s]+)\)")
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 BESIDE = " ¶ "  # MyST-NB knows one text for all pictures of a cell; conf.py parts them again
+RECORDING, STILL = "live.webp", "live.png"  # tests/site/test_recording.py makes them
+
+
+def size(one: dict) -> str:
+    return f"{one['parameters']:,} parameters"
+
+
+def file_size(one: dict) -> str:
+    return f"{(ROOT / one['weights']['file']).with_suffix('.bin').stat().st_size:,} bytes"
+
+
+HIGHLIGHTS = (  # experiment, what it stands for, and what it took
+    ("frontier_best", "Best network", size),
+    ("frontier_99_5", "A small network", size),
+    ("frontier_99", "A very small network", size),
+    (
+        "bytes_99_5",
+        "A network in one QR code",
+        lambda one: f"{(ROOT / one['weights']['file']).with_suffix('.bin').stat().st_size:,} bytes",
+    ),
+    ("sprint", "Trained on two CPU cores", lambda one: f"{one['seconds']['mean']:.1f} seconds"),
+    ("voxel_frontier", "Solids in 3D, half of them rotated", size),
+)
 BOOTSTRAP = "finds the course"  # in the first line of the cell that every notebook shares
 
 
@@ -124,7 +148,8 @@ def reference(source: Path) -> None:
     rows = []
     for path in sorted([*(ROOT / "utils").rglob("[!_]*.py"), *(ROOT / "tools").rglob("[!_]*.py")]):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        says = " ".join(text.partition("\n\n")[0].split())
         rows.append((name, says))
         write(
             source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
@@ -148,28 +173,37 @@ def stage(source: Path, found: dict) -> None:
         write(source / name, text)
     listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
     compared = results.accuracy_table(found["experiments"], "../")
-    text = "Every experiment with all of its seeds, its recipe and its curves. Thin lines are seeds, thick ones their mean."
+    text = "Every experiment with its recipe, its seeds and their curves. Thin lines are seeds, thick ones their mean."
     curves = '<figure class="chart" data-chart="all-curves"></figure>'
     write(
         source / "logs" / "index.md",
         f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{curves}\n\n{listed}\n",
     )
     runs = sum(len(one["runs"]) for one in found["experiments"])
-    facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, **headline(found)}
-    write(source / "facts.json", json.dumps(facts))
+    facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, "lessons": lessons()}
+    write(source / "facts.json", json.dumps(facts | {"highlights": highlights(found["experiments"])}))
+    for name in (RECORDING, STILL):
+        shutil.copyfile(ROOT / "pngs" / name, source / "static" / name)
 
 
-def headline(found: dict) -> dict:
-    """The numbers of the landing page: the smallest network whose mean reaches 99.4 %, and the best voxel network."""
-    flat = [one for one in found["experiments"] if one["kind"] == "image" and one["test"]["mean"] >= 99.4]
-    solid = [one for one in found["experiments"] if one["kind"] == "voxels"]
-    facts = {}
-    for name, one in (
-        ("small", min(flat, key=lambda one: one["parameters"], default=None)),
-        ("voxel", max(solid, key=lambda one: one["test"]["mean"], default=None)),
-    ):
-        if one:
-            facts[f"{name}_name"] = f'<a href="{one["page"]}">{one["name"]}</a>'
-            facts[f"{name}_test"] = f"{one['test']['mean']:.2f}"
-            facts[f"{name}_parameters"] = f"{one['parameters']:,}"
-    return facts
+def lessons() -> str:
+    """The landing page's list of lessons: part by part, each with its question."""
+    lines = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        number = path.stem.partition("_")[0]
+        if number in colab.PARTS:
+            lines += ["", f"**{colab.PARTS[number]}**", ""]
+        lines.append(f"- [{number} · {colab.title(path)}](notebooks/{path.stem}.ipynb)")
+    return "\n".join(lines)
+
+
+def highlights(experiments: list[dict]) -> str:
+    """The landing page's six results, as HTML: each links to its log."""
+    by_name, cards = {one["name"]: one for one in experiments}, []
+    for name, what, value in HIGHLIGHTS:
+        if name in by_name:
+            one = by_name[name]
+            test = results.shown_spread(one["test"])
+            text = f"{what}: {name}, {value(one)}, mean of {len(one['runs'])} seeds"
+            cards.append(f'<a href="{one["page"]}index.html"><strong>{test} %</strong>{text}</a>')
+    return f'<div class="cards results">{"".join(cards)}</div>'
