@@ -5,6 +5,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools.site import pages
+from tools.site.server import SITE
+from utils.experiments import EXPERIMENTS
+from utils.runs import records
 
 BADGE = "[![Open in Colab](https://elsewhere.org/badge.svg)](https://colab.elsewhere.org/notebook)"
 
@@ -18,7 +21,8 @@ def book(tmp_path):
     untold = new_output("display_data", data={"image/png": "iVBORw0KGgo="})
     cells = [
         new_markdown_cell(
-            f"{BADGE}\n\n# 01 · Try\n\nSee [its log](../logs/base) and [the loop](../utils/training/loops.py) and [this](../LICENSE)."
+            f"{BADGE}\n\n# 01 · Try\n\n"
+            "See [its log](../logs/base) and [the loop](../utils/training/loops.py) and [this](../LICENSE)."
         ),
         new_code_cell(f"# Setup: {pages.BOOTSTRAP}"),
         new_markdown_cell("## Results"),
@@ -70,3 +74,12 @@ def test_a_page_of_docs_is_staged_with_its_pictures_and_links(tmp_path, monkeypa
     assert "![A curve](../pngs/curve.png)" in text and '<a href="../logs/base/">log</a>' in text
     assert "[two](two.md#part)" in text and "code (`train.py`)" in text
     assert "\none\ntwo\n" in (source / "docs" / "index.md").read_text()
+
+
+def test_lessons_and_logs_link_to_each_other():
+    published = [one for one in EXPERIMENTS.values() if one.notebook and records.published(one)]
+    assert len(published) > 20
+    for one in published:
+        lesson, log = f"notebooks/{one.notebook}.html", f"logs/{one.name}/index.html"
+        assert f'href="../{log}"' in (SITE / lesson).read_text(encoding="utf-8")
+        assert f'href="../../{lesson}"' in (SITE / log).read_text(encoding="utf-8")

@@ -12,7 +12,9 @@ import nbformat
 from tools import colab
 from tools.site import results
 from utils import ROOT
+from utils.experiments import EXPERIMENTS
 from utils.report.tables import Markup, table
+from utils.runs import records
 
 PAGES = ROOT / "site" / "pages"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./(?:\.\./)*[^)\s#]+)\)")
@@ -83,9 +85,12 @@ def notebook(path: Path, is_solution: bool) -> str:
     text."""
     book = nbformat.read(path, as_version=4)
     heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
-    book.cells[
-        0
-    ].source += f'\n\n<a href="{path.name}" download>Download this notebook</a> · <a href="{draw}">Draw a digit</a>'
+    links = [f'<a href="{path.name}" download>Download this notebook</a>', f'<a href="{draw}">Draw a digit</a>']
+    logged = [one.name for one in EXPERIMENTS.values() if one.notebook == path.stem and records.published(one)]
+    if logged:
+        up = "../" * (1 + is_solution)
+        links.append("logs: " + ", ".join(f'<a href="{up}logs/{name}/index.html">{name}</a>' for name in logged))
+    book.cells[0].source += "\n\n" + " · ".join(links)
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = prose(cell.source)

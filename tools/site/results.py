@@ -23,8 +23,8 @@ from utils.runs.records import FinishedRun
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
 COMPARED = (
-    "The course against the usual way of doing the same, on one machine: medians of fresh processes. The course's bars are blue; "
-    "the first of each group is what the others are compared with."
+    "The course against the usual way of doing the same, on one machine: medians of fresh processes. "
+    "The course's bars are blue. The first bar of each group is the one that the others are compared with."
 )
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
 
@@ -71,6 +71,7 @@ def experiment(one: Experiment) -> dict | None:
         "name": one.name,
         "kind": "voxels" if one.recipe.kind == "voxels" else "image",
         "page": f"logs/{one.name}/",
+        "lesson": one.notebook,
         "model": one.recipe.model,
         "data": one.recipe.data,
         "parameters": facts.parameters,
@@ -140,7 +141,8 @@ def benchmark() -> dict | None:
         for side, times in sides.items():
             if not times or not all("seconds" in one for one in times):
                 raise CourseError(
-                    f"{display_path(path)}: {what!r}, {side!r}: found no seconds, expected some in each measurement. Measure it again."
+                    f"{display_path(path)}: {what!r}, {side!r}: found no seconds, expected some in each measurement. "
+                    "Measure it again."
                 )
             seconds = sorted(one["seconds"] for one in times)
             rows.append(
@@ -259,6 +261,8 @@ def experiment_page(one: dict) -> str:
     ]
     if one["stopped"]:
         facts.append("the epoch that is best on held-out training images; the test set is looked at once")
+    if one["lesson"]:
+        facts.append(link(f"lesson {one['lesson']}", f"../../notebooks/{one['lesson']}.html"))
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
     if "reported" in one:
         figure = one["reported"]
