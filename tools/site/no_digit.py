@@ -67,9 +67,8 @@ def main(argv: list[str]) -> None:
     found = {"network": NETWORK, "least": least, "held_out": HELD_OUT, "letters": len(printed), **doubted}
     source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
     files.write_json(PATH, found | source | {"finished": facts.now()})
-    print(
-        f"{files.display_path(PATH)}: below {least:.1%} for {doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters"
-    )
+    counts = f"{doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters"
+    print(f"{files.display_path(PATH)}: below {least:.1%} for {counts}")
 
 
 if __name__ == "__main__":
