@@ -2,11 +2,14 @@
 
 import copy
 import hashlib
+import json
+import math
 import subprocess
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from .. import CourseError, closest, files, models, workspace
@@ -118,12 +121,59 @@ def find_weights(name: str | Path) -> Path:
     )
 
 
+DTYPES = {"F32": torch.float32, "I64": torch.int64}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The float32 and int64 tensors of a .safetensors file, and its metadata. Raises CourseError for another file.
+
+    Format: the length of the header as a little-endian uint64, the header in JSON, and the numbers of all tensors
+    (https://github.com/huggingface/safetensors).
+    """
+    content = files.read(path, "Download it again from the page that trained it.", files.TENSORS)
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        header, numbers = json.loads(content[8:start]), content[start:]
+        facts, tensors = header.pop("__metadata__", {}), {}
+        if sum(one["data_offsets"][1] - one["data_offsets"][0] for one in header.values()) != len(numbers):
+            raise ValueError("the tensors have another size than the file")
+        for name, one in header.items():
+            first, end = one["data_offsets"]
+            values = torch.frombuffer(bytearray(numbers[first:end]), dtype=DTYPES[one["dtype"]])
+            tensors[name] = values.reshape(one["shape"])
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        raise CourseError(
+            f"{display_path(path)} is no file of tensors that the course reads ({type(error).__name__}): "
+            "expected what the “Train” tab of the web pages writes. Download it again."
+        ) from error
+    return tensors, facts
+
+
+def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
+    """A network that a reader trained on the web pages, in eval mode, and its preprocessing. Raises CourseError for
+    another file."""
+    state, facts = read_safetensors(path)
+    try:
+        mean, std = float(facts["mean"]), float(facts["std"])
+        model = copy.deepcopy(network) if network else models.build(facts["model"])
+        wrong = states.of_network(state, model, "the state dict")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        wrong, mean, std = "its metadata is not that of the “Train” tab", 0.0, 1.0
+    if wrong or not (math.isfinite(mean) and 0 < std < math.inf):
+        wrong = wrong or "mean or std is out of range"
+        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.")
+    model.load_state_dict(state)
+    return model.eval(), Preprocess(mean, std)
+
+
 def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
     """A published network, or one of your own runs by name or path, in eval mode, and its preprocessing:
-    model(preprocess(image)).argmax(1) are labels. network: of a run of a changed network, the network as its cell
-    defines it.
+    model(preprocess(image)).argmax(1) are labels. A path that ends in .safetensors is a network that was trained on the
+    web pages. network: of a run of a changed network, the network as its cell defines it.
 
     Raises CourseError for a name that is not there, and like read_state_dict.
     """
+    if Path(name).suffix == ".safetensors":
+        return load_from_page(Path(name), network)
     model, facts = load_model(find_weights(name), network)
     return model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)
