@@ -24,20 +24,25 @@ export function bars(label) {
   };
 }
 
-/** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. doubt: where the note
- * stands that a picture looks like no digit; bound: the entry of networks.json for this doubt, or nothing. */
+/** A row of the panel. A network of the reader's own says `about` itself what it is, and has no page. */
+function row(network) {
+  const { name, about, parameters, accuracy } = network;
+  const chart = bars(name);
+  const said = element("output", { textContent: "–" });
+  const facts = [about, `${parameters.toLocaleString("en")} parameters`, accuracy && `${accuracy.toFixed(2)} % of the test set`];
+  const heading = element("h3", {}, about ? name : element("a", { href: `../logs/${name}/index.html`, textContent: name }));
+  const whole = element("div", { className: "network" }, heading, element("p", { textContent: facts.filter(Boolean).join(", ") }), chart.figure, said);
+  return { network, chart, said, whole };
+}
+
+/** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. networks: gives the list as it
+ * is now; doubt: where the note stands that a picture looks like no digit; bound: the entry of networks.json for this doubt, or nothing. */
 export function panel(place, networks, sentence, doubt, bound) {
-  const rows = networks.map((network) => {
-    const chart = bars(network.name);
-    const said = element("output", { textContent: "–" });
-    const facts = `${network.parameters.toLocaleString("en")} parameters, ${network.accuracy.toFixed(2)} % of the test set`;
-    const about = element("a", { href: `../logs/${network.name}/index.html`, textContent: network.name });
-    place.append(element("div", { className: "network" }, element("h3", {}, about), element("p", { textContent: facts }), chart.figure, said));
-    return { network, chart, said };
-  });
-  let asked = 0;
+  let [rows, asked] = [[], 0];
   return async (image) => {
     const mine = ++asked;
+    rows = networks().map((network) => rows.find((one) => one.network === network) ?? row(network));
+    if (rows.some(({ whole }, i) => whole !== place.children[i]) || place.children.length > rows.length) place.replaceChildren(...rows.map(({ whole }) => whole));
     if (!image) {
       rows.forEach(({ chart, said }) => (chart.show(null), (said.textContent = "–")));
       sentence.textContent = "Draw a digit.";
@@ -67,7 +72,7 @@ function doubted({ network, least, share, held_out, letters, doubted: found, log
   return [said, element("a", { href: `../${log}`, textContent: "how" }), ")."];
 }
 
-const WORDS = ["No", "One", "Both", "All three", "All four", "All five", "All six", "All seven"];
+const WORDS = ["No", "One", "Both", "All three", "All four", "All five", "All six", "All seven", "All eight", "All nine"];
 
 function verdict(labels) {
   const read = [...new Set(labels)];

@@ -13,9 +13,9 @@ function title({ kind, shape, kernel_size }) {
   return [`${NAMES[kind]}${size}`, shape.join("×")];
 }
 
-/** Build the tab; returns show(image or null). */
+/** Build the tab; returns show(image or null). networks: gives the list as it is now. */
 export async function inside(place, networks) {
-  const choice = element("select", { id: "inside-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
+  const choice = element("select", { id: "inside-network" });
   const blocks = element("div", { className: "blocks", role: "group", "aria-label": "Blocks of the network" });
   const maps = element("div", { className: "maps", role: "group", "aria-label": "Maps of the block" });
   const large = element("canvas", { id: "map", className: "pixels", tabIndex: 0, role: "application" });
@@ -34,16 +34,18 @@ export async function inside(place, networks) {
       element("figure", {}, input, element("figcaption", { className: "quiet", textContent: "What it sees of the input." })),
       sums));
   const at = { block: 1, channel: 0, row: 0, column: 0 };
-  let [network, image, values, read, timer] = [networks[0], null, null, null, 0];
+  let [network, image, values, read, timer] = [networks()[0], null, null, null, 0];
 
   choice.onchange = () => {
-    network = networks.find(({ name }) => name === choice.value);
+    network = networks().find(({ name }) => name === choice.value);
     Object.assign(at, { block: Math.min(at.block, network.blocks.length - 1), channel: 0 });
     return show(image);
   };
 
   async function show(wanted) {
     image = wanted;
+    network = networks().find(({ name }) => name === network.name); // one of the reader's own may have been trained again
+    choice.replaceChildren(...networks().map(({ name }) => element("option", { textContent: name, selected: name === network.name })));
     const empty = !image;
     hint.hidden = !empty;
     sliding(timer && !empty);

@@ -7,12 +7,13 @@ import { element, paint } from "./picture.mjs";
 import { fromPicture, fromStrokes, rawFromStrokes } from "./preprocess.mjs";
 
 const $ = (id) => document.getElementById(id);
-const TABS = ["draw", "inside", "turn"];
+const TABS = ["draw", "inside", "turn", "train"];
 const NOTES = {
   mnist: "Scaled to 20 pixels, averaged down, brightest 255, center of mass in the middle: as MNIST’s digits were made.",
   raw: "Only averaged down. Draw small or off the middle: the networks have seen nothing like it.",
 };
 const views = {}; // tab → show(image or null)
+const own = {}; // networks of the reader's, by where they come from
 let [image, busy, again, asked] = [null, false, false, 0];
 
 const board = pad($("pad"), () => changed());
@@ -76,6 +77,7 @@ async function attempt(work) {
 async function view(tab) {
   const { networks, no_digit, runtime } = await catalogue();
   const flat = networks.filter(({ kind, blocks }) => kind === "image" && blocks.length);
+  const all = () => [...flat, ...Object.values(own)];
   if (image && !views.ready) {
     $("status").textContent = "Loading the networks …";
     await Promise.all(flat.map(parameters));
@@ -85,9 +87,10 @@ async function view(tab) {
     files(networks);
   }
   views[tab] ??= await {
-    draw: async () => panel($("bars"), flat, $("verdict"), $("doubt"), no_digit),
-    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), flat),
+    draw: async () => panel($("bars"), all, $("verdict"), $("doubt"), no_digit),
+    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), all),
     turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), runtime, () => files(networks)),
+    train: async () => (await import("./train.mjs")).train($("view-train"), flat.find(({ model }) => model === "sprint"), (network) => (own.trained = network)),
   }[tab]();
   return views[tab];
 }

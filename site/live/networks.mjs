@@ -42,15 +42,36 @@ async function received(response, progress) {
 
 const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
+/** The SHA-256 of bytes, or nothing where the browser can't compute it: on a page that came without encryption. */
+export const sha256Of = async (bytes) => globalThis.crypto?.subtle && hex(await crypto.subtle.digest("SHA-256", bytes));
+
 /** A network's file; its SHA-256 is compared with the one in networks.json if the browser can compute it. */
 async function checked(network, { file, sha256 }) {
   const bytes = await (await answered(file)).arrayBuffer();
-  if (globalThis.crypto?.subtle) {
-    const found = hex(await crypto.subtle.digest("SHA-256", bytes));
-    if (found !== sha256) throw new Error(`${file} has the SHA-256 ${found.slice(0, 12)}…, not the published one`);
-    network.checked = true;
-  }
+  network.checked = await matches(bytes, file, sha256);
   return bytes;
+}
+
+async function matches(bytes, file, sha256) {
+  const found = await sha256Of(bytes);
+  if (found && found !== sha256) throw new Error(`${file} has the SHA-256 ${found.slice(0, 12)}…, not the published one`);
+  return Boolean(found);
+}
+
+/** train.json: what there is to train with. */
+export const training = () => once("train.json", () => json("../train/train.json"));
+
+/** The program and the digits that training needs: {binary, train, test}. progress: called with how many bytes have come, of how many. */
+export async function trainingFiles({ train, test }, progress) {
+  let done = 0;
+  const digits = async ({ file, bytes, sha256 }) => {
+    const packed = await received(await answered(`../train/${file}`), (count) => progress(done + count, train.bytes + test.bytes));
+    done += bytes;
+    await matches(packed, file, sha256);
+    return new Uint8Array(await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+  };
+  const binary = await (await answered("../train/sprint.wasm")).arrayBuffer();
+  return { binary, train: await digits(train), test: await digits(test) };
 }
 
 /** A network's session in onnxruntime-web. progress: called with how many bytes of the runtime have come. */
@@ -86,9 +107,10 @@ export function softmax(logits) {
 
 export const best = (values) => values.indexOf(Math.max(...values));
 
-/** A function that gives {data, shape} of what a block says about its kernel, bias, scale or shift. */
+/** A function that gives {data, shape} of what a block says about its kernel, bias, scale or shift. A network of the reader's own holds
+ * its `values`. */
 export async function parameters(network) {
-  const all = await once(network.weights.file, async () => new Float32Array(await checked(network, network.weights)));
+  const all = network.values ?? await once(network.weights.file, async () => new Float32Array(await checked(network, network.weights)));
   return (place) => place && { shape: place.shape, data: all.subarray(place.offset, place.offset + place.shape.reduce((a, b) => a * b)) };
 }
 

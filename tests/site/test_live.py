@@ -82,7 +82,7 @@ def test_phone_shows_pad_and_verdict_together(phone, site, size):
 def test_tabs_by_keyboard_and_by_an_address_typed_by_hand(page, site):
     start(page, site)
     page.locator("#tab-draw").focus()
-    for key, tab in (("End", "turn"), ("Home", "draw"), ("ArrowLeft", "turn"), ("ArrowRight", "draw")):
+    for key, tab in (("End", "train"), ("Home", "draw"), ("ArrowLeft", "train"), ("ArrowRight", "draw")):
         page.keyboard.press(key)
         assert page.locator(f"#tab-{tab}").get_attribute("aria-selected") == "true" and not page.evaluate(
             f"document.getElementById('view-{tab}').hidden"
@@ -377,7 +377,7 @@ def test_page_says_that_it_needs_scripts(browser, site):
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_nothing_moderate(browser, site, size, theme):
     with opened(browser, site, size, theme) as page:
-        for tab in ("", "#inside", "#turn"):
+        for tab in ("", "#inside", "#turn", "#train"):
             start(page, site, tab)
             page.get_by_role("button", name="Test digit 4").click()
             settled(page)

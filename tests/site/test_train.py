@@ -2,19 +2,25 @@
 others."""
 
 import base64
+import hashlib
 import json
+import re
 import subprocess
 
 import numpy as np
 import pytest
 import torch
+from hands import STROKES, draw, read, settled, start
 from torch.nn import functional as F
 
+from conftest import SIZES, opened, serving
 from tools.site import __main__ as tool
 from tools.site import train
 from utils import models
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
+from utils.runs import load_pretrained
+from utils.training.loops import evaluate
 from utils.training.steps import make_optimizer, make_scheduler
 
 NODE = tool.ROOT / "tests" / "site" / "sprint_in_node.mjs"
@@ -142,3 +148,191 @@ def test_packed_digits_are_the_digits_at_16_levels(digits):
     levels = np.stack([content[5:] >> 4, content[5:] & 15], 1).reshape(5, 24, 24)
     apart = levels * 17.0 - digits.images[:5, 0, 2:26, 2:26].numpy()
     assert np.abs(apart).max() <= 8
+
+
+IN_PAGE = """async ([text, mean, std, seed, steps]) => {
+    const { sprint } = await import(new URL("sprint.mjs", location.href).href);
+    const network = await sprint(await (await fetch("../train/sprint.wasm")).arrayBuffer());
+    const content = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    network.load(content, content);
+    network.start(seed, { mean, std });
+    for (let step = 0; step < steps; step++) network.step();
+    const letters = ({ data }) => Array.from(new Uint8Array(data.buffer), (byte) => String.fromCharCode(byte)).join("");
+    return Object.fromEntries(Object.entries(network.state()).map(([name, one]) => [name, btoa(letters(one))]));
+}"""
+
+
+def test_node_and_the_browser_give_the_same_weights(page, site, digits, trained):
+    start(page, site)
+    theirs = page.evaluate(IN_PAGE, [base64.b64encode(train.pack(digits)).decode(), MEAN, STD, 9, 4])
+    ours = {name: one["data"] for name, one in trained(9, 4)["after"].items()}
+    assert theirs == ours
+
+
+@pytest.fixture(scope="module")
+def has_digits():
+    facts = json.loads((tool.SITE / "train" / "train.json").read_text(encoding="utf-8"))
+    if "train" not in facts:
+        pytest.skip("_site/ was built without MNIST")
+    return facts
+
+
+SAID, CURVE = "#view-train .said", "document.querySelector('.loss svg').getAttribute('aria-label')"
+STEP = f"Number(({CURVE}.match(/at step (\\d+)/) ?? [0, 0])[1])"
+
+
+def has_ended(page):
+    page.wait_for_function(f"document.querySelector('{SAID}').textContent.includes('are right')")
+
+
+def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, mnist, tmp_path, figure):
+    with opened(browser, site) as page:
+        start(page, site, "#train")
+        draw(page, STROKES[3])
+        assert not [address for address in page.seen.requests if address.endswith((".packed", "sprint.wasm"))]
+        page.locator("#seed").fill("5")
+        page.keyboard.press("Enter")
+        page.wait_for_function(f"{STEP} > 3")
+        page.keyboard.press("Tab")  # past "Another seed"
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # Pause
+        page.wait_for_function(f"document.querySelector('{SAID}').textContent === 'Paused.'")
+        page.wait_for_timeout(500)
+        step = page.evaluate(STEP)
+        page.wait_for_timeout(500)
+        assert page.evaluate(STEP) == step < 257
+        drawn = "document.querySelectorAll('.tiles')[1].firstChild.toDataURL()"
+        before = page.evaluate(drawn)
+        page.get_by_role("button", name="Clear").click()
+        draw(page, STROKES[1])  # what a paused network makes of another digit
+        page.wait_for_function(f"{drawn} !== '{before}'")
+        page.locator("#go").click()  # Go on
+        has_ended(page)
+        said = page.locator(SAID).inner_text()
+        percent, correct, seconds = re.match(r"(\S+) % .*?: (\S+) of 10,000, after (\S+) s", said).groups()
+        figure("a network trained in the page: correct of 10,000, seconds", f"{correct} in {seconds}")
+        assert 98.6 < float(percent) < 99.4 and page.evaluate(STEP) == 257
+        for width, height in SIZES.values():
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+        with page.expect_download() as waiting:
+            page.get_by_role("link", name="Download its state dict").click()
+        path = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(path)
+        shown = page.locator("#view-train .quiet code").all_inner_texts()
+        assert shown == [f'load_pretrained("{path.name}")', hashlib.sha256(path.read_bytes()).hexdigest()]
+        model, preprocess = load_pretrained(path)
+        packed = Split(((mnist.test.images.int() + 8) // 17 * 17).to(torch.uint8), mnist.test.labels)
+        found = evaluate(model, packed, preprocess.mean, preprocess.std).correct
+        assert abs(found - int(correct.replace(",", ""))) <= 2  # sums in another order
+        assert evaluate(model, mnist.test, preprocess.mean, preprocess.std).percent > 98.6
+
+        page.locator("#tab-draw").click()
+        settled(page)
+        assert read(page, "your network") == 1
+        about = page.locator(".network").last.locator("p").inner_text()
+        assert about == f"seed 5, 33,914 parameters, {percent} % of the test set"
+        page.locator("#tab-inside").click()
+        page.get_by_label("Network", exact=True).select_option("your network")
+        settled(page)
+        for block in page.locator(".blocks button").all():
+            block.click()
+            numbers = re.search(r"(\S+); the network says (\S+)\.", page.locator(".sums").inner_text())
+            ours, theirs = (float(one.replace("−", "-")) for one in (numbers.groups() if numbers else "00"))
+            assert ours == pytest.approx(theirs, rel=0.02, abs=1e-3)
+
+
+def test_the_page_labels_as_the_state_dict_does(page, site, has_digits, trained, digits):
+    """The network that joins is the one that was trained: its batch norms are folded into convolutions there."""
+    start(page, site)
+    state = trained(10, 6)["after"]
+    script = """async ([state, images]) => {
+        const load = (name) => import(new URL(name, location.href).href);
+        const { catalogue, outputs } = await load("networks.mjs");
+        const { sprintValues } = await load("own.mjs");
+        const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+        const tensor = ([name, { data }]) => [name, { data: new Float32Array(bytes(data).buffer) }];
+        const tensors = Object.fromEntries(Object.entries(state).map(tensor));
+        const like = (await catalogue()).networks.find(({ model }) => model === "sprint");
+        const network = { ...like, normalization: { mean: 0.13, std: 0.31 }, values: sprintValues(like, tensors) };
+        const pixels = bytes(images);
+        const found = [];
+        for (let i = 0; i < pixels.length; i += 784) {
+            const { logits } = await outputs(network, pixels.subarray(i, i + 784));
+            found.push(...logits.data);
+        }
+        return found;
+    }"""
+    images = digits.images[:20]
+    found = page.evaluate(script, [state, base64.b64encode(images.numpy().tobytes()).decode()])
+    with torch.inference_mode():
+        expected = network(tensors(state)).eval()((images / 255 - MEAN) / STD)
+    torch.testing.assert_close(torch.tensor(found).view(-1, 10), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_training_is_stopped_and_another_seed_is_started(browser, site, has_digits):
+    with opened(browser, site, service_workers="block") as page:  # one would ask for the digits itself, too
+        start(page, site, "#train")
+        page.locator("#go").click()
+        page.wait_for_function(f"{STEP} > 1")
+        page.locator("#view-train").get_by_role("button", name="Stop").click()
+        page.wait_for_function(f"document.querySelector('{SAID}').textContent.startsWith('Stopped after step')")
+        assert page.evaluate("document.activeElement.id") == "go"
+        filters = "document.querySelector('.tiles canvas').toDataURL()"
+        first, seed = page.evaluate(filters), page.locator("#seed").input_value()
+        page.get_by_role("button", name="Another seed").click()
+        assert page.locator("#seed").input_value() != seed
+        page.locator("#go").click()
+        page.wait_for_function(f"{filters} !== '{first}' && {STEP} > 1")
+        page.locator("#view-train").get_by_role("button", name="Stop").click()
+        asked = [address for address in page.seen.requests if address.endswith(".packed")]
+        assert len(asked) == 2, "digits are loaded once"
+        page.locator("#tab-draw").click()
+        assert page.locator(".network", has_text="your network").count() == 0
+
+
+def test_a_failed_request_is_made_again_at_the_next_start(browser, site, has_digits):
+    with opened(browser, site, service_workers="block") as page:
+        page.route(re.compile(r".*/train\.packed$"), lambda route: route.fulfill(body=b"not the digits"))
+        start(page, site, "#train")
+        page.locator("#go").click()
+        page.wait_for_function(f"document.querySelector('{SAID}').textContent.includes('SHA-256')")
+        page.unroute_all()
+        page.locator("#go").click()
+        page.wait_for_function(f"{STEP} > 1")
+
+
+KEPT = """async () => {
+    const names = ["../train/test.packed", "train_worker.mjs", "sprint.mjs"];
+    return (await Promise.all(names.map((name) => caches.match(new URL(name, location.href).href)))).every(Boolean);
+}"""
+
+
+def test_what_has_been_loaded_trains_without_a_network(browser, has_digits):
+    with serving() as address:
+        context = browser.new_context()
+        page = start(context.new_page(), address, "#train")
+        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        page.locator("#go").click()
+        page.wait_for_function(f"{STEP} > 1")
+        page.wait_for_function(KEPT)
+    page.reload()  # the server is gone now
+    page.locator("#go").click()
+    page.wait_for_function(f"{STEP} > 1")
+    context.close()
+
+
+def test_a_build_without_mnist_says_so(page, site):
+    facts = {"data": "digits", "mean": 0.3, "std": 0.3}
+    page.route(re.compile(r".*/train\.json$"), lambda route: route.fulfill(json=facts))
+    start(page, site, "#train")
+    page.get_by_text("This build of the pages cannot train: it was made with digits").wait_for()
+    assert page.locator("#go").count() == 0
+
+
+def test_the_loss_shows_in_forced_colors(browser, site, has_digits):
+    with opened(browser, site, forced_colors="active") as page:
+        start(page, site, "#train")
+        stroke, paper = page.evaluate("""() => [getComputedStyle(document.querySelector(".loss .mean")).stroke,
+            getComputedStyle(document.body).backgroundColor]""")
+        assert stroke != paper

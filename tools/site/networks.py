@@ -236,6 +236,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
     (folder / f"{name}.bin").write_bytes(weights)
     return {
         "name": name,
+        "model": facts.recipe.model,
         "kind": kind,
         "input": {"name": "images", "dtype": "float32" if kind == "voxels" else "uint8", "shape": shape},
         "normalization": asdict(facts.normalization),
