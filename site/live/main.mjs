@@ -45,6 +45,22 @@ function changed() {
   answer();
 }
 
+/** Let the network in a picture of a QR code answer, too. */
+const scan = (file) => attempt(async () => {
+  $("status").textContent = "Reading the picture …";
+  const { networks } = await catalogue();
+  own.scanned = await (await import("./qr.mjs")).networkIn(file, networks);
+  await answer();
+  $("status").textContent = `The picture holds a network ${own.scanned.about}. It answers together with the others.`;
+});
+$("scan").onchange = ({ target }) => target.files[0] && scan(target.files[0]).then(() => (target.value = ""));
+addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+addEventListener("drop", (event) => {
+  if (!event.dataTransfer.files.length) return;
+  event.preventDefault();
+  scan(event.dataTransfer.files[0]);
+});
+
 /** Ask the open tab; while it works, only the newest picture waits. */
 async function answer() {
   if (busy) return void (again = true);

@@ -99,6 +99,8 @@ def test_every_vendored_file_is_used(page, site):
     start(page, site, "#turn")
     draw(page, STROKES[6])
     page.wait_for_function("document.querySelector('#view-turn .verdict')?.textContent.startsWith('Read as')")
+    page.locator("#scan").set_input_files(ROOT / "pngs" / "bytes_99_5_qr.png")
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('The picture holds')")
     page.goto(f"{site}results.html", wait_until="networkidle")
     page.wait_for_selector("body[data-charts=drawn]")
     asked = {

@@ -28,6 +28,9 @@ VENDOR = {
     "ort/ort-wasm-simd-threaded.wasm": "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
     "three/three.module.js": "three/build/three.module.js",
     "three/three.core.js": "three/build/three.core.js",
+    "zxing/share.js": "zxing-wasm/dist/es/share.js",
+    "zxing/reader/index.js": "zxing-wasm/dist/es/reader/index.js",
+    "zxing/reader/zxing_reader.wasm": "zxing-wasm/dist/reader/zxing_reader.wasm",
 }
 
 

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from torch import nn
 
 from tools import export
 from tools.measurements import NoDigit
-from utils import ROOT, CourseError, files
+from utils import ROOT, CourseError, files, models
 from utils.runs import records
+from utils.training.quantize import NORMS, levels_of
 
 NETWORKS = (
     "base",
@@ -209,6 +211,29 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
     return blocks, weights.bytes(), [output.name for output in model.graph.output]
 
 
+def packed(model: nn.Module, content: bytes, blocks: list[dict]) -> dict:
+    """What the page needs to read a file of utils.runs.packed into the places of the blocks' weights: the number of
+    levels, and for each parameter in the file's order its shape, its levels if it is a matrix, and its place. A batch
+    norm that the export has folded into the convolution before it `scales` that kernel."""
+    levels = content[1]
+    of = {layer.weight: own for layer, own in levels_of(model, levels)}
+    places = iter([block for block in blocks if block["kind"] in ("conv", "linear", "norm")])
+    numbers, last, is_folded = [], {}, False
+    for layer in (layer for layer in model.modules() if list(layer.parameters(recurse=False))):
+        if isinstance(layer, NORMS) and is_folded:
+            found = [{"scales": last["kernel"]}, {"to": last["bias"]}]
+        elif isinstance(layer, NORMS):
+            block = next(places)
+            found = [{"to": block["scale"]}, {"to": block["shift"]}]
+        else:
+            last = next(places)
+            is_folded = bool(last["bias"]) and layer.bias is None
+            found = [{"to": last["kernel"], "levels": of[layer.weight]}, {"to": last["bias"]}]
+        parameters = layer.parameters(recurse=False)
+        numbers += [one | {"shape": list(parameter.shape)} for one, parameter in zip(found, parameters, strict=False)]
+    return {"levels": levels, "numbers": numbers}
+
+
 def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
     """The network by the course's own export, which takes seconds: kept until its weights or the code change."""
     sources = sorted((ROOT / "utils").rglob("*.py"))
@@ -231,6 +256,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
     kind = "voxels" if facts.recipe.kind == "voxels" else "image"
     shape = [1, 16, 16, 16] if kind == "voxels" else [1, 28, 28]
     blocks, weights, outputs = opened(model)
+    few = ROOT / "saved_dict" / f"{name}.bin"
     content = model.SerializeToString()
     (folder / f"{name}.onnx").write_bytes(content)
     (folder / f"{name}.bin").write_bytes(weights)
@@ -249,6 +275,7 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
         "state_dict": {"file": f"{name}.pth", "bytes": facts.bytes, "sha256": facts.sha256},
         "weights": {"file": f"{name}.bin", "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+        "packed": packed(models.build(facts.recipe.model), few.read_bytes(), blocks) if few.is_file() else None,
         "outputs": outputs,
         "axis": "axis" if "axis" in outputs else None,
         "blocks": blocks,

@@ -1,0 +1,133 @@
+"""A network from a picture of a QR code: it is the published one, and joins those that answer."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hands import STROKES, draw, networks, read, settled, start
+from PIL import Image
+
+from tools.site import __main__ as tool
+from utils import ROOT, models
+from utils.runs import packed
+
+NAME = "bytes_99_5"
+PICTURE, FILE = ROOT / "pngs" / f"{NAME}_qr.png", ROOT / "saved_dict" / f"{NAME}.bin"
+OWN = "network from a picture"
+UNPACK = """async ([content, name]) => {
+    const load = (name) => import(new URL(name, location.href).href);
+    const { unpack } = await load("packed.mjs");
+    const { networks } = await (await load("networks.mjs")).catalogue();
+    const found = unpack(Uint8Array.from(content), networks.find((network) => network.name === name));
+    return found && { ...found.normalization, values: [...found.values] };
+}"""
+
+
+def said(page, text):
+    page.wait_for_function("text => document.getElementById('status').textContent.includes(text)", arg=text)
+
+
+def test_the_committed_picture_answers_as_the_published_network(page, site):
+    start(page, site)
+    draw(page, STROKES[3])
+    assert not [address for address in page.seen.requests if "zxing" in address]
+    page.get_by_label("Load a network from a picture").set_input_files(PICTURE)
+    said(page, f"The picture holds a network built as {NAME}.")
+    outputs = {}
+    for name in (NAME, OWN):
+        row = page.locator(".network", has=page.get_by_role("heading", name=name, exact=True))
+        outputs[name] = row.locator("output").inner_text()
+    assert outputs[NAME] == outputs[OWN] and read(page, OWN) == 3
+    page.get_by_role("button", name="Test digit 8").click()
+    settled(page)
+    assert read(page, OWN) == read(page, NAME)
+
+
+def test_a_file_of_few_bytes_is_read_to_the_same_numbers(page, site):
+    start(page, site)
+    found = page.evaluate(UNPACK, [list(FILE.read_bytes()), NAME])
+    network = networks()[NAME]
+    published = np.fromfile(tool.SITE / "networks" / network["weights"]["file"], "<f4")
+    np.testing.assert_allclose(np.array(found["values"], np.float32), published, rtol=1e-5, atol=1e-6)
+    assert (found["mean"], found["std"]) == packed.read(FILE.read_bytes(), network["model"])[1:]
+
+
+@pytest.mark.parametrize("damage", ["version", "levels", "checksum", "body", "end", "all"])
+def test_a_damaged_file_is_rejected(page, site, damage):
+    content = bytearray(FILE.read_bytes())
+    place = {"version": 0, "levels": 1, "checksum": 2, "body": 100}.get(damage)
+    if place is not None:
+        content[place] ^= 1
+    content = {"end": content[:-1], "all": b""}.get(damage, content)
+    start(page, site)
+    assert page.evaluate(UNPACK, [list(content), NAME]) is None
+
+
+def test_another_network_of_the_same_layers_is_read(page, site):
+    """As a reader has one that was trained from another seed."""
+    network = networks()[NAME]
+    torch.manual_seed(1)
+    model, levels = models.build(network["model"]), network["packed"]["levels"]
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(layer.bias, -1, 1)
+    from utils.training import quantize
+
+    quantize.end(model.eval(), levels)
+    content = packed.write(model, network["model"], levels, 0.2, 0.4)
+    images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    start(page, site)
+    script = """async ([content, name, pixels]) => {
+        const load = (name) => import(new URL(name, location.href).href);
+        const { unpack } = await load("packed.mjs");
+        const { catalogue, outputs } = await load("networks.mjs");
+        const like = (await catalogue()).networks.find((network) => network.name === name);
+        const network = { ...like, ...unpack(Uint8Array.from(content), like) };
+        return Promise.all(pixels.map(async (image) => [...(await outputs(network, image)).logits.data]));
+    }"""
+    found = page.evaluate(script, [list(content), NAME, images.flatten(1).tolist()])
+    with torch.inference_mode():
+        expected = packed.read(content, network["model"])[0]((images / 255 - 0.2) / 0.4)
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-4)
+
+
+def picture(image: Image.Image) -> dict:
+    content = io.BytesIO()
+    image.save(content, "png")
+    return {"name": "picture.png", "mimeType": "image/png", "buffer": content.getvalue()}
+
+
+def test_a_photograph_of_the_code_is_read(page, site):
+    """Larger, turned, gray and unevenly lit, as a camera has it."""
+    code = Image.open(PICTURE).convert("L").resize((1500, 1500))
+    photo = Image.new("L", (2000, 1900), 255)
+    photo.paste(code, (250, 200))
+    photo = photo.rotate(4, fillcolor=255, resample=Image.Resampling.BICUBIC)
+    light = np.linspace(0.6, 1, 2000)[None, :]
+    dim = Image.fromarray((40 + 0.7 * np.asarray(photo) * light).clip(0, 255).astype(np.uint8))
+    start(page, site)
+    page.locator("#scan").set_input_files(picture(dim))
+    said(page, f"The picture holds a network built as {NAME}.")
+
+
+def test_what_is_no_network_is_one_sentence(page, site):
+    segno = pytest.importorskip("segno")
+    start(page, site)
+    other = io.BytesIO()
+    segno.make_qr(b"hello", error="L", mode="byte").save(other, kind="png", scale=4)
+    for file, text in (
+        (picture(Image.new("L", (300, 300), 255)), "no QR code can be read in this picture"),
+        (
+            {"name": "a.png", "mimeType": "image/png", "buffer": b"text"},
+            "a.png is no picture that the browser can read",
+        ),
+        (
+            picture(Image.open(other)),
+            f"the 5 bytes of this code are no network that the page knows: expected one built as {NAME}",
+        ),
+    ):
+        page.locator("#scan").set_input_files(file)
+        said(page, text)
+    assert page.locator(".network", has_text=OWN).count() == 0
