@@ -1,5 +1,4 @@
-"""Photographs come out as MNIST's pictures do, whatever camera or program made them; and what is no digit is
-refused."""
+"""Photographs come out as MNIST's pictures do, whatever camera or program made them, or are refused in one line."""
 
 import io
 import struct
@@ -7,6 +6,7 @@ import sys
 import warnings
 import zlib
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -29,8 +29,6 @@ from utils.data import frames, photo
 from utils.report import photographs
 from utils.runs import pretrained
 
-PEN = {"ballpoint": 0.015, "felt pen": 0.06, "marker": 0.14}
-
 
 @lru_cache
 def network():
@@ -48,29 +46,10 @@ def light_on_dark(image):
     return Image.eval(image, lambda tone: 230 - tone * 4 // 5)
 
 
-def sixteen_bits(image):
-    return Image.fromarray(np.asarray(image).astype(np.uint16) * 150 + 4000)
-
-
-def floats(image):
-    return Image.fromarray(np.asarray(image).astype(np.float32) / 255)
-
-
-def transparent(image):
-    """Black strokes on nothing, as a drawing program saves them."""
-    ink = Image.eval(image, lambda tone: 255 - tone)
-    layers = Image.new("L", image.size, 0), Image.new("L", image.size, 0), Image.new("L", image.size, 0), ink
-    return Image.merge("RGBA", layers)
-
-
-def chalk(image):
-    """White strokes on nothing."""
-    white = Image.new("L", image.size, 255)
-    return Image.merge("RGBA", (white, white, white, Image.eval(image, lambda tone: 255 - tone)))
-
-
-def palette(image):
-    return image.convert("RGB").quantize(16)
+def transparent(image, tone=0):
+    """Black (or white) strokes on nothing, as a drawing program saves them."""
+    flat = Image.new("L", image.size, tone)
+    return Image.merge("RGBA", (flat, flat, flat, Image.eval(image, lambda tone: 255 - tone)))
 
 
 def blue_ink(image):
@@ -88,14 +67,18 @@ def shaded(image, seed=0):
     return Image.fromarray((light.clip(0, 1) * 255).astype(np.uint8))
 
 
-MODES = [lambda image: image, light_on_dark, sixteen_bits, floats, transparent, chalk, palette, blue_ink, shaded]
-MODES += [
-    lambda image, mode=mode: image.convert("RGB").convert(mode)
-    for mode in ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA")
-]
-MODES[0].__name__ = "gray"
-for change, mode in zip(MODES[-7:], ("1", "RGB", "CMYK", "HSV", "YCbCr", "RGBA", "LA"), strict=True):
-    change.__name__ = mode
+MODES = {
+    "gray": lambda image: image,
+    "light on dark": light_on_dark,
+    "16 bits": lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 150 + 4000),
+    "floats": lambda image: Image.fromarray(np.asarray(image).astype(np.float32) / 255),
+    "transparent": transparent,
+    "chalk": lambda image: transparent(image, 255),
+    "palette": lambda image: image.convert("RGB").quantize(16),
+    "blue ink": blue_ink,
+    "shaded": shaded,
+    **{mode: lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "CMYK", "HSV", "LA")},
+}
 
 
 def assert_like_mnist(image):
@@ -107,11 +90,10 @@ def assert_like_mnist(image):
     assert np.abs(np.array(center) - 14).max() <= 0.51
 
 
-@pytest.mark.parametrize("change", MODES, ids=lambda change: change.__name__)
-def test_a_drawn_digit_is_read_in_any_mode_and_polarity(change):
-    images = [
-        photo.read(change(drawn(strokes, 300, canvas=(480, 400), place=(90, 40)))) for strokes in STROKES.values()
-    ]
+@pytest.mark.parametrize("mode", MODES)
+def test_a_drawn_digit_is_read_in_any_mode_and_polarity(mode):
+    digits = [drawn(strokes, 300, canvas=(480, 400), place=(90, 40)) for strokes in STROKES.values()]
+    images = [photo.read(MODES[mode](digit)) for digit in digits]
     for image in images:
         assert_like_mnist(image)
     assert labels(images) == list(STROKES)
@@ -120,18 +102,14 @@ def test_a_drawn_digit_is_read_in_any_mode_and_polarity(change):
 @pytest.mark.parametrize("size", [40, 150, 1600])
 def test_a_drawn_digit_is_read_at_any_size(size):
     chosen = list(STROKES)[:: 1 if size < 1000 else 4]
-    images = [
-        photo.read(shaded(drawn(STROKES[digit], size, canvas=(size * 4 // 3, size * 5 // 4)))) for digit in chosen
-    ]
-    assert labels(images) == chosen
+    canvas = size * 4 // 3, size * 5 // 4
+    assert labels([photo.read(shaded(drawn(STROKES[digit], size, canvas=canvas))) for digit in chosen]) == chosen
 
 
-@pytest.mark.parametrize("pen", PEN, ids=str)
+@pytest.mark.parametrize("pen", [0.015, 0.06, 0.14], ids=["ballpoint", "felt pen", "marker"])
 def test_a_drawn_digit_is_read_with_any_pen(pen):
-    images = [
-        photo.read(drawn(strokes, 500, PEN[pen], canvas=(700, 600), place=(100, 50))) for strokes in STROKES.values()
-    ]
-    assert labels(images) == list(STROKES)
+    digits = [drawn(strokes, 500, pen, canvas=(700, 600), place=(100, 50)) for strokes in STROKES.values()]
+    assert labels([photo.read(digit) for digit in digits]) == list(STROKES)
 
 
 def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
@@ -142,9 +120,7 @@ def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
     difference = photo.read(tmp_path / "seven.jpg").astype(int) - photo.read(upright)
     assert np.abs(difference).max() <= 16  # what JPEG changes
     sideways = upright.transpose(Image.Transpose.ROTATE_90)
-    assert np.abs(photo.read(sideways).astype(int) - photo.read(upright)).max() > 200, (
-        "without EXIF it must stay as it is"
-    )
+    assert np.abs(photo.read(sideways).astype(int) - photo.read(upright)).max() > 200  # without EXIF it stays as it is
 
 
 def test_specks_and_the_rim_of_the_sheet_are_not_the_digit():
@@ -166,23 +142,19 @@ def test_steps_end_in_what_read_returns_and_plain_is_only_a_resize():
     assert photo.plain(image).mean() > 80, "a plain resize leaves the paper bright"
 
 
-@pytest.mark.parametrize("change", [lambda image: image, light_on_dark], ids=["as it is", "inverted"])
-def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_not(mnist, change):
+def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_not(mnist):
     originals = [image.view(28, 28).numpy() for image in mnist.test.images[:100]]
     photos = []
     for number, original in enumerate(originals):
         large = Image.fromarray(original).resize((280, 280), Image.Resampling.BICUBIC)
         canvas = Image.new("L", (640, 480), 0)
         canvas.paste(large, (number * 37 % 360, number * 53 % 200))
-        photos.append(change(canvas))
+        photos.append(light_on_dark(canvas) if number % 2 else canvas)
     expected = labels(originals)
     agreeing = sum(map(int.__eq__, labels([photo.read(image) for image in photos]), expected))
     plain = sum(map(int.__eq__, labels([photo.plain(image) for image in photos]), expected))
-    print(f"of 100 test digits, enlarged and moved: {agreeing} come back with their label, {plain} by a plain resize")
-    assert (
-        agreeing >= 97
-    )  # 99 were seen; a digit between two labels may fall to the other by another machine's rounding
-    assert plain < 70, "the negative control: if a plain resize did as well, this test would say nothing"
+    assert agreeing >= 97  # 99 were seen; another machine's rounding may move a digit that lies between two labels
+    assert plain < 70  # the negative control
 
 
 def page_of_noise(seed=0, size=200):
@@ -204,30 +176,20 @@ def writing():
 
 
 BAD = {
-    "no ink found: white": (lambda: Image.new("L", (300, 200), 255), "no ink found"),
-    "no ink found: black": (lambda: Image.new("RGB", (300, 200)), "no ink found"),
-    "no ink found: empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
-    "no ink found: shade": (
-        lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))),
-        "no ink found",
-    ),
-    "no ink found: grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
+    "white": (lambda: Image.new("L", (300, 200), 255), "no ink found"),
+    "empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
+    "shade": (lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))), "no ink found"),
+    "grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
     "two digits": (lambda: side_by_side(1, 2), "more than one digit"),
     "writing": (writing, "more than one digit|a page of"),
     "noise": (page_of_noise, "a page of noise|more than one|no ink"),
-    "coarse noise": (lambda: page_of_noise(1, 28), "a page of noise|more than one"),
     "smooth noise": (lambda: page_of_noise(2, 40).resize((640, 640)), "a page of noise|more than one"),
     "too small": (lambda: Image.new("L", (5, 300)), "too small"),
     "small ink": (lambda: drawn(STROKES[4], 7, canvas=(300, 300), place=(100, 100)), "too small|no ink"),
-    "an array": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
+    "no picture": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
     "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
-    "int32 black": (lambda: Image.fromarray(np.zeros((28, 28), np.int32)), "no ink found"),
-    "an empty frame": (
-        lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4),
-        "a rectangular frame without a digit",
-    ),
+    "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame"),
     "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
-    "nothing": (lambda: None, "not a picture"),
 }
 
 
@@ -239,25 +201,19 @@ def test_what_is_no_picture_of_one_digit_is_refused_in_one_line(bad):
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_no_pictures_are_refused_by_name(tmp_path):
+def test_files_that_are_no_pictures_are_refused_by_name_and_start_no_program(tmp_path):
     (tmp_path / "notes.txt").write_text("seven")
-    drawn(STROKES[2], 300).save(tmp_path / "whole.png")
+    for name in ("whole.png", "five.eps", "five.pdf"):
+        page().save(tmp_path / name)
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
+    unread, none = "can't be read", "is not a picture: expected PNG, JPEG"
     for name, expected in (
-        ("notes.txt", "not a picture"),
-        ("missing.png", "missing"),
-        ("cut.png", "can't be read"),
-        (".", "can't be read"),
+        *(("notes.txt", none), ("five.eps", none), ("five.pdf", none)),
+        *(("missing.png", "missing"), ("cut.png", unread), (".", unread)),
     ):
         with pytest.raises(CourseError, match=expected) as error:
             photo.read(tmp_path / name)
         assert str(tmp_path) in str(error.value)
-
-
-def test_a_huge_picture_is_refused_before_it_is_unpacked(monkeypatch):
-    monkeypatch.setattr(photo, "LARGEST", 1000)
-    with pytest.raises(CourseError, match="300 × 300"):
-        photo.read(Image.new("L", (300, 300)))
 
 
 # ---- frames
@@ -300,11 +256,10 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize("invert", [False, True], ids=["dark on light", "light on dark"])
 @pytest.mark.parametrize("frame", FRAMES)
-def test_the_inside_of_a_frame_is_read(frame, invert):
+def test_the_inside_of_a_frame_is_read(frame):
     pictures = [FRAMES[frame](page(digit)) for digit in STROKES]
-    assert labels([photo.read(light_on_dark(one) if invert else one) for one in pictures]) == list(STROKES)
+    assert labels([photo.read(light_on_dark(one) if n % 2 else one) for n, one in enumerate(pictures)]) == list(STROKES)
 
 
 def open_frame(digit, sides):
@@ -355,22 +310,19 @@ def test_plain_digits_hold_no_crossed_circle_and_no_open_frame(mnist):
 def test_zeros_and_other_closed_curves_are_no_frames(mnist):
     rows = torch.cat([(mnist.test.labels == digit).nonzero()[:30, 0] for digit in (0, 6, 8, 9)])
     for image in mnist.test.images[rows, 0].numpy():
-        assert (
-            frames.find(np.asarray(Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)) > 127) is None
-        )
-    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None, (
-        "the control: a circle around a digit is one"
-    )
+        large = Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)
+        assert frames.find(np.asarray(large) > 127) is None
+    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None  # the control
     assert frames.find(np.zeros((50, 50), bool)) is None
 
 
-@pytest.mark.parametrize("font", ["DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral"])
-def test_printed_digits_hold_no_frames(font):
-    kind = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"), 160)
-    for digit in "0123456789":
+def test_printed_digits_hold_no_frames():
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    for font, digit in product(("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral"), "0123456789"):
+        kind = ImageFont.truetype(str(folder / f"{font}.ttf"), 160)
         picture = Image.new("L", (300, 300), 255)
         ImageDraw.Draw(picture).text((150, 150), digit, 0, kind, anchor="mm")
-        assert frames.find(np.asarray(picture) < 128) is None, digit
+        assert frames.find(np.asarray(picture) < 128) is None, (font, digit)
 
 
 def test_a_digit_that_a_hard_shadow_crosses_is_read():
@@ -401,13 +353,11 @@ def test_every_kind_of_photograph_is_measured(mnist):
 # ---- what a file may hold
 
 
-@pytest.mark.parametrize("orientation", [1, 6, 77])
-def test_damaged_exif_data_do_not_keep_a_picture_from_being_read(orientation, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112], exif[0x011A] = orientation, 72.0
-    content = exif.tobytes()
-    for tag_type in (9, 10, 12, 13, 99):  # the other field becomes of another type, or of none
-        damaged = content.replace(b"\x01\x1a\x00\x05", bytes((1, 0x1A, 0, tag_type)))
+def test_damaged_exif_data_do_not_keep_a_picture_from_being_read(tmp_path):
+    for orientation, tag_type in product((6, 77), (9, 12, 99)):  # the other field becomes of another type, or of none
+        exif = Image.Exif()
+        exif[0x0112], exif[0x011A] = orientation, 72.0
+        damaged = exif.tobytes().replace(b"\x01\x1a\x00\x05", bytes((1, 0x1A, 0, tag_type)))
         page(7).save(tmp_path / "seven.jpg", exif=damaged + b"\xff" * tag_type, quality=95)
         turned = page(7).transpose(Image.Transpose.ROTATE_270) if orientation == 6 else page(7)
         assert np.abs(photo.read(tmp_path / "seven.jpg").astype(int) - photo.read(turned)).mean() < 3
@@ -421,7 +371,7 @@ def png(width, height, bits, color):
     return b"\x89PNG\r\n\x1a\n" + chunk(head) + chunk(body) + chunk(b"IEND")
 
 
-@pytest.mark.parametrize("size", [(13_300, 13_300), (8945, 8945), (2_000_000, 1000)])
+@pytest.mark.parametrize("size", [(8945, 8945), (2_000_000, 1000)])
 def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(size, tmp_path, monkeypatch):
     (tmp_path / "bomb.png").write_bytes(png(*size, 16, 0))
     monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("unpacked"))
@@ -430,27 +380,9 @@ def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(size
     assert photo.LARGEST < Image.MAX_IMAGE_PIXELS, "Pillow's limit must not come first"
 
 
-def test_formats_that_start_programs_are_not_opened(tmp_path):
-    page().save(tmp_path / "five.eps")
-    page().save(tmp_path / "five.pdf")
-    for name in ("five.eps", "five.pdf"):
-        with pytest.raises(CourseError, match="is not a picture: expected PNG, JPEG"):
-            photo.read(tmp_path / name)
-
-
-HOSTILE = [
-    "a\x1b[31mred\x07.png",
-    "line\nbreak.png",
-    "x" * 5000,
-    "nul\0.png",
-    "\udcff.png",
-    "\u202eright.png",
-    "/dev/zero",
-    "dir/" * 900,
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize(
+    "name", ["a\x1b[31m\nred\x07.png", "x" * 5000, "nul\0.png", "\udcff\u202e.png", "/dev/zero"], ids=range(5)
+)
 def test_a_hostile_name_is_reported_in_one_printable_line(name):
     for action in (photo.read, network()[1]):
         with pytest.raises(CourseError) as error:
@@ -465,67 +397,55 @@ DIGIT[5:23, 11:15] = 255
 PICTURE = Image.fromarray(DIGIT)
 BLACK, WHITE = Image.new("L", (28, 28)), Image.new("L", (28, 28), 255)
 SAME = {
-    "RGBA": lambda: PICTURE.convert("RGBA"),
-    "LA": lambda: PICTURE.convert("LA"),
-    "dark ink in alpha": lambda: Image.merge("RGBA", (BLACK, BLACK, BLACK, PICTURE)),
-    "light ink in alpha": lambda: Image.merge("LA", (WHITE, PICTURE)),
-    "P": lambda: PICTURE.convert("P"),
-    "1": lambda: PICTURE.convert("1"),
-    "I": lambda: Image.fromarray(DIGIT.astype(np.int32)),
-    "I;16": lambda: Image.fromarray(DIGIT.astype(np.uint16) * 257),
-    "F": lambda: floats(PICTURE),
-    "floats": lambda: DIGIT / 255,
-    "half floats": lambda: (DIGIT / 255).astype(np.float16),
-    "big-endian floats": lambda: (DIGIT / 255).astype(">f4"),
-    "flipped twice": lambda: DIGIT[::-1, ::-1].copy()[::-1, ::-1],
-    "transposed": lambda: DIGIT.T.copy().T,
-    "read-only": lambda: np.frombuffer(DIGIT.tobytes(), np.uint8).reshape(28, 28),
-    "a list": lambda: [PICTURE],
-    "a tensor": lambda: torch.from_numpy(DIGIT / 255),
+    **{mode: PICTURE.convert(mode) for mode in ("RGBA", "LA", "P", "1")},
+    "dark ink in alpha": Image.merge("RGBA", (BLACK, BLACK, BLACK, PICTURE)),
+    "light ink in alpha": Image.merge("LA", (WHITE, PICTURE)),
+    "I": Image.fromarray(DIGIT.astype(np.int32)),
+    "I;16": Image.fromarray(DIGIT.astype(np.uint16) * 257),
+    "F": MODES["floats"](PICTURE),
+    "half floats": (DIGIT / 255).astype(np.float16),
+    "big-endian floats": (DIGIT / 255).astype(">f4"),
+    "flipped twice": DIGIT[::-1, ::-1].copy()[::-1, ::-1],
+    "read-only": np.frombuffer(DIGIT.tobytes(), np.uint8).reshape(28, 28),
+    "a list": [PICTURE],
+    "a tensor": torch.from_numpy(DIGIT / 255),
 }
 
 
-@pytest.mark.parametrize("case", SAME)
-def test_preprocess_takes_the_same_digit_in_any_form(case, tmp_path):
+def test_preprocess_takes_the_same_digit_in_any_form(tmp_path):
     preprocess = network()[1]
-    assert torch.allclose(preprocess(SAME[case]()), preprocess(DIGIT), atol=1e-3)
     PICTURE.save(tmp_path / "one.png")
-    mixed = preprocess([SAME[case](), tmp_path / "one.png", DIGIT])
-    assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3)
+    for case, same in SAME.items():
+        assert torch.allclose(preprocess(same), preprocess(DIGIT), atol=1e-3), case
+        mixed = preprocess([same, tmp_path / "one.png", DIGIT])
+        assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3), case
 
 
 WRONG = [
     None,
-    {},
     [],
     [DIGIT, None],
     "missing.png",
     DIGIT.astype(np.int64),
     DIGIT.astype(np.float32),
     DIGIT > 0,
-    DIGIT.astype(complex),
-]
-WRONG += [
-    np.full((28, 28), np.nan),
-    np.full((28, 28), -0.1),
-    Image.new("F", (28, 28), 2),
-    Image.new("I", (28, 28), -1),
     DIGIT[:27],
 ]
+WRONG += [np.full((28, 28), np.nan), np.full((28, 28), -0.1), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1)]
 
 
-@pytest.mark.parametrize("bad", WRONG, ids=range(len(WRONG)))
-def test_preprocess_reports_in_one_line_what_it_cannot_take(bad):
-    with pytest.raises(CourseError) as error:
-        network()[1](bad)
-    assert "\n" not in str(error.value) and "expected" in str(error.value)
+def test_preprocess_reports_in_one_line_what_it_cannot_take():
+    for bad in WRONG:
+        with pytest.raises(CourseError) as error:
+            network()[1](bad)
+        assert "\n" not in str(error.value) and "expected" in str(error.value)
 
 
 # ---- inputs without limit
 
 
 def answered(action):
-    """action()'s result, or None for a CourseError of one line; anything else fails."""
+    """action()'s result, or None for a CourseError of one line."""
     try:
         return action()
     except CourseError as error:
@@ -600,21 +520,18 @@ def test_train_py_reads_photographs_with_networks_of_images_and_of_voxels(name, 
     assert where == f"What {name} saw: {picture}" and Image.open(picture).width > 100
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["base", "--read", "missing.jpg"], "missing.jpg is missing"),
-        (["base", "--read", "train.py"], "train.py is not a picture"),
-        (["base", "--lr", "0.123", "--read", "train.py"], "base: its recipe was changed, so there is no published run"),
-        (["base", "--seed", "3", "--read", "train.py"], "base, seed 3: no trained weights of this recipe"),
-        (["base", "--publish", "--read", "train.py"], "--read trains nothing: leave out --publish"),
-    ],
-)
-def test_train_py_refuses_in_one_line_what_it_cannot_read(argv, message, monkeypatch, tmp_path):
-    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
-    with pytest.raises(CourseError, match=message) as error:
-        train.main(argv)
-    assert "\n" not in str(error.value)
+def test_train_py_refuses_in_one_line_what_it_cannot_read(five, tmp_path):
+    Image.new("L", (300, 200), 255).save(tmp_path / "blank.png")
+    for argv, message in (
+        (["--read", "train.py"], "train.py is not a picture"),
+        (["--lr", "0.123", "--read", "train.py"], "base: its recipe was changed, so there is no published run"),
+        (["--seed", "3", "--read", "train.py"], "base, seed 3: no trained weights of this recipe"),
+        (["--publish", "--read", "train.py"], "--read trains nothing: leave out --publish"),
+        (["--read", five, str(tmp_path / "blank.png")], r"blank\.png: no ink found"),
+    ):
+        with pytest.raises(CourseError, match=message) as error:
+            train.main(["base", *argv])
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
@@ -623,11 +540,8 @@ def test_any_file_name_is_printed_and_drawn_as_plain_text(five, tmp_path, capsys
     for name in names:
         (tmp_path / name).write_bytes(Path(five).read_bytes())
     *lines, where = ask(["base", "--read", *(str(tmp_path / name) for name in names)], capsys)
-    assert (
-        len(lines) == 4
-        and all(line.isprintable() and ": 5 (" in line for line in lines)
-        and where.startswith("What base saw: ")
-    )
+    assert len(lines) == 4 and all(line.isprintable() and ": 5 (" in line for line in lines)
+    assert where.startswith("What base saw: ")
 
 
 def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_none(five, tmp_path, capsys, monkeypatch):
@@ -636,12 +550,6 @@ def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_no
     )
     with pytest.raises(CourseError, match=r"1 of 3 pictures could not be read as one digit: missing\.png is missing"):
         train.main(["base", "--read", five, "missing.png", five])
-
-
-def test_a_refusal_names_the_picture(five, tmp_path):
-    Image.new("L", (300, 200), 255).save(tmp_path / "blank.png")
-    with pytest.raises(CourseError, match=r"blank\.png: no ink found"):
-        train.main(["base", "--read", five, str(tmp_path / "blank.png")])
 
 
 def test_a_network_warns_of_a_bright_background(recwarn):
