@@ -3,7 +3,7 @@
 import copy
 import time
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
 
 import pytest
 import torch
@@ -40,8 +40,7 @@ def equal(one: dict, other: dict) -> bool:
 
 @pytest.fixture
 def told(monkeypatch):
-    """told([0.9, …], [50, …]): evaluate() then says these losses and correct answers (of 100), whatever the training
-    does."""
+    """told([0.9, …], [50, …]): evaluate() then returns these losses and correct answers (of 100)."""
 
     def tell(losses, correct):
         scores = zip(losses, correct, strict=False)
@@ -53,53 +52,34 @@ def told(monkeypatch):
 STOPPING = replace(PLAIN, valid=20, patience=2)
 
 
+def states_of(recipe: Recipe, valid: int = 0, part=lambda training: training.model.state_dict(), **options) -> tuple:
+    """State dict and rows after fit(), and a copy of a part of the training's state after each epoch."""
+    after = []
+    keep = lambda training: after.append(copy.deepcopy(part(training)))  # noqa: E731
+    return *trained(recipe, valid, after_epoch=keep, **options), after
+
+
 @pytest.mark.parametrize(
-    ("keep", "losses", "correct", "epochs", "best"),
+    ("patience", "keep", "losses", "correct", "epochs", "best"),
     [
-        (
-            "accuracy",
-            count(1),
-            [50, 60, 60, 55, 90, 90],
-            4,
-            2,
-        ),  # the first of two that are as good; what came later is never known
-        ("accuracy", count(1), [50, 60, 55, 61, 61, 99], 6, 6),  # each time the patience is all but at an end
-        ("accuracy", count(1), [90, 50, 89, 99, 99, 99], 3, 1),
-        ("loss", [0.9, 0.5, 0.4, 0.6, 0.4, 0.1], [90, 10, 10, 99, 99, 99], 5, 3),
-        ("loss", [6, 5, 4, 3, 2, 1], [99, 1, 1, 1, 1, 1], 6, 6),
+        (2, "accuracy", count(1), [50, 60, 60, 55, 90, 90], 4, 2),  # the first of two that are as good
+        (2, "accuracy", count(1), [50, 60, 55, 61, 61, 99], 6, 6),  # each time the patience is all but at an end
+        (2, "loss", [0.9, 0.5, 0.4, 0.6, 0.4, 0.1], [90, 10, 10, 99, 99, 99], 5, 3),
+        (0, "accuracy", count(1), [90, 10, 10, 10, 10, 10], 6, 6),  # without patience the last epoch counts
     ],
 )
-def test_early_stopping_keeps_the_weights_of_the_best_epoch(keep, losses, correct, epochs, best, told):
-    recipe, after = replace(STOPPING, keep=keep), []
+def test_early_stopping_keeps_the_weights_of_the_best_epoch(patience, keep, losses, correct, epochs, best, told):
+    recipe = replace(STOPPING, keep=keep, patience=patience)
     told(losses, correct)
-    weights, history = trained(
-        recipe, 20, after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict()))
-    )
+    weights, history, after = states_of(recipe, 20)
     assert len(history) == epochs == len(after) and result_epoch(history, recipe)["epoch"] == best
-    assert equal(weights, after[best - 1])
-    assert best == epochs or not equal(weights, after[-1])  # the control: epochs do differ
-
-
-def test_without_patience_the_last_epoch_counts_whatever_it_reached(told):
-    after = []
-    told(count(1), [90, 10, 10, 10, 10, 10])
-    weights, history = trained(
-        replace(STOPPING, patience=0),
-        20,
-        after_epoch=lambda training: after.append(copy.deepcopy(training.model.state_dict())),
-    )
-    assert len(history) == 6 and equal(weights, after[-1]) and not equal(weights, after[0])
+    assert equal(weights, after[best - 1]) and not equal(weights, after[0])  # the control: epochs do differ
 
 
 def test_a_run_whose_patience_is_at_an_end_is_over_also_when_it_is_continued(told):
-    states = []
     told(count(1), [60, 50, 50])
-    weights, history = trained(
-        STOPPING, 20, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict()))
-    )
+    weights, history, states = states_of(STOPPING, 20, Training.state_dict)
     assert is_over(history, STOPPING) and not is_over(history[:2], STOPPING) and not is_over([], STOPPING)
-    hasty = replace(STOPPING, patience=1)
-    assert is_over(history[:2], hasty) and not is_over(history[:1], hasty) and not is_over([], hasty)
     again, rows = trained(STOPPING, 20, state=states[-1])  # nothing is evaluated again: there is nothing left to tell
     assert rows == history and equal(again, weights)
     forgotten, _ = trained(STOPPING, 20, state={**states[-1], "best": None})
@@ -110,53 +90,40 @@ FULL = replace(RECIPE, average=0.5, batch_size=20, schedule="step", drop_at=2)
 
 
 def whole_and_continued(recipe: Recipe, changes) -> tuple[dict, dict]:
-    """State dicts after three epochs: uninterrupted, and continued after the first from a state that `changes` has
-    changed."""
-    states = []
-    whole, _ = trained(recipe, after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())))
+    """State dicts after three epochs: uninterrupted, and continued after the first with `changes` of the state."""
+    whole, _, states = states_of(recipe, part=Training.state_dict)
     torch.manual_seed(99)
     model = tiny(recipe.dropout)
-    fit(model, dataset(), recipe, state=states[0] | changes(states[0]), echo=False)
+    fit(model, dataset(), recipe, state=states[0] | copy.deepcopy(changes(states[0])), echo=False)
     return whole, model.state_dict()
 
 
-def test_continued_training_is_exact():
+def test_continued_training_is_exact_and_each_missing_part_of_the_state_is_noticed():
     assert equal(*whole_and_continued(FULL, lambda state: {}))
-
-
-@pytest.mark.parametrize(
-    ("images", "batch_size", "batches"), [(40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])]
-)
-def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(
-    images, batch_size, batches, monkeypatch
-):
-    step, drawn = loops.train_batch, []
-    monkeypatch.setattr(
-        loops, "train_batch", lambda training, data, rows: (drawn.append(rows), step(training, data, rows))[1]
-    )
-    recipe, data = replace(PLAIN, images=images, batch_size=batch_size, schedule="one_cycle"), dataset(train=60)
-    training = Training(begin(), recipe, 0, len(data.train))
-    for _ in range(2):
-        assert loops.train_epoch(training, data).total == sum(batches)
-    assert [len(rows) for rows in drawn] == 2 * batches
-    assert training.scheduler.total_steps == len(batches) * PLAIN.epochs
-    first, second = torch.cat(drawn).chunk(2)
-    assert len(first.unique()) == sum(batches) and not torch.equal(first, second)
-
-
-# where the best weights lie matters under early stopping alone (see above), the device's kind below
-@pytest.mark.parametrize(
-    "key", [key for key in Training(begin(), FULL, 0, 60).state_dict() if key not in ("best", "device")]
-)
-def test_continuing_without_one_part_of_the_state_is_noticed(key):
     fresh = Training(begin(FULL), FULL, 0, 60).state_dict()
-    if key == "processes":
-        fresh[key] = [ddp.random_state()]
-    if key in ("scheduler", "history"):  # both of which count the steps
-        with pytest.raises(CheckpointMismatch, match=r"scheduler is after \d steps, expected \d"):
-            whole_and_continued(FULL, lambda state: {key: fresh[key]})
-        return
-    assert not equal(*whole_and_continued(FULL, lambda state: {key: copy.deepcopy(fresh[key])}))
+    fresh["processes"] = [ddp.random_state()]
+    for key in fresh.keys() - {"best", "device"}:  # best weights: see early stopping; the kind of device: see below
+        if key in ("scheduler", "history"):  # both of which count the steps
+            with pytest.raises(CheckpointMismatch, match=r"scheduler is after \d steps, expected \d"):
+                whole_and_continued(FULL, lambda state, key=key: {key: fresh[key]})
+        else:
+            assert not equal(*whole_and_continued(FULL, lambda state, key=key: {key: fresh[key]})), key
+
+
+def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(monkeypatch):
+    step, drawn = loops.train_batch, []
+    spy = lambda training, data, rows: (drawn.append(rows), step(training, data, rows))[1]  # noqa: E731
+    monkeypatch.setattr(loops, "train_batch", spy)
+    for images, batch_size, batches in ((40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])):
+        drawn.clear()
+        recipe, data = replace(PLAIN, images=images, batch_size=batch_size, schedule="one_cycle"), dataset(train=60)
+        training = Training(begin(), recipe, 0, len(data.train))
+        for _ in range(2):
+            assert loops.train_epoch(training, data).total == sum(batches)
+        assert [len(rows) for rows in drawn] == 2 * batches
+        assert training.scheduler.total_steps == len(batches) * PLAIN.epochs
+        first, second = torch.cat(drawn).chunk(2)
+        assert len(first.unique()) == sum(batches) and not torch.equal(first, second)
 
 
 def test_a_checkpoint_of_another_kind_of_device_continues_with_numbers_of_its_own():
@@ -164,16 +131,9 @@ def test_a_checkpoint_of_another_kind_of_device_continues_with_numbers_of_its_ow
     moved = lambda state: {"device": "cuda", "numbers": torch.zeros(16, dtype=torch.uint8)}  # noqa: E731
     whole, other = whole_and_continued(FULL, moved)
     assert not equal(whole, other)
-    undropped = replace(FULL, dropout=0.0)  # the global random state is not carried over either
-    assert equal(whole_and_continued(undropped, moved)[1], whole_and_continued(undropped, moved)[1])
-    still = replace(
-        undropped, rotate=0.0
-    )  # nothing draws from those generators: the order's alone decides, and it is carried over
+    still = replace(FULL, dropout=0.0, rotate=0.0)  # the order's generator alone decides, and it is carried over
     assert equal(*whole_and_continued(still, moved))
-
-
-def test_a_state_on_the_same_kind_of_device_is_not_taken_for_another_s():
-    with pytest.raises((RuntimeError, TypeError)):
+    with pytest.raises((RuntimeError, TypeError)):  # of the same kind of device
         whole_and_continued(FULL, lambda state: {"numbers": torch.zeros(16, dtype=torch.uint8)})
 
 
@@ -188,54 +148,36 @@ def test_a_process_more_than_before_begins_as_it_was_seeded(monkeypatch):
     assert len(state["processes"]) == 1 and torch.equal(torch.get_rng_state(), seeded)
 
 
-def test_averaged_weights_are_what_is_tested_and_left():
+def test_averaged_weights_are_what_is_tested_and_left(told):
     recipe = replace(PLAIN, average=0.75, batch_size=60)  # one step an epoch
-    after, tested = [], []
-
-    def look(training):
-        after.append(copy.deepcopy(training.model.state_dict()))
-        tested.append(evaluate(training.tested, dataset().test, 0.3, 0.2))
-
-    weights, history = trained(recipe, after_epoch=look)
-    for name in (
-        "0.weight",
-        "1.running_mean",
-    ):  # batch norm's statistics are averaged like the weights that they belong to
+    score = lambda training: evaluate(training.tested, dataset().test, 0.3, 0.2)  # noqa: E731
+    weights, history, found = states_of(recipe, part=lambda training: (training.model.state_dict(), score(training)))
+    after, tested = zip(*found, strict=True)
+    for name in ("0.weight", "1.running_mean"):  # batch norm's statistics are averaged like their weights
         expected = after[0][name]
         for state in after[1:]:
             expected = 0.75 * expected + 0.25 * state[name]
         torch.testing.assert_close(weights[name], expected)
         assert not torch.allclose(expected, after[-1][name], atol=1e-3)
-    assert [(row["test_loss"], row["test_correct"]) for row in history] == [
-        (score.loss, score.correct) for score in tested
-    ]
+    assert [(row["test_loss"], row["test_correct"]) for row in history] == [(one.loss, one.correct) for one in tested]
     assert not equal(weights, trained(replace(recipe, average=0.0))[0])
-
-
-def test_early_stopping_keeps_averaged_weights(told):
-    after = []
-    told(count(1), [90, 50, 50])
-    weights, _ = trained(
-        replace(STOPPING, average=0.75),
-        20,
-        after_epoch=lambda training: after.append(copy.deepcopy(training.tested.state_dict())),
-    )
+    told(count(1), [90, 50, 50])  # early stopping keeps averaged weights too
+    weights, _, after = states_of(replace(STOPPING, average=0.75), 20, lambda training: training.tested.state_dict())
     assert equal(weights, after[0]) and not equal(weights, after[-1])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "heavy_ball", "adamw"])
-@pytest.mark.parametrize("vectors", [True, False])
-def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says(optimizer, vectors):
-    model = begin()
-    nn.init.ones_(model[0].bias)
-    before = copy.deepcopy(model.state_dict())
-    step = make_optimizer(model, replace(PLAIN, optimizer=optimizer, weight_decay=0.1, decay_vectors=vectors))
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    step.step()
-    for name, parameter in model.named_parameters():
-        decayed = not torch.equal(parameter, before[name])
-        assert decayed == (vectors or parameter.ndim > 1) or not before[name].any()
+def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says():
+    for optimizer, vectors in product(("sgd", "heavy_ball", "adamw"), (True, False)):
+        model = begin()
+        nn.init.ones_(model[0].bias)
+        before = copy.deepcopy(model.state_dict())
+        step = make_optimizer(model, replace(PLAIN, optimizer=optimizer, weight_decay=0.1, decay_vectors=vectors))
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        step.step()
+        for name, parameter in model.named_parameters():
+            decayed = not torch.equal(parameter, before[name])
+            assert decayed == (vectors or parameter.ndim > 1) or not before[name].any()
 
 
 def rates(recipe: Recipe, valid: int = 0) -> list[float]:
@@ -271,27 +213,21 @@ def test_a_row_sums_over_all_batches_of_its_epoch():
     history = fit(model, data, still, echo=False)
     assert 0 < sum(row["seconds"] for row in history) < time.perf_counter() - start
     for row in history:
-        assert (row["train_correct"], row["train_total"]) == (
-            whole.correct,
-            whole.total,
-        ) and 0 < whole.correct < whole.total
+        assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total)
         assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)  # float32 sums in another order
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit(smoothing):
+def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit():
     torch.manual_seed(0)
     logits, labels = torch.randn(33, 10) * 3, torch.randint(10, (33,))
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    plain, loss = cross_entropies(ours, labels, smoothing)
-    expected = F.cross_entropy(theirs, labels, label_smoothing=smoothing)
-    loss.backward()
-    expected.backward()
-    assert (
-        torch.equal(plain, F.cross_entropy(logits, labels))
-        and torch.equal(loss, expected)
-        and torch.equal(ours.grad, theirs.grad)
-    )
+    for smoothing in (0.0, 0.1):
+        ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        plain, loss = cross_entropies(ours, labels, smoothing)
+        expected = F.cross_entropy(theirs, labels, label_smoothing=smoothing)
+        loss.backward()
+        expected.backward()
+        assert torch.equal(plain, F.cross_entropy(logits, labels)) and torch.equal(loss, expected)
+        assert torch.equal(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("device_has_it", [True, False])
@@ -309,52 +245,30 @@ def test_bfloat16_is_for_what_the_network_multiplies_and_where_the_device_has_it
     assert {p.grad.dtype for p in network.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-@pytest.mark.parametrize("there", [True, False])
-def test_a_run_says_where_it_did_not_get_the_bfloat16_that_it_wants(wanted, there, monkeypatch):
-    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: there)
-    assert facts.environment(torch.device("cpu"), 1, wanted).no_bfloat16 is (wanted and not there)
-
-
-def test_float32_is_the_network_itself():
-    network = tiny()
-    assert steps.forward(network, RECIPE, torch.device("cpu")) is network
-
-
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
-@pytest.mark.parametrize("built_for_it", [True, False])
-def test_bfloat16_is_used_where_it_is_in_hardware_and_not_where_it_is_emulated(kind, built_for_it, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: built_for_it, raising=False)
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or built_for_it
-    )
-    assert cpu.has_bfloat16(torch.device(kind)) is built_for_it
-
-
-def test_a_device_of_which_nothing_is_known_computes_in_float32(monkeypatch):
-    monkeypatch.delattr(
-        torch.cpu, "_is_avx512_bf16_supported", raising=False
-    )  # torch's own question, which it may rename
+def test_bfloat16_is_used_where_it_is_in_hardware_and_a_run_says_where_it_is_not(monkeypatch):
+    emulated = lambda including_emulation: including_emulation or there  # noqa: E731
+    for there in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=there: there, raising=False)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", emulated)
+        assert {cpu.has_bfloat16(torch.device(kind)) for kind in ("cpu", "cuda")} == {there}
+        assert [facts.environment(torch.device("cpu"), 1, wanted).no_bfloat16 for wanted in (True, False)] == [
+            not there,
+            False,
+        ]
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # torch's own question, which it may rename
     assert not any(cpu.has_bfloat16(torch.device(kind)) for kind in ("cpu", "mps", "meta"))
+    network = tiny()
+    assert steps.forward(network, RECIPE, torch.device("cpu")) is network  # float32 is the network itself
 
 
-def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(
-        CourseError,
-        match=r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)",
-    ):
+def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch):
+    message = r"tiny, seed 0: the (training|test) loss became (nan|inf) in epoch \d.*1e\+06 \(--lr 100000\)"
+    with pytest.raises(CourseError, match=message):
         trained(replace(PLAIN, lr=1e6, epochs=30, weight_decay=1e6))
-
-
-@pytest.mark.parametrize("valid", [0, 20])
-def test_a_test_or_validation_loss_that_is_not_finite_ends_the_run_too(valid, monkeypatch):
     monkeypatch.setattr(loops, "evaluate", lambda *_: loops.Score(float("nan"), 5, 20))
-    kept = []
-    with pytest.raises(
-        loops.Diverged, match=f"tiny, seed 0: the {'validation' if valid else 'test'} loss became nan in epoch 1"
-    ):
-        fit(begin(), dataset(valid=valid), PLAIN, after_epoch=kept.append, echo=False)
-    assert not kept
+    for valid, what in ((0, "test"), (20, "validation")):
+        with pytest.raises(loops.Diverged, match=f"tiny, seed 0: the {what} loss became nan in epoch 1"):
+            trained(PLAIN, valid, after_epoch=lambda _: pytest.fail("kept"))
 
 
 def test_evaluation_draws_no_random_number_and_keeps_mode_and_weights():
@@ -378,15 +292,11 @@ def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
     assert (score.correct, score.total) == (1000, 1001)  # a mean of the batches of 1,000 would say 50 %
 
 
-@pytest.mark.parametrize(("correct", "total"), [(-1, 10), (11, 10), (0, 0)])
-def test_a_score_that_no_evaluation_can_give_is_refused(correct, total):
-    with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
-        Score(0.1, correct, total)
-
-
-@pytest.mark.parametrize(("loss", "correct"), [(0.1, 0), (0.0, 10)])
-def test_all_wrong_is_a_score_and_so_is_no_loss_at_all(loss, correct):
-    assert Score(loss, correct, 10).percent == 10 * correct
+def test_a_score_that_no_evaluation_can_give_is_refused():
+    for correct, total in ((-1, 10), (11, 10), (0, 0)):
+        with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
+            Score(0.1, correct, total)
+    assert Score(0.1, 0, 10).percent == 0 and Score(0.0, 10, 10).percent == 100
 
 
 def test_a_row_is_described_as_the_reference_s_log():
