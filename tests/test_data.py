@@ -65,32 +65,24 @@ def test_every_name_loads_from_the_files_torchvision_keeps(name, tmp_path, monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the mapping in /proc")
-@pytest.mark.parametrize("name", ["mnist", "emnist_digits"])
-def test_images_beyond_the_memory_bound_are_mapped_and_the_same(name, tmp_path, monkeypatch, no_network):
+def test_images_beyond_the_memory_bound_are_mapped_and_the_same(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    paths = make(tmp_path, name)
-    read = datasets.load(name)
+    paths = make(tmp_path, "emnist_digits")
+    read = datasets.load("emnist_digits")
+    assert torch.equal(read.train.images[3, 0], files.read_idx(paths[0])[3].T)  # turned upright
     monkeypatch.setenv("COURSE_MEMORY_GB", "0.00001")  # the images are 15,696 bytes, the labels 28
-    mapped = datasets.load(name)
+    mapped = datasets.load("emnist_digits")
     assert mapped.fingerprint == read.fingerprint and (mapped.mean, mapped.std) == (read.mean, read.std)
     rows = torch.tensor([3, 1, 3])
     assert torch.equal(mapped.train.images.index_select(0, rows), read.train.images[rows])
-    assert (
-        str(paths[0]) in Path("/proc/self/maps").read_text()
-        and str(paths[1]) not in Path("/proc/self/maps").read_text()
-    )
+    maps = Path("/proc/self/maps").read_text()
+    assert str(paths[0]) in maps and str(paths[1]) not in maps
     before = paths[0].read_bytes()
     mapped.train.images.zero_()
     assert paths[0].read_bytes() == before
     monkeypatch.setenv("COURSE_MEMORY_GB", "much")
     with pytest.raises(CourseError, match="COURSE_MEMORY_GB = 'much': expected a number of gigabytes"):
-        datasets.load(name)
-
-
-def test_emnist_is_turned_upright(tmp_path, monkeypatch, no_network):
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    paths = make(tmp_path, "emnist_digits")
-    assert torch.equal(datasets.load("emnist_digits").train.images[3, 0], files.read_idx(paths[0])[3].T)
+        datasets.load("emnist_digits")
 
 
 def test_mnist_is_the_real_one(mnist, capsys):
@@ -108,9 +100,8 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
     digits = datasets.load("mnist")
-    message = capsys.readouterr().err
+    first, last = capsys.readouterr().err.splitlines()
     assert digits.name == "digits" and digits.train.images.shape == (1437, 1, 28, 28) and len(digits.test) == 360
-    first, last = message.splitlines()
     assert first == "Downloading mnist from a mirror: failed (OSError: no route to host)."
     for part in (
         "nowhere",
@@ -128,9 +119,7 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(
     ("which", "damage", "message"),
     [
         (0, lambda raw: raw[:-1], "train-images.*15,695 bytes.*says 15,696.*run again to download"),
-        (0, lambda raw: raw[:3], "not an IDX file"),
         (0, lambda raw: raw[:4], "ends within its header, after 4 bytes: expected 16"),
-        (0, lambda raw: header(20, 28, 28, 1) + raw[16:], "not an IDX file: it starts with 00 00 08 04, expected"),
         (1, lambda raw: b"", "train-labels.*not an IDX file: it starts with nothing"),
         (2, lambda raw: b"<html>404 not found</html>", "t10k-images.*not an IDX file: it starts with 3c 68"),
         (3, lambda raw: header(19) + bytes(19), "holds 20 images, but its labels file 19 labels"),
@@ -146,45 +135,31 @@ def test_damaged_files_are_one_clear_error(which, damage, message, tmp_path, mon
         datasets.load("mnist")
 
 
-def test_unknown_name_lists_the_known():
-    with pytest.raises(CourseError, match="expected one of mnist, fashion_mnist"):
-        datasets.load("mnits")
-
-
 def test_held_out_images_are_pinned_and_disjoint():
     digits = datasets.load("digits")
     split = digits.hold_out(100)
     assert (len(split.train), len(split.valid)) == (1337, 100)
     both = torch.cat([split.train.images, split.valid.images]).flatten(1).unique(dim=0)
     assert torch.equal(both, digits.train.images.flatten(1).unique(dim=0))
-    assert np.random.RandomState(0).permutation(60000)[-3:].tolist() == [
-        42613,
-        43567,
-        2732,
-    ]  # the split of MNIST, for all time
-    with pytest.raises(CourseError, match="expected 1 to 1436"):
-        digits.hold_out(1437)
+    pinned = np.random.RandomState(0).permutation(60_000)[-3:].tolist()
+    assert pinned == [42613, 43567, 2732]  # the split of MNIST, for all time
+    for count in (1437, "1000", 2.5, None):
+        with pytest.raises(
+            CourseError, match=rf"^valid = {count!r}: expected 1 to 1436, digits has 1437 training imag"
+        ):
+            digits.hold_out(count)
+    with pytest.raises(CourseError, match="expected one of mnist, fashion_mnist"):
+        datasets.load("mnits")
 
 
-@pytest.mark.parametrize("count", ["1000", 2.5, None])
-def test_hold_out_rejects_what_is_no_count_in_one_line(count):
-    with pytest.raises(CourseError, match=rf"^valid = {count!r}: expected 1 to 1436, digits has 1437 training images$"):
-        datasets.load("digits").hold_out(count)
-
-
-@pytest.mark.parametrize("rows", [2, 100])
-def test_a_loop_over_a_split_says_how_to_loop(rows):
-    split = datasets.load("digits").test[:rows]
+def test_a_loop_over_a_split_says_how_to_loop_and_a_data_loader_takes_one():
+    split = datasets.load("digits").test
     with pytest.raises(CourseError, match=r"^a Split is not iterable") as found:
         list(split)
     loop = re.search("`(for .*)`", str(found.value))[1]
     sizes = []
-    exec(f"{loop}: sizes.append((len(images), len(labels)))", {"split": split, "sizes": sizes})
-    assert sizes == [(rows, rows)]
-
-
-def test_a_data_loader_takes_a_split():
-    split = datasets.load("digits").test
+    exec(f"{loop}: sizes.append((len(images), len(labels)))", {"split": split[:100], "sizes": sizes})
+    assert sizes == [(100, 100)]
     images, labels = next(iter(torch.utils.data.DataLoader(split, 50)))
     assert torch.equal(images, split.images[:50]) and torch.equal(labels, split.labels[:50])
 
@@ -196,9 +171,8 @@ def test_affine_moves_what_it_says():
     assert still is image
     identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     expected = F.affine_grid(identity[None], [1, 1, 28, 20], align_corners=False)
-    assert torch.allclose(
-        (identity @ _pixels(28, 20, image.device)).view(2, 28, 20).permute(1, 2, 0), expected[0], atol=1e-6
-    )
+    pixels = (identity @ _pixels(28, 20, image.device)).view(2, 28, 20).permute(1, 2, 0)
+    assert torch.allclose(pixels, expected[0], atol=1e-6)
     random = torch.Generator().manual_seed(0)
     copies = affine(image.expand(500, 1, 28, 28), random, rotate=10)
     rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
@@ -218,9 +192,7 @@ def test_elastic_moves_pixels_smoothly_by_what_it_says():
     rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
     ramps = torch.stack([columns, rows]).expand(400, 2, 28, 28)
     assert elastic(ramps, torch.Generator(), 0.0) is ramps
-    moved = (elastic(ramps, torch.Generator().manual_seed(0), 1.5) - ramps)[
-        :, :, 8:20, 8:20
-    ]  # pixels, away from the outside's zeros
+    moved = (elastic(ramps, torch.Generator().manual_seed(0), 1.5) - ramps)[:, :, 8:20, 8:20]  # pixels, inside
     # cubic interpolation between knots of standard deviation 1.5: a little less between them; over 400 independent
     # fields ± 4 %
     assert 0.6 * 1.5 < moved.std(0).mean() < 1.1 * 1.5 and moved.mean().abs() < 0.1
@@ -248,16 +220,13 @@ def test_a_square_of_its_side_is_blackened_anywhere():
     assert torch.equal(holes.sum((1, 2, 3)), rows * columns)  # one rectangle: a square, unless the image's edge cuts it
     assert rows.max() == columns.max() == 6 and (rows[columns == 6] == 6).float().mean() > 0.7 and rows.min() >= 3
     covered = holes.mean((0, 1))
-    assert covered[10:18, 10:18].mean() == pytest.approx(
-        36 / 28**2, rel=0.15
-    )  # of 2,000 squares some 90 lie on each pixel
+    assert covered[10:18, 10:18].mean() == pytest.approx(36 / 28**2, rel=0.15)  # some 90 squares lie on each pixel
 
 
 DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=0.5, stroke=0.5, erase=6.0)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
+def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes=3):
     """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
     images, rows = datasets.load("digits").train.images[:50], torch.arange(50)
 
@@ -269,40 +238,26 @@ def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes):
     for number in range(processes):
         parts[number::processes] = augmented(slice(number, 50, processes))
     assert torch.equal(parts, whole) and not torch.equal(whole, images / 255)
-    # the control: a shard that draws numbers for itself alone deforms its second image as the whole does its second,
-    # not its third
+    # the control: a shard that draws numbers for itself alone deforms its second image otherwise
     alone = affine(images[::processes] / 255, torch.Generator().manual_seed(0), rotate=10.0)
     assert not torch.equal(alone, affine(images / 255, torch.Generator().manual_seed(0), rotate=10.0)[::processes])
 
 
 def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():
-    images, rows, generator = (
-        datasets.load("digits").train.images[:8],
-        torch.arange(8),
-        torch.Generator().manual_seed(0),
-    )
+    images, rows, generator = datasets.load("digits").train.images[:8], torch.arange(8), torch.Generator()
     augment = augmentation(DEFORMED, generator)
     assert not torch.equal(augment(images, rows), augment(images, rows))
     before = generator.get_state()
-    assert torch.equal(augmentation(Recipe("base"), generator)(images, rows), images / 255) and torch.equal(
-        generator.get_state(), before
-    )
+    assert torch.equal(augmentation(Recipe("base"), generator)(images, rows), images / 255)
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_fingerprints_of_floats_do_not_hang_on_the_last_digit():
     grids = torch.arange(1000).view(10, 100) / 1000
-    assert (
-        datasets._fingerprint(grids) == datasets._fingerprint(grids * (1 + 1e-7)) != datasets._fingerprint(grids + 1e-3)
-    )
+    print_of = datasets._fingerprint
+    assert print_of(grids) == print_of(grids * (1 + 1e-7)) != print_of(grids + 1e-3)
     bytes_ = grids.mul(1000).to(torch.uint8)
-    assert datasets._fingerprint(bytes_) != datasets._fingerprint(bytes_.view(100, 10))
-
-
-def test_a_relative_folder_starts_at_the_repository_s_root(tmp_path, monkeypatch, no_network):
-    monkeypatch.setattr(datasets, "ROOT", tmp_path)
-    monkeypatch.setenv("COURSE_DATA", "here")
-    make(tmp_path / "here")
-    assert datasets.load("mnist").name == "mnist"
+    assert print_of(bytes_) != print_of(bytes_.view(100, 10))
 
 
 def test_gzipped_files_are_read_where_they_lie(tmp_path, monkeypatch, no_network):
@@ -323,7 +278,6 @@ def test_gzipped_files_are_read_where_they_lie(tmp_path, monkeypatch, no_network
     ("there", "given"),
     [
         ("train-images-idx3-ubyte", "MNIST/raw"),
-        ("train-images-idx3-ubyte", "MNIST"),
         ("train-images.idx3-ubyte", "."),
         ("train-images.idx3-ubyte/train-images.idx3-ubyte", "."),
         ("train-images-idx3-ubyte.gz", ".."),
@@ -340,27 +294,27 @@ def test_files_of_another_name_or_one_folder_off_are_named(there, given, tmp_pat
     assert there in first and "MNIST/raw/train-images-idx3-ubyte" in first and "Rename or move" in first
 
 
-def test_a_tilde_in_a_setting_is_the_home_folder(tmp_path, monkeypatch, no_network):
+def test_a_relative_folder_starts_at_the_repository_and_a_tilde_is_the_home_folder(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("COURSE_DATA", "~/given")
     monkeypatch.setenv("COURSE_RUNS", "~/mine")
     make(tmp_path / "given")
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
     assert len(datasets.load("mnist").train) == 20
     assert records.own_root() == tmp_path / "mine"
+    monkeypatch.setenv("COURSE_DATA", "given")
+    assert len(datasets.load("mnist").train) == 20
     monkeypatch.setenv("COURSE_DATA", "~nobody-of-that-name/given")
     with pytest.raises(CourseError, match="COURSE_DATA = '~nobody-of-that-name/given': ~ stands for no home folder"):
         datasets.load("mnist")
 
 
 def test_smoke_is_on_off_or_rejected(monkeypatch):
-    for argv, expected in (("1 true True YES on", True), ("0 false No OFF", False)):
-        for word in argv.split():
-            monkeypatch.setenv("COURSE_SMOKE", word)
-            assert smoke() is expected
+    for words, expected in (("1 true True YES on", [True]), ("0 false No OFF", [False])):
+        assert {monkeypatch.setenv("COURSE_SMOKE", word) or smoke() for word in words.split()} == set(expected)
     monkeypatch.setenv("COURSE_SMOKE", "")
     assert not smoke()
-    for word in ("2", "nope", "10"):
-        monkeypatch.setenv("COURSE_SMOKE", word)
-        with pytest.raises(CourseError, match=f"COURSE_SMOKE = '{word}': expected 1, true"):
-            smoke()
+    monkeypatch.setenv("COURSE_SMOKE", "2")
+    with pytest.raises(CourseError, match="COURSE_SMOKE = '2': expected 1, true"):
+        smoke()
