@@ -1,8 +1,6 @@
-"""A file is whole and what it says, or refused in one line that names file and field; and the commit that a run records
-is the course's."""
+"""A file is whole and what it says, or refused in one line; the commit that a run records is the course's."""
 
 import json
-import math
 import os
 import resource
 import subprocess
@@ -15,19 +13,16 @@ from tiny import FACTS, TRIAL
 
 from utils import CourseError, files
 from utils.runs import facts, records
-from utils.runs.records import COLUMNS, read_facts, read_log, row_problem, write_log
+from utils.runs.records import COLUMNS, read_facts, read_log, write_log
 from utils.runs.trials import Trial
 
 
 def with_changes(**changes) -> bytes:
-    """FACTS as JSON with some fields changed; None removes, a dict goes into the field."""
+    """FACTS as JSON with some fields changed; None removes one, and a dict updates one."""
     plain = json.loads(json.dumps(asdict(FACTS)))
     for name, value in changes.items():
-        if value is None:
-            del plain[name]
-        else:
-            plain[name] = {**plain[name], **value} if isinstance(value, dict) else value
-    return json.dumps(plain).encode()
+        plain[name] = {**plain[name], **value} if isinstance(value, dict) else value
+    return json.dumps({name: value for name, value in plain.items() if changes.get(name, 0) is not None}).encode()
 
 
 @pytest.fixture
@@ -49,17 +44,14 @@ def test_facts_come_back_as_they_were_written(path):
     [
         (with_changes(seed=None), "missing required field `seed`"),
         (with_changes(test={"best": 99.9}), r"found the unknown field `\$\.test\.best`"),
-        (with_changes(epochs="3"), r"Expected `int`, got `str` - at `\$\.epochs`"),
         (with_changes(recipe={"lr": -1.0}), r"lr = -1\.0: expected .* - at `\$\.recipe`"),
         (with_changes(test={"correct": 361}), r"correct = 361 of total = 360: expected 0 to total.* - at `\$\.test`"),
         (with_changes(kept_epoch=4), "kept_epoch = 4 of 3 epochs"),
-        (with_changes(seconds=123.25).replace(b"123.25", b"NaN"), "malformed"),
         (with_changes(bytes=2**63), "more than 63 bits"),
-        (with_changes()[:-20], "truncated"),
         (b"[" * 100_000, "recursion"),
         (b'{"name": "\xff\xfe"}', "utf-8"),
     ],
-    ids=range(11),
+    ids=range(8),
 )
 def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, message, path):
     path.write_bytes(content)
@@ -72,41 +64,28 @@ def test_facts_that_are_damaged_are_one_line_with_file_and_field(content, messag
 
 
 def row(epoch, **changes):
-    counts = {
-        "train_loss": 0.5,
-        "train_correct": 50,
-        "train_total": 60,
-        "test_loss": 0.4,
-        "test_correct": 35,
-        "test_total": 40,
-    }
+    counts = {"train_loss": 0.5, "train_correct": 50, "train_total": 60}
+    counts |= {"test_loss": 0.4, "test_correct": 35, "test_total": 40}
     return {"epoch": epoch, "lr": 0.1} | counts | {"seconds": 1.25} | changes
 
 
 def test_a_log_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "seed0.csv"
     write_log(path, [row(1), row(2)])
-    assert read_log(path) == [row(1), row(2)] and list(read_log(path)[0]) == [
-        name for name in COLUMNS if "valid" not in name
-    ]
+    assert read_log(path) == [row(1), row(2)]
+    assert list(read_log(path)[0]) == [name for name in COLUMNS if "valid" not in name]
     write_log(path, [row(1, lr=1 / 3, train_loss=2 / 3, seconds=1.23456)])
     assert path.read_text().splitlines()[1] == "1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
     assert b"\r" not in path.read_bytes()  # the same file on every system
+    for correct in (0, 40):  # nothing right and everything right are results
+        found = {key.replace("test", "valid"): value for key, value in row(1, lr=0.0, test_correct=correct).items()}
+        write_log(path, [found])
+        assert read_log(path) == [found]
 
 
-@pytest.mark.parametrize("part", ["test", "valid"])
-def test_nothing_right_and_everything_right_are_results(part, tmp_path):
-    for correct in (0, 40):
-        found = {
-            key.replace("test", part): value
-            for key, value in row(1, lr=0.0, train_correct=0, test_correct=correct).items()
-        }
-        write_log(tmp_path / "seed0.csv", [found])
-        assert read_log(tmp_path / "seed0.csv") == [found]
-        assert row_problem(found | {f"{part}_correct": 41}, 1).startswith("correct between 0 and total")
-
-
-GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds\n1,0.1,0.5,50,60,0.4,35,40,1.25\n"
+GOOD = """epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds
+1,0.1,0.5,50,60,0.4,35,40,1.25
+"""
 
 
 @pytest.mark.parametrize(
@@ -116,20 +95,11 @@ GOOD = "epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,tes
         (GOOD.replace("35,40", "41,40"), "line 2: .* expected correct between 0 and total"),
         (GOOD.replace("0.4", "nan"), "line 2: .* finite numbers"),
         (GOOD.replace("test_loss", "best"), "line 2: .* expected numbers in the columns"),
-        (GOOD + "2,0.1,0.5\n", "line 3: .* expected numbers in the columns"),
-        (
-            GOOD.replace("test_correct,test_total,", "").replace("35,40,", ""),
-            "line 2: .* expected the columns epoch, lr",
-        ),
         (GOOD.replace("0.1", "1" * 200_000), "line 1: found what is no table"),
         (GOOD.split("\n")[0] + "\n", "line 1: found no row, expected one row per epoch"),
         ("\udcff", "line 1: found bytes that are no text"),
-        (
-            GOOD + "".join(f"{n},0.1,0.5,50,60,0.4,35,40,1\n" for n in range(2, 10_002)),
-            "line 10002: .* expected epoch 10000",
-        ),
     ],
-    ids=range(10),
+    ids=range(7),
 )
 def test_a_damaged_log_is_one_line_with_file_and_line(text, message, tmp_path):
     path = tmp_path / "seed0.csv"
@@ -137,8 +107,6 @@ def test_a_damaged_log_is_one_line_with_file_and_line(text, message, tmp_path):
     with pytest.raises(CourseError, match=f"seed0.csv.*{message}") as refusal:
         read_log(path)
     assert "\n" not in str(refusal.value)
-    path.write_text(GOOD)
-    assert len(read_log(path)) == 1
 
 
 def test_facts_and_log_that_contradict_each_other_are_refused(tmp_path):
@@ -148,7 +116,7 @@ def test_facts_and_log_that_contradict_each_other_are_refused(tmp_path):
     assert records.read_record(run).result_row == row(3)
     write_log(run.log, [row(1), row(2)])
     with pytest.raises(
-        CourseError, match=r"seed0.json says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--retrain"
+        CourseError, match=r"says seed 0 and 3 epochs, expected seed 0 and the 2 of seed0.csv.*--retrain"
     ):
         records.read_record(run)
 
@@ -167,18 +135,12 @@ def test_a_last_line_that_is_cut_off_does_not_count_and_any_other_is_refused(tmp
     files.append_line(path, TRIAL)
     assert files.read_lines(path, Trial) == [TRIAL] * 3
     line = whole.split(b"\n")[0]
+    path.write_bytes(line)  # a whole last line without an end counts and is kept
+    files.append_line(path, TRIAL)
+    assert files.read_lines(path, Trial) == [TRIAL] * 2
     path.write_bytes(line + b"\n" + line[:-30] + b"\n" + line + b"\n")
-    with pytest.raises(CourseError, match=r"tiny\.jsonl, line 2: .*malformed|tiny\.jsonl, line 2: .*truncated"):
+    with pytest.raises(CourseError, match=r"tiny\.jsonl, line 2: .*(malformed|truncated)"):
         files.read_lines(path, Trial)
-
-
-def test_a_whole_last_line_without_an_end_counts_and_is_kept(tmp_path):
-    path = tmp_path / "tiny.jsonl"
-    files.append_line(path, TRIAL)
-    path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    assert files.read_lines(path, Trial) == [TRIAL]
-    files.append_line(path, TRIAL)
-    assert files.read_lines(path, Trial) == [TRIAL, TRIAL]
 
 
 def test_a_line_that_does_not_fit_is_reported_and_leaves_the_file_as_it_was(tmp_path):
@@ -225,19 +187,12 @@ def test_what_a_living_process_writes_is_no_leftover_and_what_a_killed_one_left_
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
 
 
-def test_the_memory_bound_is_in_gigabytes(monkeypatch):
-    for argv, expected in (("2", 2e9), ("0.5", 5e8), ("", math.inf)):
-        monkeypatch.setenv("COURSE_MEMORY_GB", argv)
-        assert files.memory_bound() == expected
-
-
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A course of two sources in a repository of its own, inside another one; and a git that works there."""
     root = tmp_path / "course"
     (root / "utils").mkdir(parents=True)
     (root / "utils" / "files.py").write_text("1")
-    (root / "utils" / "experiments.py").write_text("2")
     monkeypatch.setattr(facts, "ROOT", root)
     monkeypatch.setattr(facts, "DECIDING", ("files",))
 
