@@ -1,9 +1,9 @@
-"""A recipe is all that decides the weights, refuses what can't be meant, and new entries are found by themselves."""
+"""A recipe is all that decides the weights, refuses what can't be meant, and new entries are found."""
 
 import inspect
 from dataclasses import asdict, field, fields, make_dataclass, replace
 from functools import lru_cache
-from itertools import count
+from itertools import count, product
 
 import pytest
 import torch
@@ -60,23 +60,13 @@ CASES = {
 def known() -> dict[str, datasets.Dataset]:
     """A few images, and bodies made of them, under the names of the real data."""
     images, other = dataset(train=80), dataset(train=60)
-    train, test = (
-        datasets.Split(
-            torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16),
-            part.labels.repeat_interleave(2),
-        )
-        for part in (other.train[:20], other.test[:5])
-    )
-    solids = replace(
-        other,
-        name="mnist3d",
-        kind="voxels",
-        train=train,
-        test=test,
-        mean=0.0,
-        std=1.0,
-        originals=other.train.images[:20, 0],
-    )
+
+    def solid(part):
+        grids = torch.from_numpy(voxels.pairs(part.images[:, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16)
+        return datasets.Split(grids, part.labels.repeat_interleave(2))
+
+    solids = replace(other, name="mnist3d", kind="voxels", train=solid(other.train[:20]), test=solid(other.test[:5]))
+    solids = replace(solids, mean=0.0, std=1.0, originals=other.train.images[:20, 0])
     return {"digits": replace(images, name="digits"), "mnist": replace(other, name="mnist"), "mnist3d": solids}
 
 
@@ -89,15 +79,12 @@ def small(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     published = NETWORKS["tiny"]().state_dict(), replace(FACTS, sha256="0" * 64, recipe=SHORT)
     monkeypatch.setattr(job, "read_state_dict", lambda path: published)
-    monkeypatch.setattr(
-        cpu, "has_bfloat16", lambda device: True
-    )  # every device can, slowly where it is not built for it
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: True)  # every device can, if slowly
     return monkeypatch
 
 
 def weights(recipe: Recipe, monkeypatch) -> dict:
-    """The state dict that a recipe gives, with the scores of HELD's four epochs fed in: 60, 50, 55 and 99 of 100 are
-    right."""
+    """The state dict that a recipe gives, with the scores of HELD's four epochs fed in."""
     scores = zip(count(4, -1), [60, 50, 55, 99], strict=False)
     monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
     torch.manual_seed(0)
@@ -121,17 +108,9 @@ def test_every_field_of_a_recipe_reaches_the_weights(name, small):
 
 
 def test_what_does_not_matter_leaves_the_weights_alone(small):
-    """The control: the same recipe gives the same bits, and a field that its schedule does not use changes none of
-    them."""
+    """The control; and of two kinds of momentum each gives weights of its own."""
     assert not differ(weights(SHORT, small), weights(replace(SHORT, drop_at=5), small))
-
-
-def test_the_kind_of_momentum_reaches_the_weights(small):
-    found = [weights(replace(SHORT, **how), small) for how in ({"optimizer": "sgd"}, {"optimizer": "heavy_ball"})]
-    assert differ(*found)
-
-
-NAN = float("nan")
+    assert differ(*(weights(replace(SHORT, optimizer=name), small) for name in ("sgd", "heavy_ball")))
 
 
 @pytest.mark.parametrize(
@@ -144,29 +123,15 @@ NAN = float("nan")
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
         ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
         ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, because stored grids cannot be deformed"),
-        (
-            {"data": "mnist3d", "rotate": 0.0, "stroke": 0.5},
-            "data = 'mnist3d' with stroke = 0.5, erase = 0: expected 0",
-        ),
         ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "data = 'mnist3d' with stroke = 0, erase = 6: expected 0"),
-        (
-            {"data": "mnist3d", "rotate": 0.0, "elastic": 1.0},
-            "data = 'mnist3d' with rotate, scale, shear or elastic: expected fresh",
-        ),
         ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
+        ({"start": "tiny-00000000", "valid": 20}, "a published network has learned the images"),
+        ({"levels": 4}, "levels = "),
         ({"scale": 1.0}, "scale = 1.0: expected 0 to 0.99"),
-        ({"shear": 90}, "shear = 90.0: expected 0 to 89"),
-        ({"warmup": 1.0}, "warmup = 1.0: expected 0 to 0.99"),
         ({"epochs": 0}, "epochs = 0: expected 1 to"),
-        ({"drop_at": 0}, "drop_at = 0: expected 1 to"),
-        ({"lr": 0.0}, "lr = 0.0: expected 1e-12 to"),
-        ({"epochs": 2.0}, "epochs = 2.0: expected int"),
-        ({"normalize": 1}, "normalize = 1: expected bool"),
-        ({"model": None}, "model = None: expected str"),
         ({"epochs": True}, "epochs = True: expected int"),
+        ({"normalize": 1}, "normalize = 1: expected bool"),
         ({"optimizer": "adan"}, "optimizer = 'adan': expected one of adam, adamw, sgd, heavy_ball"),
-        ({"schedule": "cosine"}, "schedule = 'cosine': expected one of constant, step, one_cycle, plateau"),
-        ({"keep": "best"}, "keep = 'best': expected one of accuracy, loss"),
     ],
     ids=str,
 )
@@ -175,10 +140,9 @@ def test_a_recipe_refuses_what_can_not_be_meant(changes, message):
         replace(RECIPE, **changes)
 
 
-@pytest.mark.parametrize("value", [NAN, float("inf"), -1.0])
-def test_no_number_of_a_recipe_is_nan_infinite_or_negative(value):
+def test_no_number_of_a_recipe_is_nan_infinite_or_negative():
     assert {f.name for f in fields(Recipe) if f.type in (int, float)} <= experiments.RANGES.keys()
-    for name in (f.name for f in fields(Recipe) if f.type is float):
+    for name, value in product((f.name for f in fields(Recipe) if f.type is float), (float("nan"), float("inf"), -1.0)):
         with pytest.raises(ValueError, match=f"{name} = {value}: expected"):
             replace(RECIPE, **{name: value})
 
@@ -191,39 +155,21 @@ def test_no_epoch_draws_more_images_than_there_are(small):
         job.prepare_data(Experiment("t", Recipe("tiny", images=60, valid=20), ""))
 
 
-def test_a_whole_number_is_the_same_recipe_as_its_float():
-    assert replace(RECIPE, rotate=5).digest() == RECIPE.digest() and replace(RECIPE, rotate=5) == RECIPE
-
-
 def test_a_digest_tells_recipes_apart_and_does_not_change_when_a_field_is_added():
-    changed = {
-        name: replace(RECIPE, **{**context, name: value}).digest()
-        for name, (context, value) in CASES.items()
-        if name != "fresh"
-    }
-    assert len({*changed.values(), RECIPE.digest()}) == len(changed) + 1
+    cases = [(name, *case) for name, case in CASES.items() if name != "fresh"]
+    changed = {replace(RECIPE, **{**context, name: value}).digest() for name, context, value in cases}
+    assert len({*changed, RECIPE.digest()}) == len(cases) + 1 and replace(RECIPE, rotate=5).digest() == RECIPE.digest()
     more = make_dataclass("More", [("blur", float, field(default=0.0))], bases=(Recipe,), frozen=True)
     for recipe in (RECIPE, *(entry.recipe for entry in EXPERIMENTS.values())):
         assert more(**asdict(recipe)).digest() == recipe.digest() != more(**asdict(recipe), blur=0.5).digest()
 
 
-def test_changes_name_what_differs():
-    assert replace(RECIPE, lr=0.02, shift=1.0).changes(RECIPE) == {"lr": (0.01, 0.02), "shift": (0.0, 1.0)}
-    assert RECIPE.changes(RECIPE) == {}
-
-
-def test_every_entry_is_found_under_a_name_of_its_own():
+def test_every_entry_and_every_network_is_found_under_a_name_of_its_own():
     written = [value for value in vars(experiments).values() if isinstance(value, Experiment)]
     assert [entry.name for entry in written] == list(EXPERIMENTS) and len(written) > 10
-
-
-def test_every_network_is_found():
-    functions = {
-        name: found
-        for name, found in vars(models).items()
-        if inspect.isfunction(found) and found.__module__ == models.__name__
-    }
-    networks = {name for name, found in functions.items() if "dropout" in list(inspect.signature(found).parameters)[:1]}
+    functions = [value for value in vars(models).values() if inspect.isfunction(value)]
+    own = [value for value in functions if value.__module__ == models.__name__]
+    networks = {f.__name__ for f in own if "dropout" in list(inspect.signature(f).parameters)[:1]}
     assert networks == set(models.MODELS) and len(networks) > 10
 
 
@@ -231,11 +177,8 @@ def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
     base, small_cnn = EXPERIMENTS["base"], EXPERIMENTS["small_cnn"]
     assert base.registered and not base.with_recipe(lr=0.1).registered and not replace(base, name="new").registered
     assert not base.chooses_on_held_out and base.with_recipe(valid=100).chooses_on_held_out
-    assert (
-        small_cnn.recipe.valid
-        and not small_cnn.chooses_on_held_out
-        and small_cnn.with_recipe(lr=0.1).chooses_on_held_out
-    )
+    assert small_cnn.recipe.valid and not small_cnn.chooses_on_held_out
+    assert small_cnn.with_recipe(lr=0.1).chooses_on_held_out
     assert not TINY.registered
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     assert TINY.registered
@@ -243,9 +186,8 @@ def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
 
 def test_an_experiment_that_is_made_of_another_inherits_nothing_that_is_said_of_it():
     mine = Experiment("mine", replace(EXPERIMENTS["dropout"].recipe, lr=0.02), "a new one")
-    assert (
-        tables.reported(EXPERIMENTS["dropout"]) and tables.reported(mine) is None and not (mine.notebook or mine.search)
-    )
+    assert tables.reported(EXPERIMENTS["dropout"]) and tables.reported(mine) is None
+    assert not mine.notebook and not mine.search
 
 
 def test_every_experiment_can_be_trained_and_searched():
