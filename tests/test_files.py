@@ -8,7 +8,6 @@ import threading
 from dataclasses import asdict
 
 import pytest
-import torch
 from tiny import FACTS, TRIAL
 
 from utils import CourseError, files
@@ -169,12 +168,6 @@ def test_processes_that_add_side_by_side_lose_no_line(tmp_path):
 
 
 # ---- the rest
-
-
-def test_idx_comes_back_as_it_was_written(tmp_path):
-    for values in (torch.arange(24, dtype=torch.uint8).view(2, 3, 4), torch.tensor([[1, -70_000]], dtype=torch.int32)):
-        files.write_idx(tmp_path / "idx", values)
-        assert torch.equal(files.read_idx(tmp_path / "idx"), values)
 
 
 def test_what_a_living_process_writes_is_no_leftover_and_what_a_killed_one_left_is(tmp_path):

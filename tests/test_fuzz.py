@@ -20,7 +20,7 @@ from utils import CourseError, files, models
 from utils.data import voxels
 from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
 from utils.runs import records
-from utils.runs.records import RunMetadata, RunStart
+from utils.runs.records import RunStart
 from utils.runs.trials import Trial
 from utils.training import loops
 
@@ -268,7 +268,3 @@ def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_
     argv = [word for name, value in message.items() for word in (train.flag_of(name), value)]
     [experiment] = train.chosen(train.parse(["base", *argv]))
     assert experiment.recipe == recipe and recipe.digest() == experiment.recipe.digest()
-
-
-def test_facts_that_are_whole_are_read():
-    assert files.decode(encoded(FACTS), RunMetadata, "facts") == FACTS and len(PROPERTIES) == 9

@@ -16,7 +16,7 @@ from utils.data.datasets import Split
 from utils.experiments import Recipe
 from utils.runs import facts
 from utils.training import cpu, ddp, loops, steps
-from utils.training.loops import CheckpointMismatch, Score, Training, describe, evaluate, fit, is_over, result_epoch
+from utils.training.loops import CheckpointMismatch, Score, Training, evaluate, fit, is_over, result_epoch
 from utils.training.steps import cross_entropies, make_optimizer
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
@@ -135,17 +135,6 @@ def test_a_checkpoint_of_another_kind_of_device_continues_with_numbers_of_its_ow
     assert equal(*whole_and_continued(still, moved))
     with pytest.raises((RuntimeError, TypeError)):  # of the same kind of device
         whole_and_continued(FULL, lambda state: {"numbers": torch.zeros(16, dtype=torch.uint8)})
-
-
-def test_a_process_more_than_before_begins_as_it_was_seeded(monkeypatch):
-    """Of several that continue what one began."""
-    run_start, later = (Training(begin(), PLAIN, 0, 60) for _ in range(2))
-    state = run_start.state_dict()  # of one process
-    monkeypatch.setattr(ddp, "rank", lambda: 1)
-    torch.manual_seed(7)
-    seeded = torch.get_rng_state()
-    later.load_state_dict(state)
-    assert len(state["processes"]) == 1 and torch.equal(torch.get_rng_state(), seeded)
 
 
 def test_averaged_weights_are_what_is_tested_and_left(told):
@@ -297,12 +286,3 @@ def test_a_score_that_no_evaluation_can_give_is_refused():
         with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
             Score(0.1, correct, total)
     assert Score(0.1, 0, 10).percent == 0 and Score(0.0, 10, 10).percent == 100
-
-
-def test_a_row_is_described_as_the_reference_s_log():
-    row = {"epoch": 3, "lr": 0.0048721, "train_loss": 0.38541, "train_correct": 528, "train_total": 600}
-    held = {"valid_loss": 0.1, "valid_correct": 9, "valid_total": 10}
-    assert describe(row | held) == (
-        "Epoch 3: Train set: Average loss: 0.3854, Accuracy: 528/600 (88.00%)\n"
-        "         Valid set: Average loss: 0.1000, Accuracy: 9/10 (90.00%), LR = [0.004872]"
-    )

@@ -90,26 +90,27 @@ def assert_like_mnist(image):
     assert np.abs(np.array(center) - 14).max() <= 0.51
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_drawn_digit_is_read_in_any_mode_and_polarity(mode):
-    digits = [drawn(strokes, 300, canvas=(480, 400), place=(90, 40)) for strokes in STROKES.values()]
-    images = [photo.read(MODES[mode](digit)) for digit in digits]
+def usual(strokes):
+    return drawn(strokes, 300, canvas=(480, 400), place=(90, 40))
+
+
+PICTURES = {mode: lambda strokes, change=change: change(usual(strokes)) for mode, change in MODES.items()}
+PICTURES |= {
+    pen: lambda strokes, width=width: drawn(strokes, 500, width, canvas=(700, 600), place=(100, 50))
+    for pen, width in {"ballpoint": 0.015, "felt pen": 0.06, "marker": 0.14}.items()
+}
+PICTURES |= {
+    f"{size} pixels": lambda strokes, size=size: shaded(drawn(strokes, size, canvas=(size * 4 // 3, size * 5 // 4)))
+    for size in (40, 150, 1200)
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_drawn_digit_is_read_in_any_mode_polarity_pen_and_size(kind):
+    images = [photo.read(PICTURES[kind](strokes)) for strokes in STROKES.values()]
     for image in images:
         assert_like_mnist(image)
     assert labels(images) == list(STROKES)
-
-
-@pytest.mark.parametrize("size", [40, 150, 1600])
-def test_a_drawn_digit_is_read_at_any_size(size):
-    chosen = list(STROKES)[:: 1 if size < 1000 else 4]
-    canvas = size * 4 // 3, size * 5 // 4
-    assert labels([photo.read(shaded(drawn(STROKES[digit], size, canvas=canvas))) for digit in chosen]) == chosen
-
-
-@pytest.mark.parametrize("pen", [0.015, 0.06, 0.14], ids=["ballpoint", "felt pen", "marker"])
-def test_a_drawn_digit_is_read_with_any_pen(pen):
-    digits = [drawn(strokes, 500, pen, canvas=(700, 600), place=(100, 50)) for strokes in STROKES.values()]
-    assert labels([photo.read(digit) for digit in digits]) == list(STROKES)
 
 
 def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
@@ -135,11 +136,10 @@ def test_specks_and_the_rim_of_the_sheet_are_not_the_digit():
 def test_steps_end_in_what_read_returns_and_plain_is_only_a_resize():
     image = shaded(drawn(STROKES[5], 300, canvas=(1480, 1200), place=(600, 500)))
     steps = photo.steps(image)
-    assert np.array_equal(steps.image, photo.read(image))
+    assert np.array_equal(steps.image, photo.read(image)) and steps.box.shape == (20, 20)
     assert steps.gray.shape == steps.paper.shape == steps.ink.shape == steps.digit.shape
-    assert steps.gray.shape[1] == 740 and 560 <= steps.gray.shape[0] <= 600, "only the desk at the edge may be cut off"
-    assert steps.box.shape == (20, 20) and 0 <= steps.box.min() < steps.box.max() <= 1
-    assert photo.plain(image).mean() > 80, "a plain resize leaves the paper bright"
+    assert steps.gray.shape[1] == 740 and 560 <= steps.gray.shape[0] <= 600  # only the desk at the edge may be cut off
+    assert photo.plain(image).mean() > 80  # a plain resize leaves the paper bright
 
 
 def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_not(mnist):
@@ -302,27 +302,22 @@ def test_few_circles_that_cross_a_digit_give_a_wrong_digit(mnist):
     assert found.wrong <= 6  # 4 were seen, and 8 without the search for circles with strokes across their inside
 
 
-def test_plain_digits_hold_no_crossed_circle_and_no_open_frame(mnist):
-    for image in mnist.test.images[:300, 0].numpy():
-        assert frames.find(np.asarray(Image.fromarray(image).resize((84, 84), Image.Resampling.BICUBIC)) > 127) is None
+def enlarged(image, side):
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)) > 127
 
 
-def test_zeros_and_other_closed_curves_are_no_frames(mnist):
-    rows = torch.cat([(mnist.test.labels == digit).nonzero()[:30, 0] for digit in (0, 6, 8, 9)])
-    for image in mnist.test.images[rows, 0].numpy():
-        large = Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)
-        assert frames.find(np.asarray(large) > 127) is None
-    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None  # the control
-    assert frames.find(np.zeros((50, 50), bool)) is None
-
-
-def test_printed_digits_hold_no_frames():
+def test_digits_themselves_hold_no_frames(mnist):
+    closed = torch.cat([(mnist.test.labels == digit).nonzero()[:30, 0] for digit in (0, 6, 8, 9)])
+    found = [enlarged(image, 84) for image in mnist.test.images[:300, 0].numpy()]
+    found += [enlarged(image, 140) for image in mnist.test.images[closed, 0].numpy()]
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     for font, digit in product(("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral"), "0123456789"):
-        kind = ImageFont.truetype(str(folder / f"{font}.ttf"), 160)
         picture = Image.new("L", (300, 300), 255)
+        kind = ImageFont.truetype(str(folder / f"{font}.ttf"), 160)
         ImageDraw.Draw(picture).text((150, 150), digit, 0, kind, anchor="mm")
-        assert frames.find(np.asarray(picture) < 128) is None, (font, digit)
+        found.append(np.asarray(picture) < 128)
+    assert [number for number, ink in enumerate(found) if frames.find(ink) is not None] == []
+    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None  # the control
 
 
 def test_a_digit_that_a_hard_shadow_crosses_is_read():
@@ -334,17 +329,13 @@ def test_a_digit_that_a_hard_shadow_crosses_is_read():
     assert labels([photo.read(one) for one in pictures]) == list(STROKES)
 
 
-def test_the_published_measurement_holds_enough_of_each_kind():
-    found = files.read_json(photographs.PATH, photographs.Photographs)
-    assert tuple(found.kinds) == photographs.KINDS and min(one.n for one in found.kinds.values()) >= 100
+def test_every_kind_of_photograph_is_measured_and_published_often_enough(mnist):
+    published = files.read_json(photographs.PATH, photographs.Photographs)
+    assert tuple(published.kinds) == photographs.KINDS and min(one.n for one in published.kinds.values()) >= 100
     assert photographs.section().count("|") == 6 * (len(photographs.KINDS) + 2)
     for parts in ((1, 1, 1, 1), (2, 3, -1, 0), (0, 0, 0, 0)):
         with pytest.raises(ValueError, match="expected parts"):
             photographs.Kind(*parts)
-
-
-def test_every_kind_of_photograph_is_measured(mnist):
-    assert set(measure.FRAMES) < set(photographs.KINDS)
     for kind in photographs.KINDS:
         found = measure.measure(kind, mnist.test, 2, lambda image: labels([image])[0])
         assert found.n == 2 and found.wrong <= (1 if kind != "circle that crosses the digit" else 2)
@@ -396,20 +387,12 @@ DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[5:23, 11:15] = 255
 PICTURE = Image.fromarray(DIGIT)
 BLACK, WHITE = Image.new("L", (28, 28)), Image.new("L", (28, 28), 255)
-SAME = {
-    **{mode: PICTURE.convert(mode) for mode in ("RGBA", "LA", "P", "1")},
-    "dark ink in alpha": Image.merge("RGBA", (BLACK, BLACK, BLACK, PICTURE)),
-    "light ink in alpha": Image.merge("LA", (WHITE, PICTURE)),
-    "I": Image.fromarray(DIGIT.astype(np.int32)),
-    "I;16": Image.fromarray(DIGIT.astype(np.uint16) * 257),
-    "F": MODES["floats"](PICTURE),
-    "half floats": (DIGIT / 255).astype(np.float16),
-    "big-endian floats": (DIGIT / 255).astype(">f4"),
-    "flipped twice": DIGIT[::-1, ::-1].copy()[::-1, ::-1],
-    "read-only": np.frombuffer(DIGIT.tobytes(), np.uint8).reshape(28, 28),
-    "a list": [PICTURE],
-    "a tensor": torch.from_numpy(DIGIT / 255),
-}
+SAME = {mode: PICTURE.convert(mode) for mode in ("RGBA", "LA", "P", "1")}
+SAME |= {"dark": Image.merge("RGBA", (BLACK, BLACK, BLACK, PICTURE)), "light": Image.merge("LA", (WHITE, PICTURE))}
+SAME |= {"I": Image.fromarray(DIGIT.astype(np.int32)), "I;16": Image.fromarray(DIGIT.astype(np.uint16) * 257)}
+SAME |= {"half": (DIGIT / 255).astype(np.float16), "big-endian": (DIGIT / 255).astype(">f4"), "a list": [PICTURE]}
+SAME |= {"F": MODES["floats"](PICTURE), "flipped twice": DIGIT[::-1, ::-1].copy()[::-1, ::-1]}
+SAME |= {"read-only": np.frombuffer(DIGIT.tobytes(), np.uint8).reshape(28, 28), "tensor": torch.from_numpy(DIGIT / 255)}
 
 
 def test_preprocess_takes_the_same_digit_in_any_form(tmp_path):
@@ -460,9 +443,8 @@ def answered(action):
 )
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 def test_damaged_files_are_read_or_reported(exif, flips, form):
-    page(3).resize((96, 80)).save(
-        content := io.BytesIO(), form, **({"exif": b"Exif\0\0" + exif} if form == "JPEG" else {})
-    )
+    how = {"exif": b"Exif\0\0" + exif} if form == "JPEG" else {}
+    page(3).resize((96, 80)).save(content := io.BytesIO(), form, **how)
     content = bytearray(content.getvalue())
     for at, value in flips:
         content[at % len(content)] = value
@@ -470,18 +452,17 @@ def test_damaged_files_are_read_or_reported(exif, flips, form):
     assert image is None or (image.shape == (28, 28) and image.max() == 255)
 
 
+TYPES = [np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]
+
+
+def blocks(seed, n):
+    pattern = np.random.default_rng(seed).integers(0, 2, (n, n), np.uint8)
+    return np.kron(pattern, np.full((7, 7), 255, np.uint8))
+
+
 @given(
-    arrays(
-        st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64, bool]),
-        st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    )
-    | st.builds(
-        lambda seed, blocks: np.kron(
-            np.random.default_rng(seed).integers(0, 2, (blocks, blocks), np.uint8), np.full((7, 7), 255, np.uint8)
-        ),
-        st.integers(0, 99),
-        st.integers(2, 9),
-    )
+    arrays(st.sampled_from(TYPES), st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    | st.builds(blocks, st.integers(0, 99), st.integers(2, 9))
 )
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 def test_arrays_are_read_or_reported(values):
@@ -545,9 +526,8 @@ def test_any_file_name_is_printed_and_drawn_as_plain_text(five, tmp_path, capsys
 
 
 def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_none(five, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        read, "save_picture", lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None
-    )
+    draw = lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None  # noqa: E731
+    monkeypatch.setattr(read, "save_picture", draw)
     with pytest.raises(CourseError, match=r"1 of 3 pictures could not be read as one digit: missing\.png is missing"):
         train.main(["base", "--read", five, "missing.png", five])
 

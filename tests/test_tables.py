@@ -250,10 +250,6 @@ def test_other_data_other_recipes_and_held_out_images_are_not_compared():
     assert "the test set stays closed while images are held out" in closed and "%" not in closed
 
 
-def test_mean_and_standard_deviation():
-    assert [tables.mean_sd(values) for values in ([], [1.0], [1.0, 3.0])] == ["none", "1.00", "2.00 ± 1.41"]
-
-
 def test_a_table_is_aligned_markdown():
     assert tables.table(["a", "count"], [["long name", 5], ["b", 1000]], right="count").splitlines() == [
         "| a         | count |",
