@@ -1,8 +1,8 @@
 PYTHON ?= python3
 MINUTES ?= 10
 BIN := .venv/bin
-# a test file or notebook to each process; one thread each unless told otherwise, or they would wait for one another
-PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# one thread to each process unless told otherwise, or they would wait for one another
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 help:
 	@echo 'make train        train the 99.4 % network and show what it reached'

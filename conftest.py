@@ -3,11 +3,11 @@
 import os
 import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 
-# in the background of a shell Ctrl-C is ignored, by all that is started from there too, and tests of it would wait for
-# ever
+# the shell ignores Ctrl-C in the background, for all that is started there too, and tests of it would wait forever
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("COURSE_SMOKE", "1")
@@ -15,6 +15,28 @@ os.environ.setdefault("COURSE_SMOKE", "1")
 # nbval kills a notebook's kernel before it has tidied up; what is left behind goes when pytest ends
 _left_behind = tempfile.TemporaryDirectory(prefix="mnist-course-tests-", ignore_cleanup_errors=True)
 os.environ["TMPDIR"] = _left_behind.name
+
+# The longest files come first, so that no process waits for another at the end. Tests of SPLIT share no slow fixture.
+LONGEST = ("test_results.py", "test_errand.py", "test_cluster.py", "test_ddp.py", "test_snippets.py", "test_docs.py")
+SPLIT = ("test_published.py", "test_stress.py", "test_faults.py", "test_cli.py", "test_speed.py", "test_runs.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST + SPLIT)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each process of pytest-xdist gets a file or notebook at a time, or one test of a file in SPLIT."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return nodeid if Path(file).name in SPLIT else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def real(name):
