@@ -18,23 +18,16 @@ def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported
     assert heights[0] != heights[1], "equal values would hide each other"
     marks = [line for line in axes.get_lines() if line.get_markeredgecolor() == plots.WRONG]
     assert [mark.get_xdata()[0] for mark in marks] == [98.5]
-    means = [
-        float(line.get_xdata()[0])
-        for line in axes.get_lines()
-        if line.get_marker() == "|" and line.get_markersize() == 9
-    ]
-    assert means == pytest.approx([99.1, 98.0])
+    bars = [line for line in axes.get_lines() if line.get_marker() == "|" and line.get_markersize() == 9]
+    assert [float(line.get_xdata()[0]) for line in bars] == pytest.approx([99.1, 98.0])
     assert [text.get_text().strip() for text in axes.texts] == ["a, n = 3", "b, n = 1"]
 
 
 def test_a_gallery_shows_every_picture_and_colours_the_wrong_titles():
     pictures = [np.arange(12).reshape(3, 4), Image.new("L", (5, 2)), np.zeros((28, 28))]
     figure = charts.gallery(pictures, ["a", "b", "c"], columns=2, wrong={1})
-    assert [axes.images[0].get_array().shape for axes in figure.axes[:3]] == [
-        (3, 4),
-        (2, 5),
-        (28, 28),
-    ] and not figure.axes[3].images
+    assert [axes.images[0].get_array().shape for axes in figure.axes[:3]] == [(3, 4), (2, 5), (28, 28)]
+    assert not figure.axes[3].images
     assert [axes.title.get_color() for axes in figure.axes[:3]] == ["black", plots.WRONG, "black"]
 
 
@@ -50,19 +43,13 @@ def test_the_frontier_names_only_what_nothing_smaller_or_faster_beats():
     assert [text.get_text() for text in time.texts if text.get_text()] == ["large"]
     assert time.get_ylim()[0] < 99.0 - 0.3  # the whole bar is seen
     hollow, filled = size.collections[:2]
-    assert (
-        hollow.get_facecolor().size == 0
-        and filled.get_facecolor().size
-        and hollow.get_offsets().tolist() == [[700, 99.1]]
-    )
+    assert hollow.get_facecolor().size == 0 and filled.get_facecolor().size
+    assert hollow.get_offsets().tolist() == [[700, 99.1]] and plots.frontier([], theirs).axes
 
 
 def test_the_chart_of_bytes_has_the_figures_of_others_whose_bytes_are_known():
-    [axes] = plots.frontier(
-        [Point("ours", 1000, 99.0, bytes=700)],
-        [Point("file", None, 99.1, bytes=900), Point("other", 50, 98)],
-        ["bytes"],
-    ).axes
+    theirs = [Point("file", None, 99.1, bytes=900), Point("other", 50, 98)]
+    [axes] = plots.frontier([Point("ours", 1000, 99.0, bytes=700)], theirs, ["bytes"]).axes
     assert [one.get_offsets().tolist() for one in axes.collections[:2]] == [[], [[900, 99.1]]]
 
 
@@ -80,7 +67,3 @@ def test_names_of_a_crowd_lie_apart_and_no_line_runs_through_one():
         begin = axes.transData.transform(line.xy)
         spots = [begin + np.array(line.xyann) * axes.figure.dpi / 72 * part for part in np.linspace(0, 1, 50)]
         assert not any(other.contains(*spot) for other in boxes for spot in spots)
-
-
-def test_the_frontier_is_drawn_without_any_network_of_ours():
-    assert plots.frontier([], [Point("filled", 1900, 99.1)]).axes

@@ -14,15 +14,16 @@ from utils.report import diagrams, plots
 
 
 def row(epoch, train, held, part="test"):
-    return {"epoch": epoch, "train_loss": 1 / train, "train_correct": train, "train_total": 100} | {
-        f"{part}_loss": 1 / held,
-        f"{part}_correct": held,
-        f"{part}_total": 100,
-    }
+    found = {"epoch": epoch, "train_loss": 1 / train, "train_correct": train, "train_total": 100}
+    return found | {f"{part}_loss": 1 / held, f"{part}_correct": held, f"{part}_total": 100}
 
 
 def titles(figure):
     return [axes.get_title() for axes in figure.axes]
+
+
+def shown(axes):
+    return torch.from_numpy(axes.images[0].get_array().data)
 
 
 def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
@@ -31,15 +32,15 @@ def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
     assert (loss.get_title(), accuracy.get_title()) == ("base: loss", "base: accuracy")
     lines = accuracy.get_lines()
     assert len(lines) == 7  # for train and test two seeds and the mean, and the reference
-    means = {
-        line.get_label(): [float(y) for y in line.get_ydata()] for line in lines if not line.get_label().startswith("_")
-    }
+    named = [line for line in lines if not line.get_label().startswith("_")]
+    means = {line.get_label(): [float(y) for y in line.get_ydata()] for line in named}
     assert means == {"train": [85, 96], "test": [92, 97], "reported test 99.17": [99.17, 99.17]}
     assert lines[0].get_ydata()[0] == 80 and math.isnan(lines[0].get_ydata()[1])  # stopped early
 
 
-def test_a_log_axis_has_plain_numbers():
-    loss, _ = plots.curves([[row(1, 80, 90), row(2, 85, 91)]], "base").axes
+def test_curves_of_held_out_images_say_valid_and_a_log_axis_has_plain_numbers():
+    loss, accuracy = plots.curves([[row(1, 80, 90, "valid"), row(2, 85, 91, "valid")]], "small_cnn").axes
+    assert [line.get_label() for line in accuracy.get_lines()] == ["train", "valid"]
     loss.set_ylim(0.005, 2)
     loss.figure.canvas.draw()
     assert {"0.01", "0.1", "1"} <= {label.get_text() for label in loss.get_yticklabels()}
@@ -51,41 +52,21 @@ def test_the_first_tenth_of_the_epochs_does_not_set_the_scale():
     assert plots.curves([rows[:19]], "shorter").axes[1].get_ylim()[0] == pytest.approx(19.7)
 
 
-def test_curves_of_held_out_images_say_valid():
-    _, accuracy = plots.curves([[row(1, 80, 90, "valid"), row(2, 85, 91, "valid")]], "small_cnn").axes
-    assert [line.get_label() for line in accuracy.get_lines()] == ["train", "valid"]
-
-
 def test_images_and_copies():
     pictures = torch.arange(3 * 16).view(3, 1, 4, 4).float()
     figure = plots.images(pictures, ["a", "b", "c"], columns=2)
     assert titles(figure) == ["a", "b", "c", ""]
-    assert (
-        torch.equal(torch.from_numpy(figure.axes[2].images[0].get_array().data), pictures[2, 0])
-        and not figure.axes[3].images
-    )
-    assert titles(plots.copies(pictures, [pictures, pictures], ("input", "mask"))) == [
-        "input",
-        "",
-        "",
-        "mask 1",
-        "",
-        "",
-        "mask 2",
-        "",
-        "",
-    ]
+    assert torch.equal(shown(figure.axes[2]), pictures[2, 0]) and not figure.axes[3].images
+    copies = titles(plots.copies(pictures, [pictures, pictures], ("input", "mask")))
+    assert copies == ["input", "", "", "mask 1", "", "", "mask 2", "", ""]
 
 
-def test_mistakes_are_the_most_confident_first():
+def test_mistakes_are_the_most_confident_first_and_examples_color_what_is_wrong():
     labels = torch.tensor([0, 1, 2, 3])
     logits = torch.eye(10)[[0, 7, 8, 3]] * torch.tensor([[9.0], [1.0], [5.0], [9.0]])
     figure, count = plots.mistakes(torch.zeros(4, 1, 28, 28), labels, logits)
     assert count == 2 and [title[:5] for title in titles(figure)[:2]] == ["T2 P8", "T1 P7"]
     assert titles(figure)[0] == f"T2 P8 {logits[2].softmax(0).max():.0%}"
-
-
-def test_examples_colour_what_is_wrong():
     figure = plots.examples(torch.zeros(2, 1, 28, 28), torch.tensor([5, 6]), torch.tensor([5, 0]))
     assert titles(figure)[:2] == ["[T] 5  [P] 5", "[T] 6  [P] 0"]
     assert [axes.title.get_color() for axes in figure.axes[:2]] == ["black", plots.WRONG]
@@ -95,11 +76,8 @@ def test_confusion_counts():
     (axes,) = plots.confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2]), ("a", "b", "c")).axes
     found = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert found == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1"} and axes.get_title() == "1 of 4 wrong"
-    assert axes.images[0].get_array().trace() == 0 and [label.get_text() for label in axes.get_yticklabels()] == [
-        "a",
-        "b",
-        "c",
-    ]
+    assert axes.images[0].get_array().trace() == 0
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
 
 
 def test_kernels_share_one_scale_with_0_in_its_middle():
@@ -107,16 +85,15 @@ def test_kernels_share_one_scale_with_0_in_its_middle():
     *axes, _colorbar = plots.kernels(weight).axes
     assert [place.get_title() for place in axes] == [f"kernel {number}" for number in range(10)]
     assert {place.images[0].get_clim() for place in axes} == {(-3.0, 3.0)}
-    assert torch.equal(torch.from_numpy(axes[4].images[0].get_array().data), weight[4, 0])
+    assert torch.equal(shown(axes[4]), weight[4, 0])
 
 
 def test_feature_maps_end_with_the_original():
     maps, original = torch.rand(10, 28, 28), torch.rand(1, 28, 28)
     figure = plots.feature_maps(maps, original)
-    shown = [axes for axes in figure.axes if axes.images]
-    assert titles(figure) == [*(f"map {number}" for number in range(10)), "", "original"] and len(shown) == 11
-    assert torch.equal(torch.from_numpy(shown[-1].images[0].get_array().data), original[0])
-    assert torch.equal(torch.from_numpy(shown[3].images[0].get_array().data), maps[3])
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert titles(figure) == [*(f"map {number}" for number in range(10)), "", "original"] and len(drawn) == 11
+    assert torch.equal(shown(drawn[-1]), original[0]) and torch.equal(shown(drawn[3]), maps[3])
 
 
 def test_a_kernel_answers_to_the_edge_that_it_looks_like():
@@ -124,21 +101,13 @@ def test_a_kernel_answers_to_the_edge_that_it_looks_like():
     figure, strongest = plots.edges(torch.stack([vertical, vertical.T, torch.ones(3, 3)]).unsqueeze(1))
     torch.testing.assert_close(strongest, torch.tensor([[0.0, 3, 0], [3, 0, 0]]))
     assert titles(figure) == ["", "kernel 0", "kernel 1", "kernel 2", "horizontal", "", "", "", "vertical", "", "", ""]
-    assert [axes.get_frame_on() for axes in figure.axes[::4]] == [
-        False,
-        True,
-        True,
-    ]  # an edge's white half ends somewhere
 
 
-def test_lines():
+def test_lines_and_steps():
     x = torch.arange(3.0)
     (axes,) = plots.lines(x, {"a": x, "b": 2 * x}, "title", "x", "y").axes
     assert [(line.get_label(), line.get_ydata()[2].item()) for line in axes.get_lines()] == [("a", 2), ("b", 4)]
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("title", "x", "y")
-
-
-def test_steps():
     (axes,) = plots.steps(["usual", "better"], [10.0, 2.0]).axes
     assert [bar.get_width() for bar in axes.patches] == [10, 2] and "5.0 ×" in axes.texts[1].get_text()
 
@@ -158,38 +127,31 @@ def test_solids_show_every_voxel_from_every_angle(monkeypatch):
     grid = torch.zeros(16, 16, 16)
     grid[3, 5, 7] = 1.0  # z, y, x
     figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
-    assert titles(figure) == ["grid", "", "cloud", ""] and [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [
-        (10, 20),
-        (30, 40),
-    ]
+    assert titles(figure) == ["grid", "", "cloud", ""]
+    assert [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
     assert drawn == [([7], [5], [3])] * 2  # x, y, z
     assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
 
 
-def argv(figure):
-    return [text.get_text() for text in figure.axes[0].texts]
-
-
 def test_network_is_drawn_step_by_step():
-    figure = diagrams.network(models.build("base", 0.2), (1, 28, 28))
-    assert argv(figure)[:4] == ["input", "1×28×28", "3×3 conv 1→8 · ReLU", "8×28×28, 72 parameters"]
-    assert argv(figure)[6:8] == ["3×3 conv 8→8 · ReLU", "8×28×28, 576 parameters, dropout 0.2"]
-    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
-    assert len(boxes) == len(argv(figure)) / 2 == 12
-    assert (
-        boxes[1].get_width() > boxes[4].get_width() and boxes[1].get_height() < boxes[7].get_height()
-    )  # half the side; twice the channels
+    (axes,) = diagrams.network(models.build("base", 0.2), (1, 28, 28)).axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:4] == ["input", "1×28×28", "3×3 conv 1→8 · ReLU", "8×28×28, 72 parameters"]
+    assert texts[6:8] == ["3×3 conv 8→8 · ReLU", "8×28×28, 576 parameters, dropout 0.2"]
+    boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert len(boxes) == len(texts) / 2 == 12 and boxes[1].get_width() > boxes[4].get_width()  # half the side
+    assert boxes[1].get_height() < boxes[7].get_height()  # twice the channels
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_every_network_can_be_drawn_with_all_its_parameters(name):
-    model = models.build(name, 0.1)
-    steps = diagrams.steps(model, models.input_shape(model))
-    assert sum(step.parameters for step in steps) == models.count_parameters(model) and model.training
-    assert steps[-1].shape == (10,) and all(max(step.before, default=-1) < row for row, step in enumerate(steps))
-    assert (
-        len(diagrams.network(model, models.input_shape(model)).axes[0].patches) >= 2 * len(steps) - 1
-    )  # boxes, and an arrow to each but the first
+def test_every_network_can_be_drawn_with_all_its_parameters():
+    for name in models.MODELS:
+        model = models.build(name, 0.1)
+        shape = models.input_shape(model)
+        steps = diagrams.steps(model, shape)
+        assert sum(step.parameters for step in steps) == models.count_parameters(model) and model.training, name
+        assert steps[-1].shape == (10,) and all(max(step.before, default=-1) < row for row, step in enumerate(steps))
+    # boxes, and an arrow to each but the first
+    assert len(diagrams.network(model, shape).axes[0].patches) >= 2 * len(steps) - 1
 
 
 def test_branches_of_a_residual_block_meet_in_its_sum():
