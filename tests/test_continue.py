@@ -1,5 +1,4 @@
-"""Interrupted and continued is uninterrupted, bit for bit, for every kind of run; and each random state that a kind
-draws from counts."""
+"""A continued run equals an uninterrupted one, bit for bit, for every kind; each random state that it uses counts."""
 
 import shutil
 
@@ -16,25 +15,17 @@ from utils.training import ddp
 
 PLAIN = TINY.with_recipe(dropout=0.0, rotate=0.0)
 CUBES = PLAIN.with_recipe(model="tiny_voxels", data="mnist3d", batch_size=32)
+SGD = {"optimizer": "sgd", "schedule": "constant", "label_smoothing": 0.1, "decay_vectors": False, "normalize": False}
+STOP = {"valid": 200, "patience": 3, "schedule": "plateau", "epochs": 4, "keep": "loss"}
 KINDS = {  # and the random states that decide the weights: of the order, of the augmentation, and the global one
-    "plain": (PLAIN, {"order"}),
-    "plain SGD, smoothed labels": (
-        PLAIN.with_recipe(optimizer="sgd", schedule="constant", label_smoothing=0.1, decay_vectors=False),
-        {"order"},
-    ),
+    "plain SGD, smoothed labels, not normalized": (PLAIN.with_recipe(**SGD), {"order"}),
     "heavy ball, steps": (PLAIN.with_recipe(optimizer="heavy_ball", schedule="step", drop_at=2), {"order"}),
-    "averaged": (PLAIN.with_recipe(average=0.9), {"order"}),
-    "augmented": (PLAIN.with_recipe(rotate=10.0, shift=2.0, scale=0.1, shear=5.0), {"order", "numbers"}),
-    "part of the images": (PLAIN.with_recipe(images=700), {"order"}),
+    "averaged, part of the images": (PLAIN.with_recipe(average=0.9, images=700), {"order"}),
     "elastic, other pens, holes": (PLAIN.with_recipe(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
+    "few levels": (PLAIN.with_recipe(levels=5, average=0.9), {"order"}),
     "dropout": (PLAIN.with_recipe(dropout=0.3), {"order", "processes"}),
     "dropout and augmentation": (TINY, {"order", "numbers", "processes"}),
-    "plateau, early stopping": (
-        PLAIN.with_recipe(valid=200, patience=3, schedule="plateau", epochs=4, keep="loss"),
-        {"order"},
-    ),
-    "not normalized": (PLAIN.with_recipe(normalize=False), {"order"}),
-    "voxels": (CUBES, {"order"}),
+    "plateau, early stopping": (PLAIN.with_recipe(**STOP), {"order"}),
     "voxels with dropout": (CUBES.with_recipe(dropout=0.3), {"order", "processes"}),
     "voxels drawn anew": (CUBES.with_recipe(fresh=True, rotate=5.0), {"order", "numbers"}),
 }

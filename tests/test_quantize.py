@@ -10,7 +10,6 @@ from torch.nn.utils import parametrize
 
 from utils import CourseError, files, models, runs
 from utils.experiments import EXPERIMENTS, Recipe, replace
-from utils.models import count_parameters
 from utils.runs import packed, pretrained, records
 from utils.training import quantize
 from utils.training.loops import evaluate, fit
@@ -47,23 +46,14 @@ def test_every_trained_weight_is_one_of_the_levels_and_they_are_used():
     assert len(plain[0].weight.unique()) > 50
 
 
-def test_the_first_and_the_last_layer_have_two_bits_more():
-    assert [levels for _, levels in quantize.levels_of(models.build(SHARED), 7)] == [31, 7, 7, 7, 7, 31]
-
-
-def test_the_last_row_of_the_log_is_of_the_rounded_network():
+def test_a_trained_network_is_a_plain_one_and_the_one_that_was_tested():
     model, images, history = trained()
     score = evaluate(model, images.test, images.mean, images.std)
     assert (score.correct, score.loss) == (history[-1]["test_correct"], history[-1]["test_loss"])
-
-
-def test_a_trained_network_is_a_plain_one():
-    model, _, _ = trained()
     assert [type(layer) for layer in model.modules()] == [type(layer) for layer in tiny().modules()]
     assert not any(parametrize.is_parametrized(layer) for layer in model.modules())
-    assert model.state_dict().keys() == tiny().state_dict().keys() and count_parameters(model) == count_parameters(
-        tiny()
-    )
+    assert model.state_dict().keys() == tiny().state_dict().keys()
+    assert [levels for _, levels in quantize.levels_of(models.build(SHARED), 7)] == [31, 7, 7, 7, 7, 31]
 
 
 def test_a_network_that_is_tested_goes_on_training_from_where_it_was():
@@ -82,9 +72,7 @@ def test_a_network_that_is_tested_goes_on_training_from_where_it_was():
 def test_weights_are_rounded_to_shares_of_their_root_mean_square_and_the_gradient_passes_through():
     weight = torch.tensor([[-9.0, -0.4, 0.3, 2.6, 9.0, 0.0]], requires_grad=True)
     rounded = quantize.Rounded(5)
-    assert math.isclose(
-        rounded.share, 0.84, abs_tol=0.01
-    )  # J. Max 1960, "Quantizing for minimum distortion", table II: 0.8430
+    assert math.isclose(rounded.share, 0.84, abs_tol=0.01)  # J. Max 1960, table II: 0.8430
     step = rounded.share * math.sqrt((81 + 0.16 + 0.09 + 6.76 + 81) / 6)
     result = rounded(weight)
     result.backward(torch.arange(6.0)[None])
@@ -93,31 +81,24 @@ def test_weights_are_rounded_to_shares_of_their_root_mean_square_and_the_gradien
     assert not rounded(torch.zeros(2, 2)).any()
 
 
-@pytest.mark.parametrize(
-    "name", ["bn_augmentation", "under_20k", SHARED, "separable(stem=3,width=4,position_weighted=True)", "base"]
-)
-def test_folding_batch_norms_changes_no_answer(name):
+@pytest.mark.parametrize("name", ["bn_augmentation", "under_20k", SHARED])
+def test_folding_batch_norms_changes_no_answer_and_rounding_twice_no_weight(name):
     model = random_network(name)
     images, folded = torch.randn(4, *models.input_shape(model)), copy.deepcopy(model)
     with torch.no_grad():
         for layer in folded.modules():
             if isinstance(layer, quantize.NORMS):
                 quantize.fold(layer)
-                assert not layer.running_mean.any() and torch.equal(
-                    layer.running_var, torch.full_like(layer.running_var, 1 - layer.eps)
-                )
-        torch.testing.assert_close(
-            folded(images), model(images), rtol=1e-4, atol=1e-4 * model(images).abs().max().item()
-        )
-
-
-def test_rounding_what_is_rounded_changes_nothing():
-    once = quantize.end(random_network(SHARED), 7)
+                unit = torch.full_like(layer.running_var, 1 - layer.eps)
+                assert not layer.running_mean.any() and torch.equal(layer.running_var, unit)
+        largest = model(images).abs().max().item()
+        torch.testing.assert_close(folded(images), model(images), rtol=1e-4, atol=1e-4 * largest)
+    once = quantize.end(model, 7)
     twice = quantize.end(copy.deepcopy(once), 7)
     assert all(torch.equal(value, twice.state_dict()[key]) for key, value in once.state_dict().items())
 
 
-@pytest.mark.parametrize("levels", [3, 5, 15, 255])
+@pytest.mark.parametrize("levels", [3, 15])
 def test_the_step_is_the_one_of_the_least_error(levels):
     weight, most = torch.randn(50, 20, generator=torch.Generator().manual_seed(0)), levels // 2
 
@@ -134,7 +115,7 @@ def test_the_step_is_the_one_of_the_least_error(levels):
 # ---- the file
 
 
-@pytest.mark.parametrize("levels", [3, 7, 16, 255])
+@pytest.mark.parametrize("levels", [3, 16, 255])
 def test_a_file_gives_back_every_number_bit_for_bit(levels):
     model = quantize.end(random_network(SHARED), levels)
     content = packed.write(model, SHARED, levels, 0.13066, 1.0)
@@ -146,8 +127,7 @@ def test_a_file_gives_back_every_number_bit_for_bit(levels):
 
 
 def test_a_file_is_hardly_longer_than_its_numbers_need():
-    """The entropy of each layer's weights, six bits for each number of a vector, the steps, and 3 % for learning what
-    is likely."""
+    """The entropy of each layer's weights, six bits for each number of a vector, the steps, and 3 %."""
     model, levels = quantize.end(random_network("separable"), 7), 7
     need, of = 32 + 40, {layer.weight: own for layer, own in quantize.levels_of(model, levels)}
     for parameter in model.parameters():
@@ -161,49 +141,18 @@ def test_a_file_is_hardly_longer_than_its_numbers_need():
     assert need < length < 1.03 * need
 
 
-@pytest.mark.parametrize("likely", [[1, 0, 0, 0], [0, 0, 1], [2] * 50 + [1], [0, 1, 2] * 30, []])
-def test_symbols_come_back_in_the_order_in_which_they_were_written(likely):
-    writer = packed.Writer()
-    writer.whole([3, 0], 5)
-    writer.counted(likely, 3)
-    writer.whole([9], 10)
-    reader = packed.Reader(writer.content())
-    assert (reader.whole(2, 5), reader.counted(len(likely), 3), reader.whole(1, 10)) == ([3, 0], likely, [9])
-    assert reader.state == 0
-
-
-def test_a_likely_symbol_takes_less_than_a_bit():
-    lengths = []
-    for symbols in ([1] * 400, [0, 1, 2, 0, 2, 1] * 66):
-        writer = packed.Writer()
-        writer.counted(symbols, 3)
-        lengths.append(len(writer.content()))
-    assert lengths[0] < 5 and 75 < lengths[1] < 85  # log2(3) * 396 / 8 = 78.5
-
-
 CONTENT = packed.write(quantize.end(random_network(SHARED), 5), SHARED, 5, 0.1, 0.3)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        CONTENT[:3],
-        CONTENT[:-1],
-        CONTENT + b"\1",
-        b"\2" + CONTENT[1:],
-        CONTENT[:40] + b"?" + CONTENT[41:],
-        b"\1\0\0\0",
-    ],
-)
-def test_a_damaged_file_is_refused(content):
-    with pytest.raises(
-        CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: expected"
-    ):
-        packed.read(content, SHARED)
+DAMAGED = [b"", CONTENT[:-1], CONTENT + b"\1", b"\2" + CONTENT[1:], CONTENT[:40] + b"?" + CONTENT[41:]]
 
 
-def test_a_file_of_another_network_is_refused():
+def test_a_damaged_file_or_one_of_another_network_is_refused():
+    for content in DAMAGED:
+        with pytest.raises(
+            CourseError, match=f"the {len(content)} bytes are no network {SHARED[:9]}.* or damaged: exp"
+        ):
+            packed.read(content, SHARED)
     packed.read(CONTENT, SHARED.replace(",", ", "))
     with pytest.raises(CourseError, match="no network separable"):
         packed.read(CONTENT, "separable")
@@ -222,33 +171,13 @@ def test_a_run_files_its_network_in_few_bytes_too(scratch):
     assert plain.facts.packed == 0 and not plain.weights.with_suffix(".bin").exists()
 
 
-def test_an_interrupted_run_of_few_levels_equals_an_uninterrupted_one():
-    whole, images, history = trained()
-    states = []
-    torch.manual_seed(0)
-    fit(
-        tiny(),
-        images,
-        FEW,
-        after_epoch=lambda training: states.append(copy.deepcopy(training.state_dict())),
-        echo=False,
-    )
-    continued = tiny()
-    rows = fit(continued, images, FEW, state=states[0], echo=False)
-    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in continued.state_dict().items())
-    assert [row["test_loss"] for row in rows] == [row["test_loss"] for row in history]
-
-
 def test_a_training_that_starts_with_a_published_network_begins_with_its_weights(scratch):
     before = runs.run(TINY, device="cpu", publish=True, echo=False)
-    start = f"tiny-{before.facts.sha256[:8]}"
-    after = runs.run(TINY.with_recipe(start=start, epochs=1, lr=1e-12, dropout=0.0), seed=3, device="cpu", echo=False)
+    sha256 = before.facts.sha256
+    still = TINY.with_recipe(start=f"tiny-{sha256[:8]}", epochs=1, lr=1e-12, dropout=0.0)
+    after = runs.run(still, seed=3, device="cpu", echo=False)
     for (key, value), other in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
         torch.testing.assert_close(value, other, rtol=0, atol=1e-6, msg=key)
-
-
-def test_a_start_that_is_not_what_is_published_is_refused(scratch):
-    sha256 = runs.run(TINY, device="cpu", publish=True, echo=False).facts.sha256
     for start, message in (
         ("tiny", "expected NAME-HASH of a published network"),
         (f"other-{sha256[:8]}", "expected NAME-HASH of a published network"),
@@ -258,16 +187,6 @@ def test_a_start_that_is_not_what_is_published_is_refused(scratch):
             runs.run(TINY.with_recipe(start=start), device="cpu", echo=False)
     with pytest.raises(CourseError, match="expected a network tiny that saw the same data"):
         runs.run(TINY.with_recipe(start=f"tiny-{sha256[:8]}", normalize=False), device="cpu", echo=False)
-    with pytest.raises(
-        ValueError, match="start = 'tiny-00000000' with valid = 20: a published network has learned the images"
-    ):
-        TINY.with_recipe(start="tiny-00000000", valid=20)
-
-
-@pytest.mark.parametrize("levels", [1, 4, 257])
-def test_a_number_of_levels_without_a_middle_is_refused(levels):
-    with pytest.raises(ValueError, match="levels = "):
-        replace(RECIPE, levels=levels)
 
 
 # ---- what is published
