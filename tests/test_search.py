@@ -1,5 +1,6 @@
 """A search adds every recipe that it tried to the study, goes on where it was, and gives up what falls behind."""
 
+import importlib
 import re
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from utils.report import tables
 from utils.runs import trials
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
+search = importlib.import_module("tools.search")  # which needs it
 
 SPACE = {"lr": Range(0.001, 0.1), "rotate": (0.0, 5.0), "batch_size": (128, 256)}
 
@@ -25,29 +27,18 @@ def searched(scratch, monkeypatch):
     return experiment
 
 
-def test_every_recipe_tried_is_a_line_of_the_study_and_drawn_from_the_space(searched):
-    from tools import search
-
-    text = search.run(searched, 3, "cpu", echo=False)
+def test_every_recipe_tried_is_drawn_from_the_space_and_a_line_of_the_study_with_which_a_search_goes_on(searched):
+    assert search.run(searched, 1, "cpu", echo=False).count("\n| ") >= 1
+    search.run(searched, 2, "cpu", echo=False)
     found = trials.read("tiny")
-    assert len(found) == 3 and text.count("\n| ") >= 2
+    assert len(search.open_study(searched).trials) == 3 == len(found)
     for trial in found:
         assert trial.valid.total == 300 and trial.seed == 0 and 0.001 <= trial.recipe.lr <= 0.1
         assert trial.recipe.rotate in SPACE["rotate"] and trial.recipe.batch_size in SPACE["batch_size"]
         assert trial.recipe.changes(searched.recipe).keys() <= set(SPACE)
 
 
-def test_a_search_goes_on_with_the_study_that_is_there(searched):
-    from tools import search
-
-    search.run(searched, 1, "cpu", echo=False)
-    search.run(searched, 2, "cpu", echo=False)
-    assert len(search.open_study(searched).trials) == 3 == len(trials.read("tiny"))
-
-
 def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched, scratch, monkeypatch):
-    from tools import search
-
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     search.run(searched, 2, "cpu", echo=False)
     kept, pruned = trials.read("tiny")
@@ -57,52 +48,34 @@ def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched
 
 
 def test_a_changed_space_or_number_of_epochs_is_a_study_of_its_own(searched):
-    from tools import search
-
     for study in (searched, replace(searched, search=SPACE | {"rotate": (0.0, 9.0)}), searched.with_recipe(epochs=1)):
         search.run(study, 1, "cpu", echo=False)
         assert len(search.open_study(study).trials) == 1
-    assert (
-        len(search.open_study(searched.with_recipe(lr=0.5)).trials) == 1
-    )  # what every trial draws anew tells no studies apart
+    # what every trial draws anew tells no studies apart
+    assert len(search.open_study(searched.with_recipe(lr=0.5)).trials) == 1
 
 
 def test_a_recipe_that_diverges_is_a_failed_trial_and_the_search_goes_on(searched, scratch, monkeypatch, capsys):
-    from tools import search
-
-    monkeypatch.setattr(
-        search, "space", lambda experiment, trial: {"lr": 1e6 if trial.number == 0 else 0.01, "optimizer": "sgd"}
-    )
+    drawn = lambda experiment, trial: {"lr": 0.01 if trial.number else 1e6, "optimizer": "sgd"}  # noqa: E731
+    monkeypatch.setattr(search, "space", drawn)
     search.run(searched, 2, "cpu")
     assert [trial.state.name for trial in search.open_study(searched).trials] == ["FAIL", "COMPLETE"]
-    message = capsys.readouterr()
-    assert re.search(
-        r"tiny, trial 0, failed: tiny, seed 0: the (training|validation) loss became (nan|inf) in epoch", message.out
-    )
-    assert (
-        message.err == "" and len(trials.read("tiny")) == 1 and not list((scratch / "runs" / "unfinished").glob("*.pt"))
-    )
+    printed, errors = capsys.readouterr()
+    assert re.search(r"tiny, trial 0, failed: tiny, seed 0: the (training|validation) loss became (nan|inf)", printed)
+    assert errors == "" and len(trials.read("tiny")) == 1
+    assert not list((scratch / "runs" / "unfinished").glob("*.pt"))
 
 
-def test_a_run_that_fails_ends_the_search_and_says_why(searched, monkeypatch):
-    from tools import search
-
+def test_a_run_that_fails_or_a_search_that_can_not_be_meant_is_one_line(searched, monkeypatch):
     def full(*_, **__):
         raise CourseError("no space left")
 
     monkeypatch.setattr(runs, "run", full)
     with pytest.raises(CourseError, match="no space left"):
         search.run(searched, 1, "cpu", echo=False)
-
-
-@pytest.mark.parametrize(
-    ("experiment", "n"), [(TINY, 3), (replace(TINY, search=SPACE), 0)], ids=["no space", "no trial"]
-)
-def test_a_search_that_can_not_be_meant_is_one_line(experiment, n):
-    from tools import search
-
-    with pytest.raises(CourseError, match="tiny: expected a search space next to its recipe"):
-        search.run(experiment, n)
+    for experiment, n in ((TINY, 3), (replace(TINY, search=SPACE), 0)):
+        with pytest.raises(CourseError, match="tiny: expected a search space next to its recipe"):
+            search.run(experiment, n)
 
 
 def test_without_optuna_one_line_tells_how_to_get_it(monkeypatch):

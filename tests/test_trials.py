@@ -1,17 +1,15 @@
-"""A study tells what was tried: what differs from the kept recipe, how well it did on held-out images, and whether it
-is better."""
+"""A study tells what differs from the kept recipe, how well it did on held-out images, and whether it is better."""
 
 from dataclasses import replace
 
 import pytest
-from tiny import TINY
+from tiny import TINY, TRIAL
 
 from utils import ROOT, files
 from utils.data import datasets
 from utils.experiments import Recipe
 from utils.report import tables
 from utils.runs import trials
-from utils.runs.facts import Code, Environment
 from utils.runs.trials import Trial, Tried
 from utils.training.loops import Score
 
@@ -25,19 +23,8 @@ def own(scratch):
 
 
 def add(recipe: Recipe, seed: int, correct: int, publish: bool = True, **changes) -> None:
-    trial = Trial(
-        name="tiny",
-        recipe=recipe,
-        seed=seed,
-        valid=Score(0.1, correct, 1000),
-        epoch=recipe.epochs,
-        pruned=False,
-        seconds=1.0,
-        fingerprint=datasets.PUBLISHABLE["digits"],
-        code=Code("a" * 40, "b" * 16),
-        environment=Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"),
-        finished="now",
-    )
+    trial = replace(TRIAL, recipe=recipe, seed=seed, valid=Score(0.1, correct, 1000), epoch=recipe.epochs)
+    trial = replace(trial, fingerprint=datasets.PUBLISHABLE["digits"])
     trials.add(replace(trial, **changes), publish)
 
 
@@ -63,42 +50,24 @@ def test_a_study_is_a_table_of_what_differs():
 
 
 def test_without_a_study_it_says_how_to_begin_one():
-    assert trials.study(TINY) == [] and trials.better(TINY) == []
-    assert tables.study(TINY).startswith("No study of tiny yet: `python train.py tiny --valid")
+    add(replace(HELD, lr=0.05), 0, 999)  # of a kept recipe that was never tried nothing is better
+    assert trials.better(TINY) == []
+    trials.path("tiny", True).unlink()
+    assert trials.study(TINY) == [] and tables.study(TINY).startswith(
+        "No study of tiny yet: `python train.py tiny --val"
+    )
 
 
-def test_of_a_repeated_seed_the_last_run_counts():
-    for correct in (900, 950):
-        add(HELD, 0, correct)
-    add(HELD, 1, 960)
+def test_of_a_repeated_seed_the_last_run_counts_and_trials_on_other_data_do_not(tmp_path):
+    add(HELD, 0, 900)
+    add(HELD, 0, 950)
+    add(HELD, 2, 100, fingerprint="0" * 64)
+    add(HELD, 1, 960, publish=False)  # one's own trials stand beside the published ones
     (tried,) = trials.study(TINY)
     assert tried.percents == [95.0, 96.0] and tried.changes == {}
-
-
-def test_one_s_own_trials_stand_beside_the_published_ones():
-    add(HELD, 0, 950, publish=True)
-    add(HELD, 1, 960, publish=False)
-    assert [trial.seed for trial in trials.read("tiny")] == [0, 1]
-    assert (
-        trials.path("tiny", True) != trials.path("tiny", False)
-        and len(files.read_lines(trials.path("tiny", True), Trial)) == 1
-    )
-
-
-def test_a_run_with_a_folder_of_its_own_adds_its_trial_there(tmp_path):
-    add(HELD, 0, 950)
-    trials.add(trials.read("tiny")[0], False, tmp_path / "elsewhere")
-    assert (
-        len(trials.read("tiny")) == 1
-        and len(files.read_lines(tmp_path / "elsewhere" / "trials" / "tiny.jsonl", Trial)) == 1
-    )
-
-
-def test_trials_on_other_data_do_not_count():
-    add(HELD, 0, 950)
-    add(HELD, 1, 100, fingerprint="0" * 64)
-    (tried,) = trials.study(TINY)
-    assert tried.percents == [95.0]
+    assert len(files.read_lines(trials.path("tiny", True), Trial)) == 3
+    trials.add(trials.read("tiny")[0], False, tmp_path / "elsewhere")  # of a run with a folder of its own
+    assert len(files.read_lines(tmp_path / "elsewhere" / "trials" / "tiny.jsonl", Trial)) == 1
 
 
 def test_better_is_what_lies_outside_one_standard_error():
@@ -131,14 +100,9 @@ def test_short_runs_are_compared_with_short_runs():
     assert [one.changes for one in trials.study(TINY)][:2] == [{}, {}]
 
 
-def test_a_kept_recipe_that_was_never_tried_has_nothing_better():
-    add(replace(HELD, lr=0.05), 0, 999)
-    assert trials.better(TINY) == []
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "logs" / "trials").glob("*.jsonl")), ids=lambda path: path.stem)
-def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code(path):
-    for trial in files.read_lines(path, Trial):
-        assert trial.name == path.stem and trial.recipe.valid == trial.valid.total > 0
-        assert trial.fingerprint == datasets.PUBLISHABLE[trial.recipe.data]
-        assert trial.code.commit != "unknown" and not trial.code.commit.endswith("+changes")
+def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code():
+    for path in (ROOT / "logs" / "trials").glob("*.jsonl"):
+        for trial in files.read_lines(path, Trial):
+            assert trial.name == path.stem and trial.recipe.valid == trial.valid.total > 0
+            assert trial.fingerprint == datasets.PUBLISHABLE[trial.recipe.data]
+            assert trial.code.commit != "unknown" and not trial.code.commit.endswith("+changes")
