@@ -1,5 +1,4 @@
-"""Contributed data, which anybody may send: no markup, no path and no file of this machine gets out, and each fault is
-one line."""
+"""Contributed data: no markup, no path and no file of this machine gets out, and each fault is one line."""
 
 import html
 import json
@@ -38,23 +37,21 @@ MARKUP = (
 )
 
 
-@pytest.mark.parametrize("text", MARKUP)
-def test_a_cell_shows_its_text_and_nothing_else(text):
-    """By the parser that renders notebooks: a table of one row, whose first cell is this text, with no element, link or
-    formula in it."""
+def test_a_cell_shows_its_text_and_nothing_else():
+    """By the parser that renders notebooks: the first cell of a row is this text, without element, link or formula."""
     markdown = mistune.create_markdown(renderer="ast", plugins=["table", "strikethrough", "url", "math"])
-    table = tables.table(["what", "n"], [[text, 1]])
-    assert len(table.splitlines()) == 3 and "<!--" not in table
-    (found,) = markdown(table + "\n")
-    (row,) = found["children"][1]["children"]
-    cell, count = (one["children"] for one in row["children"])
-    assert [one["raw"] for one in count] == ["1"] and {one["type"] for one in cell} == {"text"}
-    assert html.unescape("".join(one["raw"] for one in cell)) == tables.CONTROLS.sub(" ", text).strip()
+    for text in MARKUP:
+        table = tables.table(["what", "n"], [[text, 1]])
+        assert len(table.splitlines()) == 3 and "<!--" not in table
+        (found,) = markdown(table + "\n")
+        (row,) = found["children"][1]["children"]
+        cell, count = (one["children"] for one in row["children"])
+        assert [one["raw"] for one in count] == ["1"] and {one["type"] for one in cell} == {"text"}
+        assert html.unescape("".join(one["raw"] for one in cell)) == tables.CONTROLS.sub(" ", text).strip()
 
 
 def test_names_and_numbers_stay_as_they_are():
     for text in (
-        "mnist_small",
         "separable(width=24)",
         "99.43 ± 0.05",
         "> 105.7 ×",
@@ -81,55 +78,38 @@ def link(path: Path) -> None:
     path.symlink_to("/etc/passwd")
 
 
-STRAYS = {
-    "logs/tiny/seed00.json": None,
-    "logs/tiny/seed٣.json": None,
-    "logs/tiny/seed1.csv": None,
-    "logs/tiny/seed1.json": None,
-    "logs/tiny/notes.txt": None,
-    "logs/tiny/seed0.csv.html": None,
-    "logs/tiny/deep/seed0.json": None,
-    "logs/unknown/seed0.json": None,
-    "logs/<svg onload=alert(1)>/seed0.json": None,
-    "logs/line\nbreak/seed0.json": None,
-    "logs/seed0.json": None,
-    "logs/index.html": None,
-    "logs/trials/unknown.jsonl": None,
-    "logs/trials/tiny.json": None,
-    "logs/benchmarks/cpu.html": None,
-    "logs/benchmarks/deep/cpu.json": None,
-    "saved_dict/unknown.pth": None,
-    "saved_dict/tiny.bin.txt": None,
-    "saved_dict/tiny_seed1.json": None,
-    "saved_dict/deep/tiny.pth": None,
-    "saved_dict/base.bin": None,
+NAMES = """logs/tiny/seed00.json logs/tiny/seed٣.json logs/tiny/seed1.csv logs/tiny/seed1.json logs/tiny/notes.txt
+logs/tiny/deep/seed0.json logs/unknown/seed0.json logs/seed0.json logs/index.html logs/trials/unknown.jsonl
+logs/trials/tiny.json logs/benchmarks/cpu.html saved_dict/unknown.pth saved_dict/tiny.bin.txt saved_dict/deep/tiny.pth
+saved_dict/base.bin"""
+TEXTS = [*NAMES.split(), "logs/<svg onload=alert(1)>/seed0.json", "logs/line\nbreak/seed0.json"]
+STRAYS = dict.fromkeys(TEXTS, lambda path: path.write_text("{}")) | {
     "logs/tiny/seed2.json": link,
     "logs/trials/base.jsonl": link,
     "logs/benchmarks/passwd.json": link,
     "logs/base": lambda path: path.symlink_to("/etc"),
     "saved_dict/base.pth": link,
     "saved_dict/gone.json": lambda path: path.symlink_to("nowhere"),
-    "logs/tiny/seed3.json": os.mkfifo if hasattr(os, "mkfifo") else None,
+    "logs/tiny/seed3.json": lambda path: os.mkfifo(path),
 }
 
 
-@pytest.mark.parametrize("name", STRAYS)
 @pytest.mark.skipif(os.name == "nt", reason="names and links that Windows does not have")
-def test_what_does_not_belong_is_named_in_one_line_and_never_published(name, published):
+def test_what_does_not_belong_is_named_in_one_line_and_never_published(published):
     before = set(inventory.published(published)[0])
-    path = published / name
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        pytest.skip("this locale has no such file name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (STRAYS[name] or (lambda path: path.write_text("{}")))(path)
-    paths, findings = inventory.published(published)
-    assert set(paths) == before
-    assert any(printable(name) in line for line in findings), findings
-    assert all(line.isprintable() for line in findings)
-    assert len(records.published(TINY)) == 1  # and it counts nowhere
-    assert set(findings) <= set(verify.strays(published))
+    for name, make in STRAYS.items():
+        path = published / name
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError:  # this locale has no such file name
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path)
+        paths, findings = inventory.published(published)
+        assert set(paths) == before and all(line.isprintable() for line in findings)
+        assert any(printable(name) in line for line in findings), findings
+        assert set(findings) <= set(verify.strays(published)) and len(records.published(TINY)) == 1  # it counts nowhere
+        path.unlink()
 
 
 def change(path: Path, *keys, to) -> None:
@@ -140,33 +120,29 @@ def change(path: Path, *keys, to) -> None:
     path.write_text(json.dumps(facts) + "\n")
 
 
-@pytest.mark.parametrize(
-    "model", ["tiny<svg onload=alert(1)>", "tiny\n```{raw} html", "__import__('os').system('true')", "unknown", ""]
-)
-def test_a_trial_of_no_known_network_is_one_line_everywhere(model, published):
-    path = trials.path("tiny", publish=True)
-    change(path, "recipe", "model", to=model)
-    with pytest.raises(CourseError, match=r"trials/tiny\.jsonl") as refusal:
-        tables.study(TINY)
-    assert "\n" not in str(refusal.value)
-    assert [line for line in verify.strays(published) if "trials/tiny.jsonl" in line and line.isprintable()]
-
-
-def test_a_trial_of_another_experiment_is_refused(published):
-    change(trials.path("tiny", publish=True), "name", to="base")
+def test_a_log_or_a_trial_of_no_known_network_or_without_a_test_is_one_line(published):
+    path, log = trials.path("tiny", publish=True), published / "logs" / "tiny" / "seed0.json"
+    content = log.read_bytes()
+    for model in ("tiny<svg onload=alert(1)>", "tiny\n```{raw} html", "__import__('os').system('true')", ""):
+        change(path, "recipe", "model", to=model)
+        with pytest.raises(CourseError, match=r"trials/tiny\.jsonl") as refusal:
+            tables.study(TINY)
+        assert "\n" not in str(refusal.value)
+        assert [line for line in verify.strays(published) if "trials/tiny.jsonl" in line and line.isprintable()]
+        change(log, "recipe", "model", to=model)
+        assert any("seed0.json" in line and line.isprintable() for line in verify.strays(published))
+        log.write_bytes(content)
+    change(path, "recipe", "model", to="tiny")
+    change(path, "name", to="base")
     with pytest.raises(CourseError, match="found a trial of 'base', expected tiny"):
         trials.read("tiny")
-
-
-@pytest.mark.parametrize("model", ["tiny<svg onload=alert(1)>", "unknown"])
-def test_verify_names_a_log_of_no_known_network(model, published):
-    change(published / "logs" / "tiny" / "seed0.json", "recipe", "model", to=model)
-    assert any(model[:7] in line and line.isprintable() for line in verify.strays(published))
+    change(log, "test", to=None)
+    with pytest.raises(CourseError, match="found no `test`, expected one"):
+        records.published(TINY)
 
 
 def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkeypatch):
-    """A device that closes the section of machines, and a benchmark whose names do: the next report finds all markers
-    again."""
+    """A device and a benchmark whose names close the section: the next report finds all markers again."""
     hostile = "CPU | a\n<!-- end of machines --><svg onload=alert(1)>"
 
     facts = records.published(TINY)[0].facts
@@ -228,12 +204,6 @@ def test_a_reference_s_text_is_no_markup_and_its_address_is_one(published, monke
             tables.Reference("a", address)
     with pytest.raises(ValueError, match="no reference is called 'b'"):
         tables.References({}, {"tiny": replace(figure, reference="b")}, [], [])
-
-
-def test_a_published_run_without_a_test_is_one_line(published):
-    change(published / "logs" / "tiny" / "seed0.json", "test", to=None)
-    with pytest.raises(CourseError, match="found no `test`, expected one"):
-        records.published(TINY)
 
 
 def test_known_files_are_all_published():

@@ -1,5 +1,4 @@
-"""A lesson has its form: a question, a card, operations by hand, a network to edit, checked claims, and an end to learn
-from."""
+"""A lesson has its form: a question, a card, operations by hand, a network to edit, checked claims, an end."""
 
 import re
 
@@ -19,8 +18,7 @@ def code_of(cells) -> list[str]:
 
 
 def form_problems(cells) -> list[str]:
-    """What a lesson lacks of its form: a question, a card, an editable network that is checked and trained, an end to
-    learn from."""
+    """What a lesson lacks of its form."""
     prose, code = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), "\n".join(code_of(cells))
     imported = re.findall(r"^from utils\S* import (.*)", code, re.MULTILINE)
     words = len(re.sub(r"```.*?```|\$\$.*?\$\$|\]\([^)]*\)|<[^>]*>", "", prose, flags=re.DOTALL).split())
@@ -48,32 +46,25 @@ def form_problems(cells) -> list[str]:
 LESSONS = [path for path in NOTEBOOKS if "notebook.card(" in path.read_text(encoding="utf-8")]
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_a_lesson_has_its_form(path):
-    assert form_problems(nbformat.read(path, as_version=4).cells) == []
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "problem"),
-    [
+def test_a_lesson_has_its_form_and_what_it_lacks_is_noticed():
+    for path in LESSONS:
+        assert form_problems(nbformat.read(path, as_version=4).cells) == [], path.name
+    for before, after, problem in (
         ("<details>", "", "three questions with folded answers"),
         ("network=network", "", "runs.run trains that network"),
         ("## Remember", "## Summary", "three lines to remember"),
         ("import runs, training", "import data, models, runs, training", "at most five imports from utils"),
-    ],
-)
-def test_a_lesson_that_lacks_a_part_is_noticed(before, after, problem):
-    cells = nbformat.read(LESSONS[0], as_version=4).cells
-    for cell in cells:
-        cell.source = cell.source.replace(before, after)
-    assert problem in form_problems(cells)
+    ):
+        cells = nbformat.read(LESSONS[0], as_version=4).cells
+        for cell in cells:
+            cell.source = cell.source.replace(before, after)
+        assert problem in form_problems(cells)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields(path):
-    source = next(
-        code for code in code_of(nbformat.read(path, as_version=4).cells) if "network = nn.Sequential(" in code
-    )
+    sources = code_of(nbformat.read(path, as_version=4).cells)
+    source = next(code for code in sources if "network = nn.Sequential(" in code)
     definition = source[: source.index("\n)", source.index("network = ")) + 2]
     found, checked = vars(layers) | {"nn": nn}, 0
     exec(definition, found)
@@ -91,20 +82,11 @@ def test_comments_of_the_network_in_a_cell_state_its_shapes_and_receptive_fields
 
 
 def test_each_lesson_links_to_its_neighbors_by_their_titles():
-    titles = [
-        re.match(r"# (\d\d · [^:]*): ", nbformat.read(path, as_version=4).cells[0].source)[1] for path in NOTEBOOKS
-    ]
+    first = {path: nbformat.read(path, as_version=4).cells[0].source for path in NOTEBOOKS}
+    titles = [re.match(r"# (\d\d · [^:]*): ", source)[1] for source in first.values()]
     links = [f"[{title}]({path.name})" for title, path in zip(titles, NOTEBOOKS, strict=True)]
-    for number, path in enumerate(NOTEBOOKS):
-        beside = (links[:number][-1:], links[number + 1 :][:1])
-        first = nbformat.read(path, as_version=4).cells[0].source
-        assert all(
-            f"{word}: {link}" in first
-            for word, group in zip(("Previous", "Next"), beside, strict=True)
-            for link in group
-        ), path.name
-        assert (
-            nbformat.read(path.parent / "solutions" / path.name, as_version=4)
-            .cells[0]
-            .source.startswith(f"# Solutions to {titles[number]}")
-        )
+    for path, title, before, after in zip(NOTEBOOKS, titles, ["", *links], [*links[1:], ""], strict=False):
+        assert f"Previous: {before}" in first[path] or not before, path.name
+        assert f"Next: {after}" in first[path] or not after, path.name
+        solution = nbformat.read(path.parent / "solutions" / path.name, as_version=4).cells[0].source
+        assert solution.startswith(f"# Solutions to {title}")

@@ -5,46 +5,17 @@ import ast
 import inspect
 import json
 import re
-from pathlib import Path
 from urllib.parse import urlparse
-
-import pytest
 
 from tools.site.server import server
 from utils import ROOT
 from utils.data import datasets
 
-CODE = [
-    *sorted((ROOT / "utils").rglob("*.py")),
-    *sorted((ROOT / "tools").rglob("*.py")),
-    ROOT / "train.py",
-    ROOT / "hubconf.py",
-]
-# what reaches the network, or is reached from it: modules, and programs that are called
-MODULES = {
-    "urllib.request",
-    "http",
-    "socket",
-    "socketserver",
-    "ssl",
-    "ftplib",
-    "smtplib",
-    "xmlrpc",
-    "requests",
-    "httpx",
-    "aiohttp",
-    "distributed",
-}
-MODULES |= {
-    "webbrowser",
-    "asyncio",
-    "torch.hub",
-    "torchvision.datasets",
-    "torch.distributed",
-    "huggingface_hub",
-    "wandb",
-    "paramiko",
-}
+CODE = [*(ROOT / "utils").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), ROOT / "train.py", ROOT / "hubconf.py"]
+# what reaches the network, or is reached from it
+NAMES = """urllib.request http socket socketserver ssl ftplib smtplib xmlrpc requests httpx aiohttp distributed
+webbrowser asyncio torch.hub torchvision.datasets torch.distributed huggingface_hub wandb paramiko"""
+MODULES = set(NAMES.split())
 PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-file", "push", "fetch", "pull"}
 
 
@@ -67,12 +38,8 @@ def reaches(source: str) -> set[str]:
         elif isinstance(node, ast.Constant) and "\nimport " in str(node.value):
             found |= reaches(node.value)  # the cell that tools.colab writes
         found |= {module for module in MODULES for name in names if name == module or name.startswith(f"{module}.")}
-    downloads = any(
-        word.arg == "download"
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call)
-        for word in node.keywords
-    )
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    downloads = any(word.arg == "download" for call in calls for word in call.keywords)
     return found if downloads else found - {"torchvision.datasets"}  # which otherwise only reads what is there
 
 
@@ -87,19 +54,14 @@ def test_only_who_is_named_reaches_the_network():
     assert line()["leaves_the_machine"] == []
 
 
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [
-        ("import urllib.request", {"urllib.request"}),
+def test_who_reaches_the_network_is_noticed():
+    for source, found in (
         ("def f():\n    from requests import post", {"requests"}),
         ("from torchvision import datasets\ndatasets.MNIST(root, download=True)", {"torchvision.datasets"}),
         ("run(['curl', '-T', name, there])", {"curl"}),
-        ("CELL = 'import json\\nimport socket'", {"socket"}),
         ("import html\nfrom torch import nn\nprint('fetch it yourself')", set()),
-    ],
-)
-def test_who_reaches_the_network_is_noticed(source, found):
-    assert reaches(source) == found
+    ):
+        assert reaches(source) == found
 
 
 def test_data_come_from_the_hosts_that_are_named():
@@ -109,15 +71,9 @@ def test_data_come_from_the_hosts_that_are_named():
     assert named.keys() == datasets.SOURCES.keys()
     for name, source in datasets.SOURCES.items():
         kind = getattr(torchvision.datasets, source.torchvision_class)
-        own = [
-            value for key, value in vars(kind).items() if key in ("mirrors", "url", "urls")
-        ]  # QMNIST inherits MNIST's, and uses its own
-        hosts = {
-            urlparse(address).hostname
-            for address in re.findall(
-                r"https?://[^\s\"'\]]+", repr(own) if name != "qmnist" else inspect.getsource(kind)[500:]
-            )
-        }
+        own = [value for key, value in vars(kind).items() if key in ("mirrors", "url", "urls")]
+        text = repr(own) if name != "qmnist" else inspect.getsource(kind)[500:]  # which inherits MNIST's
+        hosts = {urlparse(address).hostname for address in re.findall(r"https?://[^\s\"'\]]+", text)}
         assert hosts and hosts <= {*named[name], "github.com"}, name
 
 
@@ -125,10 +81,8 @@ def test_no_other_address_stands_in_the_code():
     """But for what is only shown: badges, documentation, and this machine."""
     shown = {"127.0.0.1", "colab.research.google.com", "github.com", "git-lfs.github.com", "git-lfs"}
     for path in CODE:
-        hosts = {
-            urlparse(address).hostname
-            for address in re.findall(r"https?://[^\s\"'`)}\]]+", path.read_text(encoding="utf-8"))
-        }
+        addresses = re.findall(r"https?://[^\s\"'`)}\]]+", path.read_text(encoding="utf-8"))
+        hosts = {urlparse(address).hostname for address in addresses}
         assert {host for host in hosts if host and re.fullmatch(r"[\w.-]+", host)} <= shown, path
 
 
@@ -140,17 +94,14 @@ def test_what_listens_listens_on_this_machine_alone():
 
 def test_nothing_is_evaluated_and_no_shell_is_given_words():
     """No eval, exec or unpickling of anything, and no shell: a name in a file or a command line stays a name."""
+    banned = {"exec", "popen", "getoutput", "__import__"}
     for path in CODE:
-        for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                owner = getattr(getattr(node.func, "value", None), "id", "")
-                argv = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
-                assert called not in ("exec", "popen", "getoutput", "__import__") and (owner, called) not in {
-                    ("os", "system"),
-                    ("builtins", "eval"),
-                }
-                assert called != "eval" or isinstance(node.func, ast.Attribute), path  # model.eval() is another
-                assert "shell" not in argv, path
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+                owner = getattr(getattr(call.func, "value", None), "id", "")
+                argv = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
+                assert called not in banned and owner not in ("pickle", "dill", "joblib", "marshal"), path
+                assert called != "eval" or isinstance(call.func, ast.Attribute), path  # model.eval() is another
+                assert "shell" not in argv and owner != "builtins" and (owner, called) != ("os", "system"), path
                 assert (owner, called) != ("torch", "load") or argv.get("weights_only") is True, path
-                assert owner not in ("pickle", "dill", "joblib", "marshal"), path
