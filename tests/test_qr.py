@@ -22,8 +22,7 @@ PRINTED = sorted((ROOT / "pngs").glob("*_qr.png"))
 
 
 def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
-    """A code as a phone sees it: from the side, a little out of focus, in uneven light, with noise and JPEG's
-    blocks."""
+    """A code as a phone sees it: from the side, out of focus, in uneven light, with noise and JPEG's blocks."""
     picture = picture.convert("L").resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
     side = picture.width
     # the corners of the code in the photograph: left and far, right and near
@@ -32,13 +31,8 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
     for (x, y), (u, v) in zip(corners, [(0, 0), (side, 0), (side, side), (0, side)], strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
-    turned = picture.transform(
-        (side, side),
-        Image.Transform.PERSPECTIVE,
-        np.linalg.solve(rows, targets),
-        Image.Resampling.BICUBIC,
-        fillcolor=255,
-    )
+    how = Image.Transform.PERSPECTIVE, np.linalg.solve(rows, targets), Image.Resampling.BICUBIC
+    turned = picture.transform((side, side), *how, fillcolor=255)
     seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
     light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
     noise = np.random.default_rng(seed).normal(0, 6, seen.shape)
@@ -47,22 +41,11 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
     return Image.open(jpeg)
 
 
-@pytest.mark.parametrize("length", [100, 700, 2331, 2953])
+@pytest.mark.parametrize("length", [100, 2953])
 @pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
 def test_bytes_come_back_from_a_picture_of_their_code(length, seen):
     content = random.Random(length).randbytes(length)
     assert qr.scan(seen(Image.open(io.BytesIO(qr.draw(content))))) == content
-
-
-def test_what_is_no_code_or_no_network_is_refused():
-    with pytest.raises(CourseError, match="2954 bytes: expected at most the 2953"):
-        qr.draw(bytes(2954))
-    with pytest.raises(CourseError, match="no QR code can be read"):
-        qr.scan(Image.new("L", (200, 200), 255))
-    with pytest.raises(
-        CourseError, match="the 5 bytes of this code are no network of the course: expected one of bytes_99_5"
-    ):
-        qr.recognize(b"hello")
 
 
 def test_a_network_is_recognized_by_its_bytes():
@@ -83,26 +66,25 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
     path = records.own_root() / "pngs" / f"{few.key}_qr.png"
     assert path.is_file() and f"{result.facts.packed} bytes" in capsys.readouterr().out
     qr.main(["--read", str(path)])
-    assert (
-        f"holds tiny: {result.facts.test.correct} of {result.facts.test.total} test images of digits"
-        in capsys.readouterr().out
-    )
+    told = f"holds tiny: {result.facts.test.correct} of {result.facts.test.total} test images of digits"
+    assert told in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ([], "expected the NAME of a network to draw, or --read FILE"),
-        (["base", "--read", "x.png"], "expected the NAME"),
-        (["base"], r"base\.bin.*Only a network whose recipe has levels"),
-        (["--read", "README.md"], "README.md is not a picture: expected PNG"),
-        (["--read", "no.png"], r"no\.png"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(argv, message, monkeypatch):
+def test_mistakes_are_told_in_one_line(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(CourseError, match=message):
-        qr.main(argv)
+    for action, message in (
+        (lambda: qr.main([]), "expected the NAME of a network to draw, or --read FILE"),
+        (lambda: qr.main(["base"]), r"base\.bin.*Only a network whose recipe has levels"),
+        (lambda: qr.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
+        (lambda: qr.draw(bytes(2954)), "2954 bytes: expected at most the 2953"),
+        (lambda: qr.scan(Image.new("L", (200, 200), 255)), "no QR code can be read"),
+        (
+            lambda: qr.recognize(b"hello"),
+            "the 5 bytes of this code are no network of the course: expected one of bytes",
+        ),
+    ):
+        with pytest.raises(CourseError, match=message):
+            action()
 
 
 @pytest.mark.parametrize("path", PRINTED, ids=lambda path: path.stem)
