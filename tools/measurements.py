@@ -4,6 +4,7 @@ logs/benchmarks/KIND.json   python -m tools.speed.measure --publish    how fast 
 logs/reproductions.jsonl    python -m tools.reproduce NAME             published runs, trained again
 logs/ensemble.json          python -m tools.ensemble                   networks that answer together
 logs/benchmarks/stress.json python -m tools.stress --publish           what kill -9 loses
+logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab    what the web pages' "Train" tab reaches
 """
 
 import re
@@ -422,3 +423,60 @@ class NoDigit:
     code: Code
     environment: Environment
     finished: str
+
+
+IN_TAB = ROOT / "logs" / "benchmarks" / "train_in_tab.json"
+
+
+@dataclass(frozen=True)
+class TabRun:
+    """A training in an engine. correct: of `total` test images; seconds: of the training alone; sha256: of the state
+    dict."""
+
+    engine: str
+    seed: int
+    seconds: float
+    correct: int
+    total: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class InTab:
+    """What the "Train" tab reaches. images: that it loads to train on; bytes: of what it loads, by file; load: how many
+    processes wanted a core when the measurement began, in the mean of a minute (0: unknown)."""
+
+    images: int
+    bytes: dict[str, int]
+    runs: list[TabRun]
+    load: float
+    cores: int
+    environment: Environment
+    finished: str
+
+
+def in_tab_section() -> str:
+    """What the "Train" tab reaches in each engine."""
+    if not IN_TAB.exists():
+        path = files.display_path(IN_TAB)
+        return f"Not measured yet: `{path}` does not exist (`python -m tools.site.train_in_tab`)."
+    found = files.read_json(IN_TAB, InTab, "`python -m tools.site.train_in_tab` writes it.")
+    first = {run.seed: run.sha256 for run in reversed(found.runs)}  # of the first engine
+    rows = []
+    for engine in dict.fromkeys(run.engine for run in found.runs):
+        runs = [run for run in found.runs if run.engine == engine]
+        seconds = sorted(run.seconds for run in runs)
+        same = sum(run.sha256 == first[run.seed] for run in runs)
+        accuracy = mean_sd([100 * run.correct / run.total for run in runs])
+        span = f"{statistics.median(seconds):.1f} ({seconds[0]:.1f} to {seconds[-1]:.1f})"
+        rows.append([engine, accuracy, span, f"{same} of {len(runs)}", len(runs)])
+    header = ["engine", "test accuracy, %", "seconds of training", "same state dict", "n"]
+    sizes = ", ".join(f"`{name}` {count / 1e6:.2f} MB" for name, count in found.bytes.items())
+    place = escape(f"{found.environment.device}, {found.finished[:10]}")
+    busy = f"; {found.load:.0f} other processes shared its {found.cores} cores" if found.load >= 1 else ""
+    return (
+        f"{table(header, rows, right=('n',))}\n\n"
+        f"n seeds in each engine, at the last step; the engines took turns on {place}{busy}. "
+        "“Same state dict”: its SHA-256 is that of the first engine for the same seed. "
+        f"The tab loads {sizes}, with {found.images:,} training images."
+    )

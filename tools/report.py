@@ -40,6 +40,7 @@ SECTIONS = {
     "machines": lambda _: measurements.reproductions_section(),
     "speed": lambda _: measurements.speed_section(),
     "stress": lambda _: measurements.stress_section(),
+    "train_in_tab": lambda _: measurements.in_tab_section(),
     "photographs": lambda _: photographs.section(),
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"

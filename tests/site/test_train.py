@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import re
+import statistics
 import subprocess
 
 import numpy as np
@@ -14,9 +15,10 @@ from hands import STROKES, draw, read, settled, start
 from torch.nn import functional as F
 
 from conftest import SIZES, opened, serving
+from tools.measurements import IN_TAB, InTab
 from tools.site import __main__ as tool
 from tools.site import train
-from utils import models
+from utils import files, models
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.runs import load_pretrained
@@ -177,8 +179,18 @@ def has_digits():
     return facts
 
 
+SEED = 4  # one of those in train_in_tab.json
 SAID, CURVE = "#view-train .said", "document.querySelector('.loss svg').getAttribute('aria-label')"
 STEP = f"Number(({CURVE}.match(/at step (\\d+)/) ?? [0, 0])[1])"
+
+
+def test_published_trainings_give_the_same_state_dict_in_each_engine():
+    runs = files.read_json(IN_TAB, InTab).runs
+    by_seed = {seed: [run for run in runs if run.seed == seed] for seed in {run.seed for run in runs}}
+    assert len(by_seed) >= 5
+    for found in by_seed.values():
+        assert len({run.engine for run in found}) >= 3 and len({run.sha256 for run in found}) == 1
+    assert statistics.mean(100 * found[0].correct / found[0].total for found in by_seed.values()) >= 98.9
 
 
 def has_ended(page):
@@ -190,7 +202,7 @@ def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, 
         start(page, site, "#train")
         draw(page, STROKES[3])
         assert not [address for address in page.seen.requests if address.endswith((".packed", "sprint.wasm"))]
-        page.locator("#seed").fill("5")
+        page.locator("#seed").fill(str(SEED))
         page.keyboard.press("Enter")
         page.wait_for_function(f"{STEP} > 3")
         page.keyboard.press("Tab")  # past "Another seed"
@@ -221,6 +233,8 @@ def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, 
         waiting.value.save_as(path)
         shown = page.locator("#view-train .quiet code").all_inner_texts()
         assert shown == [f'load_pretrained("{path.name}")', hashlib.sha256(path.read_bytes()).hexdigest()]
+        published = {run.sha256 for run in files.read_json(IN_TAB, InTab).runs if run.seed == SEED}
+        assert published == {hashlib.sha256(path.read_bytes()).hexdigest()}
         model, preprocess = load_pretrained(path)
         packed = Split(((mnist.test.images.int() + 8) // 17 * 17).to(torch.uint8), mnist.test.labels)
         found = evaluate(model, packed, preprocess.mean, preprocess.std).correct
@@ -231,7 +245,7 @@ def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, 
         settled(page)
         assert read(page, "your network") == 1
         about = page.locator(".network").last.locator("p").inner_text()
-        assert about == f"seed 5, 33,914 parameters, {percent} % of the test set"
+        assert about == f"seed {SEED}, 33,914 parameters, {percent} % of the test set"
         page.locator("#tab-inside").click()
         page.get_by_label("Network", exact=True).select_option("your network")
         settled(page)
