@@ -70,7 +70,7 @@ export async function train(place, like, join) {
     say("Loading the digits …");
     const files = await trainingFiles(facts, (bytes, of) => (progress.value = bytes / of));
     const made = assistant();
-    await made.ask("load", files);
+    await made.ask("load", files).catch((error) => { made.end(); throw error; });
     return made;
   }
 
