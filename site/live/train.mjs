@@ -55,8 +55,8 @@ export async function train(place, like, join) {
       worker ??= await loaded();
       const steps = await worker.ask("start", { seed: chosen, normalization: facts });
       const seconds = await trainSteps(chosen, steps);
-      const correct = await readTestImages();
-      if (correct !== undefined) await finish({ chosen, steps, seconds, correct });
+      const correct = stopped ? 0 : await readTestImages();
+      if (!stopped) await finish({ chosen, steps, seconds, correct });
     } catch (error) {
       say(`That did not work: ${error.message}. “Start” tries again.`);
       worker?.end();
@@ -91,16 +91,16 @@ export async function train(place, like, join) {
     return seconds;
   }
 
-  /** How many test images are read right; nothing where the training was stopped. */
+  /** How many test images are read right, unless that is stopped. */
   async function readTestImages() {
+    const { images } = facts.test;
     let correct = 0;
-    for (let first = 0; first < facts.test.images; first += BATCH) {
-      if (!(await isGoingOn())) return undefined;
+    for (let first = 0; first < images && (await isGoingOn()); first += BATCH) {
       say("Reading the test images …");
       correct += await worker.ask("test", { first });
-      progress.value = first / facts.test.images;
+      progress.value = Math.min(1, (first + BATCH) / images);
     }
-    progress.value = 1;
+    if (stopped) say("Stopped before all test images were read.");
     return correct;
   }
 
