@@ -1,4 +1,4 @@
-"""The course's library: imports point downward only (see README, Layout)."""
+"""The course's library: imports point downward only."""
 
 import os
 from collections.abc import Iterable
@@ -20,11 +20,12 @@ workspace = Workspace()
 
 
 def printable(text: str) -> str:
-    """Text whose control characters, such as a terminal's escape sequences in a name from a file, are written by their
-    numbers."""
-    return "".join(
-        mark if mark.isprintable() or mark == "\u00a0" else mark.encode("unicode_escape").decode() for mark in text
-    )
+    """Text with escaped control characters, such as a terminal's escape sequences in a file's name."""
+
+    def escaped(mark: str) -> str:
+        return mark if mark.isprintable() or mark == "\u00a0" else mark.encode("unicode_escape").decode()
+
+    return "".join(map(escaped, text))
 
 
 class CourseError(RuntimeError):
@@ -35,7 +36,7 @@ class CourseError(RuntimeError):
 
 
 class Interrupted(CourseError):
-    """Ctrl-C or SIGTERM: no further run is to be begun. history: the rows of the epochs that are safe on disk."""
+    """Ctrl-C or SIGTERM: no further run begins. history: the rows of the epochs that are safe on disk."""
 
     def __init__(self, message: str, history: Iterable[dict[str, float]] = ()):
         super().__init__(message)
@@ -43,8 +44,7 @@ class Interrupted(CourseError):
 
 
 def switch(name: str) -> bool:
-    """Whether an environment variable is on: 1, true, yes or on; 0, false, no, off, empty and unset are off, in any
-    case of letters.
+    """Whether an environment variable is on: 1, true, yes or on, or off: 0, false, no, off, empty or unset.
 
     Raises CourseError for any other value.
     """
@@ -60,7 +60,7 @@ def smoke() -> bool:
 
 
 def folder_setting(name: str) -> Path | None:
-    """The folder that an environment variable names, with ~ expanded; None if unset. Raises CourseError for an unknown
+    """The folder that an environment variable names, with ~ expanded, or None. Raises CourseError for an unknown
     ~name."""
     try:
         return Path(os.environ[name]).expanduser() if os.environ.get(name) else None

@@ -1,4 +1,4 @@
-"""Bytes on disk, whole or not at all: atomic writes, typed JSON, JSON lines, IDX, tensors."""
+"""Files, complete or not at all: atomic writes, typed JSON, JSON lines, IDX, tensors."""
 
 import errno
 import gzip
@@ -27,45 +27,39 @@ from . import CourseError, printable, workspace
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: appending side by side is then on the reader's own risk
+except ImportError:  # not a POSIX system: no locks
     fcntl = None
 
 T = TypeVar("T")
-TEXT, TENSORS = (
-    16 * 2**20,
-    400 * 2**20,
-)  # bytes: the largest file of text, and of weights, a checkpoint or a data set, that is read
-JSON, PICKLE = (
-    2 * 2**20,
-    2**20,
-)  # bytes: the largest JSON file, and the largest description of tensors, which is read an object at a time
+# bytes of the largest files that are read: text, tensors (weights, checkpoints, data), JSON, the pickle of an archive
+TEXT, TENSORS, JSON, PICKLE = 16 * 2**20, 400 * 2**20, 2 * 2**20, 2**20
 
 
 def display_path(path: Path) -> str:
-    """A path as a reader would type it: relative to the repository where it lies inside."""
+    """A path as a reader types it: relative to the repository if it is inside."""
     return printable(str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path))
 
 
 def shorten(text: object, most: int = 200) -> str:
-    """A name from outside, safe to print (see printable) and shortened in the middle."""
+    """A text from outside, safe to print (see printable) and shortened in the middle."""
     line = printable(str(text))
     return line if len(line) <= most else f"{line[: most // 2]}…{line[-most // 2 :]}"
 
 
 @contextmanager
 def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """A path next to `path` to write to: it replaces `path` when the block ends, and is deleted if the block or
+    """A temporary path next to `path` to write to. It replaces `path` after the block, or is deleted if the block or
     `before_rename` fails.
 
-    Raises CourseError where the folder can't take it; what was there before is then untouched.
+    Raises CourseError if the folder can't be written; the old file is then untouched.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{escape(path.name)}.*.new"):
             delete_abandoned(left)
-        with temporary.open("xb") if fcntl else nullcontext() as mark:  # elsewhere a file that is open can't be renamed
-            with suppress(AttributeError, OSError):  # no lock here
+        with temporary.open("xb") if fcntl else nullcontext() as mark:  # Windows can't rename an open file
+            with suppress(AttributeError, OSError):  # no locks here
                 fcntl.flock(mark, fcntl.LOCK_EX)
             yield temporary
             with temporary.open("rb+") as file:
@@ -73,90 +67,75 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
             before_rename()
             temporary.replace(path)
     except OSError as error:
-        todo = (
-            "Free some space"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            else "Make the folder writable"
-        )
-        raise CourseError(
-            f"{display_path(path)} could not be written ({error.strerror or error}); the old file is untouched. {todo} and run again."
-        ) from error
+        full, reason = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), error.strerror or error
+        todo = f"{'Free some space' if full else 'Make the folder writable'} and run again."
+        text = f"{display_path(path)} could not be written ({reason}); the old file is untouched. {todo}"
+        raise CourseError(text) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def delete_abandoned(temporary: Path) -> bool:
-    """Delete a temporary file unless a living process holds its lock, which other containers see, too. Returns whether
-    it did."""
+    """Delete a temporary file unless a living process locks it, also in another container. Returns whether it did."""
     try:
         with temporary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink(missing_ok=True)
-    except (AttributeError, OSError):  # no locks here, or another process has it
+    except (AttributeError, OSError):  # no locks here, or locked
         return False
     return True
 
 
 def write(path: Path, content: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
-    """Write a complete file or none; before_rename may raise to stop it. Raises CourseError where the folder can't take
-    it."""
+    """Write a complete file or none; before_rename may raise to prevent it. Raises CourseError like `replacing`."""
     with replacing(path, before_rename) as temporary:
         temporary.write_bytes(content)
 
 
 def require_writable(*folders: Path) -> None:
-    """Raise CourseError now, not after the training, if one of the folders can't be written."""
+    """Raise CourseError if one of the folders can't be written."""
     for folder in folders:
         write(folder / ".writable", b"")
         (folder / ".writable").unlink(missing_ok=True)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something under that name. Raises CourseError where the system does not tell: a folder that may
-    not be entered, a name that is too long."""
+    """Whether a path exists. Raises CourseError if the system doesn't say: a closed folder, a long name."""
     try:
         path.stat()
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
-        todo = (
-            "Use a shorter one."
-            if error.errno == errno.ENAMETOOLONG
-            else "Change its permissions, or those of the folders above it."
-        )
-        raise CourseError(
-            f"{_short(path)} can't be looked at ({error.strerror}): expected a readable path. {todo}"
-        ) from error
+        todo = "Change its permissions, or those of the folders above it."
+        todo = "Use a shorter one." if error.errno == errno.ENAMETOOLONG else todo
+        text = f"{_short(path)} can't be looked at ({error.strerror}): expected a readable path. {todo}"
+        raise CourseError(text) from error
     except ValueError:  # a zero byte
         return False
     return True
 
 
 def _short(path: Path) -> str:
-    """A path as `shown`, its middle left out if it is too long for a line."""
-    name = display_path(path)
-    return name if len(name) < 400 else f"{name[:150]}…{name[-150:]}"
+    return shorten(display_path(path), 400)
 
 
 def require_regular_file(path: Path, todo: str) -> None:
-    """Raise CourseError for a pipe or a device, which can be opened, but never read to an end, and for a link to
-    nothing."""
+    """Raise CourseError for a pipe or a device, which has no end, and for a broken link."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
             raise CourseError(f"{display_path(path)} is a link to nothing: expected a file. {todo}") from None
         return
-    except (OSError, ValueError):  # the reader of the file reports any other problem
+    except (OSError, ValueError):  # reading reports other problems
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CourseError(f"{display_path(path)} is a pipe, a device or a socket: expected a file. {todo}")
 
 
 def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) -> bytes:
-    """A file's bytes. Raises CourseError, naming the file and what to do, if it is missing, unreadable, has more than
-    `most` bytes, or is only a Git LFS pointer."""
+    """A file's bytes. Raises CourseError if it is missing, unreadable, above `most` bytes, or a Git LFS pointer."""
     require_regular_file(path, todo)
     try:
         with path.open("rb") as file:
@@ -172,9 +151,8 @@ def read(path: Path, todo: str = "Check out the file again.", most: int = TEXT) 
     if size > most:
         raise CourseError(f"{display_path(path)} is {size:,} bytes: expected at most {most:,}. {todo}")
     if content.startswith(b"version https://git-lfs"):
-        raise CourseError(
-            f"{display_path(path)} is only a Git LFS pointer, expected the file itself: run `git lfs pull`."
-        )
+        todo = "expected the file itself: run `git lfs pull`."
+        raise CourseError(f"{display_path(path)} is only a Git LFS pointer, {todo}")
     return content
 
 
@@ -184,8 +162,7 @@ def write_json(path: Path, value: object, before_rename: Callable[[], None] = la
 
 
 def without_defaults(value: object) -> object:
-    """Dataclasses as dicts without the fields that hold their defaults, so that a field can be added, and removed,
-    later."""
+    """Dataclasses as dicts without fields that hold their defaults, so that fields can be added and removed later."""
     if isinstance(value, dict):
         return {key: without_defaults(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -201,13 +178,12 @@ def _default(field: Field) -> object:
 
 
 def read_json(path: Path, kind: type[T], todo: str = "Check out the file again.") -> T:
-    """A JSON file as the dataclass `kind`. Raises CourseError in one line: file, field, what was found, what was
-    expected."""
+    """A JSON file as the dataclass `kind`. Raises CourseError like `decode`."""
     return decode(read(path, todo, JSON), kind, display_path(path), todo)
 
 
 def decode(content: bytes, kind: type[T], where: str, todo: str = "Check out the file again.") -> T:
-    """JSON as the dataclass `kind`, with no field too many. Raises CourseError, beginning with `where`."""
+    """JSON as the dataclass `kind`, without unknown fields. Raises CourseError: `where`, the field, found, expected."""
     try:
         plain = msgspec.json.decode(content)
         if not _is_of_numbers_in_range(plain):
@@ -222,14 +198,14 @@ def decode(content: bytes, kind: type[T], where: str, todo: str = "Check out the
 
 
 def _is_of_numbers_in_range(plain: object) -> bool:
-    """Whether every whole number of JSON fits into 63 bits and a sign."""
+    """Whether every whole number fits into 63 bits and a sign."""
     if isinstance(plain, dict | list):
         return all(map(_is_of_numbers_in_range, plain.values() if isinstance(plain, dict) else plain))
     return not isinstance(plain, int) or abs(plain) < 2**63
 
 
 def _unknown(plain: object, known: object, path: str = "$") -> str:
-    """The first field of JSON that its dataclass does not have, as a path; "" if there is none."""
+    """The path of the first field that the dataclass does not have; "" if there is none."""
     if isinstance(plain, dict) and isinstance(known, dict):
         for key, value in plain.items():
             found = f"{path}.{key}" if key not in known else _unknown(value, known[key], f"{path}.{key}")
@@ -241,9 +217,9 @@ def _unknown(plain: object, known: object, path: str = "$") -> str:
 
 
 def append_line(path: Path, value: object) -> None:
-    """Add a line of JSON to a file; processes may append side by side. A last line that was cut off makes room for it.
+    """Add a line of JSON to a file, after removing a last line that was cut off. Processes may append side by side.
 
-    Raises CourseError where the file can't take it; what was there before is then untouched.
+    Raises CourseError if the file can't be written; the old lines are then untouched.
     """
     line = msgspec.json.encode(without_defaults(value)) + b"\n"
     todo = "Make room, or the folder writable, and run again."
@@ -265,66 +241,53 @@ def append_line(path: Path, value: object) -> None:
                 file.truncate(len(kept))  # no part of a line stays
                 raise
     except OSError as error:
-        raise CourseError(
-            f"{_short(path)} could not be written ({error.strerror}): its last line is missing. {todo}"
-        ) from error
+        text = f"{_short(path)} could not be written ({error.strerror}): its last line is missing. {todo}"
+        raise CourseError(text) from error
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
-    """Write all of it. One call may write only a part; the next call then raises the reason."""
+    """Write everything: one call may write only a part, and the next call then raises the reason."""
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
 
 
 def _whole_lines(content: bytes) -> list[bytes]:
-    """The lines of a JSON lines file with their ends; the last one also without an end, if it is whole."""
+    """The lines of a JSON lines file with their ends, without a last line that was cut off."""
     *lines, last = content.split(b"\n")
     lines = [line + b"\n" for line in lines]
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        msgspec.json.decode(last)  # of a line that was cut off, the closing bracket is missing
+        msgspec.json.decode(last)  # fails if the closing bracket is missing
         lines.append(last)
     return lines
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """The lines of a JSON lines file, each as the dataclass `kind`; none if there is no file. Raises CourseError naming
-    file and line.
-
-    A last line that is cut off, as a full disk leaves it, does not count.
-    """
+    """The lines of a JSON lines file, without one that was cut off; [] if there is no file. Raises CourseError."""
     if not exists(path):
         return []
-    lines = _whole_lines(read(path))
-    return [
-        decode(line, kind, f"{display_path(path)}, line {number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    lines = [(number, line) for number, line in enumerate(_whole_lines(read(path)), 1) if line.strip()]
+    return [decode(line, kind, f"{display_path(path)}, line {number}") for number, line in lines]
 
 
 def load_safely(path: Path, content: bytes, todo: str) -> dict:
-    """torch.load that builds nothing but tensors and plain containers, of a file that holds no more than its size
-    says."""
+    """torch.load of tensors and plain containers only, from a file that is not larger unpacked. Raises CourseError."""
+    cause = None
     try:
-        wrong = _what_an_archive_lacks(content)
+        wrong = _archive_problem(content)
         found = wrong or torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:  # its own message explains how to load unsafely
         wrong, cause = "it holds more than tensors, numbers and text", error
     except Exception as error:  # a damaged file can raise any exception
         wrong, cause = f"it is damaged ({type(error).__name__})", error
-    else:
-        cause = None
     if wrong:
-        expected = "expected what torch.save writes of tensors"
-        raise CourseError(
-            f"{display_path(path)} was rejected by the safe loader: {wrong}, {expected}. {todo}"
-        ) from cause
+        what = f"{display_path(path)} was rejected by the safe loader: {wrong}"
+        raise CourseError(f"{what}, expected what torch.save writes of tensors. {todo}") from cause
     return found
 
 
-def _what_an_archive_lacks(content: bytes) -> str:
-    """Why a file of tensors is not even unpacked; "" if nothing speaks against it. torch.save compresses nothing."""
+def _archive_problem(content: bytes) -> str:
+    """Why a file of tensors is not unpacked; "" if it can be. torch.save compresses nothing."""
     if not content.startswith(b"PK\3\4"):
         return "it is no archive of PyTorch's"
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -339,7 +302,7 @@ def _what_an_archive_lacks(content: bytes) -> str:
 
 
 def to_bytes(content: object) -> bytes:
-    """torch.save into memory: equal tensors give equal bytes, independent of the file name."""
+    """torch.save into memory: equal tensors give equal bytes, for any file name."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -350,7 +313,7 @@ AGAIN = "Delete both files and run again to download them."
 
 
 def memory_bound() -> float:
-    """Bytes above which a file of images is not read but mapped: COURSE_MEMORY_GB, by default no bound."""
+    """The size in bytes above which a file of images is mapped instead of read: COURSE_MEMORY_GB, or no bound."""
     bound = os.environ.get("COURSE_MEMORY_GB") or "inf"
     try:
         return float(bound) * 1e9
@@ -358,71 +321,64 @@ def memory_bound() -> float:
         raise CourseError(f"COURSE_MEMORY_GB = {bound!r}: expected a number of gigabytes") from None
 
 
-def _unzipped(path: Path) -> bytes:
-    with gzip.open(path) as file:
-        content = file.read(TENSORS + 1)
-    if len(content) > TENSORS:
-        raise CourseError(
-            f"{display_path(path)} holds more than {TENSORS:,} bytes, too many for a gzipped file: unzip it."
-        )
-    return content
-
-
 def read_idx(path: Path) -> Tensor:
-    """Read an IDX file of uint8 or int32 with up to three axes, as it is or gzipped (.gz); map it if it has more bytes
-    than memory_bound().
-
-    Raises CourseError if it can't be read, or header and size disagree.
+    """An IDX file of uint8 or int32 with up to three axes, perhaps gzipped (.gz); mapped if larger than memory_bound().
 
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
+    Raises CourseError if it can't be read, or if header and size disagree.
     """
     head, size, unzipped = _beginning(path)
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
-        raise CourseError(
-            f"{display_path(path)} is not an IDX file: it starts with {head[:4].hex(' ') or 'nothing'}, expected 00 00 08 01 to 03. {AGAIN}"
-        )
-    if size > TENSORS and memory_bound() == math.inf:
-        raise CourseError(
-            f"{display_path(path)} is {size:,} bytes: expected at most {TENSORS:,}. With COURSE_MEMORY_GB=0.4 larger files are mapped."
-        )
-    dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
-    if len(head) < start:
-        raise CourseError(
-            f"{display_path(path)} ends within its header, after {size} bytes: expected {start} and the values. {AGAIN}"
-        )
-    shape = struct.unpack_from(f">{head[3]}I", head, 4)
-    if 0 in shape:
-        raise CourseError(
-            f"{display_path(path)} holds nothing ({' × '.join(map(str, shape))}): expected images or labels. {AGAIN}"
-        )
-    expected = start + math.prod(shape) * dtype.itemsize
-    if size != expected:
-        raise CourseError(
-            f"{display_path(path)} is {size:,} bytes, but its header ({' × '.join(map(str, shape))}) says {expected:,}. {AGAIN}"
-        )
+    dtype, start, shape = _idx_header(display_path(path), head, size)
     if unzipped is not None:
         values = np.frombuffer(unzipped, dtype, offset=start).reshape(shape)
-        return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
-    if size > memory_bound():
-        return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
-    values = np.fromfile(path, dtype, offset=start).reshape(shape)
-    return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False))
+    else:
+        values = np.memmap(path, dtype, "c", start, shape)  # "c": the file itself is never written to
+        if size > memory_bound():
+            return torch.from_numpy(values)
+    return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
+
+
+def _idx_header(name: str, head: bytes, size: int) -> tuple[np.dtype, int, tuple[int, ...]]:
+    """Type, offset and shape of an IDX file's values. Raises CourseError."""
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
+        found = head[:4].hex(" ") or "nothing"
+        raise CourseError(f"{name} is not an IDX file: it starts with {found}, expected 00 00 08 01 to 03. {AGAIN}")
+    if size > TENSORS and memory_bound() == math.inf:
+        todo = "With COURSE_MEMORY_GB=0.4 larger files are mapped."
+        raise CourseError(f"{name} is {size:,} bytes: expected at most {TENSORS:,}. {todo}")
+    dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
+    if len(head) < start:
+        where = f"ends within its header, after {size} bytes"
+        raise CourseError(f"{name} {where}: expected {start} and the values. {AGAIN}")
+    shape = struct.unpack_from(f">{head[3]}I", head, 4)
+    axes, expected = " × ".join(map(str, shape)), start + math.prod(shape) * dtype.itemsize
+    if 0 in shape:
+        raise CourseError(f"{name} holds nothing ({axes}): expected images or labels. {AGAIN}")
+    if size != expected:
+        raise CourseError(f"{name} is {size:,} bytes, but its header ({axes}) says {expected:,}. {AGAIN}")
+    return dtype, start, shape
 
 
 def _beginning(path: Path) -> tuple[bytes, int, bytes | None]:
-    """Of an IDX file: its first 16 bytes, its size unzipped, and all its bytes if it is gzipped. Raises CourseError if
-    it can't be read."""
+    """An IDX file's first 16 bytes, its unzipped size, and its content if it is gzipped. Raises CourseError."""
     require_regular_file(path, AGAIN)
     try:
-        unzipped = _unzipped(path) if path.suffix == ".gz" else None
+        unzipped = None
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                unzipped = file.read(TENSORS + 1)
         with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            return file.read(16), size, unzipped
+            head = file.read(16)
     except (OSError, EOFError, zlib.error) as error:
         cause, denied = getattr(error, "strerror", None) or error, isinstance(error, PermissionError)
         todo = "Change its permissions and run again." if denied else AGAIN
         raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
+    if unzipped is not None and size > TENSORS:
+        why = f"holds more than {TENSORS:,} bytes, too many for a gzipped file"
+        raise CourseError(f"{display_path(path)} {why}: unzip it.")
+    return head, size, unzipped
 
 
 def write_idx(path: Path, values: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The few layers that PyTorch lacks: a residual sum, and what comes before a voxel network."""
+"""The few layers that PyTorch lacks: a residual sum, and the inputs of voxel networks."""
 
 import math
 
@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ZERO = 0.01  # a component of a unit vector below it is too near to 0 to decide which way it points
+ZERO = 0.01  # a smaller component of a unit vector does not decide its sign
 
 
 class Residual(nn.Module):
-    """shortcut(x) + layers(x): the layers only learn what to add (He et al. 2016, "Deep residual learning for image
-    recognition").
+    """shortcut(x) + layers(x) (He et al. 2016, "Deep residual learning for image recognition").
 
-    shortcut: what brings x to the shape of what is added; by default x itself.
+    shortcut: brings x to the shape of the sum; by default x itself.
     """
 
     def __init__(self, *layers: nn.Module, shortcut: nn.Module | None = None):
@@ -28,8 +27,7 @@ class Residual(nn.Module):
 
 
 class Oranges(nn.Module):
-    """(N, 1, …) densities in [0, 1] → (N, 3, …) red, green and blue of matplotlib's map of that name, in [0, 1]. No
-    parameters."""
+    """(N, 1, …) densities in [0, 1] → (N, 3, …) red, green and blue of matplotlib's map of that name. No parameters."""
 
     def __init__(self):
         from matplotlib import colormaps  # half a second to import, and only this network needs it
@@ -47,11 +45,10 @@ class PrincipalAxisView(nn.Module):
     """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each solid as seen along its thinnest
     direction. No parameters.
 
-    The thinnest direction is the last principal axis of the densities. The smallest rotation that
-    brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly) on a grid that fits its
-    size, ±2 root mean square radii across and ±2 standard deviations deep. Neighboring depths are averaged into
-    `slices`, and the square root brightens faint voxels.
-    roll: degrees by which the view is turned in its own plane, for several views of one body.
+    The thinnest direction is the last principal axis of the densities. The smallest rotation that brings this axis to x
+    keeps an upright solid upright. The solid is sampled (trilinearly) on a grid that fits its size, ±2 root mean square
+    radii across and ±2 standard deviations deep. Neighboring depths are averaged into `slices`, and the square root
+    brightens faint voxels. roll: degrees by which the view is turned in its own plane, for several views of one body.
     """
 
     def __init__(self, slices: int = 4, side: int = 24, roll: float = 0.0):
@@ -80,9 +77,8 @@ class PrincipalAxisView(nn.Module):
     def forward(self, grids: Tensor) -> Tensor:
         middle, covariance = self.moments(grids)
         axis = smallest_principal_axis(covariance)
-        thickness = (
-            ((axis[:, None] @ covariance).squeeze(1) * axis).sum(1).clamp(min=1e-6)
-        )  # its variance along the axis
+        variance = ((axis[:, None] @ covariance).squeeze(1) * axis).sum(1)  # along the axis
+        thickness = variance.clamp(min=1e-6)
         width = covariance.diagonal(dim1=1, dim2=2).sum(1) - thickness
         frame = smallest_rotation(axis) * torch.stack([thickness, width, width], 1).sqrt()[:, :, None]
         side, _, slices = self.shape
@@ -92,12 +88,12 @@ class PrincipalAxisView(nn.Module):
 
 
 def smallest_principal_axis(covariance: Tensor) -> Tensor:
-    """(N, 3, 3) covariances → (N, 3) unit eigenvectors of their smallest eigenvalues: the first of x, y and z beyond
+    """(N, 3, 3) covariances → (N, 3) unit eigenvectors of the smallest eigenvalues; the first of x, y and z beyond
     ±ZERO is positive.
 
-    The adjugate has the same eigenvectors and there the largest eigenvalue; squaring it repeatedly leaves only that
-    one. The sign must not depend on rounding. An upright 1 is as deep as it is wide, so its thinnest direction has
-    almost no x component: about 1e-9, of either sign. A sign taken from it would mirror the view at random.
+    The adjugate has the same eigenvectors, with the largest eigenvalue here; repeated squaring leaves only that one.
+    The sign must not depend on rounding: an upright 1 is as deep as it is wide, so its thinnest direction has almost no
+    x component, about 1e-9 of either sign, which would mirror the view at random.
     """
     a, b, c = covariance.unbind(1)
     power = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
@@ -112,13 +108,9 @@ def smallest_principal_axis(covariance: Tensor) -> Tensor:
 
 
 def smallest_rotation(axis: Tensor) -> Tensor:
-    """(N, 3) unit vectors with x > −1 → (N, 3, 3): rows are where x, y and z go when x is turned to them on the
-    shortest way."""
+    """(N, 3) unit vectors with x > −1 → (N, 3, 3): the axes after the smallest rotation of x to the vector."""
     x, y, z = axis.unbind(1)
     part = 1 / (1 + x)
-    rows = [
-        axis,
-        torch.stack([-y, 1 - y * y * part, -y * z * part], 1),
-        torch.stack([-z, -y * z * part, 1 - z * z * part], 1),
-    ]
-    return torch.stack(rows, 1)
+    second = torch.stack([-y, 1 - y * y * part, -y * z * part], 1)
+    third = torch.stack([-z, -y * z * part, 1 - z * z * part], 1)
+    return torch.stack([axis, second, third], 1)

@@ -1,5 +1,4 @@
-"""Whole-batch augmentation, on whatever device the batch lies: images deformed; voxel grids are drawn anew by
-utils.data.fresh_voxels."""
+"""Whole-batch augmentation on the batch's device: deformed images, and fresh voxel grids (utils.data.fresh_voxels)."""
 
 import math
 from collections.abc import Callable
@@ -13,9 +12,7 @@ from ..experiments import Recipe
 from .fresh_voxels import fresh_grids
 
 WHOLE = slice(None)
-Augment = Callable[
-    [Tensor, Tensor, slice], Tensor
-]  # a batch's images and rows, and which of them to return → float images or grids
+Augment = Callable[[Tensor, Tensor, slice], Tensor]  # images, rows, and the shard to return → float images or grids
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -24,33 +21,27 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def augmentation(recipe: Recipe, generator: torch.Generator) -> Augment:
-    """What a recipe does to a batch, in one call: augment(images, rows, shard) → what the network sees of it, before it
-    is normalized.
+    """A recipe's augmentation: augment(images, rows, shard) → the network's input, before normalization.
 
-    images: the whole batch as it is stored; rows: its places in the training set; shard: which of its images are
-    wanted. Numbers are drawn from `generator`, on the images' device, for the whole batch, whatever the shard: several
-    processes deform as one does.
+    images: the whole batch as stored; rows: its places in the training set; shard: the images to return. Numbers are
+    drawn from `generator`, on the images' device, for the whole batch, so several processes deform as one does.
     """
     deform = {"rotate": recipe.rotate, "scale": recipe.scale, "shear": recipe.shear}
 
     def draw(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
         if recipe.elastic:
             images = smooth_displacement(images, generator, recipe.elastic)
-        return fresh_grids(
-            images.squeeze(1), rows % 2 == 1, generator, **deform, shard=shard
-        )  # rows 2i are upright, rows 2i + 1 rotated
-
-    if recipe.fresh:
-        return draw
+        rotated = rows % 2 == 1  # rows 2i are upright
+        return fresh_grids(images.squeeze(1), rotated, generator, **deform, shard=shard)
 
     def augment(images: Tensor, rows: Tensor, shard: slice = WHOLE) -> Tensor:
-        images, whole = scaled(images[shard]), len(rows)
-        images = affine(images, generator, shift=recipe.shift, **deform, shard=shard, whole=whole)
-        images = elastic(images, generator, recipe.elastic, shard=shard, whole=whole)
-        images = vary_stroke_width(images, generator, recipe.stroke, shard=shard, whole=whole)
-        return erase_square(images, generator, recipe.erase, shard=shard, whole=whole)
+        images, part = scaled(images[shard]), {"shard": shard, "whole": len(rows)}
+        images = affine(images, generator, shift=recipe.shift, **deform, **part)
+        images = elastic(images, generator, recipe.elastic, **part)
+        images = vary_stroke_width(images, generator, recipe.stroke, **part)
+        return erase_square(images, generator, recipe.erase, **part)
 
-    return augment
+    return draw if recipe.fresh else augment
 
 
 def affine(
@@ -66,9 +57,9 @@ def affine(
     """Rotate, shift, scale and shear each image at random, by one bilinear resampling (outside is 0).
 
     images: (N, C, H, W) float. rotate and shear: ± degrees; shift: ± pixels along each axis; scale: ± fraction of the
-    size; every one uniform and independent per image, drawn from `generator` (which lives on the device of images).
-    shard, whole: the images are that part of a batch of `whole` images, and get the numbers that they would get in it.
-    Returns a new (N, C, H, W) float tensor; with all four at 0 the images themselves, and no random number is drawn.
+    size; all uniform and independent per image, from `generator` (on the images' device). shard, whole: the images are
+    that part of a batch of `whole` images, and get the numbers that they would get in it. Returns a new (N, C, H, W)
+    tensor; with all four at 0 the images themselves, without drawing numbers.
     """
     if not (rotate or shift or scale or shear):
         return images
@@ -77,12 +68,11 @@ def affine(
     angle = numbers[0] * math.radians(rotate)
     size = 1 + numbers[1] * scale
     slant = torch.tan(numbers[2] * math.radians(shear))
-    # grid_sample asks where each output pixel comes from, so this is the inverse map, in units of half the image
+    # the inverse map, as grid_sample needs it, in units of half the image
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
     move_x, move_y = numbers[3] * 2 * shift / width, numbers[4] * 2 * shift / height
     theta = torch.stack([cos, cos * slant - sin, move_x, sin, sin * slant + cos, move_y], 1).view(2 * n, 3)
-    # one matrix product with every output pixel's (x, y, 1): what F.affine_grid does, some twenty times as fast on a
-    # CPU
+    # F.affine_grid as one matrix product, some twenty times as fast on a CPU
     grid = (theta @ _pixels(height, width, images.device)).view(n, 2, height, width).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -92,9 +82,8 @@ def elastic(
 ) -> Tensor:
     """Displace the pixels of each image by a smooth random field (Simard et al. 2003), by one bilinear resampling.
 
-    images: (N, C, H, W) float. strength: standard deviation of the field in pixels, at its coarse knots, one for every
-    seven pixels; between them it is cubic. generator, shard, whole: as of `affine`. With strength 0 returns the images
-    themselves.
+    images: (N, C, H, W) float. strength: standard deviation of the field in pixels at its knots, one for every seven
+    pixels; between them it is cubic. With strength 0 returns the images themselves. The rest as in `affine`.
     """
     if not strength:
         return images
@@ -109,15 +98,13 @@ def elastic(
 def vary_stroke_width(
     images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole: int | None = None
 ) -> Tensor:
-    """Thicken or thin the strokes of each image, up to `strength` of the way to a pen that is two pixels wider or
-    thinner: to the brightest or the darkest of 3×3 pixels (after Castro et al. 2019, "Morpho-MNIST"). The rest as of
-    `elastic`."""
+    """Thicken or thin the strokes of each image, up to `strength` of the way to the brightest or the darkest of 3×3
+    pixels (after Castro et al. 2019, "Morpho-MNIST"). The rest as in `elastic`."""
     if not strength:
         return images
-    part = (torch.rand(whole or len(images), device=images.device, generator=generator)[shard] * 2 - 1).view(
-        -1, 1, 1, 1
-    )
-    sign = part.sign()  # the darkest of some is minus the brightest of their opposites
+    numbers = torch.rand(whole or len(images), device=images.device, generator=generator)[shard]
+    part = (numbers * 2 - 1).view(-1, 1, 1, 1)
+    sign = part.sign()  # the minimum is minus the maximum of the negatives
     return images.lerp(sign * F.max_pool2d(sign * images, 3, stride=1, padding=1), part.abs() * strength)
 
 
@@ -125,7 +112,7 @@ def erase_square(
     images: Tensor, generator: torch.Generator, side: float, shard: slice = WHOLE, whole: int | None = None
 ) -> Tensor:
     """Blacken a square of `side` pixels at a uniformly drawn place of each image, which may reach over its edge
-    (DeVries & Taylor 2017, "Cutout"). The rest as of `elastic`."""
+    (DeVries & Taylor 2017, "Cutout"). The rest as in `elastic`."""
     if not side:
         return images
     height, width = images.shape[2:]
@@ -136,10 +123,10 @@ def erase_square(
 
 
 def smooth_displacement(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
-    """`elastic` for (N, 1, H, W) uint8 digits that become bodies: 1 where there is ink, 0 elsewhere.
+    """`elastic` for (N, 1, H, W) uint8 digits that become solids: 1 for ink, 0 elsewhere.
 
-    As many pixels have ink as before, the brightest ones: resampling gives a stroke a rim, and every pixel above 0
-    would be a box.
+    Keeps the number of pixels with ink (the brightest ones), because every pixel of a resampled stroke's rim would be a
+    box.
     """
     count = (images > 0).flatten(1).sum(1, keepdim=True)
     values = elastic(scaled(images), generator, strength).flatten(1)
@@ -149,7 +136,7 @@ def smooth_displacement(images: Tensor, generator: torch.Generator, strength: fl
 
 @lru_cache
 def _pixels(height: int, width: int, device: torch.device) -> Tensor:
-    """(3, height·width): x, y and 1 of every pixel's center, x and y in units of half the image, 0 in its middle."""
+    """(3, height·width): x, y and 1 of every pixel's center, in units of half the image, 0 in its middle."""
     x, y = ((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns.flatten(), rows.flatten(), torch.ones_like(rows).flatten()])

@@ -1,4 +1,4 @@
-"""Name → tensors: MNIST and its siblings from their files, scikit-learn's digits where no source responds."""
+"""Name → tensors: MNIST and its siblings from their files, or scikit-learn's digits if no source responds."""
 
 import hashlib
 import sys
@@ -23,8 +23,7 @@ from .sources import SOURCES
 class Split:
     """images: (N, 1, 28, 28) uint8, or voxel grids (N, 1, 16, 16, 16) float32 in [0, 1]; labels: (N,) int64.
 
-    split[:100] is a Split of 100 rows; split[0] is one image and its label, as a DataLoader expects. A loop over it
-    raises CourseError.
+    split[:100] is a Split of 100 rows; split[0] is one image and its label, as a DataLoader expects.
     """
 
     images: Tensor
@@ -42,13 +41,9 @@ class Split:
         chosen = self.images[rows], self.labels[rows]
         return chosen if isinstance(rows, Integral) else Split(*chosen)
 
-    def __iter__(
-        self,
-    ) -> NoReturn:  # else a loop would get all images, then all labels, and of two rows silently the wrong things
-        raise CourseError(
-            "a Split is not iterable: use `images, labels = split.tensors`, or in batches "
-            "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
-        )
+    def __iter__(self) -> NoReturn:  # a loop over rows would be taken for one over images and labels
+        batches = "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
+        raise CourseError(f"a Split is not iterable: use `images, labels = split.tensors`, or in batches {batches}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,29 +53,26 @@ class Split:
 class Dataset:
     """A data set as whole tensors, with the facts that a log quotes."""
 
-    name: str  # what it is, not what was asked for: "digits" where they stand in
+    name: str  # of these data: "digits" if they replace others
     kind: str  # images or voxels
     train: Split
     test: Split
-    # of all training pixels scaled to 0…1, and their standard deviation; 0 and 1 for voxels, which are not normalized
-    mean: float
-    std: float
+    mean: float  # of all training pixels, scaled to 0…1; 0 for voxels, which are not normalized
+    std: float  # of the same pixels; 1 for voxels
     fingerprint: str  # SHA-256 over shapes and bytes of the four whole tensors, floats rounded to five decimals
     classes: tuple[str, ...]
     whole: bool = True  # False for the few hundred images of a smoke run
     valid: Split | None = None
-    originals: Tensor | None = (
-        None  # of voxels: (N, 28, 28) uint8, the digits of which training rows 2i and 2i + 1 are made
-    )
+    originals: Tensor | None = None  # of voxels: (N, 28, 28) uint8, the digits of training rows 2i and 2i + 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one image or grid as the network gets it."""
+        """The shape of one input."""
         return tuple(self.test.images.shape[1:])
 
     @property
     def parts(self) -> dict[str, Split]:
-        """Parts of the test half that are also scored on their own: of voxels the upright and the rotated rows."""
+        """Parts of the test half with scores of their own: the upright and the rotated rows of voxels."""
         return {"upright": self.test[::2], "rotated": self.test[1::2]} if self.kind == "voxels" else {}
 
     def to(self, device: torch.device | str) -> "Dataset":
@@ -89,43 +81,34 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device), valid=valid)
 
     def hold_out(self, n: int) -> "Dataset":
-        """Move `n` training images to `valid`: the last n of a permutation pinned for all time (NumPy's RandomState 0).
+        """Move `n` training images to `valid`: the last n of a fixed permutation (NumPy's RandomState 0).
 
-        The two rows of a digit's voxels stay together, and their order stays upright, rotated.
-
-        Raises CourseError if there are not so many.
+        The two rows of a digit's voxels stay together, in the order upright, rotated. Raises CourseError for an
+        impossible n.
         """
         group = 2 if self.kind == "voxels" else 1
         if not isinstance(n, Integral) or not 0 < n < len(self.train) or n % group:
-            even = "even, " if group == 2 else ""
-            raise CourseError(
-                f"valid = {n!r}: expected {even}1 to {len(self.train) - 1}, {self.name} has {len(self.train)} training images"
-            )
+            expected = f"{'even, ' if group == 2 else ''}1 to {len(self.train) - 1}"
+            raise CourseError(f"valid = {n!r}: expected {expected}, {self.name} has {len(self.train)} training images")
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(self.train) // group))
         rows = (order[:, None] * group + torch.arange(group)).flatten()
         originals = self.originals if self.originals is None else self.originals[order[: -n // group]]
         valid = self.train[rows[-n:]]
-        if valid.images.shape[1:] != self.input_shape:  # still digits, of which grids are drawn
+        if valid.images.shape[1:] != self.input_shape:  # digits, not drawn yet
             valid = Split(_grids(voxels.pairs(valid.images[::2, 0].numpy(), (0, 0))), valid.labels)
         return replace(self, train=self.train[rows[:-n]], valid=valid, originals=originals)
 
     def undrawn(self) -> "Dataset":
-        """Voxels: the same with each training row as the (1, 28, 28) image of its digit, for grids to be drawn from
-        anew.
-
-        Raises CourseError where the digits are not known.
-        """
+        """Voxels with images of digits as training rows, to draw grids from. Raises CourseError without digits."""
         if self.originals is None:
-            raise CourseError(
-                f"the digits behind {self.name} are not known, so no grids can be drawn anew: expected mnist3d"
-            )
+            todo = "so no grids can be drawn anew: expected mnist3d"
+            raise CourseError(f"the digits behind {self.name} are not known, {todo}")
         return replace(self, train=Split(self.originals.repeat_interleave(2, 0).unsqueeze(1), self.train.labels))
 
 
-CHUNK = 10_000  # images; what is summed or hashed at a time, so that a mapped set is never in memory whole
+CHUNK = 10_000  # images that are summed or hashed at once: a mapped set is never in memory as a whole
 NAMES = (*SOURCES, "digits", *KINDS)
-# The true files, as torchvision's MD5 sums and this digest of the tensors agree, and the voxels that are rebuilt from
-# them: only these may be published.
+# the real files, which torchvision's MD5 sums confirm, and the voxels rebuilt from them: only these can be published
 PUBLISHABLE = {
     "mnist": "c73256ed0c099d8f4da98399f1de1b778e19be962b1cdc2fdd96f03db696429d",
     "mnist3d": "6c99941ceee1c6b8582ec04403757a910556126fe534ff8d56c59725164a2bb6",
@@ -134,15 +117,12 @@ PUBLISHABLE = {
 
 
 def load(name: str = "mnist") -> Dataset:
-    """Load a data set by name (one of NAMES): from $COURSE_DATA (a relative one starts at the repository's root) or
-    data/, else downloaded into data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/;
-    mnist3d_published is used where it lies.
+    """Load a data set by name (one of NAMES) from $COURSE_DATA (relative to the repository) or data/, or download it to
+    data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/; mnist3d_published is used in place.
 
-    Where neither is possible, says so in one line and returns scikit-learn's 1,797 handwritten digits under their own
-    name. In a smoke run only the first few hundred images are kept.
-
-    Files of other contents than MNIST's are used, and said to be others. Raises CourseError for an unknown name, or for
-    a file that is damaged or does not fit the others.
+    If this is impossible, prints so and returns scikit-learn's 1,797 digits under their own name. A smoke run keeps the
+    first few hundred images. Files that differ from MNIST's are used, with a message. Raises CourseError for an unknown
+    name, or a damaged file.
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
@@ -151,72 +131,39 @@ def load(name: str = "mnist") -> Dataset:
     halves = _fallback_digits() if name == "digits" else _idx(name)
     if halves is None:
         name, halves = "digits", _fallback_digits()
-    classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
     train, test = halves
-    counts = (
-        sum(torch.bincount(chunk.flatten(), minlength=256) for chunk in train.images.split(CHUNK)).double()
-        / train.images.numel()
-    )
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = (counts * values).sum()
-    std = (counts * (values - mean) ** 2).sum().sqrt()
-    data = Dataset(
-        name,
-        "images",
-        train,
-        test,
-        round(mean.item(), 6),
-        round(std.item(), 6),
-        _fingerprint(*train.tensors, *test.tensors),
-        classes,
-    )
-    if PUBLISHABLE.get(name, data.fingerprint) != data.fingerprint:
-        where = " or ".join(map(display_path, _folders()))
-        print(
-            f"{name} in {where} is not what is known by that name, so nothing on it can be published.", file=sys.stderr
-        )
+    counts = sum(torch.bincount(chunk.flatten(), minlength=256) for chunk in train.images.split(CHUNK))
+    shares, values = counts.double() / train.images.numel(), torch.arange(256, dtype=torch.float64) / 255
+    mean = (shares * values).sum()
+    std = (shares * (values - mean) ** 2).sum().sqrt()
+    pixels, fingerprint = (round(mean.item(), 6), round(std.item(), 6)), _fingerprint(*train.tensors, *test.tensors)
+    classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
+    data = Dataset(name, "images", train, test, *pixels, fingerprint, classes)
+    if PUBLISHABLE.get(name, fingerprint) != fingerprint:
+        found = f"{name} in {' or '.join(map(display_path, _folders()))} is not what is known by that name"
+        print(f"{found}, so nothing on it can be published.", file=sys.stderr)
     return replace(data, train=train[:512], test=test[:256], whole=False) if smoke() else data
 
 
 def _voxels(name: str) -> Dataset:
-    """3D-MNIST, rebuilt or as published; of mnist3d_all the training half is the images of all of MNIST's, two rows
-    each, undrawn."""
+    """3D-MNIST, rebuilt or as published; the training half of mnist3d_all is all of MNIST's, two undrawn rows each."""
+    whole, classes, originals = not smoke(), tuple("0123456789"), None
     if name == "mnist3d_published":
-        rows, originals, classes, whole = _published_rows(), None, tuple("0123456789"), True
+        rows = _published_rows()
     else:
         mnist = load("mnist")
-        name, classes, whole = (
-            name.replace("mnist", mnist.name),
-            mnist.classes,
-            not smoke(),
-        )  # voxels of fallback digits say so
-        # a smoke run's few are not worth a file
+        name, classes = name.replace("mnist", mnist.name), mnist.classes  # names fallback digits
         rows = _rebuilt_rows(mnist) if whole else voxels.build(*_first(mnist, 192, 64))
         originals = mnist.train.images[: len(rows.y_train) // 2, 0]
-    train, test = (
-        Split(_grids(grids), torch.from_numpy(labels))
-        for grids, labels in ((rows.X_train, rows.y_train), (rows.X_test, rows.y_test))
-    )
+    train = Split(_grids(rows.X_train), torch.from_numpy(rows.y_train))
+    test = Split(_grids(rows.X_test), torch.from_numpy(rows.y_test))
     if name.endswith("_all"):
         originals = mnist.train.images[:, 0]
         train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    data = Dataset(
-        name,
-        "voxels",
-        train,
-        test,
-        0.0,
-        1.0,
-        _fingerprint(*train.tensors, *test.tensors),
-        classes,
-        whole,
-        originals=originals,
-    )
-    return (
-        replace(data, train=train[:384], test=test[:128], whole=False)
-        if smoke() and name == "mnist3d_published"
-        else data
-    )
+    fingerprint = _fingerprint(*train.tensors, *test.tensors)
+    if originals is None and not whole:
+        train, test = train[:384], test[:128]
+    return Dataset(name, "voxels", train, test, 0.0, 1.0, fingerprint, classes, whole, originals=originals)
 
 
 def _grids(rows: np.ndarray) -> Tensor:
@@ -225,10 +172,9 @@ def _grids(rows: np.ndarray) -> Tensor:
 
 
 def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
-    """The rows that MNIST's digits give: read from data/ if they were built from the very same digits before, else
-    built and kept there.
+    """The rows of MNIST's digits, read from data/ if built from the same digits before, else built and kept there.
 
-    A file that can't be kept is only said: the training that wanted it goes on.
+    If the file can't be written, prints so and goes on.
     """
     for folder in _folders():
         path = folder / voxels.REBUILT
@@ -237,7 +183,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
             if facts.get("mnist") == mnist.fingerprint:
                 return rows
     rows = voxels.build(*_first(mnist, voxels.TRAIN, voxels.TEST), echo=True)
-    if mnist.name == "mnist":  # of fallback digits nothing is kept
+    if mnist.name == "mnist":  # not for fallback digits
         try:
             voxels.write(ROOT / "data" / voxels.REBUILT, rows, {"mnist": mnist.fingerprint, "seed": 0})
         except CourseError as error:
@@ -246,84 +192,73 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
 
 
 def _published_rows() -> voxels.Rows:
-    """The rows of the published full_dataset_vectors.h5, from a data folder. Raises CourseError if it is not there."""
+    """The rows of the published full_dataset_vectors.h5 in a data folder. Raises CourseError if it is missing."""
     paths = [folder / file for folder in _folders() for file in (voxels.PUBLISHED, voxels.PUBLISHED.name)]
     found = next(filter(exists, paths), None)
     if found is None:
-        raise CourseError(
-            f"mnist3d_published was not found: expected kaggle.com/daavoo/3d-mnist's file at {display_path(paths[-2])}. "
-            "mnist3d is the same data rebuilt from MNIST, and needs no file."
-        )
+        expected = f"expected kaggle.com/daavoo/3d-mnist's file at {display_path(paths[-2])}"
+        todo = "mnist3d is the same data rebuilt from MNIST, and needs no file."
+        raise CourseError(f"mnist3d_published was not found: {expected}. {todo}")
     return voxels.read(found)[0]
 
 
 def _first(mnist: Dataset, train: int, test: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images (N, 28, 28) and labels (N,) of the first digits of both halves."""
-    return [
-        (split.images[:count, 0].numpy(), split.labels[:count].numpy())
-        for split, count in ((mnist.train, train), (mnist.test, test))
-    ]
+    halves = ((mnist.train, train), (mnist.test, test))
+    return [(split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in halves]
 
 
 def _folders() -> list[Path]:
-    """Where data may lie: $COURSE_DATA if it is set, then data/."""
+    """The folders of data: $COURSE_DATA if it is set, then data/."""
     return list(dict.fromkeys([ROOT / (folder_setting("COURSE_DATA") or "data"), ROOT / "data"]))
 
 
 def _locate(name: str) -> list[Path] | None:
-    """The four files of a set from the first folder that holds them all, else downloaded into data/; None if no source
-    responds."""
+    """The four files of a set from the first folder with all of them, else downloaded into data/; or None."""
     source, roots = SOURCES[name], _folders()
     for root in roots:
         found = source.find(root)
         if found:
             return found
     for root in roots:
-        misplaced = source.misplaced(root)
+        misplaced = ", ".join(map(display_path, source.misplaced(root)))
         if misplaced:
-            print(
-                f"{name} is not complete in {display_path(root)}, but found {', '.join(map(display_path, misplaced))}: "
-                f"expected {', '.join(map(display_path, source.files(root)))} (or each with .gz). Rename or move the files.",
-                file=sys.stderr,
-            )
+            expected = f"expected {', '.join(map(display_path, source.files(root)))} (or each with .gz)"
+            found = f"{name} is not complete in {display_path(root)}, but found {misplaced}"
+            print(f"{found}: {expected}. Rename or move the files.", file=sys.stderr)
     found = sources.download(name, roots[-1])
     if found is None:
+        wanted = source.files(roots[-1])
         print(
-            f"{name} is neither in {' nor in '.join(map(display_path, roots))}, and no source responded. "
-            f"To fix it, put {', '.join(file.name for file in source.files(roots[-1]))} (or each with .gz) into "
-            f"{display_path(source.files(roots[-1])[0].parent)}, or set COURSE_DATA to the folder of {source.torchvision_class}/raw. "
-            "Going on with scikit-learn's 1,797 handwritten digits as a stand-in: their results are compared with nothing, "
-            "and nothing can be published.",
+            f"{name} is neither in {' nor in '.join(map(display_path, roots))}, and no source responded. To fix it, "
+            f"put {', '.join(file.name for file in wanted)} (or each with .gz) into {display_path(wanted[0].parent)}, "
+            f"or set COURSE_DATA to the folder of {source.torchvision_class}/raw. Going on with scikit-learn's 1,797 "
+            "handwritten digits as a stand-in: their results are compared with nothing, and nothing can be published.",
             file=sys.stderr,
         )
     return found
 
 
 def _idx(name: str) -> tuple[Split, Split] | None:
-    """The two halves of a set from its files; None if there is no way to get them."""
+    """The two halves of a set from its files; None without files. Raises CourseError for files that don't fit."""
     source, paths = SOURCES[name], _locate(name)
     if paths is None:
         return None
-    train_images, train_labels, test_images, test_labels = map(read_idx, paths)
-    halves, (train_file, _, test_file, _) = [], paths
-    for images, labels, file in ((train_images, train_labels, train_file), (test_images, test_labels, test_file)):
-        labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST's rows hold the class first
+    halves, tensors = [], list(map(read_idx, paths))
+    for images, labels, path in ((*tensors[:2], paths[0]), (*tensors[2:], paths[2])):
+        labels, file = labels.reshape(len(labels), -1)[:, 0].long(), display_path(path)  # QMNIST: the class comes first
         if len(images) != len(labels):
-            raise CourseError(
-                f"{display_path(file)} holds {len(images)} images, but its labels file {len(labels)} labels: expected as many. {AGAIN}"
-            )
+            found = f"{len(images)} images, but its labels file {len(labels)} labels"
+            raise CourseError(f"{file} holds {found}: expected as many. {AGAIN}")
         if images.shape[1:] != (28, 28) or not 0 <= labels.min() <= labels.max() <= 9:
-            raise CourseError(
-                f"{display_path(file)}: expected 28×28 images with labels 0 to 9, found {tuple(images.shape[1:])} "
-                f"and labels {labels.min()} to {labels.max()}. {AGAIN}"
-            )
+            found = f"{tuple(images.shape[1:])} and labels {labels.min()} to {labels.max()}"
+            raise CourseError(f"{file}: expected 28×28 images with labels 0 to 9, found {found}. {AGAIN}")
         halves.append(Split(source.fix(images.unsqueeze(1)), labels))
     return tuple(halves)
 
 
 def _fallback_digits() -> tuple[Split, Split]:
-    """scikit-learn's 1,797 digits (UCI Optical Recognition, 8×8, 0…16), resized to 28×28; the last 360 are the test
-    half."""
+    """scikit-learn's 1,797 digits (8×8, 0…16), resized to 28×28; the last 360 are the test half."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -1,4 +1,4 @@
-"""Frames around a digit: form cells, circles, screenshot borders, ruled lines. Which part of a picture lies inside?"""
+"""Frames around a digit: form cells, circles, screenshot borders, ruled lines. Which part of a picture is inside?"""
 
 from typing import NamedTuple
 
@@ -18,17 +18,14 @@ RECTANGLE, CIRCLE, LINE = "a rectangular frame", "a circle", "the line of a fram
 OVERLAP = {RECTANGLE: 0.93, CIRCLE: 0.95}  # of an outline with a rectangle, and with an ellipse
 ATTACHED = {RECTANGLE: 0.02, CIRCLE: 0.08}  # share of the inside that other strokes cover: then they touch the frame
 GRID = 40  # pixels: circles are looked for on masks with a longer side of this
-CROSSED = (
-    0.25  # share of a circle's inside that the strokes across it cover; a zero, the loop of a six or nine is emptier
-)
+CROSSED = 0.25  # share of a circle's inside covered by strokes across it; zeros and loops of digits are emptier
 RING = 0.3  # of the smaller radius: a thicker circle is a bold zero
-STRAIGHT = 0.97  # share of a side that a line of an open frame covers; a stroke written by hand is rarely that straight
+STRAIGHT = 0.97  # share of a side that a line of an open frame covers; handwriting is rarely that straight
 BESIDE = 0.33  # share of all ink beside the lines of an open frame; a seven has less
 
 
 class Frame(NamedTuple):
-    """A frame: its name for messages, its ink and the region inside, both (H, W) bool, and whether the digit touches
-    it."""
+    """A frame: its name for messages, its ink and its inside, both (H, W) bool, and whether the digit touches it."""
 
     name: str
     ink: np.ndarray
@@ -37,10 +34,10 @@ class Frame(NamedTuple):
 
 
 def find(ink: np.ndarray) -> Frame | None:
-    """The outermost frame in a (H, W) bool mask of ink; None if there is none.
+    """The outermost frame in a (H, W) bool mask of ink, or None.
 
-    A shape that encloses a second one is a frame. So are lines along the border of all ink that have other ink between
-    them, and a rectangle alone. A ring alone is a zero, unless other strokes touch it from inside.
+    A shape that encloses a second one is a frame. So are lines along the border of all ink with other ink between them,
+    and a rectangle alone. A ring alone is a zero, unless other strokes touch it from inside.
     """
     if not ink.any():
         return None
@@ -58,7 +55,7 @@ def find(ink: np.ndarray) -> Frame | None:
     if found is None:
         return None
     frame = np.zeros_like(ink)
-    inside = np.full_like(ink, found.name == LINE)  # what lies outside the border of all ink lies beside a line
+    inside = np.full_like(ink, found.name == LINE)  # outside of all ink is beside a line
     for mask, small in ((frame, found.ink), (inside, found.inside)):
         mask[window] = small.repeat(step, 0).repeat(step, 1)[: ink[window].shape[0], : ink[window].shape[1]]
     frame &= ink
@@ -77,8 +74,7 @@ def _reduced(mask: np.ndarray, step: int) -> np.ndarray:
 
 
 def _walled(ink: np.ndarray, edges: list[tuple[bool, bool]]) -> np.ndarray:
-    """A shape with the picture's edge as one more line between the first and the last place where the shape touches
-    it."""
+    """A shape, with the picture's edge as a line between the first and the last place where the shape touches it."""
     walled = ink.copy()
     for side, at_edge in zip((walled[0], walled[-1], walled[:, 0], walled[:, -1]), (*edges[0], *edges[1]), strict=True):
         if at_edge and side.any():
@@ -88,7 +84,7 @@ def _walled(ink: np.ndarray, edges: list[tuple[bool, bool]]) -> np.ndarray:
 
 
 def _filled(ink: np.ndarray, radius: float) -> np.ndarray:
-    """A shape with its holes, also those that are open by a gap of up to twice the radius."""
+    """A shape with its holes, also those with a gap of up to twice the radius."""
     margin = int(radius) + 2
     padded = np.pad(ink, margin)
     near = ndimage.distance_transform_edt(~padded) <= radius
@@ -99,9 +95,8 @@ def _filled(ink: np.ndarray, radius: float) -> np.ndarray:
 def _enclosing(parts: np.ndarray, longer: np.ndarray, largest: list[int], edges: list) -> Frame | None:
     """A single shape, perhaps with a gap, that has another one inside."""
     for outer in largest:
-        smaller = [
-            k for k in largest if longer[k] < longer[outer] and not _is_dot(parts == k + 1, longer[k], longer[outer])
-        ]
+        smaller = [k for k in largest if longer[k] < longer[outer]]
+        smaller = [k for k in smaller if not _is_dot(parts == k + 1, longer[k], longer[outer])]
         ink = parts == outer + 1
         for radius in (0, GAP * longer[outer]) if smaller else ():
             inside = _filled(_walled(ink, edges), radius) & ~ink
@@ -115,13 +110,13 @@ def _enclosing(parts: np.ndarray, longer: np.ndarray, largest: list[int], edges:
 
 
 def _is_dot(ink: np.ndarray, longer: int, outer: int) -> bool:
-    """Whether a shape is a small blob, as the dot in a printed zero; no digit but an upright one fills its box."""
+    """Whether a shape is a small blob, like the dot in a printed zero; only an upright one fills its box as well."""
     rows, columns = (np.ptp(places) + 1 for places in np.nonzero(ink))
     return longer < 0.5 * outer and ink.sum() > 0.6 * rows * columns and longer < 2.5 * min(rows, columns)
 
 
 def _lines(parts: np.ndarray, boxes: list, largest: list[int]) -> Frame | None:
-    """Lines along the border of all ink that have other ink between them, or beside them and shorter."""
+    """Lines along the border of all ink, with other ink between them, or beside them and shorter."""
     of = [boxes[k] for k in largest]
     (top, bottom), (left, right) = ((min(box[i].start for box in of), max(box[i].stop for box in of)) for i in range(2))
     band = max(2, round(BAND * min(bottom - top, right - left)))
@@ -144,7 +139,7 @@ def _lines(parts: np.ndarray, boxes: list, largest: list[int]) -> Frame | None:
 
 
 def _alone(ink: np.ndarray, edges: list) -> Frame | None:
-    """A rectangle, whatever it holds, or a circle that other strokes touch from inside."""
+    """A rectangle, whatever is in it, or a circle that other strokes touch from inside."""
     straight = _straight_sides(ink)
     filled = ndimage.binary_fill_holes(_walled(ink, edges) if straight >= 3 else ink)
     hollow = (filled & ~ink).sum() / filled.sum()
@@ -154,10 +149,10 @@ def _alone(ink: np.ndarray, edges: list) -> Frame | None:
             depth = ndimage.distance_transform_edt(np.pad(body, 1))[1:-1, 1:-1]
             levels = depth.astype(int)
             share = np.bincount(levels[body], ink[body]) / np.maximum(np.bincount(levels[body]), 1)
-            thick = int(np.argmax(share[1:] < 0.6)) + 1  # from this depth on most is paper
+            thick = int(np.argmax(share[1:] < 0.6)) + 1  # from this depth on, most is paper
             within = depth > 1.25 * thick + 1
             touched = bool(within.any() and ink[within].mean() > ATTACHED[name])
-            if touched or name == RECTANGLE:  # a circle that is not touched is a zero, or the loop of a nine
+            if touched or name == RECTANGLE:  # an untouched circle is a zero, or the loop of a nine
                 return Frame(name, ink, within & ~ink, touched)
     boxed = straight >= (3 if hollow > 0.4 and _longer(ndimage.find_objects(ink.astype(np.int8))[0]) > 100 else 4)
     if boxed and hollow > 0.05:
@@ -167,7 +162,7 @@ def _alone(ink: np.ndarray, edges: list) -> Frame | None:
 
 
 def _has_crossed_circle(ink: np.ndarray) -> bool:
-    """Whether a shape holds a closed circle (or an ellipse that is nearly one) with strokes across its inside."""
+    """Whether a shape has a closed circle (or a similar ellipse) with strokes across its inside."""
     ink = ink[ndimage.find_objects(ink.astype(np.int8))[0]]
     size = [max(1, round(side * GRID / max(ink.shape))) for side in ink.shape[::-1]]
     mask = np.asarray(Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BOX)) > 0.4
@@ -199,15 +194,14 @@ def _has_crossed_circle(ink: np.ndarray) -> bool:
 
 
 def _opened(filled: np.ndarray, reach: float) -> np.ndarray:
-    """A filled outline without strokes that reach outside, as wide as `reach` times the outline's width at most."""
+    """A filled outline without outer strokes that are as wide as `reach` times its own width, or less."""
     depth = ndimage.distance_transform_edt(np.pad(filled, 1))[1:-1, 1:-1]
     radius = reach * depth.max()
     return ndimage.distance_transform_edt(depth <= radius) <= radius if reach else filled
 
 
 def _straight_sides(ink: np.ndarray) -> int:
-    """On how many sides a straight line bounds a shape but for a few strokes that reach over it, also if slightly
-    rotated."""
+    """The number of sides with a straight line and few strokes beyond it, also if slightly rotated."""
     most = 0
     for angle in range(-8, 9, 2):
         turned = ndimage.rotate(ink, angle, order=0) if angle else ink
@@ -224,24 +218,22 @@ def _straight_sides(ink: np.ndarray) -> int:
 
 
 def _has_corner(ink: np.ndarray) -> bool:
-    """Whether two thin straight lines as long as the whole shape meet in a corner and have other strokes beside
-    them."""
+    """Whether two thin straight lines as long as the whole shape meet in a corner, with other strokes beside them."""
     for angle in range(-6, 7, 3):
         turned = ndimage.rotate(ink, angle, order=0) if angle else ink
         turned = turned[ndimage.find_objects(turned.astype(np.int8))[0]]
         for rows in _line_places(turned):
             for columns in _line_places(turned.T):
                 rest = turned.copy()
-                rest[max(0, rows.start - 1) : rows.stop + 1] = rest[:, max(0, columns.start - 1) : columns.stop + 1] = (
-                    False
-                )
+                rest[max(0, rows.start - 1) : rows.stop + 1] = False
+                rest[:, max(0, columns.start - 1) : columns.stop + 1] = False
                 if turned[rows, columns].any() and rest.sum() > BESIDE * turned.sum():
                     return True
     return False
 
 
 def _line_places(ink: np.ndarray) -> list[slice]:
-    """The rows of a thin straight line in the upper and in the lower quarter, where there is one."""
+    """The rows of a thin straight line in the upper and in the lower quarter, if any."""
     runs, found = _longest_runs(ink) / ink.shape[1], []
     quarter = max(1, len(runs) // 4)
     for first in (0, len(runs) - quarter):
@@ -255,9 +247,9 @@ def _line_places(ink: np.ndarray) -> list[slice]:
 
 
 def _longest_runs(lines: np.ndarray) -> np.ndarray:
-    """(H, W) bool → (H,) int: the most ink pixels in a row, of each line."""
+    """(H, W) bool → (H,) int: the longest run of ink in each line."""
     counts = np.cumsum(lines, 1)
-    starts = np.maximum.accumulate(np.where(lines, 0, counts), 1)  # how many came before the latest gap
+    starts = np.maximum.accumulate(np.where(lines, 0, counts), 1)  # the count before the latest gap
     return (counts - starts).max(1)
 
 

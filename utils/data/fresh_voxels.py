@@ -1,5 +1,4 @@
-"""Voxel grids drawn anew from their digits, a whole batch at a time, on its device: what utils.data.voxels does once,
-in torch."""
+"""Voxel grids drawn anew from their digits, a whole batch at a time, on its device: utils.data.voxels in torch."""
 
 import math
 from functools import lru_cache
@@ -22,14 +21,13 @@ def fresh_grids(
     shear: float = 0.0,
     shard: slice = slice(None),
 ) -> Tensor:
-    """New grids of digits: upright ones, and where `rotated` is set rotated and noisy ones by the law of
-    voxels.rotated.
+    """New grids of digits: upright ones, and rotated and noisy ones like voxels.rotated where `rotated` is set.
 
     images: (N, 28, 28) uint8, each with ink; rotated: (N,) bool; generator: on their device. rotate, shear (± degrees)
-    and scale (± fraction, each axis on its own): the digit itself is first deformed in its own plane, uniformly.
-    shard: which of the N grids to return; the numbers are drawn for all. Returns (n, 1, 16, 16, 16) float32 in [0, 1].
+    and scale (± fraction, each axis on its own): the digit is first deformed in its own plane, uniformly. shard: the
+    grids to return; numbers are drawn for all N. Returns (n, 1, 16, 16, 16) float32 in [0, 1].
     """
-    few = 32 if images.device.type == "cpu" else 256  # as many bodies as a core's cache holds, or enough for a GPU
+    few = 32 if images.device.type == "cpu" else 256  # solids that fit into a core's cache, or enough for a GPU
     wanted = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     wanted[shard] = True
     grids = torch.empty(len(images), SIDE**3, device=images.device)
@@ -42,8 +40,7 @@ def fresh_grids(
 
 
 class _Part(NamedTuple):
-    """What has one shape in N bodies: the front and back of every pixel with ink, or one of the four sides of those
-    whose side is open."""
+    """Equal parts of N solids: front and back of every pixel with ink, or one of its four sides if it is open."""
 
     digit: Tensor  # (Q,) int64: whose pixel
     at: Tensor  # (Q, 3) float32: its row, column and depth 0, in pixels
@@ -69,11 +66,10 @@ def _shapes(device: torch.device) -> list[Tensor]:
 def _fresh(
     images: Tensor, noisy: bool, generator: torch.Generator, deform: tuple[float, float, float], mine: Tensor
 ) -> Tensor:
-    """(n, 4096) grids of those of a chunk's images that are `mine`; all numbers are drawn, those of the others go
-    unused.
+    """(n, 4096) grids of the chunk's images that are `mine`; numbers are drawn for all images.
 
-    Middle, extent and spread of a body follow from its pixels, so one matrix and one offset a body turn the points as
-    they are made.
+    Mean, extent and spread follow from the pixels, so one matrix and one offset per solid turn the points as they are
+    made.
     """
     device, parts = images.device, _parts(images)
     plane = _in_plane(len(images), generator, *deform)[mine]
@@ -90,17 +86,15 @@ def _fresh(
     mean, covariance = _moments(parts, len(angles))
     angles = angles * torch.tensor([90.0, 90.0, 180.0], device=device).deg2rad() * float(noisy)
     turn = _upright_then(angles).mT @ plane / _extent(parts[0], plane)
-    reach = (
-        (turn @ covariance * turn).sum(2, keepdim=True).sqrt() / 4 * float(noisy)
-    )  # a quarter of the deviation along each axis
+    deviation = (turn @ covariance * turn).sum(2, keepdim=True).sqrt()  # along each axis
+    reach = deviation / 4 * float(noisy)
     offset = -turn @ mean - reach
     clouds = [_cloud(part, turn, offset, 2 * reach, numbers) for part, numbers in zip(parts, noise, strict=True)]
     return _count(parts, clouds, len(angles))
 
 
 def _moments(parts: list[_Part], n: int) -> tuple[Tensor, Tensor]:
-    """Mean (n, 3, 1) and covariance (n, 3, 3) of the points of n bodies, in pixels; the sums are of whole numbers,
-    exact in any order."""
+    """Mean (n, 3, 1) and covariance (n, 3, 3) of the points of n solids; sums of whole numbers are exact."""
     sums = torch.zeros(n, 4, 4, device=parts[0].at.device)  # of (1, x, y, z)ᵀ(1, x, y, z)
     for digit, at, shape in parts:
         at, shape = F.pad(at, (1, 0), value=1.0), F.pad(shape, (0, 0, 1, 0))
@@ -113,48 +107,43 @@ def _moments(parts: list[_Part], n: int) -> tuple[Tensor, Tensor]:
 
 
 def _extent(front: _Part, plane: Tensor) -> Tensor:
-    """(n, 1, 1): the largest extent along an axis of n bodies deformed by (n, 3, 3) `plane`; the corners are on fronts
-    and backs."""
+    """(n, 1, 1): the largest extent along an axis of n solids, deformed by (n, 3, 3) `plane`."""
     low, high = _ends([front], [_apply(plane, front)[:, :, None]], len(plane))
     return (high - low + 2 * (plane.abs() @ front.shape.amax(1))).amax(1)[:, None, None]
 
 
 def _apply(matrix: Tensor, part: _Part) -> Tensor:
-    """(Q, 3): the places of a part's pixels, each by its body's matrix of (n, 3, 3)."""
+    """(Q, 3): the places of a part's pixels, each multiplied by its solid's matrix of (n, 3, 3)."""
     return (matrix[part.digit] @ part.at[:, :, None]).squeeze(2)
 
 
 def _ends(parts: list[_Part], clouds: list[Tensor], n: int) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest point of n bodies along each axis: (n, 3) each."""
+    """The lowest and the highest point of n solids along each axis: (n, 3) each."""
     digit = torch.cat([part.digit for part in parts])[:, None].expand(-1, 3)
 
     def end(least: list[Tensor], reduce: str) -> Tensor:
-        return torch.zeros(n, 3, device=digit.device).scatter_reduce_(
-            0, digit, torch.cat(least), reduce, include_self=False
-        )
+        zeros = torch.zeros(n, 3, device=digit.device)
+        return zeros.scatter_reduce_(0, digit, torch.cat(least), reduce, include_self=False)
 
     return end([points.amin(2) for points in clouds], "amin"), end([points.amax(2) for points in clouds], "amax")
 
 
 def _cloud(part: _Part, turn: Tensor, offset: Tensor, reach: Tensor, noise: Tensor | None) -> Tensor:
-    """(Q, 3, P): a part's points, each turned and moved with its body, and by noise · reach."""
+    """(Q, 3, P): a part's points, each turned and moved with its solid, and by noise · reach."""
     points = (turn @ part.shape)[part.digit]
     points += (_apply(turn, part) + offset.squeeze(2)[part.digit])[:, :, None]
     return points if noise is None else points.addcmul_(noise, reach[part.digit])
 
 
 def _count(parts: list[_Part], clouds: list[Tensor], n: int) -> Tensor:
-    """(n, 4096): points in each voxel of the smallest cube around a body, divided by the largest count; the clouds are
-    used up."""
+    """(n, 4096): points in each voxel of the smallest cube around a solid, relative to the largest count."""
     low, high = _ends(parts, clouds, n)
     scale = SIDE / ((high - low).amax(1, keepdim=True) + 0.002)  # a margin of 0.001 at both ends, as in voxels.voxelize
     shift = SIDE / 2 - (low + high) / 2 * scale
     grids = torch.zeros(n * SIDE**3, device=low.device)
     for (digit, *_), points in zip(parts, clouds, strict=True):
         x, y, z = points.mul_(scale[digit][:, :, None]).add_(shift[digit][:, :, None]).floor_().unbind(1)
-        first = (digit * SIDE**3)[
-            :, None
-        ]  # of a body's voxels. Whole numbers: exact in float32, and quicker than in int64
+        first = (digit * SIDE**3)[:, None]  # of a solid's voxels; whole numbers are exact in float32
         voxel = z.mul_(SIDE).add_(y).mul_(SIDE).add_(x).add_(first).long().flatten()
         grids.scatter_add_(0, voxel, torch.ones((), device=low.device).expand_as(voxel))
     grids = grids.view(n, -1)
@@ -174,8 +163,7 @@ def _in_plane(n: int, generator: torch.Generator, rotate: float, scale: float, s
 
 
 def _upright_then(angles: Tensor) -> Tensor:
-    """(N, 3) angles x, y, z in radians → (N, 3, 3): the quarter turn to upright, then Rz @ Ry @ Rx, to multiply from
-    the right."""
+    """(N, 3) angles in radians → (N, 3, 3): the quarter turn to upright, then Rz @ Ry @ Rx."""
     (cx, cy, cz), (sx, sy, sz) = angles.cos().T, angles.sin().T
     zero, one = torch.zeros_like(cx), torch.ones_like(cx)
 

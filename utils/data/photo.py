@@ -1,13 +1,12 @@
-"""A photograph or drawing of one digit → the 28×28 picture that MNIST would have made of it.
+"""A photograph or drawing of one digit → the 28×28 picture that MNIST would contain.
 
 MNIST's digits were cut out, scaled so that the longer side is 20 pixels, averaged down, and moved until their center of
-mass lay in the middle (LeCun et al. 1998). A network that has seen nothing else reads a photograph only after the same
-has been done to it:
+mass was in the middle (LeCun et al. 1998). A network reads a photograph only after the same steps:
 
-    from . import photo
+    from utils.data import photo
     model(preprocess(photo.read("five.jpg"))).softmax(1)
 
-`steps` keeps what is in between; `plain` is the resize that people try first.
+`steps` keeps the intermediate pictures; `plain` is the resize that people try first.
 """
 
 import os
@@ -26,66 +25,53 @@ from . import frames
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the center of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
 SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the whole picture (below Pillow's own limit)
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "PPM",
-)  # no others are opened: EPS, for one, would start a program
-TURNS = dict(
-    zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True)
-)  # EXIF's orientation → Image.Transpose that undoes it
-CONTRAST = 0.04  # of the whole range from black to white: what is nearer to the paper is no ink
-THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, as no digit of MNIST has it, is widened to PEN
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # only these: EPS, for example, would start a program
+TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → its inverse Image.Transpose
+CONTRAST = 0.04  # of the range from black to white: the least difference between ink and paper
+THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, which MNIST lacks, is widened to PEN
 LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
 WIDEST = 1.9  # width over height: of 60,000 training digits one in 10,000 is above 2
 GAP = 0.1  # of the largest part: strokes that are nearer belong together
-WIDTHS = (
-    1 / 3,
-    1 / 6,
-    1 / 10,
-)  # of the picture: what is narrower is no paper; the smaller ones where that reaches the edge
-DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is made up for
+WIDTHS = (1 / 3, 1 / 6, 1 / 10)  # of the picture: the least width of paper; the smaller ones if ink reaches the edge
+DEEPEST = 0.2  # of the brightest paper: the deepest shadow that is corrected
 NESTED = 5  # frames inside one another, at most
-RIM = 0.05  # of the digit's longer side: how wide the edge of the picture is where a shadow would leave it
-EVEN = 0.8  # of the darkest ink's tone: what leaves the picture in a lighter one is no stroke
-FAR = 0.4  # of the digit: how far off a part may be that is too flat to be another digit
+RIM = 0.05  # of the digit's longer side: the width of the picture's edge, where a shadow would leave it
+EVEN = 0.8  # of the darkest ink's tone: lighter ink at the edge is no stroke
+FAR = 0.4  # of the digit: the largest distance of a part that is too flat to be another digit
+
+
+NOISE = "a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper"
 
 
 class Steps(NamedTuple):
-    """What becomes of a picture, in order; H and W are those of the photograph, averaged down if large, or of its
-    frame's inside."""
+    """What a picture becomes, in order; (H, W): of the photograph, averaged down if large, or of its frame's inside."""
 
     gray: np.ndarray  # (H, W) float32, 0 (black) to 1, upright
-    paper: np.ndarray  # (H, W) float32: the same without what is narrow, the estimated background
-    ink: np.ndarray  # (H, W) float32, 0 to 1: how far a pixel stands out from the paper, the ink's full tone at 1
-    digit: np.ndarray  # (H, W) bool: the ink that is taken to be the digit
+    paper: np.ndarray  # (H, W) float32: the same without narrow parts, the estimated background
+    ink: np.ndarray  # (H, W) float32, 0 to 1: the difference from the paper, 1 for the ink's full tone
+    digit: np.ndarray  # (H, W) bool: the digit's ink
     box: np.ndarray  # (20, 20) float32, 0 to 1: cut out and averaged down, longer side 20
     image: np.ndarray  # (28, 28) uint8: brightest 255, background 0, center of mass on pixel 14
 
 
 def read(picture) -> np.ndarray:
-    """A picture of one digit, MNIST's way: (28, 28) uint8, white on black, background exactly 0, brightest 255.
+    """A picture of one digit, as in MNIST: (28, 28) uint8, white on black, background exactly 0, brightest 255.
 
-    picture: a path, an open file, or a PIL image of any size and mode; dark on light or light on dark; turned as its
-    EXIF says. Raises CourseError for what is no picture, for one that is too small or too huge, and where there is no
-    ink, more than one digit, or a page of noise.
+    picture: a path, an open file, or a PIL image of any size and mode; dark on light or light on dark; rotated as its
+    EXIF says. Raises CourseError for a file that is no picture, or too small or too large, and without ink, for more
+    than one digit, or for a page of noise.
     """
     return steps(picture).image
 
 
 def plain(picture) -> np.ndarray:
-    """What people try first, for comparison: gray, resized to (28, 28) uint8, and nothing else. Raises CourseError like
-    `read`."""
+    """For comparison: gray, resized to (28, 28) uint8, and nothing else. Raises CourseError like `read`."""
     image = Image.fromarray((gray(picture) * 255).round().astype(np.uint8))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def steps(picture) -> Steps:
-    """What `read` does, step by step. Takes and raises the same."""
+    """The steps of `read`. Takes and raises the same."""
     light, paper, ink = _without_frames(gray(picture))
     digit = _one_digit(ink > 0.5)
     _require_even_tone(np.abs(paper - light), digit)
@@ -94,11 +80,10 @@ def steps(picture) -> Steps:
 
 
 def gray(picture) -> np.ndarray:
-    """A picture as the eye sees it: (H, W) float32, 0 to 1, upright, on its paper if it is transparent; at most WORKING
-    pixels long."""
+    """A picture's brightness: (H, W) float32, 0 to 1, upright, on its paper, at most WORKING pixels long."""
     image = _upright(open_picture(picture))
     few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
-    if image.mode[0] in "IF":  # 16 bits, 32 bits or floats: whatever range they use
+    if image.mode[0] in "IF":  # 16 bits, 32 bits or floats, in any range
         image = image.convert("F")
         values = np.asarray(image.reduce(few) if few > 1 else image, np.float64)
         finite = values[np.isfinite(values)]
@@ -115,7 +100,8 @@ def gray(picture) -> np.ndarray:
 
 
 def tones(picture) -> np.ndarray:
-    """The tones of a picture that is MNIST's already, white on black: (H, W), uint8, or float32 of a picture of floats.
+    """The tones of a picture that is already like MNIST's, white on black: (H, W), uint8, or float32 of a picture of
+    floats.
 
     picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises
     CourseError.
@@ -126,9 +112,8 @@ def tones(picture) -> np.ndarray:
     if image.mode[0] == "I":
         values = np.array(image, np.int64)
         if values.min() < 0 or values.max() >= 2**16:
-            raise CourseError(
-                f"{_name(picture)} has values from {values.min()} to {values.max()}: expected 0 to 255, or to 65,535"
-            )
+            found = f"{_name(picture)} has values from {values.min()} to {values.max()}"
+            raise CourseError(f"{found}: expected 0 to 255, or to 65,535")
         return (values if values.max() < 256 else np.rint(values / 257)).astype(np.uint8)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -143,7 +128,7 @@ def _name(picture) -> str:
 
 
 def open_picture(picture) -> Image.Image:
-    """A path, file or PIL image → a PIL image with its pixels loaded and of a size that can be worked with."""
+    """A path, file or PIL image → a PIL image with its pixels loaded and of a usable size. Raises CourseError."""
     what = _name(picture)
     if isinstance(picture, str | os.PathLike):
         require_regular_file(Path(picture), "Save the picture as PNG or JPEG.")
@@ -151,10 +136,9 @@ def open_picture(picture) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and of its own limit, which is higher
             image = picture if isinstance(picture, Image.Image) else Image.open(picture, formats=FORMATS)
+            size = f"{image.width} × {image.height} pixels"
             if image.width * image.height > LARGEST:
-                raise CourseError(
-                    f"{what} has {image.width} × {image.height} pixels: expected at most {LARGEST:,}. Make it smaller."
-                )
+                raise CourseError(f"{what} has {size}: expected at most {LARGEST:,}. Make it smaller.")
             image.load()
     except CourseError:
         raise
@@ -165,54 +149,47 @@ def open_picture(picture) -> Image.Image:
     except (UnidentifiedImageError, AttributeError, TypeError) as error:
         found = "" if isinstance(picture, str | os.PathLike) else f" ({type(picture).__name__})"
         raise CourseError(f"{what}{found} is not a picture: expected {', '.join(FORMATS)} or a PIL image") from error
-    except Exception as error:  # a damaged file raises whatever its bytes make Pillow raise
+    except Exception as error:  # a damaged file can raise anything
         reason = shorten(getattr(error, "strerror", None) or error or type(error).__name__)
         raise CourseError(f"{what} can't be read as a picture ({reason}): save it again, as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
-        raise CourseError(
-            f"{what} has {image.width} × {image.height} pixels, too small: expected at least {SMALLEST} × {SMALLEST}"
-        )
+        raise CourseError(f"{what} has {size}, too small: expected at least {SMALLEST} × {SMALLEST}")
     return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF data state; as it is where they are damaged."""
+    """A picture, rotated as its EXIF data state unless they are damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             turn = TURNS.get(image.getexif().get(0x0112))
-    except (
-        Exception
-    ):  # damaged EXIF data raise whatever their bytes make Pillow raise, and the picture can be read without them
+    except Exception:  # damaged EXIF data can raise anything, and the picture can be read without them
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _ground(image: Image.Image) -> int:
-    """The tone for the transparent parts of an RGBA picture: its own paper's, or else white under dark and black under
-    light ink."""
+    """The tone for transparent parts: the picture's own paper, or white under dark and black under light ink."""
     opaque = np.asarray(image.getchannel("A")) > 127
     tone = np.median(np.asarray(image.convert("L"))[opaque]) if opaque.any() else 0
     return int(tone) if opaque.mean() > 0.5 else 255 * int(tone < 128)
 
 
 def _on_paper(image: Image.Image) -> Image.Image:
-    """An RGBA picture with its transparent parts laid on what it was drawn for."""
+    """An RGBA picture with its transparent parts filled with its ground."""
     return Image.alpha_composite(Image.new("RGBA", image.size, (_ground(image),) * 3 + (255,)), image)
 
 
 def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A gray picture, its paper and its ink; of a frame with something in it only the inside. Raises CourseError,
-    naming the frame."""
+    """A gray picture, its paper and its ink; only the inside of a frame, if there is one. Raises CourseError."""
     paper, ink = _ink(light)
     for _ in range(NESTED):
         frame = frames.find(ink > 0.5)
         if frame is None:
             return light, paper, ink
         if frame.touched or not frame.inside.any():
-            raise CourseError(
-                f"{frame.name} touches the digit, or is part of it: crop the picture to the inside of the frame"
-            )
+            todo = "crop the picture to the inside of the frame"
+            raise CourseError(f"{frame.name} touches the digit, or is part of it: {todo}")
         rows, columns = (np.flatnonzero(frame.inside.any(axis)) for axis in (1, 0))
         window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         light = np.where(frame.inside, light, paper)[window]
@@ -224,35 +201,34 @@ def _without_frames(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paper and ink of a gray picture. The paper is the picture without anything narrower than a third of it: a gray
-    closing takes dark ink away, an opening light ink; what remains is more even where it was the right one. Shadows and
-    the edge of the desk stay paper."""
+    """Paper and ink of a gray picture.
+
+    The paper is the picture without parts narrower than a third of it: a gray closing removes dark ink, an opening
+    light ink, and the right one is more even. Shadows and the edge of the desk stay paper.
+    """
     smooth = ndimage.gaussian_filter(light, max(light.shape) / 400 if max(light.shape) > 100 else 0)
     usual, *narrow = (max(5, int(max(min(light.shape), 0.75 * max(light.shape)) * share)) for share in WIDTHS)
     paper, above, gain = _above(smooth, usual)
-    if _at_edge(above):  # perhaps the shadow of something narrow: then it is paper
+    if _at_edge(above):  # perhaps a narrow shadow, which is paper
         found = next((one for one in (_above(smooth, size) for size in narrow) if not _at_edge(one[1])), None)
         paper, above, gain = found or (paper, above, gain)
     if above.max() < CONTRAST:
-        raise CourseError(
-            "no ink found: the picture is of one tone. Write the digit darker, or photograph it from nearer."
-        )
+        todo = "Write the digit darker, or photograph it from nearer."
+        raise CourseError(f"no ink found: the picture is of one tone. {todo}")
     marks = above[above > _otsu(above)]
     tone = np.percentile(marks, 75)
     noise = np.median(np.abs(ndimage.laplace(light)) * gain) / 3
     if tone < max(CONTRAST, 2.5 * noise):
-        raise CourseError(
-            "no ink found: nothing stands out from the paper. Write the digit darker, or photograph it in better light."
-        )
-    return paper, np.clip(
-        1.5 * above / tone - 0.25, 0, 1
-    )  # a ramp about half the tone, flat where it is paper or full ink
+        todo = "Write the digit darker, or photograph it in better light."
+        raise CourseError(f"no ink found: nothing stands out from the paper. {todo}")
+    # a ramp around half the tone, flat for paper and full ink
+    return paper, np.clip(1.5 * above / tone - 0.25, 0, 1)
 
 
 def _above(smooth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The paper of a smoothed picture, without what is narrower than `size` pixels; how far each pixel stands out from
-    it; and how much brighter the best-lit paper is. A shadow on light paper takes the same share of the light from the
-    paper and from the ink."""
+    """The paper of a smoothed picture, without parts narrower than `size` pixels; each pixel's difference from it; and
+    how much brighter the best-lit paper is. A shadow on light paper takes the same share of light from paper and
+    ink."""
     closed, opened = (_wide(operation, smooth, size) for operation in ("closing", "opening"))
     paper = min(closed, opened, key=np.std)
     brightest = max(paper.max(), CONTRAST)
@@ -261,7 +237,7 @@ def _above(smooth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _at_edge(above: np.ndarray) -> bool:
-    """Whether anything stands out at the edge of the picture."""
+    """Whether there is ink at the edge of the picture."""
     if above.max() < CONTRAST:
         return False
     ink = above > _otsu(above)
@@ -269,8 +245,7 @@ def _at_edge(above: np.ndarray) -> bool:
 
 
 def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
-    """A gray closing or opening by a large square, on a picture averaged down to some 200 pixels: paper needs no fine
-    detail."""
+    """A gray closing or opening by a large square, on a picture averaged down to some 200 pixels."""
     few = max(1, max(light.shape) // 200)
     image = Image.fromarray(light).reduce(few) if few > 1 else Image.fromarray(light)
     filtered = getattr(ndimage, f"grey_{operation}")(np.asarray(image), size=max(3, size // few), mode="nearest")
@@ -278,8 +253,7 @@ def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into the two groups with the least spread inside (Otsu 1979); values from 0
-    up."""
+    """The threshold that splits values from 0 up into the two groups of the least spread (Otsu 1979)."""
     top = float(values.max())
     counts = np.bincount((values.ravel() * (255 / top)).astype(np.int64), minlength=256)
     middles, low = (np.arange(256) + 0.5) * top / 255, np.cumsum(counts)
@@ -290,68 +264,54 @@ def _otsu(values: np.ndarray) -> float:
 
 
 def _one_digit(ink: np.ndarray) -> np.ndarray:
-    """The part of a (H, W) bool mask that is the digit: strokes that are near each other, without specks and what hangs
-    on the edge."""
+    """The digit in a (H, W) bool mask: strokes near each other, without specks and ink along the edge."""
     groups, areas, highs, wides = _groups(ink)
     edges = [groups[0], groups[-1], groups[:, 0], groups[:, -1]]
     along = np.max([np.bincount(edge, minlength=len(areas) + 1)[1:] / len(edge) for edge in edges], 0)
     areas = areas * (along < 0.8)  # a shadow, the rim of the sheet
     if areas.max() == 0:
-        raise CourseError(
-            "no ink found inside the picture, only something along its edge: leave some paper around the digit"
-        )
+        raise CourseError("no ink found inside the picture, only along its edge: leave some paper around the digit")
     if (inside := areas * (along == 0)).max() >= 0.1 * areas.max():
         areas = inside
     main = areas.argmax()
     tall = max(highs[main], wides[main])
     parts = areas > 0.1 * areas[main]
     if parts.sum() > 1 and (parts.sum() > 12 or areas[main] < 0.2 * areas.sum()):
-        raise CourseError(
-            "a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper"
-        )
+        raise CourseError(NOISE)
     if (several := (parts & (highs > 0.45 * highs[main])).sum()) > 1:
         raise CourseError(f"more than one digit: {several} separate shapes. Crop the picture to one of them.")
-    temporary = ndimage.distance_transform_edt(groups != main + 1)
-    near = [
-        k for k in np.nonzero(parts)[0] if temporary[groups == k + 1].min() < FAR * tall
-    ]  # the bar of a 5 written in two strokes
+    distance = ndimage.distance_transform_edt(groups != main + 1)
+    # also the bar of a 5 in two strokes
+    near = [k for k in np.nonzero(parts)[0] if distance[groups == k + 1].min() < FAR * tall]
     digit = np.isin(groups, [k + 1 for k in near])
     rows, columns = np.nonzero(digit)
     high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
     if max(high, wide) < SMALLEST:
         raise CourseError(f"the ink is {wide} × {high} pixels, too small to read: photograph the digit from nearer")
     if digit.sum() / _width(digit) > LONGEST * max(high, wide):
-        raise CourseError(
-            "a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper"
-        )
+        raise CourseError(NOISE)
     if wide > WIDEST * high:
-        raise CourseError(
-            f"more than one digit, or one that lies on its side: the ink is {wide} × {high} pixels. Crop or turn the picture."
-        )
+        what = f"more than one digit, or one that lies on its side: the ink is {wide} × {high} pixels"
+        raise CourseError(f"{what}. Crop or turn the picture.")
     return digit
 
 
 def _require_even_tone(above: np.ndarray, digit: np.ndarray) -> None:
-    """Raises CourseError where the digit reaches the edge of the picture in a lighter tone: a narrow shadow or a line
-    crosses it."""
+    """Raise CourseError if lighter ink reaches the edge: a narrow shadow or a line crosses the digit."""
     rim = np.ones_like(digit)
     deep = max(2, round(RIM * max(np.ptp(places) + 1 for places in np.nonzero(digit))))
     rim[deep:-deep, deep:-deep] = False
     if sum(edge.any() for edge in (digit[0], digit[-1], digit[:, 0], digit[:, -1])) < 2:
         return
     if np.percentile(above[digit & rim], 95) < EVEN * np.percentile(above[digit], 98):
-        raise CourseError(
-            "a shadow or a line crosses the digit from edge to edge: photograph it in even light, on plain paper"
-        )
+        todo = "photograph it in even light, on plain paper"
+        raise CourseError(f"a shadow or a line crosses the digit from edge to edge: {todo}")
 
 
 def _groups(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Strokes with gaps smaller than GAP taken together: labels 1… where there is ink, (H, W); pixels, height and width
-    of each."""
+    """Strokes joined over gaps below GAP: labels 1… where there is ink, (H, W); pixels, height and width of each."""
     parts, _ = ndimage.label(ink, np.ones((3, 3)))
-    tall = max(
-        max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in ndimage.find_objects(parts)
-    )
+    tall = max(part.stop - part.start for box in ndimage.find_objects(parts) for part in box)
     near = ndimage.distance_transform_edt(~ink) <= max(GAP / 2 * tall, 1.5)
     groups = ndimage.label(near, np.ones((3, 3)))[0] * ink
     places = ndimage.find_objects(groups)
@@ -360,8 +320,7 @@ def _groups(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def _width(ink: np.ndarray) -> float:
-    """The mean width of a mask's strokes in pixels: in a long bar the mean distance to the edge is a quarter of its
-    width."""
+    """The mean width of a mask's strokes: in a long bar, four times the mean distance to the edge."""
     inside = np.pad(ink, 1)
     return 4 * float(ndimage.distance_transform_edt(inside)[inside].mean()) - 1 if ink.any() else 0.0
 
@@ -370,7 +329,7 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
     """The digit in the middle of a square as large as its longer side, averaged down to (20, 20), 0 to 1."""
     longer = max(np.ptp(places) + 1 for places in np.nonzero(digit))
     width = _width(digit) * BOX / longer
-    if width < THIN:  # a ballpoint from afar: averaged down, little of it would be left
+    if width < THIN:  # a ballpoint pen, which averaging would fade
         grow = (PEN - width) / 2 * longer / BOX
         margin = int(np.ceil(grow)) + 1
         digit = ndimage.distance_transform_edt(~np.pad(digit, margin)) <= grow
@@ -380,12 +339,10 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(digit)
     (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in (rows, columns))
     longer = max(bottom - top, right - left)
-    margin, step = longer + 1, longer / BOX  # so that the square lies inside, wherever the digit does
-    # the shorter side starts on a whole pixel of the 20, too: a digit that has this size already stays as it is
-    start = [
-        low + margin - step * ((longer - extent) / 2 // step)
-        for low, extent in ((left, right - left), (top, bottom - top))
-    ]
+    margin, step = longer + 1, longer / BOX  # so that the square is inside, wherever the digit is
+    # the shorter side starts on a whole pixel of the 20, too: a digit of this size stays as it is
+    sides = ((left, right - left), (top, bottom - top))
+    start = [low + margin - step * ((longer - extent) / 2 // step) for low, extent in sides]
     square = (*start, start[0] + longer, start[1] + longer)
     image = Image.fromarray(np.pad(tones, margin).astype(np.float32))
     how = Image.Resampling.BOX if longer > BOX else Image.Resampling.BILINEAR
@@ -393,11 +350,7 @@ def _box(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
 
 
 def centered(box: np.ndarray) -> np.ndarray:
-    """A (20, 20) box of ink, 0 to 1 → (28, 28) uint8: brightest 255, moved by whole pixels until the center of mass is
-    on pixel 14.
-
-    Of a shape so lopsided that it would leave the picture, the center comes as near as the edge lets it.
-    """
+    """A (20, 20) box of ink → (28, 28) uint8: brightest 255, center of mass on pixel 14, or as near as possible."""
     bright = np.floor(box / box.max() * 255 + 0.5).astype(np.uint8)
     mass = box.sum(dtype=np.float64)
     center = [(box.sum(1 - axis, dtype=np.float64) * np.arange(BOX)).sum() / mass for axis in range(2)]

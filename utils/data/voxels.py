@@ -1,8 +1,7 @@
 """MNIST image → point cloud → rotated, noisy copy → 16³ voxel grid, by the recipe of the published 3D-MNIST.
 
-A digit is a body six pixels deep: every pixel with ink is a box, sampled on the faces that nothing covers. The upright
-copies equal the published ones; of the rotated ones the published random seed is unknown, so they agree in distribution
-only.
+A digit is a solid six pixels deep: every pixel with ink is a box, sampled on its uncovered faces. The upright copies
+equal the published ones; for the rotated ones the published random seed is unknown, so they agree in distribution only.
 """
 
 import io
@@ -25,53 +24,43 @@ SIDE = 16  # voxels
 TRAIN, TEST = 5000, 1000  # digits: the first of each half of MNIST
 PUBLISHED = Path("3d-mnist", "full_dataset_vectors.h5")
 REBUILT = Path("3d-mnist", "rebuilt.h5")
-SIGNATURE, PIECES = b"\x89HDF\r\n\x1a\n", 50_000  # of an HDF5 file: its first bytes, and the most pieces of a dataset
+SIGNATURE, PIECES = b"\x89HDF\r\n\x1a\n", 50_000  # of an HDF5 file: its first bytes, the most pieces of a dataset
 DAMAGED = "Delete it and run again to have it rebuilt, or download it anew."
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) of the pixels that may cover a box's four sides
 
 
 def _faces() -> list[np.ndarray]:
-    """The sampled faces of a box around 0, in the generator's order of points: front, back, and the sides of
-    NEIGHBOURS; (P, 3) each."""
+    """The sampled faces of a box around 0: front, back, and the sides of NEIGHBOURS; (P, 3) each."""
     wide, deep = np.linspace(-0.5, 0.5, 5), np.linspace(-3, 3, 30)
-    axes = [
-        (wide, wide, 3),
-        (wide, wide, -3),
-        (-0.5, wide, deep),
-        (0.5, wide, deep),
-        (wide, -0.5, deep),
-        (wide, 0.5, deep),
-    ]
+    axes = [(wide, wide, 3), (wide, wide, -3), (-0.5, wide, deep), (0.5, wide, deep)]
+    axes += [(wide, -0.5, deep), (wide, 0.5, deep)]
     return [np.array(np.meshgrid(*face)).T.reshape(-1, 3) for face in axes]
 
 
 FACES = _faces()
-# BOXES[pattern]: a box of which bit k of the pattern says whether side k is open
+# BOXES[pattern]: a box whose side k is open if bit k of the pattern is set
 BOXES = [np.concatenate([*FACES[:2], *(FACES[2 + k] for k in range(4) if pattern >> k & 1)]) for pattern in range(16)]
 POINTS = np.array([len(box) for box in BOXES])
 
 
 def _pixels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column (of the image with a margin of one pixel) and pattern of open sides of every pixel with ink."""
+    """Row, column (with a margin of one pixel) and pattern of open sides of every pixel with ink."""
     ink = np.pad(image > 0, 1)
     rows, columns = np.nonzero(ink)
-    open_sides = sum(
-        (~ink[rows + down, columns + right]).astype(np.int64) << k for k, (down, right) in enumerate(NEIGHBOURS)
-    )
-    return rows, columns, open_sides
+    is_open = [~ink[rows + down, columns + right] for down, right in NEIGHBOURS]
+    return rows, columns, sum(side.astype(np.int64) << k for k, side in enumerate(is_open))
 
 
 def cloud(image: np.ndarray) -> np.ndarray:
     """The upright point cloud of a (28, 28) uint8 image with ink: (P, 3) float64, mean 0, largest extent 1.
 
-    To the last bit what the published generator computes, since many points lie on a boundary of two voxels: the same
-    operations in the same order, the mean summed point by point, and a quarter turn whose cosine is 6e-17.
-
-    Raises CourseError for an image without ink.
+    It equals the published generator's to the last bit, because many points lie on a boundary of two voxels: the same
+    operations in the same order, the mean summed point by point, and a quarter turn whose cosine is 6e-17. Raises
+    CourseError for an image without ink.
     """
     rows, columns, open_sides = _pixels(image)
     if not len(rows):
-        raise CourseError("an image without ink has no body: expected at least one pixel above 0")
+        raise CourseError("an image without ink has no solid: expected at least one pixel above 0")
     points, repeats = np.concatenate([BOXES[pattern] for pattern in open_sides]), POINTS[open_sides]
     points[:, 0] += np.repeat(rows, repeats)
     points[:, 1] += np.repeat(columns, repeats)
@@ -89,7 +78,7 @@ def _about_y(degrees: float) -> np.ndarray:
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
-    """The (3, 3) matrix Rz @ Ry @ Rx of three angles in degrees, to be multiplied from the right: points @ matrix."""
+    """The (3, 3) matrix Rz @ Ry @ Rx of three angles in degrees, to multiply from the right: points @ matrix."""
     (cx, sx), (cz, sz) = ((np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))) for angle in (x, z))
     about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
     about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
@@ -97,22 +86,21 @@ def rotation(x: float, y: float, z: float) -> np.ndarray:
 
 
 def _rotate(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """points @ matrix, by additions in a fixed order: a matrix product's last bit depends on the machine."""
+    """points @ matrix, by additions in a fixed order: the last bit of a matrix product depends on the machine."""
     x, y, z = points.T
     return np.stack([x * matrix[0, k] + y * matrix[1, k] + z * matrix[2, k] for k in range(3)]).T
 
 
 def rotated(points: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy of a cloud turned by angles x, y ~ N(0, 90°) and z ~ N(0, 180°), every point moved by up to a quarter of
-    the standard deviation along each axis, uniformly. points: (P, 3) float64; returns the same."""
+    """A copy of a cloud, rotated by angles x, y ~ N(0, 90°) and z ~ N(0, 180°), every point moved uniformly by up to a
+    quarter of the standard deviation along each axis. points: (P, 3) float64; returns the same."""
     turned = _rotate(points, rotation(*random.normal(0, (90, 90, 180))))
     noise = random.uniform(-0.25, 0.25, turned.shape[::-1]).T
     return turned + noise * turned.std(0)
 
 
 def voxelize(points: np.ndarray) -> np.ndarray:
-    """Points in each voxel of the smallest cube around a (P, 3) cloud, divided by the largest count: (4096,) float64, x
-    fastest."""
+    """Points in each voxel of the smallest cube around a (P, 3) cloud, relative to the largest count: (4096,)."""
     low, high = points.min(0) - 0.001, points.max(0) + 0.001
     extent = high - low
     margin = (extent.max() - extent) / 2
@@ -132,29 +120,21 @@ def pair(image: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def pairs(images: np.ndarray, seed: tuple[int, ...], echo: bool = False) -> np.ndarray:
-    """Rows of (N, 28, 28) images, row 2i upright and row 2i + 1 rotated: (2N, 4096) float32. The same for any number of
-    threads."""
+    """Rows of (N, 28, 28) images, row 2i upright and 2i + 1 rotated: (2N, 4096) float32, for any number of threads."""
     rows = np.empty((2 * len(images), SIDE**3), np.float32)
 
     def fill(i: int) -> None:
         rows[2 * i : 2 * i + 2] = pair(images[i], (*seed, i))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in tqdm(
-            threads.map(fill, range(len(images))),
-            "clouds",
-            len(images),
-            disable=not echo,
-            mininterval=0.5,
-            unit="digit",
-        ):
+        done, how = threads.map(fill, range(len(images))), {"disable": not echo, "mininterval": 0.5, "unit": "digit"}
+        for _ in tqdm(done, "clouds", len(images), **how):
             pass
     return rows
 
 
 class Rows(NamedTuple):
-    """The four datasets of full_dataset_vectors.h5: (N, 4096) float32 in [0, 1] and (N,) int64; row 2i + 1 is row 2i
-    rotated."""
+    """The datasets of full_dataset_vectors.h5: (N, 4096) float32 in [0, 1] and (N,) int64, upright and rotated."""
 
     X_train: np.ndarray
     y_train: np.ndarray
@@ -171,31 +151,23 @@ def build(train: tuple, test: tuple, seed: int = 0, echo: bool = False) -> Rows:
 
 
 def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
-    """Write rows in the form of full_dataset_vectors.h5, whole or not at all; `facts` become the file's attributes.
-
-    Raises CourseError where it can't be written.
-    """
+    """Write rows in the form of full_dataset_vectors.h5, with `facts` as the file's attributes. Raises CourseError."""
     import h5py
 
-    whole = io.BytesIO()  # HDF5 that meets a full disk while it flushes takes the process with it
+    whole = io.BytesIO()  # on a full disk HDF5 would abort the process
     with h5py.File(whole, "w") as file:
         file.attrs.update(facts)
         for name, values in rows._asdict().items():
-            packed = (
-                {"chunks": (min(100, len(values)), SIDE**3), "compression": "gzip", "compression_opts": 1}
-                if values.ndim == 2
-                else {}
-            )
-            file.create_dataset(name, data=values, **packed)
+            packed = {"chunks": (min(100, len(values)), SIDE**3), "compression": "gzip", "compression_opts": 1}
+            file.create_dataset(name, data=values, **(packed if values.ndim == 2 else {}))
     files.write(path, whole.getvalue())
 
 
 def read(path: Path) -> tuple[Rows, dict]:
-    """The four datasets of a file in the form of full_dataset_vectors.h5, and the file's attributes.
+    """The four datasets of a file like full_dataset_vectors.h5, and the file's attributes.
 
-    Raises CourseError, naming the file, for one that is not HDF5 or is cut off, for a missing dataset, a wrong type or
-    shape, values outside [0, 1] or not finite, and labels outside 0…9. Shapes and types are checked before anything is
-    read.
+    Raises CourseError for a damaged file, a missing dataset, a wrong type or shape, or values out of range. Shapes and
+    types are checked before anything is read.
     """
     import h5py
 
@@ -204,14 +176,10 @@ def read(path: Path) -> tuple[Rows, dict]:
         with path.open("rb") as file:
             start = file.read(len(SIGNATURE))
     except OSError as error:
-        todo = (
-            DAMAGED
-            if isinstance(error, FileNotFoundError | IsADirectoryError)
-            else "Change its permissions and run again."
-        )
-        raise CourseError(
-            f"{files.display_path(path)} can't be read ({error.strerror}): expected a readable file. {todo}"
-        ) from error
+        damaged = isinstance(error, FileNotFoundError | IsADirectoryError)
+        todo = DAMAGED if damaged else "Change its permissions and run again."
+        text = f"{files.display_path(path)} can't be read ({error.strerror}): expected a readable file. {todo}"
+        raise CourseError(text) from error
     if start != SIGNATURE:
         _refuse(path, f"it starts with {start.hex(' ') or 'nothing'}", "an HDF5 file")
     try:
@@ -222,31 +190,28 @@ def read(path: Path) -> tuple[Rows, dict]:
             found = {name: file[name][:] for name in Rows._fields}
     except CourseError:
         raise
-    except Exception as error:  # damaged bytes make HDF5 raise whatever they say
+    except Exception as error:  # damaged bytes can raise anything
         if isinstance(error, BlockingIOError) or "already open" in str(error):
-            raise CourseError(
-                f"{files.display_path(path)} is open in another program. Close it there and run again."
-            ) from error
+            text = f"{files.display_path(path)} is open in another program. Close it there and run again."
+            raise CourseError(text) from error
         _refuse(path, f"can't be read as HDF5 ({' '.join(str(error).split())[:120]})", "a whole HDF5 file")
     for half in ("train", "test"):
         grids, labels = found[f"X_{half}"], found[f"y_{half}"]
-        if not (grids.min() >= 0 and grids.max() <= 1):  # NaN is neither
+        if not (grids.min() >= 0 and grids.max() <= 1):  # NaN fails, too
             _refuse(path, f"X_{half} holds values from {grids.min()} to {grids.max()}", "densities from 0 to 1")
         if not (labels.min() >= 0 and labels.max() <= 9):
             _refuse(path, f"y_{half} holds labels from {labels.min()} to {labels.max()}", "0 to 9")
-    return Rows(
-        *(values.astype(np.float32 if values.ndim == 2 else np.int64, copy=False) for values in found.values())
-    ), facts
+    types = [np.float32 if values.ndim == 2 else np.int64 for values in found.values()]
+    return Rows(*(values.astype(t, copy=False) for values, t in zip(found.values(), types, strict=True))), facts
 
 
 def _is_one_value(file: "h5py.File", name: str) -> bool:
-    """Whether a file has an attribute of that name that is one number or one text: thousands of texts can share the
-    bytes of one."""
+    """Whether a file has that attribute, as one number or one text: thousands of texts can share the bytes of one."""
     return name in file.attrs and file.attrs.get_id(name).shape == ()
 
 
 def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
-    """Refuse what a file says that it holds, before it is read."""
+    """Raise CourseError for a half whose declared types, shapes or sizes are wrong, before it is read."""
     import h5py
 
     names = f"X_{half}", f"y_{half}"
@@ -258,28 +223,17 @@ def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
         if values.dtype.kind not in "fiu" or values.shape is None or values.external or values.is_virtual:
             _refuse(path, f"{name} holds {values.dtype}, or lies in another file", "numbers")
     grids, labels = (file[name] for name in names)
-    if (
-        len(grids.shape) != 2
-        or grids.shape[1] != SIDE**3
-        or not grids.shape[0]
-        or labels.shape != grids.shape[:1]
-        or grids.shape[0] % 2
-    ):
+    rows = labels.shape[0] if len(labels.shape) == 1 else 0
+    if not rows or rows % 2 or grids.shape != (rows, SIDE**3):
         _refuse(path, f"X_{half} is {grids.shape} and y_{half} {labels.shape}", f"(2N, {SIDE**3}) and (2N,)")
     for name, values in zip(names, (grids, labels), strict=True):
         stored, declared = values.id.get_storage_size(), values.size * values.dtype.itemsize
-        # gzip packs zeros some thousand times; what was never written takes nothing
+        # gzip packs zeros some thousand times; data that were never written take nothing
         if declared > files.TENSORS or stored * 2000 < declared:
-            _refuse(
-                path,
-                f"{name} says {declared:,} bytes, and {stored:,} are stored",
-                f"at most {files.TENSORS:,}, all of them stored",
-            )
-        if (
-            values.chunks
-            and math.prod(math.ceil(size / chunk) for size, chunk in zip(values.shape, values.chunks, strict=True))
-            > PIECES
-        ):
+            sizes = f"{name} says {declared:,} bytes, and {stored:,} are stored"
+            _refuse(path, sizes, f"at most {files.TENSORS:,}, all of them stored")
+        chunks = zip(values.shape, values.chunks or values.shape, strict=True)
+        if math.prod(math.ceil(size / chunk) for size, chunk in chunks) > PIECES:
             _refuse(path, f"{name} lies in pieces of {values.chunks} values", f"at most {PIECES:,} pieces")
 
 
