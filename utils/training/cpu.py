@@ -1,7 +1,6 @@
-"""Everything that only makes a CPU faster: memory that is kept, a memory layout, short numbers, a batch norm that two
-threads can share.
+"""What only makes a CPU faster: kept memory, memory layout, bfloat16, a batch norm that two threads can share.
 
-Applied to a plain network when it is built for training; what it learns goes back into a plain one.
+It is applied to a plain network before training; the trained weights return to a plain one.
 """
 
 import ctypes
@@ -15,7 +14,7 @@ CACHE_LINE = 64  # bytes
 
 
 def keep_memory() -> None:
-    """On Linux keep freed memory: otherwise every batch of 1,024 faults its pages in again."""
+    """Keep freed memory (on Linux): otherwise every batch of 1,024 causes page faults again."""
     if platform.system() == "Linux":
         with suppress(OSError, AttributeError):  # not glibc: nothing to tune
             libc = ctypes.CDLL("libc.so.6")
@@ -24,8 +23,7 @@ def keep_memory() -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device is built to multiply numbers of torch.bfloat16; elsewhere they would be slower than float32, not
-    faster."""
+    """Whether a device multiplies torch.bfloat16 in hardware; elsewhere it would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
@@ -38,8 +36,8 @@ def layout(model: nn.Module) -> torch.memory_format:
 
 
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network on `device` in its fastest layout; on a CPU its batch norms of few channels become FewChannels, and a
-    ReLU in front of nn.Flatten a LastReLU. In place."""
+    """The network on `device` in its fastest layout, in place; on a CPU with FewChannels and LastReLU where they
+    help."""
     if device.type == "cpu":
         layers = [layer for layer in model.modules() if not isinstance(layer, (nn.Dropout, nn.Sequential))]
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
@@ -51,19 +49,15 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class FewChannels(nn.BatchNorm2d):
-    """nn.BatchNorm2d: the same parameters, buffers, state dict and results (to rounding), faster for few channels on a
-    CPU.
+    """nn.BatchNorm2d with the same parameters, state dict and results (to rounding), faster for few channels on a CPU.
 
     In channels-last layout PyTorch's CPU kernel keeps one row of per-channel sums per thread. With fewer than 16
-    float32 channels two rows lie in one cache line, the cores take it from each other at every addition, and two
-    threads are slower than one. There, in training, the same formula runs as whole-tensor reductions instead;
-    everywhere else this
-    *is* nn.BatchNorm2d.
+    float32 channels, two rows share a cache line, and two threads are slower than one. In this case, training computes
+    the same formula as whole-tensor reductions; otherwise this *is* nn.BatchNorm2d.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C, H, W), normalized over N, H and W of the batch in training, by the running statistics
-        in eval."""
+        """(N, C, H, W) → (N, C, H, W), normalized over N, H and W in training, by the running statistics in eval."""
         few = features.shape[1] * features.element_size() < CACHE_LINE
         last = features.is_contiguous(memory_format=torch.channels_last)
         if not (self.training and few and last and features.device.type == "cpu" and features.dtype == torch.float32):
@@ -78,8 +72,7 @@ class FewChannels(nn.BatchNorm2d):
 
 
 class LastReLU(nn.ReLU):
-    """nn.ReLU, to the last bit, for a place where the gradient comes back flattened, and so in another memory layout
-    than the features: PyTorch's CPU kernels go through two tensors of different layouts one number at a time."""
+    """nn.ReLU, to the last bit, before nn.Flatten: a gradient in the features' memory layout is much faster."""
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""

@@ -11,11 +11,10 @@ from . import ddp
 
 
 def pick_device(name: str = "auto", kind: str = "images") -> torch.device:
-    """ "auto" → the first of CUDA, MPS and CPU that works; else the device of that name. Raises CourseError if it is
-    not there or fails.
+    """The named device, or for "auto" the first of CUDA, MPS and CPU that works. Raises CourseError if it is missing.
 
-    kind: of what the network sees, "images" or "voxels". On CUDA, float32 is not rounded to TF32.
-    Where several processes train together, each gets a GPU of its machine for itself, or all of them the CPU.
+    kind: of the inputs, "images" or "voxels". On CUDA, float32 is not rounded to TF32. Of several processes, each gets
+    its own GPU, or all get the CPU.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if ddp.world_size() > 1:
@@ -34,7 +33,7 @@ def pick_device(name: str = "auto", kind: str = "images") -> torch.device:
     return torch.device(name)
 
 
-@lru_cache  # a process tries each device once, and prints once what failed
+@lru_cache  # a process tries each device once
 def _first_that_works(names: tuple[str, ...], kind: str) -> torch.device:
     for name, following in pairwise(names):
         reason = failure(torch.device(name), kind)
@@ -45,19 +44,14 @@ def _first_that_works(names: tuple[str, ...], kind: str) -> torch.device:
 
 
 def failure(device: torch.device, kind: str = "images") -> str:
-    """Why a device that PyTorch lists can't be used, in one line: one small operation is tried on it. "" if it
-    works."""
+    """Why a listed device can't be used, in one line; "" if a small operation works on it."""
     if device.type == "cpu":
         return ""
     dims = 3 if kind == "voxels" else 2
     try:
-        images, grid = torch.ones(1, 1, *[2] * dims, device=device), torch.zeros(1, *[2] * dims, dims, device=device)
-        F.grid_sample(
-            images, grid, align_corners=False
-        ).sum().item()  # an MPS of torch before 2.9 has it in two dimensions only
+        image, grid = torch.ones(1, 1, *[2] * dims, device=device), torch.zeros(1, *[2] * dims, dims, device=device)
+        F.grid_sample(image, grid, align_corners=False).sum().item()  # MPS before torch 2.9 lacks voxels
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0][:160]
-        return (
-            f"{reason}; voxels need torch 2.9 or newer there" if device.type == "mps" and kind == "voxels" else reason
-        )
+        todo = "; voxels need torch 2.9 or newer there" if device.type == "mps" and kind == "voxels" else ""
+        return str(error).strip().partition("\n")[0][:160] + todo
     return ""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +25,16 @@ Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
 
 class Diverged(CourseError):
-    """A loss is no longer a finite number; the message states which loss and which epoch."""
+    """A loss is not finite; the message states which loss and which epoch."""
 
 
 class CheckpointMismatch(CourseError):
-    """A state to continue from that does not fit the network and recipe; the message states the difference."""
+    """A state that does not fit the network and recipe; the message states the difference."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """loss: mean cross-entropy; correct of total images. Raises ValueError for what no evaluation can give."""
+    """loss: mean cross-entropy; correct of total images. Raises ValueError for impossible values."""
 
     loss: float
     correct: int
@@ -41,9 +42,8 @@ class Score:
 
     def __post_init__(self):
         if self.loss < 0 or not 0 <= self.correct <= self.total or not 0 < self.total < 2**53:
-            raise ValueError(
-                f"correct = {self.correct} of total = {self.total}: expected 0 to total, and a total; loss = {self.loss}"
-            )
+            found = f"correct = {self.correct} of total = {self.total}"
+            raise ValueError(f"{found}: expected 0 to total, and a total; loss = {self.loss}")
 
     @property
     def percent(self) -> float:
@@ -51,8 +51,7 @@ class Score:
 
 
 def normalize(images: Tensor, mean: float, std: float) -> Tensor:
-    """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set; same shape and
-    device."""
+    """uint8 0…255, or float 0…1 → float32 of mean 0 and standard deviation 1 over the training set."""
     return scaled(images).sub(mean).div_(std)
 
 
@@ -73,15 +72,14 @@ def evaluate(model: nn.Module, split: Split, mean: float, std: float) -> Score:
 
 
 class Training:
-    """All that an epoch changes: the network, optimizer, schedule, every random state, and the rows so far.
+    """Everything that an epoch changes: network, optimizer, schedule, random states, and the rows so far.
 
-    state_dict() and load_state_dict() carry the whole of it, so that a run continues bit for bit. Where several
-    processes train together (utils.training.ddp), all of them call state_dict(), for each holds a global random state
-    of its own.
+    state_dict() and load_state_dict() contain all of it, so that a run continues bit for bit. If several processes
+    train together (utils.training.ddp), all of them call state_dict(), because each has its own random state.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, images: int):
-        """images: how many there are to train on."""
+        """images: the number of training images."""
         device = next(model.parameters()).device
         quantize.begin(model, recipe.levels)
         self.model = model
@@ -91,21 +89,16 @@ class Training:
         self.optimizer = make_optimizer(model, recipe)
         self.steps = math.ceil(recipe.drawn(images) / recipe.batch_size)  # of an epoch
         self.scheduler = make_scheduler(self.optimizer, recipe, self.steps)
-        averaging = swa_utils.get_ema_multi_avg_fn(recipe.average)
-        self.average = (
-            swa_utils.AveragedModel(model, multi_avg_fn=averaging, use_buffers=True) if recipe.average else None
-        )
-        # order and augmentation have a generator of their own: dropout, which can only use the global one, can't shift
-        # them
+        averaging = {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(recipe.average), "use_buffers": True}
+        self.average = swa_utils.AveragedModel(model, **averaging) if recipe.average else None
+        # order and augmentation have their own generators, which dropout, with the global one, can't affect
         self.order = torch.Generator().manual_seed(seed)
         self.numbers = torch.Generator(device).manual_seed(seed)
         self.augment = augmentation(recipe, self.numbers)
         self.loss_sum = torch.zeros((), device=device)  # over an epoch's images
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
         self.history: list[Row] = []
-        self.best: dict[str, Tensor] | None = (
-            None  # weights of the best validation epoch, where early stopping keeps them
-        )
+        self.best: dict[str, Tensor] | None = None  # weights of the best validation epoch, for early stopping
 
     @property
     def tested(self) -> nn.Module:
@@ -119,8 +112,7 @@ class Training:
             self.average.update_parameters(self.model)
 
     def step_schedule(self, held_out_loss: float | None = None) -> None:
-        """Called after every step, and after every epoch with its loss on held-out images: what `plateau` goes by, and
-        it alone."""
+        """Called after every step, and after every epoch with the held-out loss, which only `plateau` uses."""
         by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
         if by_loss == (held_out_loss is not None):
             self.scheduler.step(*([held_out_loss] if by_loss else []))
@@ -140,23 +132,20 @@ class Training:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what state_dict() gave, bit for bit on the same kind of device.
+        """Continue from state_dict(), bit for bit on the same kind of device; on another kind, the generators start
+        from the epoch's number.
 
-        On another kind of device, the generators cannot use these states, so they start from the epoch's number.
-
-        Raises ValueError, or what a generator raises, for a state that is not of this network, optimizer and schedule.
+        Raises ValueError, or what a generator raises, for a state of another network, optimizer or schedule.
         """
         by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
         steps = len(state["history"]) * (1 if by_loss else self.steps)
-        wrong = states.of_network(state["model"], self.model, "model")
-        if self.average:
-            wrong = wrong or states.of_network(state["average"], self.average, "average")
-        if state["best"]:
-            wrong = wrong or states.of_network(state["best"], self.tested, "best")
+        networks = {"model": self.model} | ({"average": self.average} if self.average else {})
+        networks |= {"best": self.tested} if state["best"] else {}
+        wrong = next(filter(None, (states.of_network(state[name], own, name) for name, own in networks.items())), "")
         wrong = wrong or states.of_schedule(state["scheduler"], self.scheduler, steps, "scheduler")
         if wrong:
             raise ValueError(wrong)
-        make = lambda network: make_optimizer(network, self.recipe)  # noqa: E731
+        make = partial(make_optimizer, recipe=self.recipe)
         optimizer = states.fitted(state["optimizer"], self.model, self.optimizer, make, "optimizer")
         self.model.load_state_dict(state["model"])
         if self.average:
@@ -171,9 +160,7 @@ class Training:
         self.best = state["best"]
         if state["device"] == self.numbers.device.type:
             self.numbers.set_state(state["numbers"])
-            if ddp.rank() < len(
-                state["processes"]
-            ):  # else there were fewer processes before: this one begins as it was seeded
+            if ddp.rank() < len(state["processes"]):  # else this process is new, and starts as it was seeded
                 ddp.set_random_state(state["processes"][ddp.rank()])
         else:
             self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
@@ -188,36 +175,28 @@ def fit(
     after_epoch: Callable[[Training], None] = lambda training: None,
     echo: bool = True,
 ) -> list[Row]:
-    """Train `model` in place for recipe.epochs and return one row per epoch; with recipe.patience, stop early and
-    leave the model as it was after the best validation epoch (see kept); with recipe.average, leave it the averaged
-    weights, and with recipe.levels the rounded ones.
+    """Train `model` in place for recipe.epochs and return one row per epoch.
 
-    model and data: on the same device. Each epoch ends with the test set, or with data.valid where images are held out.
-    state: a Training.state_dict() to continue from. after_epoch: called after every epoch with all that it changed.
-    echo: one progress bar per epoch (in a terminal or a notebook) and its log lines.
+    With recipe.patience, stop early and leave the weights of the best validation epoch; with recipe.average, leave the
+    averaged weights, and with recipe.levels the rounded ones. Each epoch ends with the test set, or data.valid if
+    images are held out. data: on the model's device. state: a Training.state_dict() to continue from. after_epoch:
+    called after every epoch. echo: print progress and rows.
 
-    Raises Diverged when a loss is no longer finite (what was saved before stays), Unfit for a state that does not fit.
+    Raises Diverged if a loss is not finite, and CheckpointMismatch for a state that does not fit.
     """
     training = Training(model, recipe, seed, len(data.train))
     if state:
         try:
             training.load_state_dict(state)
-        except ValueError as error:
-            raise CheckpointMismatch(" ".join(str(error).split())[:200]) from error
-        except (
-            KeyError,
-            IndexError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-        ) as error:  # an invalid random state can raise any of these
-            raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # invalid states raise any
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise CheckpointMismatch(" ".join(f"{kind}{error}".split())[:200]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
         if recipe.patience and result_epoch(training.history, recipe) is row:
             training.best = {key: value.clone() for key, value in training.tested.state_dict().items()}
-        after_epoch(training)  # what is printed is safe on disk, also where nothing can be printed
+        after_epoch(training)  # before printing, which may fail
         if echo:
             print(describe(row), flush=True)
     model.load_state_dict(training.best or training.tested.state_dict())
@@ -226,13 +205,13 @@ def fit(
 
 
 def is_over(history: list[Row], recipe: Recipe) -> bool:
-    """Whether a run with these rows has had its epochs, or its patience is at an end."""
+    """Whether a run with these rows has finished its epochs, or its patience."""
     waited = len(history) - result_epoch(history, recipe)["epoch"] if history and recipe.patience else 0
     return len(history) >= recipe.epochs or waited >= recipe.patience > 0
 
 
 def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> Row:
-    """One epoch: its row of the log. Raises Diverged when a loss is no longer finite."""
+    """One epoch: its row of the log. Raises Diverged if a loss is not finite."""
     recipe, epoch = training.recipe, len(training.history) + 1
     start, lr = time.perf_counter(), training.scheduler.get_last_lr()[0]
     train = train_epoch(training, data, echo)
@@ -248,33 +227,30 @@ def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> 
 
 
 def require_finite(which: str, loss: float, recipe: Recipe, seed: int, epoch: int) -> None:
-    """Raise Diverged for a loss that is not a finite number."""
+    """Raise Diverged for a loss that is not finite."""
     if not math.isfinite(loss):
-        raise Diverged(
-            f"{recipe.model}, seed {seed}: the {which} loss became {loss} in epoch {epoch}, so the run was stopped and "
-            f"nothing of this epoch kept. Try a lower learning rate than {recipe.lr:g} (--lr {recipe.lr / 10:g})."
-        )
+        what = f"{recipe.model}, seed {seed}: the {which} loss became {loss} in epoch {epoch}"
+        todo = f"Try a lower learning rate than {recipe.lr:g} (--lr {recipe.lr / 10:g})."
+        raise Diverged(f"{what}, so the run was stopped and nothing of this epoch kept. {todo}")
 
 
 def result_epoch(history: list[Row], recipe: Recipe) -> Row:
-    """The epoch whose weights are the result: the last, or under early stopping the first of the best on validation
-    images."""
+    """The epoch whose weights are the result: the last, or under early stopping the first of the best ones."""
     if not recipe.patience:
         return history[-1]
     return max(history, key=lambda row: row["valid_correct"] if recipe.keep == "accuracy" else -row["valid_loss"])
 
 
 def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
-    """One pass over as much of the training set as the recipe says, in a new random order. Only the bar waits for the
+    """One pass over the recipe's share of the training set, in a new random order. Only the progress bar waits for the
     device.
 
-    Several processes draw the same order, and each takes its shard of every batch (see utils.training.ddp); all return
-    the score over all of it: the plain cross-entropy, whether the recipe smooths labels or not.
+    Several processes draw the same order, and each takes its shard of every batch (see utils.training.ddp). All return
+    the score over all of it, with the plain cross-entropy even if the recipe smooths labels.
     """
     labels = data.train.labels
-    order = torch.randperm(len(labels), generator=training.order)[: training.recipe.drawn(len(labels))].to(
-        labels.device
-    )
+    order = torch.randperm(len(labels), generator=training.order)[: training.recipe.drawn(len(labels))]
+    order = order.to(labels.device)
     training.wrapped.train()
     training.loss_sum.zero_()
     training.correct.zero_()
@@ -291,8 +267,7 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
 
 
 def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
-    """One step of the optimizer on these rows of the training set, and its part of the sums; returns the batch's plain
-    cross-entropy. No line of it waits for a number from the device."""
+    """One step of the optimizer; returns the batch's plain cross-entropy. Nothing here waits for the device."""
     shard, factor = ddp.shard(len(rows))  # of one process: all of it, and 1
     batch = training.augment(data.train.images.index_select(0, rows), rows, shard)
     targets = data.train.labels[rows[shard]]

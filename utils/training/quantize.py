@@ -1,11 +1,10 @@
-"""Weights of few levels: rounded while they are trained, so that the network learns to do with them.
+"""Weights of few levels, rounded during training so that the network learns to work with them.
 
-Every weight is a whole number of its tensor's steps. The gradient passes through the rounding as if it were not there:
-the straight-through estimator (Bengio et al. 2013). A step is a fixed share of the weights' root mean square, the one
-that rounds normally distributed weights with the least error. S. K. Esser et al. 2020, "Learned step size
-quantization", learn the steps too; at the high rates of these recipes learned steps diverged, some below 0, and the
-network with them. PyTorch's own quantization and torchao round to 8 bits, or linear layers only; so few levels in a
-convolution take these lines.
+Every weight is a whole number of its tensor's steps. The gradient ignores the rounding: the straight-through estimator
+(Bengio et al. 2013). A step is a fixed share of the weights' root mean square, the one that rounds normally distributed
+weights with the least error. S. K. Esser et al. 2020, "Learned step size quantization", learn the steps too; at the
+high rates of these recipes learned steps diverged. PyTorch's own quantization and torchao round to 8 bits, or linear
+layers only.
 """
 
 import copy
@@ -40,23 +39,21 @@ def layers_with_weights(model: nn.Module) -> list[nn.Module]:
 
 
 def levels_of(model: nn.Module, levels: int) -> list[tuple[nn.Module, int]]:
-    """Each such layer and the number of levels of its weights: the first and the last layer have two bits more than the
-    others, for they hold few weights, and rounding those costs most."""
+    """Each such layer and its number of levels: two bits more in the first and last, which are small and sensitive."""
     layers = layers_with_weights(model)
     return [(layer, 4 * levels + 3 if layer in (layers[0], layers[-1]) else levels) for layer in layers]
 
 
 def begin(model: nn.Module, levels: int) -> None:
-    """Round every weight of a convolution or linear layer from now on, in place. levels = 0: leave the network as it
-    is."""
+    """From now on round every weight of a convolution or linear layer, in place; with levels = 0 none."""
     for layer, own in levels_of(model, levels) if levels else ():
         parametrize.register_parametrization(layer, "weight", Rounded(own))
 
 
 def end(model: nn.Module, levels: int) -> nn.Module:
-    """Leave plain layers, in place, in which every number is one that a file of few bits holds: see nearest and
-    vector_grid. Each batch norm becomes what it does in eval mode: its mean 0, its variance 1, weight and bias what it
-    multiplies by and adds. Works on a network that was trained without rounding, too. levels = 0: leave it as it is."""
+    """Leave plain layers, in place, whose numbers a file of few bits can hold (see weight_grid and vector_grid). Batch
+    norms become what they compute in eval mode: mean 0, variance 1, weight and bias the factor and summand. Works
+    without `begin`, too; does nothing if levels = 0."""
     with torch.no_grad():
         for layer in model.modules() if levels else ():
             if parametrize.is_parametrized(layer):
@@ -73,13 +70,13 @@ def end(model: nn.Module, levels: int) -> nn.Module:
 
 
 def ended(model: nn.Module, levels: int) -> nn.Module:
-    """What `end` would leave of a network that is still training; without levels the network itself."""
+    """The result of `end` for a network that is still training; without levels the network itself."""
     return end(copy.deepcopy(model), levels) if levels else model
 
 
 def release(layer: nn.Module) -> None:
-    """The plain layer with its present, rounded weights. parametrize.remove_parametrizations would also take the weight
-    out of the class that it made, which a copy of the layer shares."""
+    """Make the layer plain, with its rounded weights. parametrize.remove_parametrizations would also change the class,
+    which a copy of the layer shares."""
     weight = layer.weight.detach()
     layer.__class__ = type(layer).__base__
     del layer.parametrizations
@@ -87,7 +84,7 @@ def release(layer: nn.Module) -> None:
 
 
 def fold(norm: nn.Module) -> None:
-    """Batch norm in eval mode is a factor and a summand per channel: make them its weight and bias."""
+    """Make a batch norm's factor and summand in eval mode its weight and bias."""
     factor = norm.weight / (norm.running_var + norm.eps).sqrt()
     norm.bias.sub_(norm.running_mean * factor)
     norm.weight.copy_(factor)
@@ -96,9 +93,9 @@ def fold(norm: nn.Module) -> None:
 
 
 def weight_grid(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """The step of the least squared error, which float16 holds, and the whole number of steps nearest to each weight.
+    """The step of the least squared error that float16 holds, and the nearest whole number of steps to each weight.
 
-    Weights that already lie on such a grid keep it: the largest is a whole number of steps, and all of those are tried.
+    Weights on such a grid keep it, because every whole number of steps of the largest weight is tried.
     """
     most, largest = (levels - 1) // 2, weight.abs().max()
     shares = torch.cat([torch.arange(1, most + 1), torch.linspace(most, 4 * most, 200)]).to(weight.device)
@@ -112,8 +109,7 @@ def weight_grid(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
 
 
 def vector_grid(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The lowest value and the step of VECTOR_LEVELS values that span a vector, both such that float16 holds them, and
-    for each number the nearest whole number of steps above the lowest."""
+    """The lowest value and step of VECTOR_LEVELS values that span a vector, in float16, and its numbers in steps."""
     low = vector.min().half().float()
     step = ((vector.max() - low) / (VECTOR_LEVELS - 1)).half().float().clamp(min=2.0**-24)
     return low, step, ((vector - low) / step).round().clamp(0, VECTOR_LEVELS - 1)
