@@ -1,8 +1,8 @@
-"""Searching recipes on held-out images with Optuna: `python train.py NAME --search N`.
+"""Search for recipes on held-out images with Optuna: `python train.py NAME --search N`.
 
-All processes and machines that see the same folder share one study: it is a journal, to which each adds what it tried.
-A worker that is killed loses the trial that it was at. Every trial that ended or was given up early is also a line of
-the study that utils.runs.trials reads; one whose loss was no longer finite failed, and the search goes on.
+All processes and machines that see the same folder share one study, a journal to which each adds its trials. A killed
+worker loses its current trial. Each trial that ends, or is pruned, is also a line of the study in utils.runs.trials. A
+trial that diverges fails, and the search goes on.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ HELD_OUT = 10_000  # training images, where the recipe holds out none
 
 
 def space(experiment: Experiment, trial: optuna.Trial) -> dict[str, object]:
-    """One draw from an experiment's search space: a number of a Range, or one of the choices."""
+    """One draw from an experiment's search space: a number from each Range, or one of the choices."""
     drawn = {}
     for field, choices in experiment.search.items():
         if isinstance(choices, Range):
@@ -37,40 +37,28 @@ def space(experiment: Experiment, trial: optuna.Trial) -> dict[str, object]:
 
 
 def study_name(experiment: Experiment) -> str:
-    """Name and digest of the search space and of what no trial changes: only trials that can be compared share a
-    study."""
-    fixed = [
-        (name, value)
-        for name, (_, value) in experiment.recipe.changes(Recipe("")).items()
-        if name not in experiment.search
-    ]
-    return (
-        f"{experiment.name}-{hashlib.sha256(repr((fixed, sorted(experiment.search.items()))).encode()).hexdigest()[:8]}"
-    )
+    """Name and digest of the search space and of everything fixed, so that a study holds comparable trials only."""
+    differs = experiment.recipe.changes(Recipe(""))
+    fixed = [(name, value) for name, (_, value) in differs.items() if name not in experiment.search]
+    space = repr((fixed, sorted(experiment.search.items())))
+    return f"{experiment.name}-{hashlib.sha256(space.encode()).hexdigest()[:8]}"
 
 
 def open_study(experiment: Experiment) -> optuna.Study:
-    """The study of an experiment, begun or continued; every process that opens it takes part in it."""
+    """The study of an experiment, new or continued; every process that opens it takes part."""
     path = own_root() / "trials" / f"{experiment.name}.journal"
     path.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is one line of ours
-    epochs = experiment.recipe.epochs
-    return optuna.create_study(
-        study_name=study_name(experiment),
-        storage=JournalStorage(JournalFileBackend(str(path))),
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4)),
-    )
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, experiment.recipe.epochs // 4))
+    how = {"direction": "maximize", "load_if_exists": True, "pruner": pruner, "study_name": study_name(experiment)}
+    return optuna.create_study(storage=JournalStorage(JournalFileBackend(str(path))), **how)
 
 
 def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | None = None, echo: bool = True) -> str:
-    """Try `n` recipes, seed 0 each, and return the study as a table. Raises CourseError for an experiment without a
-    search space."""
+    """Try `n` recipes with seed 0, and return the study as a table. Raises CourseError without a search space."""
     if not experiment.search or n < 1:
-        raise CourseError(
-            f"{experiment.name}: expected a search space next to its recipe (utils/experiments.py) and a number of trials, not {n}"
-        )
+        expected = "expected a search space next to its recipe (utils/experiments.py) and a number of trials"
+        raise CourseError(f"{experiment.name}: {expected}, not {n}")
     held = experiment.with_recipe(valid=experiment.recipe.valid or (128 if smoke() else HELD_OUT))
     study = open_study(held)
 
@@ -84,7 +72,7 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
                 raise Pruned(history)
 
         try:
-            found = runs.run(tried, 0, device, publish, echo=False, after_epoch=after_epoch)
+            found = runs.run(tried, 0, device, after_epoch, publish=publish, echo=False)
         except Pruned as pruned:
             runs.give_up(tried, 0, pruned.history, publish)
             raise optuna.TrialPruned from None
@@ -103,7 +91,7 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
 
 
 class Pruned(Exception):
-    """A trial is given up: others did better by this epoch. history: its rows so far."""
+    """A trial is given up, because others were better by this epoch. history: its rows so far."""
 
     def __init__(self, history: list[Row]):
         super().__init__("given up early")

@@ -1,5 +1,4 @@
-"""A run next to the published ones: mean and standard deviation over seeds, and whether a run lies within the
-spread."""
+"""A run next to the published ones: mean and standard deviation over seeds, and whether it is within the spread."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,52 +25,40 @@ def seeds(found: Sequence) -> str:
 
 
 def test_percents(found: list[FinishedRun]) -> list[float]:
-    """Test accuracies (%) of the epochs that the runs kept; where images are held out, the test set is evaluated once,
-    at the end."""
-    return [
-        percent(record.result_row, "test") if "test_correct" in record.result_row else record.facts.test.percent
-        for record in found
-    ]
+    """Test accuracies (%) of the kept epochs; with held-out images, of the one test at the end."""
+    tests = [(record.result_row, record.facts.test) for record in found]
+    return [percent(row, "test") if "test_correct" in row else test.percent for row, test in tests]
 
 
 def stand_in(facts: RunMetadata) -> bool:
-    """Whether a run saw scikit-learn's digits in place of the data of its recipe."""
+    """Whether a run saw scikit-learn's digits instead of its recipe's data."""
     return facts.data.name.startswith("digits") and not facts.recipe.data.startswith("digits")
 
 
 def against_published(experiment: Experiment, facts: RunMetadata) -> str:
-    """One line: a run's test accuracy beside the published ones, what differs between the machines, and whether it lies
-    within the seeds' spread (four standard deviations; of a single seed, four standard errors of an accuracy on so many
-    images)."""
-    found = published(experiment) if experiment.registered else []
+    """One line: a run's test accuracy and the published ones, what differs between the machines, and whether it is
+    within four standard deviations of the seeds (with one seed: four standard errors of its accuracy)."""
+    found, title = published(experiment) if experiment.registered else [], f"{experiment.name}, seed {facts.seed}"
     if stand_in(facts):
         yours = f"{facts.test.percent:.2f} % of {facts.test.total} test digits" if facts.test else "trained"
-        return (
-            f"{experiment.name}, seed {facts.seed}: {yours}, on scikit-learn's 1,797 digits as a stand-in for {facts.recipe.data}; "
-            "compared with nothing."
-        )
+        data = f"scikit-learn's 1,797 digits as a stand-in for {facts.recipe.data}"
+        return f"{title}: {yours}, on {data}; compared with nothing."
     if not found or facts.test is None:
         yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
-        return f"{experiment.name}, seed {facts.seed}: {yours}; no published run has this recipe."
+        return f"{title}: {yours}; no published run has this recipe."
     percents = test_percents(found)
     mean, yours = statistics.mean(percents), facts.test.percent
     if all(facts.data.fingerprint != record.facts.data.fingerprint for record in found):
-        return f"{experiment.name}, seed {facts.seed}: {yours:.2f} % on other data than the published runs', so it is not compared."
+        return f"{title}: {yours:.2f} % on other data than the published runs', so it is not compared."
     chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5
     within = abs(yours - mean) <= 4 * (statistics.stdev(percents) if len(percents) > 1 else chance)
     same = next((record for record in found if record.facts.seed == facts.seed), found[0])
-    here, there = facts.environment, same.facts.environment
-    differs = [
-        f"{key} {getattr(here, key)} (there {getattr(there, key)})"
-        for key in vars(here)
-        if getattr(here, key) != getattr(there, key)
-    ]
-    alike = (
-        "the same loss to the last digit" if facts.test == same.facts.test else "other bits"
-    )  # torch's versions write other files
+    pairs = {key: (here, getattr(same.facts.environment, key)) for key, here in vars(facts.environment).items()}
+    differs = [f"{key} {here} (there {there})" for key, (here, there) in pairs.items() if here != there]
+    # torch's versions write different files of the same weights
+    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"
     bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
     conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
-    return (
-        f"{experiment.name}, seed {facts.seed}: yours {yours:.2f} %, published {mean_sd(percents)} % ({seeds(found)}); "
-        f"{bits} as its seed {same.facts.seed}, {conditions}; {'within' if within else 'OUTSIDE'} the spread."
-    )
+    spread = f"{'within' if within else 'OUTSIDE'} the spread"
+    ours = f"yours {yours:.2f} %, published {mean_sd(percents)} % ({seeds(found)})"
+    return f"{title}: {ours}; {bits} as its seed {same.facts.seed}, {conditions}; {spread}."

@@ -27,8 +27,7 @@ AfterEpoch = Callable[[list[Row]], None]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. model: trained, in eval mode, on the CPU (None where its weights are not kept); history: one row
-    per epoch."""
+    """A finished run. model: trained, in eval mode, on the CPU; None if its weights are not kept."""
 
     experiment: Experiment
     seed: int
@@ -44,38 +43,26 @@ def run(
     experiment: Experiment,
     seed: int = 0,
     device: str = "auto",
-    publish: bool | None = None,
-    retrain: bool = False,
-    folder: Path | None = None,
-    echo: bool = True,
     after_epoch: AfterEpoch = lambda history: None,
-    network: nn.Module | None = None,
+    **options: object,
 ) -> Result:
-    """Train one experiment with one seed and save the results. A finished run is read instead, an interrupted one
-    continued.
+    """Train one experiment with one seed and save the results. A finished run is read, an interrupted one continued.
 
-    Where several processes train together, all of them call it; process 0 alone reads and writes the run's files.
+    options: publish, retrain, folder, echo and network, as resolve() takes them. after_epoch: called with the rows so
+    far, once they are safe on disk. If several processes train together, all of them call this; process 0 alone reads
+    and writes the files.
 
-    device: auto, cuda, mps or cpu. publish: write logs/ and saved_dict/ of the repository (default: whether
-    COURSE_PUBLISH is 1).
-    retrain: train again what is finished. folder: where the files go instead of runs/ (see utils.runs.records). echo:
-    print progress.
-    after_epoch: called with the rows so far, once they are safe on disk. network: a network defined in a notebook,
-    trained in place of the recipe's from random weights; it stays as it is. If it differs from the recipe's, the run is
-    your own, named NAME-mine, and never published; load_pretrained(name, network) loads it.
-
-    Raises CourseError for whatever speaks against the run (before training) and for a loss that is not finite;
-    AlreadyRunning while another process trains it; Interrupted, which holds the rows so far, at Ctrl-C.
+    Raises CourseError if the run is impossible, and for a loss that is not finite; AlreadyRunning while another process
+    trains it; Interrupted, with the rows so far, at Ctrl-C.
     """
-    with resolve_together(
-        lambda: resolve(experiment, seed, device, publish, retrain, folder, echo, network), device
-    ) as job:
-        return read(job) if job.finished else save(job, *fit(job, after_epoch))
+    with resolve_together(lambda: resolve(experiment, seed, device, **options), device) as job:
+        if job.finished:
+            return _result(job.experiment, job.finished, job.run, job.data, job.echo, job.network)
+        return save(job, *fit(job, after_epoch))
 
 
 def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
-    """This process's job. Of several processes the first resolves it; each of the others takes its own device and loads
-    the data."""
+    """This process's job: process 0 resolves it, and the others load the data and take a device of their own."""
     if ddp.world_size() == 1:
         return resolved()
     mine: list[Job] = []  # in process 0, which keeps its data and its lock
@@ -93,10 +80,8 @@ def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
 
 
 def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Module, list[Row]]:
-    """Train a job's network, from its checkpoint if it has one: the network, on the CPU and in eval mode, and its rows.
-
-    Raises Interrupted at Ctrl-C; what was saved stays.
-    """
+    """Train a job's network, from its checkpoint if it has one. Returns the network, on the CPU and in eval mode, and
+    its rows. Raises Interrupted at Ctrl-C; the checkpoint stays."""
     recipe, safe = job.experiment.recipe, list(job.state["history"]) if job.state else []
     if job.state and job.echo:
         print_continued(job)
@@ -106,10 +91,10 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
     torch.manual_seed(job.seed)
     model = cpu.prepare(initial(job.experiment, job.network), job.device)
     if ddp.rank():
-        torch.manual_seed(job.seed + ddp.rank())  # equal weights to begin with, but other masks of dropout
+        torch.manual_seed(job.seed + ddp.rank())  # equal initial weights, but different dropout masks
 
     def save_epoch(training: Training) -> None:
-        state = training.state_dict()  # of every process, not only of the one that writes
+        state = training.state_dict()  # of all processes, not only of the one that writes
         ddp.on_rank0(lambda: records.write_checkpoint(job.own.checkpoint, job.run_start, state, job.lock.require))
         safe[:] = training.history
         after_epoch(training.history)
@@ -120,9 +105,8 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
         raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.", safe) from None
     except CheckpointMismatch as error:
-        raise CourseError(
-            f"{display_path(job.own.checkpoint)} does not fit this run ({error}). Delete it to start again."
-        ) from error
+        path = display_path(job.own.checkpoint)
+        raise CourseError(f"{path} does not fit this run ({error}). Delete it to start again.") from error
     plain = untrained(job.experiment, job.network)
     plain.load_state_dict(model.to("cpu", memory_format=torch.contiguous_format).state_dict())
     return plain.eval(), history
@@ -135,7 +119,7 @@ def untrained(experiment: Experiment, network: nn.Module | None = None) -> nn.Mo
 
 
 def initial(experiment: Experiment, network: nn.Module | None = None) -> nn.Module:
-    """The network as a training starts: with random weights from the global generator, or those of a published one."""
+    """The network at the start of a training: with random weights, or those of a published network."""
     model = untrained(experiment, network)
     weights = start_of(experiment)
     if weights:
@@ -144,11 +128,10 @@ def initial(experiment: Experiment, network: nn.Module | None = None) -> nn.Modu
 
 
 def print_continued(job: Job) -> None:
-    """The rows so far, and a warning where the bits will differ from an uninterrupted run's."""
+    """The rows so far, and a warning if the bits will differ from an uninterrupted run's."""
     now = job.run_start.continued[-1]
     print(f"{job.title}: continuing after epoch {now.after_epoch} of {job.experiment.recipe.epochs}")
-    for row in job.state["history"]:
-        print(describe(row))
+    print(*map(describe, job.state["history"]), sep="\n")
     if (job.run_start.code.sources, job.run_start.environment) != (now.code.sources, now.environment):
         print(
             "It started with other sources, or on another machine, device or number of threads or processes: "
@@ -157,8 +140,7 @@ def print_continued(job: Job) -> None:
 
 
 def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
-    """Evaluate a trained network and write its log, state dict and facts, and its trial into the study. Raises
-    CourseError."""
+    """Evaluate a trained network, and write its log, state dict, facts and trial. Raises CourseError."""
 
     def write() -> RunMetadata:
         content, require = files.to_bytes(model.state_dict()), job.lock.require
@@ -166,16 +148,16 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
         small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if recipe.levels else b""
         done = replace(measured(job, model, history, content), packed=len(small))
         require()
-        job.run.facts.unlink(missing_ok=True)  # of an earlier run: the rest is no longer its own
+        job.run.facts.unlink(missing_ok=True)  # of an earlier run, whose other files are now replaced
         records.write_log(job.run.log, history, require)
         if job.run == job.own or (job.seed == 0 and job.experiment.weights):
             files.write(job.run.weights, content, require)
             if small:
                 files.write(job.run.weights.with_suffix(".bin"), small, require)
             files.write_json(job.run.weights.with_suffix(".json"), done, require)
-        if job.experiment.recipe.valid:
+        if recipe.valid:
             trials.add(trial(done, history), job.publish, job.own.root)
-        files.write_json(job.run.facts, done, require)  # last: its presence states that the rest is complete
+        files.write_json(job.run.facts, done, require)  # last: it states that the other files are complete
         job.own.checkpoint.unlink(missing_ok=True)
         return done
 
@@ -183,23 +165,19 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     if job.echo and job.run == job.own and not smoke():
         print(against_published(job.experiment, done))
         if job.network is not None:
-            print(
-                f'The network is your own, and so is this run: load_pretrained("{job.run.weights.stem}", network) loads it.'
-            )
+            how = f'load_pretrained("{job.run.weights.stem}", network) loads it.'
+            print(f"The network is your own, and so is this run: {how}")
     return Result(job.experiment, job.seed, model, job.data, history, done, job.run.weights, job.run.log)
 
 
 def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> RunMetadata:
-    """The facts of a finished run. The test set is evaluated once here, unless the run is a trial. content: of the
-    state dict's file."""
+    """The facts of a finished run. The test set is evaluated here, once, unless the run is a trial."""
 
     def score(split: Split) -> Score:
         return evaluate(model, split, job.data.mean, job.data.std)
 
     best, test = result_epoch(history, job.experiment.recipe), None if job.trial else score(job.data.test)
-    if (
-        test and "test_correct" in best
-    ):  # a run is scored once, here, on the CPU and as tools.verify does, wherever it was trained
+    if test and "test_correct" in best:  # the score of the CPU counts, as in tools.verify, wherever it was trained
         best |= {f"test_{key}": value for key, value in asdict(test).items()}
     return RunMetadata(
         **{name: getattr(job.run_start, name) for name in RunStart.__dataclass_fields__},
@@ -219,24 +197,14 @@ def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> 
 def trial(done: RunStart, history: list[Row], pruned: bool = False) -> trials.Trial:
     """A run with held-out images as a line of its experiment's study."""
     best = history[-1] if pruned else result_epoch(history, done.recipe)
-    return trials.Trial(
-        name=done.name,
-        recipe=done.recipe,
-        seed=done.seed,
-        valid=Score(best["valid_loss"], int(best["valid_correct"]), int(best["valid_total"])),
-        epoch=int(best["epoch"]),
-        pruned=pruned,
-        seconds=round(sum(row["seconds"] for row in history), 1),
-        fingerprint=done.data.fingerprint,
-        code=done.code,
-        environment=done.environment,
-        finished=facts.now(),
-    )
+    valid = Score(best["valid_loss"], int(best["valid_correct"]), int(best["valid_total"]))
+    seconds, data = round(sum(row["seconds"] for row in history), 1), done.data.fingerprint
+    where = (data, done.code, done.environment, facts.now())
+    return trials.Trial(done.name, done.recipe, done.seed, valid, int(best["epoch"]), pruned, seconds, *where)
 
 
 def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool | None = None) -> None:
-    """End a run with held-out images that is not worth continuing: a line of the study records it, the checkpoint is
-    deleted."""
+    """End a run with held-out images that is not worth continuing: record it in the study, delete its checkpoint."""
     own = RunPaths.of(experiment, seed, records.own_root())
     saved = records.read_checkpoint(own.checkpoint)
     if saved:
@@ -245,28 +213,20 @@ def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool
 
 
 def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: bool = True) -> Result:
-    """A finished run of this recipe and seed: yours if there is one, else the published one. published: the published
-    one in any case.
+    """Your finished run of this recipe and seed, or else the published one; with published=True, the published one.
 
-    Raises CourseError for a recipe that was changed or a seed that is not published.
+    Raises CourseError for a changed recipe or an unpublished seed.
     """
     mine, root = smoke_version(experiment), records.own_root()
     if not published and (found := records.finished(mine, seed, root)):
         return _result(mine, found, RunPaths.of(mine, seed, root), prepare_data(mine), echo)
     found = records.finished(experiment, seed)
     if found is None:
-        why = (
-            f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
-        )
-        raise CourseError(
-            f"{experiment.name}: {why}, so there is no published run to read. Train it with run() or train.py."
-        )
+        why = f"seed {seed} is not published by its present recipe"
+        why = why if experiment.registered else "its recipe was changed"
+        todo = "so there is no published run to read. Train it with run() or train.py."
+        raise CourseError(f"{experiment.name}: {why}, {todo}")
     return _result(experiment, found, RunPaths.of(experiment, seed), prepare_data(experiment), echo)
-
-
-def read(job: Job) -> Result:
-    """The result of a job that was finished before."""
-    return _result(job.experiment, job.finished, job.run, job.data, job.echo, job.network)
 
 
 def _result(
@@ -277,7 +237,7 @@ def _result(
     echo: bool,
     network: nn.Module | None = None,
 ) -> Result:
-    """A finished run, its first, best and last epoch printed; the weights of published runs exist for seed 0 only."""
+    """A finished run; prints its first, best and last epoch. Published weights exist for seed 0 only."""
     if echo:
         where = f"trained {record.facts.started[:10]}, {record.facts.environment.device}"
         print(f"Read from {display_path(record.log)} ({where}), not trained again (retrain=True, or --retrain, does):")

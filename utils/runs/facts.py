@@ -1,5 +1,4 @@
-"""What a number depends on, besides recipe, seed and data: device, threads, versions, commit, and the sources that
-decide the weights."""
+"""What a number depends on besides recipe, seed and data: device, threads, versions, commit, and sources."""
 
 import hashlib
 import os
@@ -27,8 +26,8 @@ DECIDING += ("runs/job", "runs/execution")
 @dataclass(frozen=True)
 class Environment:
     """Where a run ran. threads: of one process; processes: that trained together; no_bfloat16: the recipe wants it, but
-    the device is not built for it, so that it was float32; tf32: whether CUDA could round float32 to TF32 (None: not
-    CUDA, or not recorded)."""
+    the device lacks it, so it was float32; tf32: whether CUDA could round float32 to TF32 (None: not CUDA, or not
+    recorded)."""
 
     device: str
     threads: int
@@ -47,16 +46,20 @@ class Environment:
 
 @dataclass(frozen=True)
 class Code:
-    """What ran. commit: with "+changes" if a deciding source differed from it, "unknown" outside git; sources: digest
-    of them all."""
+    """What ran. commit: with "+changes" if a deciding source differed, "unknown" outside git; sources: their digest."""
 
     commit: str
     sources: str
 
+    @property
+    def committed(self) -> bool:
+        """Whether the deciding sources are those of a commit."""
+        return self.commit != "unknown" and not self.commit.endswith("+changes")
+
 
 @dataclass(frozen=True)
 class Continued:
-    """A continuation: after how many epochs, by which code, and where. None: not recorded then."""
+    """A continuation: after how many epochs, by which code, and where. None: not recorded."""
 
     after_epoch: int
     code: Code | None
@@ -68,10 +71,10 @@ class Continued:
 
 
 def environment(device: torch.device, processes: int = 1, wants_bfloat16: bool = False) -> Environment:
-    """This process's environment, training on `device`, in so many processes, by a recipe that wants bfloat16 or does
-    not."""
+    """This process's environment, for a training on `device` by a recipe that wants bfloat16 or not."""
+    cuda = device.type == "cuda"
     return Environment(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {processor()}",
+        device=torch.cuda.get_device_name(device) if cuda else f"{device.type.upper()}, {processor()}",
         threads=torch.get_num_threads(),
         processes=processes,
         platform=f"{platform.system()} {platform.machine()}",
@@ -79,26 +82,22 @@ def environment(device: torch.device, processes: int = 1, wants_bfloat16: bool =
         torch=str(torch.__version__),
         numpy=np.__version__,
         no_bfloat16=wants_bfloat16 and not cpu.has_bfloat16(device),
-        tf32=torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-        if device.type == "cuda"
-        else None,
+        tf32=(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32) if cuda else None,
     )
 
 
 def processor() -> str:
-    """The processor's name, with family and model where Linux tells them (rented machines hide much of a name); else
-    the architecture."""
+    """The processor's name, with family and model if Linux tells them (rented machines hide much of a name)."""
     with suppress(OSError, KeyError):
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-        message = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-        return f"{message['model name']} (family {message['cpu family']}, model {message['model']})"
+        found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+        return f"{found['model name']} (family {found['cpu family']}, model {found['model']})"
     return platform.processor() or platform.machine()
 
 
 @lru_cache
 def code() -> Code:
-    """The code as it was when first asked: before training, so that what changes meanwhile is not taken for what
-    ran."""
+    """The code when this is first called: before training, so that later changes don't count as what ran."""
     paths = [f"utils/{name}.py" for name in DECIDING]
     sources = hashlib.sha256(b"\0".join((ROOT / path).read_bytes() for path in paths)).hexdigest()[:16]
 
@@ -110,24 +109,18 @@ def code() -> Code:
         return Code(_git("rev-parse", "HEAD") + ("+changes" if changed else ""), sources)
     except subprocess.CalledProcessError as error:
         if "dubious ownership" in error.stderr:
-            todo = f"git config --global --add safe.directory {ROOT}"
-            print(
-                f"{ROOT} belongs to another user, so git does not tell its commit and runs record none. Trust it: {todo}",
-                file=sys.stderr,
-            )
+            why = f"{ROOT} belongs to another user, so git does not tell its commit and runs record none"
+            print(f"{why}. Trust it: git config --global --add safe.directory {ROOT}", file=sys.stderr)
     except OSError:
         pass  # no git here
     return Code("unknown", sources)
 
 
 def _git(*argv: str) -> str:
-    """What git says of the repository that the course lies in, whatever the environment says. Raises
-    CalledProcessError, OSError."""
+    """The output of git in the course's folder, whatever the environment says. Raises CalledProcessError, OSError."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"LC_ALL": "C"}
-    command = ["git", "--no-optional-locks", "-C", str(ROOT), *argv]
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=plain
-    ).stdout.strip()
+    command, text = ["git", "--no-optional-locks", "-C", str(ROOT), *argv], {"encoding": "utf-8", "errors": "replace"}
+    return subprocess.run(command, capture_output=True, check=True, env=plain, **text).stdout.strip()
 
 
 def now() -> str:

@@ -1,5 +1,4 @@
-"""Which files belong to what is published: everything else in logs/ and saved_dict/ is named, and nothing else is
-copied anywhere."""
+"""Which files in logs/ and saved_dict/ are published. All others are reported, and copied nowhere."""
 
 import os
 import re
@@ -14,17 +13,15 @@ SINGLE = ("logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
 
 
 def published(root: Path) -> tuple[list[Path], list[str]]:
-    """All files below logs/ and saved_dict/ that belong there, and one line for each other entry, or for one that lacks
-    its twin."""
+    """All published files below logs/ and saved_dict/, and one line for each other entry or missing twin."""
     paths, findings = [], []
     for path in _entries(root):
         mode, name = path.lstat().st_mode, path.relative_to(root).as_posix()
         if stat.S_ISDIR(mode):
             wrong = "" if _is_known_folder(name) else "belongs to no experiment: delete it"
         elif not stat.S_ISREG(mode):
-            wrong = (
-                f"is {'a link' if stat.S_ISLNK(mode) else 'a pipe, a device or a socket'}: expected a file. Delete it"
-            )
+            kind = "a link" if stat.S_ISLNK(mode) else "a pipe, a device or a socket"
+            wrong = f"is {kind}: expected a file. Delete it"
         else:
             wrong = _why_stray(path, name)
             paths += [] if wrong else [path]
@@ -33,7 +30,7 @@ def published(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def _entries(root: Path) -> list[Path]:
-    """Files, folders and links below logs/ and saved_dict/, in order; no link is followed."""
+    """Files, folders and links below logs/ and saved_dict/, in order, without following links."""
     found = [path for path in (root / "logs", root / "saved_dict") if path.is_symlink()]
     for top in (root / "logs", root / "saved_dict"):
         if top not in found:
@@ -47,24 +44,16 @@ def _is_known_folder(name: str) -> bool:
 
 
 def _why_stray(path: Path, name: str) -> str:
-    """Why a regular file does not belong to what is published, or what it lacks; "" if nothing is wrong."""
+    """Why a regular file is not published, or what it lacks; "" if nothing is wrong."""
     folder, suffix, is_known = path.parent.name, path.suffix, path.stem in EXPERIMENTS
-    if (
-        name in SINGLE
-        or re.fullmatch(r"logs/benchmarks/\w+\.json", name)
-        or (name == f"logs/trials/{path.stem}.jsonl" and is_known)
-    ):
+    if name in SINGLE or re.fullmatch(r"logs/benchmarks/\w+\.json", name):
         return ""
-    if name == f"saved_dict/{path.name}" and is_known and suffix in (".json", ".bin"):
+    if is_known and name in (f"logs/trials/{path.stem}.jsonl", f"saved_dict/{path.stem}.pth"):
+        return ""  # a missing sidecar is reported where it is read
+    if is_known and name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
         return "" if path.with_suffix(".pth").is_file() else "has no state dict beside it"
-    if name == f"saved_dict/{path.stem}.pth" and is_known:
-        return ""  # whoever looks for its sidecar says if that is missing
-    if (
-        name == f"logs/{folder}/{path.name}"
-        and folder in EXPERIMENTS
-        and seed_of(path) is not None
-        and suffix in (".csv", ".json")
-    ):
-        twin = path.with_suffix({".csv": ".json", ".json": ".csv"}[suffix])
+    twins = {".csv": ".json", ".json": ".csv"}
+    if name == f"logs/{folder}/{path.name}" and folder in EXPERIMENTS and seed_of(path) is not None and suffix in twins:
+        twin = path.with_suffix(twins[suffix])
         return "" if twin.is_file() else f"has no {twin.name} beside it"
     return "belongs to no experiment: delete it"

@@ -1,4 +1,4 @@
-"""One process at a time: a second one is told who the first is, and a process that died keeps nothing locked."""
+"""One process at a time: a second one reads who the first one is, and a dead process holds no lock."""
 
 import os
 import platform
@@ -16,10 +16,7 @@ from .. import CourseError, files
 from ..files import display_path
 from . import facts
 
-BEAT, SILENT = (
-    5.0,
-    60.0,
-)  # seconds: between two signs of life, and without one until a holder on another machine counts as dead
+BEAT, SILENT = 5.0, 60.0  # seconds between signs of life, and without one until another machine's holder is dead
 
 
 class AlreadyRunning(CourseError):
@@ -28,7 +25,7 @@ class AlreadyRunning(CourseError):
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lock. token: distinguishes one holding from the next by the same process."""
+    """The process that holds a lock. token: unique for each time that the lock is held."""
 
     pid: int
     host: str
@@ -37,12 +34,12 @@ class Holder:
 
 
 class Lock:
-    """`with Lock(path, "base, seed 0"):` holds the lock for as long as the block lasts.
+    """`with Lock(path, "base, seed 0"):` holds the lock while the block runs.
 
-    The operating system's lock on `path` ends with its process, however that ends. It may reach no further than one
-    machine, so a second file names the holder, which gives a sign of life every BEAT seconds (the file's modification
-    time). On a disk that several machines share, a holder on another machine counts as dead after SILENT seconds
-    without one, by the clock of the disk. If it was only suspended, `require` tells it before it writes.
+    The operating system's lock on `path` ends with its process. It may not reach beyond one machine, so a second file
+    names the holder and gets a new modification time every BEAT seconds. On a shared disk, a holder on another machine
+    counts as dead after SILENT seconds without one, by the disk's clock. If it was only suspended, `require` stops it
+    before it writes.
     """
 
     def __init__(self, path: Path, title: str):
@@ -53,14 +50,14 @@ class Lock:
         self._released = threading.Event()
 
     def __getstate__(self) -> tuple[Path, str]:
-        """A copy in another process is not held."""
+        """A copy in another process holds nothing."""
         return self.path, self.title
 
     def __setstate__(self, state: tuple[Path, str]) -> None:
         self.__init__(*state)
 
     def __enter__(self) -> "Lock":
-        """Raise AlreadyRunning if another living process holds it, CourseError where its files can't be written."""
+        """Raise AlreadyRunning if a living process holds it, CourseError if its files can't be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             files.require_regular_file(self.path, f"Delete {display_path(self.path)}.")
@@ -74,10 +71,8 @@ class Lock:
             self._lock.release()
             if isinstance(error, CourseError):
                 raise
-            reason = error.strerror or error
-            raise CourseError(
-                f"{display_path(self.path)} could not be locked ({reason}): make room, or the folder writable."
-            ) from error
+            what = f"{display_path(self.path)} could not be locked ({error.strerror or error})"
+            raise CourseError(f"{what}: make room, or the folder writable.") from error
         self.content, self._released = content, threading.Event()
         threading.Thread(target=self._beat, args=(self._released, content), daemon=True).start()
         return self
@@ -85,9 +80,7 @@ class Lock:
     def __exit__(self, *_) -> None:
         self._released.set()
         if self.content and self._read() == self.content:
-            with suppress(
-                OSError
-            ):  # whoever locks the file at this moment is told by `require` if another one makes it again
+            with suppress(OSError):  # if another process locks the file now and a third creates it, `require` notices
                 self.holder_path.unlink()
                 self.path.unlink()
         self.content = b""
@@ -96,10 +89,9 @@ class Lock:
     def require(self) -> None:
         """Raise CourseError if another process took the lock over: call it immediately before each rename."""
         if self._read() != self.content:
-            raise CourseError(
-                f"{self.title} was taken over by another process while this one gave no sign of life. This one ends and has written "
-                "nothing since; the same command continues it once the other has ended."
-            )
+            what = f"{self.title} was taken over by another process while this one gave no sign of life"
+            todo = "the same command continues it once the other has ended."
+            raise CourseError(f"{what}. This one ends and has written nothing since; {todo}")
 
     def _read(self) -> bytes | None:
         with suppress(OSError, CourseError):
@@ -116,8 +108,7 @@ class Lock:
         return f"{self.title} is already running: {who} holds {display_path(self.path)}. Wait until it ends, or end it."
 
     def _require_no_other_machine(self) -> None:
-        """Raise AlreadyRunning if a holder on another machine, which the system's lock may not reach, gave a sign of
-        life lately."""
+        """Raise AlreadyRunning if a holder on another machine gave a sign of life recently."""
         holder = self._holder()
         if holder is None or holder.host == platform.node():
             return
@@ -127,8 +118,7 @@ class Lock:
             raise AlreadyRunning(self._occupied(holder))
 
     def _beat(self, released: threading.Event, content: bytes) -> None:
-        """Signs of life until released, or until the lock is another's; a read that fails on a network disk is tried
-        again."""
+        """Signs of life until released, or until the lock is another's; a failed read is tried again."""
         while not released.wait(BEAT) and self._read() in (content, None):
             with suppress(OSError):
                 os.utime(self.holder_path)

@@ -1,14 +1,14 @@
-"""A network in as few bytes as its numbers need: what quantize.end left of it, as a file.
+"""A network in as few bytes as its numbers need: the result of quantize.end as a file.
 
-Four bytes of header: the format's version, the number of levels, and a CRC-16 of the network's name and of all other
-bytes. The rest is one whole number, the least significant byte first, from which a reader takes one number after the
-other (see Reader): the mean and the standard deviation of the pixels in millionths, then each parameter in the order of
-the network's layers. A matrix: its step as float16, and its weights in steps. A vector (a bias, or what a batch norm
-multiplies by or adds): its lowest value and its step as float16, and its numbers in steps above the lowest.
+A header of four bytes holds the format's version, the number of levels, and a CRC-16 of the network's name and of all
+other bytes. The rest is one whole number, least significant byte first, from which a Reader takes one number after
+another: the mean and the standard deviation of the pixels in millionths, then each parameter in the order of layers. A
+matrix: its step as float16, and its weights in steps. A vector (a bias, or a batch norm's factor or summand): its
+lowest value and its step as float16, and its numbers in steps above the lowest.
 
-J. Duda 2009, "Asymmetric numeral systems": a number of n equally likely ones takes a remainder by n; of unequally
-likely ones each owns a share of the remainders, and so takes fewer bits the likelier it is. How likely a weight is,
-writer and reader count as they go along.
+J. Duda 2009, "Asymmetric numeral systems": one of n equally probable symbols takes a remainder modulo n. If they are
+not equally probable, each owns a share of the remainders, and a more probable one takes fewer bits. Writer and reader
+count the weights as they go to estimate the probabilities.
 """
 
 from binascii import crc_hqx
@@ -28,15 +28,13 @@ Share = tuple[int, int, int]  # first remainder, how many, of how many
 
 
 class Counts:
-    """How often each of `levels` symbols has come so far, which says how likely it is to come next. At first those in
-    the middle are the
-    likeliest: most weights are small."""
+    """Counts of symbols, which estimate their probabilities; the middle begins higher, as most weights are small."""
 
     def __init__(self, levels: int):
         self.counts = [1 + min(symbol, levels - 1 - symbol) for symbol in range(levels)]
 
     def share(self, symbol: int) -> Share:
-        """The remainders that a symbol owns now; counts it."""
+        """The remainders that a symbol owns now; then counts it."""
         share = sum(self.counts[:symbol]), self.counts[symbol], sum(self.counts)
         self.counts[symbol] += 1
         return share
@@ -46,13 +44,13 @@ class Counts:
 
 
 class Writer:
-    """Takes symbols in the order in which a Reader will give them back."""
+    """Takes symbols in the order in which a Reader returns them."""
 
     def __init__(self):
         self.shares: list[Share] = []
 
     def whole(self, values: list[int], below: int) -> None:
-        """Numbers from 0, all equally likely."""
+        """Numbers from 0, all equally probable."""
         self.shares += [(value, 1, below) for value in values]
 
     def counted(self, symbols: list[int], levels: int) -> None:
@@ -67,13 +65,13 @@ class Writer:
 
 
 class Reader:
-    """Gives back what a Writer took."""
+    """Returns what a Writer took."""
 
     def __init__(self, content: bytes):
         self.state = int.from_bytes(content, "little")
 
     def whole(self, number: int, below: int) -> list[int]:
-        """The next `number` equally likely numbers from 0."""
+        """The next `number` equally probable numbers from 0."""
         values = []
         for _ in range(number):
             self.state, value = divmod(self.state, below)
@@ -91,8 +89,7 @@ class Reader:
 
 
 def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> bytes:
-    """A network that quantize.end left, as a file. name: of the network, with its arguments; mean and std: of the
-    pixels, 0 to 1."""
+    """The file of a network that quantize.end left. name: with its arguments; mean, std: of the pixels, 0 to 1."""
     writer = Writer()
     writer.whole([round(MILLION * mean), round(MILLION * std)], PIXELS)
     of = {layer.weight: own for layer, own in levels_of(model, levels)}
@@ -111,13 +108,11 @@ def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> 
 
 
 def read(content: bytes, name: str) -> tuple[nn.Module, float, float]:
-    """The network of a file, in eval mode, and the mean and standard deviation of its pixels. Raises CourseError for
-    another file, a damaged one, or one of another network."""
+    """The network of a file, in eval mode, and its pixels' mean and standard deviation. Raises CourseError."""
     version, levels, crc, body = content[0:1], (content[1:2] or b"\0")[0], content[2:4], content[4:]
     if version != bytes([VERSION]) or levels < 3 or crc != checksum(name, levels, body):
-        raise CourseError(
-            f"the {len(content)} bytes are no network {name} of format {VERSION}, or damaged: expected a file of its own"
-        )
+        what = f"the {len(content)} bytes are no network {name} of format {VERSION}, or damaged"
+        raise CourseError(f"{what}: expected a file of its own")
     reader, model = Reader(body), models.build(name)
     mean, std = (value / MILLION for value in reader.whole(2, PIXELS))
     for layer in (layer for layer in model.modules() if isinstance(layer, NORMS)):

@@ -4,64 +4,145 @@ import copy
 import hashlib
 import json
 import math
+import os
 import subprocess
+import warnings
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from .. import CourseError, closest, files, models, workspace
+from ..data import photo
+from ..data.augment import scaled
 from ..files import display_path
 from ..training import states
-from .preprocess import Preprocess
+from ..training.loops import normalize
 from .records import OWN, RunMetadata, own_root, read_facts
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
-    """A state dict and the facts of its sidecar. Nothing is unpickled but tensors.
+@dataclass(frozen=True)
+class Preprocess:
+    """Pictures of white digits on black, 28×28, → the normalized input of a network.
 
-    Raises CourseError for a missing file, a hash that is not the sidecar's, or a file that the safe loader refuses.
+    Call it with a picture (a path or a PIL image of any mode), a NumPy array, a tensor, or a list of them. Arrays and
+    tensors are (28, 28), (N, 28, 28) or (N, 1, 28, 28): uint8 from 0 to 255, or floats from 0 to 1. Returns (N, 1, 28,
+    28) float32, on the device of a tensor. A network of voxels takes grids (16, 16, 16), (N, 16, 16, 16) or (N, 1, 16,
+    16, 16) of densities, floats from 0 to 1, and returns (N, 1, 16, 16, 16). Raises CourseError for another size, type
+    or range: utils.data.photo.read cuts out and resizes.
+    """
+
+    mean: float
+    std: float
+    kind: str = "images"
+
+    def __call__(self, images) -> Tensor:
+        shape = (16,) * 3 if self.kind == "voxels" else (28,) * 2
+        if isinstance(images, list | tuple):
+            if not images:
+                raise CourseError("the list of images is empty: expected one or more")
+            batch = torch.cat([self._batch(_tensor(image), shape) for image in images])
+        else:
+            batch = self._batch(_tensor(images), shape)
+        if self.kind == "images" and not torch.compiler.is_compiling():  # an export follows no values
+            warn_of_paper(batch)
+        return normalize(batch, self.mean, self.std).float()
+
+    def _batch(self, images: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Images or grids → (N, 1, *shape), floats from 0 to 1. Raises CourseError."""
+        if not images.is_floating_point() and not (self.kind == "images" and images.dtype == torch.uint8):
+            what, expected = "images", "torch.uint8, 0 (black) to 255, or floats from 0 to 1"
+            if self.kind == "voxels":
+                what, expected = "grids", "floats, densities from 0 to 1"
+            raise CourseError(f"{what} are {images.dtype}: expected {expected}")
+        batch = images.unsqueeze(0) if images.ndim == len(shape) else images
+        batch = batch.unsqueeze(1) if batch.ndim == len(shape) + 1 else batch
+        if batch.shape[1:] != (1, *shape):
+            size = ", ".join(map(str, shape))
+            expected = f"expected ({size}), (N, {size}) or (N, 1, {size}); resize them first"
+            raise CourseError(f"images are {tuple(images.shape)}: {expected}")
+        if self.kind == "images" and images.dtype == torch.uint8:
+            return scaled(batch)
+        if torch.compiler.is_compiling() or not batch.numel():
+            return batch
+        low, high = batch.min().item(), batch.max().item()
+        if not 0 <= low <= high <= 1:  # NaN fails, too
+            expected = "expected floats from 0 (black) to 1, or uint8 from 0 to 255"
+            raise CourseError(f"values are {low:g} to {high:g}: {expected}")
+        return batch
+
+
+def _tensor(images) -> Tensor:
+    """A path, a PIL image, an array or a tensor → a tensor. Raises CourseError."""
+    if isinstance(images, Tensor):
+        return images
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return torch.from_numpy(photo.tones(images))
+    values = np.asarray(images)
+    if values.dtype.kind not in "uif":
+        found = f"{type(images).__name__} of {values.dtype}"
+        raise CourseError(f"images are {found}: expected a picture, an array or a tensor of numbers")
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+    native = values.dtype.newbyteorder("=")
+    if native.kind == "u" and native.itemsize > 1:
+        native = np.dtype(np.int64)
+    return torch.from_numpy(np.array(values, native, order="C"))  # a copy: an array may be read-only, or a flipped view
+
+
+def warn_of_paper(images: Tensor) -> None:
+    """Warn if most of (N, 1, 28, 28) images (0 to 1) have a bright edge: dark ink on paper, which no network knows."""
+    edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
+    if (edge.median(1).values > 0.5).float().mean() > 0.5:
+        text = (
+            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs"
+        )
+        warnings.warn(text, stacklevel=3)
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
+    """A state dict and the facts of its sidecar; only tensors are unpickled.
+
+    Raises CourseError for a missing file, a hash that differs from the sidecar's, or a file that the safe loader
+    rejects.
     """
     fetch(path)
     content = files.read(path, "Train it with train.py, or check out the file again.", files.TENSORS)
     facts = read_facts(path.with_suffix(".json"))
     found = hashlib.sha256(content).hexdigest()
     if found != facts.sha256:
-        raise CourseError(
-            f"{display_path(path)} has the SHA-256 {found[:12]}…, but its sidecar says {facts.sha256[:12]}…: "
-            "it is not the file that was tested. Check it out again."
-        )
+        hashes = f"the SHA-256 {found[:12]}…, but its sidecar says {facts.sha256[:12]}…"
+        todo = "it is not the file that was tested. Check it out again."
+        raise CourseError(f"{display_path(path)} has {hashes}: {todo}")
     return files.load_safely(path, content, "Check it out again."), facts
 
 
 def fetch(path: Path) -> None:
-    """Get a published state dict that this clone left out, as notebooks' clones do, from where it was cloned.
+    """Get a published state dict that this clone left out (as notebooks' clones do) from the cloned repository.
 
-    Does nothing where the file is there, or where it is missing for another reason. Raises CourseError if git can't get
-    it.
+    Does nothing if the file exists, or is missing for another reason. Raises CourseError if git can't get it.
     """
     sidecar = path.with_suffix(".json")
     try:
         missing = not (path.is_file() or path.is_symlink()) and sidecar.is_file()
         if not missing or path.resolve().parent != workspace.root / "saved_dict":
             return
-    except OSError:  # of a folder that may not be entered: reading says so
+    except OSError:  # a closed folder: reading reports it
         return
     with suppress(FileNotFoundError):  # no git, no clone
         name = f"saved_dict/{path.name}"
-        if not git("ls-files", "-t", "--", name).stdout.startswith(
-            b"S"
-        ):  # git's letter for a file that it skipped on purpose
+        if not git("ls-files", "-t", "--", name).stdout.startswith(b"S"):  # S: skipped on purpose
             return
         print(f"downloading {name} ({read_facts(sidecar).bytes / 2**20:.1f} MB)")
         found = git("cat-file", "blob", f":{name}")
         if found.returncode:
             reason = (found.stderr.decode(errors="replace").strip() or "no reason given").splitlines()[-1]
-            raise CourseError(
-                f"{name} is not in this clone, and git could not download it ({reason}). Check the connection and try again."
-            )
+            failed = f"{name} is not in this clone, and git could not download it ({reason})"
+            raise CourseError(f"{failed}. Check the connection and try again.")
         files.write(path, found.stdout)
 
 
@@ -70,55 +151,48 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, RunMetadata]:
-    """The network of a state dict with its weights, in eval mode, and the facts of its sidecar. Raises like
-    read_state_dict.
+    """The network of a state dict, in eval mode, and the facts of its sidecar. Raises like read_state_dict.
 
-    network: for a run of a network of your own, that network with any weights, which stays as it is.
+    network: for a run of your own network, that network with any weights, which stays as it is.
     """
     state, facts = read_state_dict(path)
     model = structure(facts, network, path)
     wrong = states.of_network(state, model, "the state dict")
     if wrong:
-        raise CourseError(
-            f"{display_path(path)} does not fit the network {facts.recipe.model}: {wrong}. Check it out again, or train it anew."
-        )
+        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model}: {wrong}"
+        raise CourseError(f"{misfit}. Check it out again, or train it again.")
     model.load_state_dict(state)
     return model.eval(), facts
 
 
 def structure(facts: RunMetadata, network: nn.Module | None, path: Path) -> nn.Module:
-    """The network of a run, its weights still to come: the recipe's, or a copy of a reader's own. Raises CourseError if
-    that is another."""
+    """The network of a run, without its weights. Raises CourseError if a reader's own network is another one."""
     if not facts.name.endswith(OWN):
         return models.build(facts.recipe.model, facts.recipe.dropout)
     if network is None:
-        raise CourseError(
-            f"{display_path(path)} holds the weights of a network of your own, and no file holds its layers: "
-            f'load_pretrained("{path.stem}", network) needs the network as the cell that trained it defined it.'
-        )
+        needs = f'load_pretrained("{path.stem}", network) needs the network as the cell that trained it defined it.'
+        what = f"{display_path(path)} holds the weights of a network of your own, and no file holds its layers"
+        raise CourseError(f"{what}: {needs}")
     expected, found = facts.recipe.model.rpartition("-")[2], models.digest(network)
     if found != expected:
-        raise CourseError(
-            f"{display_path(path)} was trained with another network: the given one has the digest {found}, expected {expected}. "
-            "Define it as the cell that trained it did."
-        )
+        what = f"{display_path(path)} was trained with another network"
+        todo = "Define it as the cell that trained it did."
+        raise CourseError(f"{what}: the given one has the digest {found}, expected {expected}. {todo}")
     return copy.deepcopy(network).to("cpu")
 
 
 def find_weights(name: str | Path) -> Path:
-    """The state dict of a published network, or of a run of one's own: by name, or by path. Raises CourseError if there
-    is none."""
+    """The state dict of a published network or your own run, by name or path. Raises CourseError if there is none."""
     folders = (workspace.root / "saved_dict", own_root() / "saved_dict")
     for path in (Path(name), *(folder / f"{name}.pth" for folder in folders)):
-        with suppress(OSError, ValueError):  # of a name that no file can have
+        with suppress(OSError, ValueError):  # an impossible file name
             if path.suffix == ".pth":
                 fetch(path)
                 if path.is_file():
                     return path
     known = [path.stem for folder in folders for path in folder.glob("*.json")]
-    raise CourseError(
-        f"no published network or run of your own is called {str(name)[:80]!r}: expected {closest(str(name)[:80], known)}"
-    )
+    name = str(name)[:80]
+    raise CourseError(f"no published network or run of your own is called {name!r}: expected {closest(name, known)}")
 
 
 DTYPES = {"F32": torch.float32, "I64": torch.int64}
@@ -167,11 +241,11 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
 
 
 def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
-    """A published network, or one of your own runs by name or path, in eval mode, and its preprocessing:
+    """A published network, or your own run by name or path, in eval mode, and its preprocessing:
     model(preprocess(image)).argmax(1) are labels. A path that ends in .safetensors is a network that was trained on the
-    web pages. network: of a run of a changed network, the network as its cell defines it.
+    web pages. network: for a run of a changed network, that network.
 
-    Raises CourseError for a name that is not there, and like read_state_dict.
+    Raises CourseError for an unknown name, and like read_state_dict.
     """
     if Path(name).suffix == ".safetensors":
         return load_from_page(Path(name), network)

@@ -1,13 +1,12 @@
-"""A finished run: where it lies, how it is written and read.
+"""A finished run: where its files are, how they are written and read.
 
-Below a root (the repository for what is published; runs/, or in a smoke run a temporary folder, for a reader's own):
+Below a root (the repository for published runs; runs/, or in a smoke run a temporary folder, for a reader's own):
     saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
-    saved_dict/RUN.bin                the same network in as few bytes as its numbers need, if its recipe has levels
-    (utils.packed) logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
-    unfinished/RUN_seedK.pt           checkpoint of a run that is not finished, with its rows (always below runs/, or
-    the temporary folder) unfinished/RUN_seedK.lock         held by the process that trains the run, with .holder, which
-    names it (there too)
-RUN is the experiment's name, and of a reader's own runs also the recipe's digest, so that no two recipes share a path.
+    saved_dict/RUN.bin                the same network in few bytes, if its recipe has levels (see packed.py)
+    logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
+    unfinished/RUN_seedK.pt           checkpoint of an unfinished run, with its rows (never in the repository)
+    unfinished/RUN_seedK.lock         held by the process that trains the run; .holder names that process
+RUN is the experiment's name, and for a reader's own runs also the recipe's digest, so that no two recipes share a path.
 """
 
 import csv
@@ -29,34 +28,19 @@ from ..files import display_path
 from ..training.loops import Row, Score
 from .facts import Code, Continued, Environment
 
-COLUMNS = {"epoch": "d", "lr": ".6g", "train_loss": ".6f", "train_correct": "d", "train_total": "d"}
-COLUMNS |= {
-    "valid_loss": ".6f",
-    "valid_correct": "d",
-    "valid_total": "d",
-    "test_loss": ".6f",
-    "test_correct": "d",
-    "test_total": "d",
-}
+COLUMNS = {"epoch": "d", "lr": ".6g"}
+for _part in ("train", "valid", "test"):
+    COLUMNS |= {f"{_part}_loss": ".6f", f"{_part}_correct": "d", f"{_part}_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
-FORMS = [
-    [column for column in COLUMNS if not column.startswith(part)] for part in ("valid", "test")
-]  # a log has one of these headers
-# what a checkpoint holds of a training besides its rows (see loops.Training)
-STATE = {
-    "model": dict,
-    "average": dict | None,
-    "optimizer": dict,
-    "scheduler": dict,
-    "order": torch.Tensor,
-    "numbers": torch.Tensor,
-}
-STATE |= {"device": str, "processes": list, "best": dict | None}
+FORMS = [[name for name in COLUMNS if not name.startswith(part)] for part in ("valid", "test")]  # a log's header
+# the parts of a checkpoint besides its rows (see loops.Training)
+STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor}
+STATE |= {"numbers": torch.Tensor, "device": str, "processes": list, "best": dict | None}
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Which data a run saw. images: in the training half; whole: not a smoke run's few."""
+    """The data that a run saw. images: in the training half; whole: not only a smoke run's few."""
 
     name: str
     kind: str
@@ -84,8 +68,8 @@ class Normalization:
             raise ValueError(f"std = {self.std}: expected more than 0")
 
 
-OWN = "-mine"  # ends the name of an experiment whose network is a reader's own
-LICENSE = "MIT"  # of the weights, as of the code
+OWN = "-mine"  # the end of the name of an experiment with a reader's own network
+LICENSE = "MIT"  # of the weights and the code
 INPUTS = {
     "images": ("(N, 1, 28, 28) uint8, 0 (black) to 255 (white), white on black", "(x / 255 - mean) / std"),
     "voxels": ("(N, 1, 16, 16, 16) float32, densities from 0 to 1", "(x - mean) / std"),
@@ -94,7 +78,7 @@ INPUTS = {
 
 @dataclass(frozen=True)
 class Use:
-    """What other code needs to know to use the weights: names of the outputs, raw input, and how it is normalized."""
+    """What other code needs to use the weights: names of the outputs, raw input, and its normalization."""
 
     classes: tuple[str, ...]
     input: str
@@ -127,9 +111,8 @@ class RunStart:
 
 @dataclass
 class RunMetadata(RunStart):
-    """What is known of a finished run. test: of the kept epoch, None where the test set stayed closed; parts: of the
-    test half's parts;
-    packed: bytes of the network as a file of few bits (utils.packed), 0 without levels."""
+    """What is known of a finished run. test: of the kept epoch, None if the test set was not used; parts: of the test
+    half's parts; packed: bytes of the packed file (see packed.py), 0 without levels."""
 
     parameters: int
     epochs: int
@@ -153,7 +136,7 @@ class RunMetadata(RunStart):
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where one run's files lie."""
+    """The paths of one run's files."""
 
     root: Path
     key: str
@@ -187,7 +170,7 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run as its files tell it."""
+    """A finished run as read from its files."""
 
     facts: RunMetadata
     history: list[Row]
@@ -204,65 +187,54 @@ def _temporary() -> tempfile.TemporaryDirectory:
 
 
 def own_root() -> Path:
-    """The root of what is not published: $COURSE_RUNS, else runs/, or in a smoke run a folder that goes with the
-    process."""
+    """The root of unpublished files: $COURSE_RUNS, else runs/, or in a smoke run a temporary folder."""
     given = folder_setting("COURSE_RUNS")
     return Path(_temporary().name) if smoke() and not given else ROOT / (given or "runs")
 
 
 def stays(path: Path) -> bool:
-    """Whether a run's file is there and outlives this process: a smoke run's go with it, unless COURSE_RUNS names their
-    folder."""
+    """Whether a run's file exists and outlives this process: a smoke run's doesn't, unless COURSE_RUNS is set."""
     return path.is_file() and not (smoke() and path.is_relative_to(_temporary().name))
 
 
 def read_facts(path: Path) -> RunMetadata:
-    """A run's or a sidecar's facts. Raises CourseError, naming file and field, if they are missing or not what they
-    should be."""
-    return files.read_json(
-        path, RunMetadata, "No number counts without it: train it with train.py, or check out the file again."
-    )
+    """The facts of a run or a sidecar. Raises CourseError if they are missing or invalid."""
+    todo = "No number counts without it: train it with train.py, or check out the file again."
+    return files.read_json(path, RunMetadata, todo)
 
 
 def read_record(run: RunPaths) -> FinishedRun:
     """A finished run. Raises CourseError if its files are damaged or contradict each other."""
     facts, history = read_facts(run.facts), read_log(run.log)
     if (facts.seed, facts.epochs) != (run.seed, len(history)):
-        raise CourseError(
-            f"{display_path(run.facts)} says seed {facts.seed} and {facts.epochs} epochs, expected seed {run.seed} and the {len(history)} "
-            f"of {run.log.name}. Check out both files again, or train it again (--retrain)."
-        )
+        found = f"seed {facts.seed} and {facts.epochs} epochs"
+        expected = f"expected seed {run.seed} and the {len(history)} of {run.log.name}"
+        todo = "Check out both files again, or train it again (--retrain)."
+        raise CourseError(f"{display_path(run.facts)} says {found}, {expected}. {todo}")
     return FinishedRun(facts, history, run.log)
 
 
 def finished(
     experiment: Experiment, seed: int, root: Path | None = None, data: DataFacts | None = None
 ) -> FinishedRun | None:
-    """The finished run of this recipe and seed below `root` (None: published), where given on these data; None if there
-    is none."""
+    """The finished run of this recipe and seed below `root` (None: published), or None. data: on these data only."""
     run = RunPaths.of(experiment, seed, root)
     if not files.exists(run.facts) or not files.exists(run.log):
         return None
     record = read_record(run)
-    expected = (
-        data.fingerprint
-        if data
-        else PUBLISHABLE.get(experiment.recipe.data)
-        if root is None
-        else record.facts.data.fingerprint
-    )
-    return record if (record.facts.recipe, record.facts.data.fingerprint) == (experiment.recipe, expected) else None
+    expected = found = record.facts.data.fingerprint
+    if data or root is None:
+        expected = data.fingerprint if data else PUBLISHABLE.get(experiment.recipe.data)
+    return record if (record.facts.recipe, found) == (experiment.recipe, expected) else None
 
 
 def published(experiment: Experiment) -> list[FinishedRun]:
-    """All published seeds that were trained by the experiment's present recipe, in order. Raises CourseError for one
-    without a test."""
+    """All published seeds of the experiment's present recipe, in order. Raises CourseError for one without a test."""
     found = _of_all_seeds(experiment, None)
     for record in found:
         if record.facts.test is None:
-            raise CourseError(
-                f"{display_path(record.log.with_suffix('.json'))}: found no `test`, expected one: a published run is tested."
-            )
+            path = display_path(record.log.with_suffix(".json"))
+            raise CourseError(f"{path}: found no `test`, expected one: a published run is tested.")
     return found
 
 
@@ -272,21 +244,20 @@ def own(experiment: Experiment) -> list[FinishedRun]:
 
 
 def seed_of(path: Path) -> int | None:
-    """The seed that a log's name gives: 0 of seed0.json; None of any other name, also of seed00.json, which would count
-    seed 0 twice."""
+    """The seed in a log's name: 0 for seed0.json; None for any other name, and for seed00.json."""
     number = path.stem.removeprefix("seed")
     return int(number) if number.isdecimal() and path.stem == f"seed{int(number)}" else None
 
 
 def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[FinishedRun]:
     folder = RunPaths.of(experiment, 0, root).log.parent
-    files.exists(folder / "seed0.json")  # of a folder that may not be entered, glob would tell nothing
+    files.exists(folder / "seed0.json")  # raises an error for a closed folder, in which glob finds nothing
     seeds = sorted(seed for path in folder.glob("seed*.json") if (seed := seed_of(path)) is not None)
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
 
 
 def write_log(path: Path, history: list[Row], before_rename: Callable[[], None] = lambda: None) -> None:
-    """One row per epoch, in the order of COLUMNS; only the columns that the rows have."""
+    """One row per epoch, in the order of COLUMNS, with the columns that the rows have."""
     table = io.StringIO()
     columns = [column for column in COLUMNS if column in history[0]]
     writer = csv.writer(table, lineterminator="\n")
@@ -296,8 +267,7 @@ def write_log(path: Path, history: list[Row], before_rename: Callable[[], None] 
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows that write_log wrote, counts as int, the rest as float. Raises CourseError naming file and line if
-    damaged."""
+    """The rows of a log, counts as int, the rest as float. Raises CourseError with file and line if damaged."""
     todo = "Train it with train.py, or check out the file again."
 
     def reject(line: int, found: object, expected: str) -> None:
@@ -308,13 +278,10 @@ def read_log(path: Path) -> list[Row]:
         text = files.read(path, f"This run has not been logged. {todo}").decode()
         for line, row in enumerate(csv.DictReader(io.StringIO(text, newline=None)), 2):
             try:
-                rows.append(
-                    {column: int(value) if COLUMNS[column] == "d" else float(value) for column, value in row.items()}
-                )
+                rows.append({name: int(text) if COLUMNS[name] == "d" else float(text) for name, text in row.items()})
             except (KeyError, ValueError, TypeError):
                 reject(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
-            expected = row_problem(rows[-1], len(rows))
-            if expected:
+            if expected := row_problem(rows[-1], len(rows)):
                 reject(line, dict(row), expected)
     except UnicodeDecodeError:
         reject(1, "bytes that are no text", "a CSV file")
@@ -326,12 +293,12 @@ def read_log(path: Path) -> list[Row]:
 
 
 def row_problem(row: Row, epoch: int) -> str:
-    """What is expected of a row that stands `epoch`th in a history, if it is not so; else ""."""
+    """What is expected of the `epoch`th row of a history, if it is invalid; else ""."""
     if not any(set(row) == set(form) for form in FORMS):
         return f"the columns {', '.join(FORMS[0])}, or of held-out images valid instead of test"
     if row["epoch"] != epoch or epoch > RANGES["epochs"][1]:
         return f"epoch {min(epoch, RANGES['epochs'][1])}"
-    if not all(0 <= value < 2**53 for value in row.values()):  # NaN is neither
+    if not all(0 <= value < 2**53 for value in row.values()):  # NaN fails, too
         return "finite numbers from 0"
     for part in (column.removesuffix("_total") for column in row if column.endswith("_total")):
         if not row[f"{part}_correct"] <= row[f"{part}_total"] > 0:
@@ -341,65 +308,58 @@ def row_problem(row: Row, epoch: int) -> str:
 
 @dataclass
 class Saved:
-    """What a checkpoint holds besides tensors."""
+    """The part of a checkpoint that is not tensors."""
 
     run_start: RunStart
     history: list[dict[str, int | float]]
 
 
 def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
-    """The facts and the training state of a checkpoint; None where there is none. Raises CourseError if it can't be
-    used: one whose SHA-256 is another than when it was written, or that another run wrote.
+    """The facts and the training state of a checkpoint, or None. Raises CourseError if it is damaged, or another run's.
 
-    Whether its tensors fit the network shows in Training.load_state_dict.
+    Training.load_state_dict checks whether its tensors fit the network.
     """
     if not files.exists(path):
         return None
-    todo = f"Delete {display_path(path)} to start this run anew."
+    name = display_path(path)
+    todo = f"Delete {name} to start this run anew."
     digest, _, content = files.read(path, todo, files.TENSORS).partition(b"\n")
     if digest != hashlib.sha256(content).hexdigest().encode():
-        raise CourseError(
-            f"{display_path(path)} is damaged, or no checkpoint of this course's present form: its SHA-256 is another. {todo}"
-        )
+        raise CourseError(f"{name} is damaged, or of another version of the course: its SHA-256 is another. {todo}")
     facts, _, tensors = content.partition(b"\n")
-    saved, training = files.decode(facts, Saved, display_path(path), todo), files.load_safely(path, tensors, todo)
+    saved, training = files.decode(facts, Saved, name, todo), files.load_safely(path, tensors, todo)
     run_start = saved.run_start
-    own = RunPaths(path.parent.parent, f"{run_start.name}-{run_start.recipe.digest()}", run_start.seed)
-    if path.name != own.checkpoint.name:
-        raise CourseError(
-            f"{display_path(path)} is the checkpoint of another run, expected the name {own.checkpoint.name}. Rename it or delete it."
-        )
-    if not isinstance(training, dict) or training.keys() != STATE.keys():
-        raise CourseError(f"{display_path(path)} can't be continued: expected the parts {', '.join(STATE)}. {todo}")
+    key = f"{run_start.name}-{run_start.recipe.digest()}"
+    expected = RunPaths(path.parent.parent, key, run_start.seed).checkpoint.name
+    if path.name != expected:
+        raise CourseError(f"{name} is of another run, expected the name {expected}. Rename it or delete it.")
     wrong = _state_problem(training, saved.history, run_start.recipe.epochs)
     if wrong:
-        raise CourseError(f"{display_path(path)} can't be continued: {wrong}. {todo}")
+        raise CourseError(f"{name} can't be continued: {wrong}. {todo}")
     return run_start, training | {"history": saved.history}
 
 
-def _state_problem(training: dict, history: list[Row], epochs: int) -> str:
-    """What is wrong with a checkpoint's training state, as far as that shows before it meets a network; "" if nothing
-    is."""
+def _state_problem(training: object, history: list[Row], epochs: int) -> str:
+    """What is wrong with a checkpoint's training state, whatever its network; "" if nothing is."""
+    if not isinstance(training, dict) or training.keys() != STATE.keys():
+        return f"expected the parts {', '.join(STATE)}"
     for name, kind in STATE.items():
         part = training[name]
         if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
-            return f"its part {name} is an empty or other {type(part).__name__}, expected {getattr(kind, '__name__', kind)}"
+            expected = getattr(kind, "__name__", kind)
+            return f"its part {name} is an empty or other {type(part).__name__}, expected {expected}"
     if training["device"] not in ("cpu", "cuda", "mps"):
         return f"it was saved on the device {training['device'][:40]!r}, expected cpu, cuda or mps"
     if not 1 <= len(history) <= epochs:
         return f"its history has {len(history)} rows, expected 1 to {epochs}"
-    for epoch, row in enumerate(history, 1):
-        expected = row_problem(row, epoch)
-        if expected:
-            return f"row {epoch} of its history: expected {expected}"
-    return ""
+    problems = ((epoch, row_problem(row, epoch)) for epoch, row in enumerate(history, 1))
+    return next((f"row {epoch} of its history: expected {wrong}" for epoch, wrong in problems if wrong), "")
 
 
 def write_checkpoint(
     path: Path, run_start: RunStart, training: dict, before_rename: Callable[[], None] = lambda: None
 ) -> None:
-    """Three parts: the SHA-256 of all the rest and, as JSON, what is no tensor, a line each; then what torch.save
-    writes."""
+    """Two lines, the SHA-256 of the rest and JSON of everything but tensors; then the tensors, as torch.save writes."""
     tensors = {name: part for name, part in training.items() if name != "history"}
     saved = files.without_defaults(Saved(run_start, training["history"]))
     content = msgspec.json.encode(saved) + b"\n" + files.to_bytes(tensors)
