@@ -1,5 +1,4 @@
-"""Networks as pictures: a row for each step that the data take, from top to bottom, and a line for every way between
-them."""
+"""Networks as pictures: a row for each step, from top to bottom, and a line for each connection."""
 
 from dataclasses import dataclass
 
@@ -14,20 +13,14 @@ from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
 ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # drawn in the row of the layer before it
-ROW, MIDDLE, WIDEST, TEXT, WIDTH = (
-    0.54,
-    1.25,
-    1.5,
-    2.2,
-    5.2,
-)  # inches: between rows, boxes' middle and width, texts' left edge, all
+ROW, MIDDLE, WIDEST, TEXT, WIDTH = 0.54, 1.25, 1.5, 2.2, 5.2  # inches: rows, boxes' middle and width, texts, all
 BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
 
 @dataclass
 class Step:
-    """One row. label: the names of its layers. note: a remark. shape: of the output, without N. parameters: those that
-    no row above has. before: the rows that it takes its input from."""
+    """One row. note: a remark. shape: of the output, without N. parameters: new ones. before: the rows of its
+    inputs."""
 
     label: str
     note: str
@@ -37,7 +30,7 @@ class Step:
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a network once and writes the shape of each value, without N, to its node."""
+    """Runs a network once and stores the shape of each value, without N, in its node."""
 
     def run_node(self, n: fx.Node):
         value = super().run_node(n)
@@ -47,8 +40,7 @@ class _Shapes(fx.Interpreter):
 
 @torch.inference_mode()
 def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
-    """The rows of a network's picture, from an input of `shape` (without N). Layers such as ReLU share the row before
-    them."""
+    """The rows of a network's picture, for an input of `shape` (without N). ReLU and others share the row above."""
     was_training = model.training
     nodes = [node for node in models.graph(model.eval()) if node.op != "output"]
     _Shapes(fx.GraphModule(model, nodes[0].graph)).run(torch.zeros(1, *shape))
@@ -68,10 +60,10 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
         row[node] = len(found)
         again = layer in seen
         seen.add(layer)
-        argv = label(layer) if layer else "input" if node.op == "placeholder" else "+ sum"
+        text = label(layer) if layer else "input" if node.op == "placeholder" else "+ sum"
         parameters = models.count_parameters(layer) if layer and not again else 0
         note = ", shared weights" if layer and again else ""
-        found.append(Step(argv.removeprefix(" · "), note, node.meta["shape"], parameters, before))
+        found.append(Step(text.removeprefix(" · "), note, node.meta["shape"], parameters, before))
     return found
 
 
@@ -87,24 +79,17 @@ def label(layer: nn.Module) -> str:
         return f"linear {layer.in_features}→{layer.out_features}"
     if isinstance(layer, BATCH_NORM):
         return " · BN"
-    names = {
-        nn.ReLU: " · ReLU",
-        nn.Dropout: "",
-        nn.Flatten: "",
-        nn.Identity: "",
-        nn.Softmax: "softmax",
-        nn.ZeroPad2d: "cut off the margin",
-    }
+    names = {nn.ReLU: " · ReLU", nn.Softmax: "softmax", nn.ZeroPad2d: "cut off the margin"}
+    names |= dict.fromkeys((nn.Dropout, nn.Flatten, nn.Identity), "")
     names |= {nn.MaxPool2d: f"{size} max-pool", nn.MaxPool3d: "2×2×2 max-pool"}
     names |= {nn.AdaptiveAvgPool2d: "average of each map", nn.AdaptiveMaxPool2d: "maximum of each map"}
     return names.get(type(layer), type(layer).__name__)
 
 
 def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
-    """A network as a flow from top to bottom, from an input of `shape` (without N). Branches run on the left.
+    """A network from top to bottom, for an input of `shape` (without N), with branches on the left.
 
-    A box is as wide as the side of its map and as high as its number of channels, to scale. Layers and output shapes
-    are next to it.
+    A box's width is the side of its map, its height the number of channels, to scale.
     """
     found = steps(model, shape)
     height = ROW * len(found)
@@ -124,11 +109,8 @@ def network(model: nn.Module, shape: tuple[int, ...]) -> Figure:
                 continue
             lane = next((place for place, end in enumerate(lanes) if end <= source), len(lanes))
             lanes[lane : lane + 1] = [row]
-            x, top, bottom = (
-                MIDDLE - WIDEST / 2 - 0.14 * (lane + 1),
-                ROW * (source + 0.5) + 0.05,
-                ROW * (row + 0.5) - 0.05,
-            )
+            x = MIDDLE - WIDEST / 2 - 0.14 * (lane + 1)
+            top, bottom = ROW * (source + 0.5) + 0.05, ROW * (row + 0.5) - 0.05
             axes.plot([above.get_x(), x, x], [top, top, bottom], color=GRAY, linewidth=1.2)
             _arrow(axes, [(x, bottom), (below.get_x(), bottom)])
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""What only notebooks need: setting up, and showing sources, tables and pictures as a reader wants them."""
+"""Helpers for notebooks only: setup, and showing tables and pictures."""
 
 import importlib.util
 import io
@@ -33,19 +33,18 @@ NEEDED = {  # module → package: what the course imports and Colab or Kaggle ma
 
 
 def setup(save_to_drive: bool = False) -> None:
-    """Make this notebook ready to run and print where it runs. In a clone that the notebook made itself, install what
-    is missing.
+    """Make this notebook ready to run, and print where it runs. In a clone that the notebook made, install missing
+    packages.
 
-    save_to_drive: keep your own runs in Google Drive, which Colab mounts. Raises CourseError for what is missing
+    save_to_drive: keep your own runs in Google Drive, which Colab mounts. Raises CourseError for missing packages
     elsewhere.
     """
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing and cloned():
         install(missing)
     elif missing:
-        raise CourseError(
-            f"{', '.join(missing)} not installed: run `python -m pip install -r requirements.txt` in {ROOT.name}/"
-        )
+        todo = f"run `python -m pip install -r requirements.txt` in {ROOT.name}/"
+        raise CourseError(f"{', '.join(missing)} not installed: {todo}")
     if save_to_drive:
         keep_runs_in_drive()
     import torch
@@ -57,67 +56,60 @@ def setup(save_to_drive: bool = False) -> None:
 
 
 def cloned() -> bool:
-    """Whether the setup cell of a notebook cloned this course (see tools.colab), so that the machine is a guest's."""
+    """Whether a notebook's setup cell cloned this course (see tools.colab), so that the machine is a guest's."""
     with suppress(OSError):  # without git nothing was cloned
         return subprocess.run(["git", "-C", str(ROOT), "config", "course.cloned"], capture_output=True).returncode == 0
     return False
 
 
 def install(packages: list[str]) -> None:
-    """Install packages for this kernel's own interpreter. Raises CourseError where pip can't."""
+    """Install packages for this kernel's own interpreter. Raises CourseError if pip fails."""
     print("installing", ", ".join(packages))
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *packages]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        raise CourseError(
-            f"pip could not install {', '.join(packages)}: {reason}. Connect to the Internet and run this cell again."
-        )
+        failed = f"pip could not install {', '.join(packages)}: {reason}"
+        raise CourseError(f"{failed}. Connect to the Internet and run this cell again.")
     importlib.invalidate_caches()
 
 
 def keep_runs_in_drive() -> None:
-    """Let your own runs go to a folder of your Google Drive, where they outlive Colab's machine. Raises CourseError
-    outside Colab."""
+    """Send your own runs to a folder of your Google Drive. Raises CourseError outside Colab."""
     try:
         from google.colab import drive
     except ImportError as error:
-        raise CourseError(
-            "only Colab can save to Google Drive: set SAVE_TO_DRIVE = False (COURSE_RUNS names another folder)"
-        ) from error
+        todo = "set SAVE_TO_DRIVE = False (COURSE_RUNS names another folder)"
+        raise CourseError(f"only Colab can save to Google Drive: {todo}") from error
     drive.mount("/content/drive")
     os.environ["COURSE_RUNS"] = "/content/drive/MyDrive/mnist-course"
     print("your own runs go to", os.environ["COURSE_RUNS"])
 
 
 def markdown(text: str) -> None:
-    """Show Markdown, such as a table of utils.report.tables, rendered."""
+    """Show Markdown, such as a table of utils.report.tables."""
     from IPython.display import Markdown, display
 
     display(Markdown(text))
 
 
 def picture(figure: "Figure", alt: str) -> None:
-    """Show a figure with a text for those who can't see it."""
+    """Show a figure with a text for readers who can't see it."""
     from IPython.display import Image, display
     from PIL import Image as Pictures
 
     whole, png = io.BytesIO(), io.BytesIO()
     figure.savefig(whole, format="png", dpi=100)
     Pictures.open(whole).convert("RGB").quantize(256).save(png, format="png", optimize=True)  # a third of the bytes
-    display(
-        Image(png.getvalue(), format="png", metadata={"alt": alt})
-    )  # Image(alt=…) needs IPython 8, which Colab lacks
+    display(Image(png.getvalue(), format="png", metadata={"alt": alt}))  # Image(alt=…) needs IPython 8, Colab has 7
 
 
 # ---- what a lesson consists of
 
 
 class Means(NamedTuple):
-    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test. tests: each seed's
-    test accuracy.
-    reported: the test accuracy that the reference reports, None without one."""
+    """Accuracies (%) at the last epoch, averaged over the published seeds. gap: training minus test. tests: one per
+    seed. reported: the test accuracy that the reference reports, or None."""
 
     train: float
     test: float
@@ -130,8 +122,7 @@ SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
 
 
 def short_changes(experiment: "Experiment") -> dict[str, int]:
-    """What a short run changes in this recipe: of voxels it takes all images, and a recipe that is no longer it leaves
-    as it is."""
+    """What a short run changes in this recipe: nothing if the recipe is as short."""
     recipe = experiment.recipe
     if 0 < recipe.epochs * recipe.images <= SHORT["epochs"] * SHORT["images"]:
         return {}
@@ -144,19 +135,16 @@ def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None
     short, full = (training_time(experiment, **some) for some in (changes, {}))
     takes = f"{short} in the short run, {full} with `RETRAIN = True`" if changes else full
     lines = [f"**You need** {prerequisites}", f"**Training takes** {takes}"]
-    lines += [
-        f"**Times come from** {machine(experiment)}",
-        "**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals),
-    ]
+    lines += [f"**Times come from** {machine(experiment)}"]
+    lines += ["**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals)]
     markdown("\n".join(f"- {line}" for line in lines))
 
 
 def short_run(experiment: "Experiment", retrain: bool = False, images: int = 0) -> "Experiment":
-    """The experiment with few epochs of few images, or with retrain=True as it is; prints what it trains and about how
-    long that takes.
+    """The experiment with few epochs of few images, or as it is if retrain=True; prints what it trains, and how long.
 
-    images: of an epoch of the short run, instead of the usual number. A short run keeps its last weights: a running
-    average would still contain those of its first steps.
+    images: per epoch of the short run, instead of the usual number. A short run keeps its last weights, because a
+    running average would still contain those of its first steps.
     """
     changes = {} if retrain else short_changes(experiment) | ({"images": images} if images else {})
     chosen = experiment.with_recipe(**changes, average=0.0) if changes else experiment
@@ -169,8 +157,7 @@ def short_run(experiment: "Experiment", retrain: bool = False, images: int = 0) 
 
 
 def training_time(experiment: "Experiment", epochs: int = 0, images: int = 0) -> str:
-    """About how long one seed trains, from the published logs; with other epochs or images (0: the recipe's), in
-    proportion."""
+    """About how long one seed trains, from the logs; scaled to other epochs or images (0: the recipe's)."""
     from ..runs import records
 
     found = [record.facts for record in records.published(experiment)]
@@ -190,14 +177,12 @@ def machine(experiment: "Experiment") -> str:
     found = [record.facts.environment for record in records.published(experiment)]
     if not found:
         return "no log yet"
-    threads = f"{found[0].threads} thread{'s' * (found[0].threads > 1)}"
-    return (
-        f"the logs of {len(found)} published run{'s' * (len(found) > 1)} ({tables.escape(found[0].device)}, {threads})"
-    )
+    where = f"{tables.escape(found[0].device)}, {found[0].threads} thread{'s' * (found[0].threads > 1)}"
+    return f"the logs of {len(found)} published run{'s' * (len(found) > 1)} ({where})"
 
 
 def curves(experiment: "Experiment", alt: str) -> None:
-    """Show loss and accuracy of an experiment's published runs, with the test accuracy that its reference reports."""
+    """Show loss and accuracy of an experiment's published runs, and the test accuracy that its reference reports."""
     from ..runs import records
     from . import plots, tables
 
@@ -207,18 +192,16 @@ def curves(experiment: "Experiment", alt: str) -> None:
 
 
 def frontier(cost: str, alt: str) -> None:
-    """Show every published network's test accuracy against a cost of plots.COSTS, with the figures that others
-    report."""
+    """Show test accuracy against a cost (a key of plots.COSTS): the published networks, and figures of others."""
     from . import plots, tables
 
     picture(plots.frontier(*tables.frontier(), [cost]), alt)
 
 
 def compare(*experiments: "Experiment") -> dict[str, Means]:
-    """Show the published accuracies of experiments as a table, mean ± standard deviation over the seeds; returns the
-    means by name.
+    """Show the published accuracies of experiments as a table, mean ± standard deviation; returns the means by name.
 
-    An experiment of which no run is published is left out of both.
+    Experiments without published runs are left out of both.
     """
     from ..runs import records
     from . import tables
@@ -236,7 +219,7 @@ def compare(*experiments: "Experiment") -> dict[str, Means]:
 
 
 def changes(experiment: "Experiment", before: "Experiment") -> None:
-    """Show which fields of the recipe differ from another experiment's."""
+    """Show which fields of a recipe differ from another experiment's."""
     rows = [[name, old, new] for name, (old, new) in experiment.recipe.changes(before.recipe).items()]
     table(["field", before.name, experiment.name], rows)
 
@@ -256,7 +239,7 @@ def study(experiment: "Experiment") -> None:
 
 
 def check_network(network: "nn.Module", experiment: "Experiment") -> None:
-    """Print one line: whether a network is an experiment's own, or the first difference."""
+    """Print whether a network is an experiment's own, or the first difference."""
     from .. import models
 
     published = models.build(experiment.recipe.model, experiment.recipe.dropout)
@@ -267,16 +250,15 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     if wrong:
         print(f"This is not the published network {experiment.name}: {wrong}. Training it is a run of your own.")
         return
-    size = (
-        f"{len(published.state_dict())} state-dict keys and shapes, {models.count_parameters(published):,} parameters"
-    )
-    print(f"This is the published network {experiment.name}: the same {size}, equal outputs.")
+    size = f"{len(published.state_dict())} state-dict keys and shapes"
+    parameters = f"{models.count_parameters(published):,} parameters"
+    print(f"This is the published network {experiment.name}: the same {size}, {parameters}, equal outputs.")
 
 
 def claim(sentence: str, holds: bool, data: "Dataset | None" = None, **numbers: float) -> None:
     """Print a conclusion with its numbers. Raises CourseError if it is false.
 
-    data: the images that it is about. Smoke runs and substitute images check nothing.
+    data: the images that it is about; smoke runs and substitute images check nothing.
     """
     from ..data import datasets
 
@@ -296,8 +278,8 @@ def _plain(value: float) -> str:
 
 
 def explore(draw: "Callable[..., Figure]", alt: str, **choices: list) -> None:
-    """Show a figure with a menu for each argument of draw. Without ipywidgets, or while a notebook is executed for
-    publication or in a smoke run, show the figure of each argument's first choice."""
+    """Show a figure with a menu for each argument of draw; without ipywidgets, in a smoke run, or while a notebook is
+    executed for publication, the figure of the first choices."""
     if smoke() or switch("COURSE_PUBLISH") or importlib.util.find_spec("ipywidgets") is None:
         picture(draw(**{name: options[0] for name, options in choices.items()}), alt)
         return

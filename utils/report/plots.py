@@ -1,7 +1,6 @@
-"""Curves, samples, mistakes, confusion, kernels and feature maps. Every function returns a closed Figure.
+"""Curves, samples, mistakes, confusion, kernels and feature maps. Each function returns a closed Figure.
 
-Colors are Okabe and Ito's, which color-blind readers can tell apart; the background is opaque white, so that a
-picture is readable on a dark page too.
+The colors are those of Okabe and Ito, for color-blind readers; the background is opaque white, for dark pages.
 """
 
 import math
@@ -21,22 +20,32 @@ TRAIN, TEST, GRAY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
 
 def finish(figure: Figure) -> Figure:
     figure.set_facecolor("white")
-    plt.close(figure)  # a notebook shows what a cell returns; without this it would show it twice
+    plt.close(figure)  # otherwise a notebook would show it twice
     return figure
 
 
+def grid(count: int, columns: int, inches: tuple[float, float], margin: float = 0.0) -> tuple[Figure, list[plt.Axes]]:
+    """A figure with `count` axes without frames, each (width, height) inches; margin: more width."""
+    rows, columns = -(-count // columns), min(count, columns) if margin else columns
+    size = (inches[0] * columns + margin, inches[1] * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for place in axes.flat:
+        place.axis("off")
+    return figure, list(axes.flat)[:count]
+
+
 class PlainLog(LogFormatter):
-    """Labels of a log axis as plain numbers, 0.01 instead of a power of ten, where LogFormatter labels anything."""
+    """Labels of a log axis as plain numbers, such as 0.01, where LogFormatter labels anything."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
-    """Loss above accuracy over the epochs, a thin line for each seed and a thick one for their mean.
+    """Loss above accuracy over the epochs: a thin line for each seed, a thick one for the mean.
 
-    histories: rows as records.read_log returns them, one list for each seed. reported_test: the reference's accuracy
-    (%), dashed.
+    histories: rows as records.read_log returns them, one list per seed. reported_test: the reference's accuracy (%),
+    dashed.
     """
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")
@@ -50,16 +59,14 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
                 axes.plot(epochs, lines.T.numpy(), color=color, linewidth=0.7, alpha=0.45)
             axes.plot(epochs, lines.nanmean(0).numpy(), color=color, linewidth=2, marker="o", markersize=3, label=part)
     if reported_test:
-        accuracy.axhline(
-            reported_test, color=GRAY, linestyle="--", linewidth=1, label=f"reported test {reported_test:.2f}"
-        )
+        label = f"reported test {reported_test:.2f}"
+        accuracy.axhline(reported_test, color=GRAY, linestyle="--", linewidth=1, label=label)
     shown = [
         row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows
-    ]  # the first tenth may leave the picture below
+    ]  # the first tenth may be cut off
     lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
-    accuracy.set(
-        title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(min(lowest, reported_test or 100) - 0.3, 100.1)
-    )
+    limits = (min(lowest, reported_test or 100) - 0.3, 100.1)
+    accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=limits)
     loss.set(title=f"{title}: loss", ylabel="cross-entropy", yscale="log")
     loss.yaxis.set_major_formatter(PlainLog())
     loss.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
@@ -71,20 +78,16 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
 
 
 def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
-    """A grid of images, each under its title. images: (N, 1, H, W), any real dtype."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns, 1.25 * rows), layout="constrained", squeeze=False)
-    for place in axes.flat:
-        place.axis("off")
-    for place, image, title in zip(axes.flat, images, titles, strict=False):
+    """A grid of images, each below its title. images: (N, 1, H, W), any real dtype."""
+    figure, places = grid(len(images), columns, (1, 1.25))
+    for place, image, title in zip(places, images, titles, strict=False):
         place.imshow(image.squeeze(0).cpu().numpy(), cmap="gray_r")
         place.set_title(title, fontsize=9, parse_math=False)
     return finish(figure)
 
 
 def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("original", "copy")) -> Figure:
-    """Originals in the first row, a row of what became of them below for each draw. All: (N, 1, H, W); names: of both
-    kinds of row."""
+    """Originals in the first row, and below it a row of changed copies for each draw. All: (N, 1, H, W)."""
     blank = [""] * (len(originals) - 1)
     labels = [names[0], *blank]
     for draw in range(len(changed)):
@@ -95,7 +98,7 @@ def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("
 def mistakes(pictures: Tensor, labels: Tensor, logits: Tensor, most: int = 20) -> tuple[Figure, int]:
     """The images that a network gets wrong, the most confident first, titled [T]rue, [P]redicted and confidence.
 
-    pictures: (N, 1, H, W), labels: (N,), logits: (N, 10). Returns the figure and how many mistakes there are in all.
+    pictures: (N, 1, H, W), labels: (N,), logits: (N, 10). Returns the figure and the number of all mistakes.
     """
     confidence, predicted = logits.softmax(1).max(1)
     wrong = (predicted != labels).nonzero().squeeze(1)
@@ -118,7 +121,7 @@ def steps(names: list[str], seconds: list[float]) -> Figure:
 
 
 def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str) -> Figure:
-    """Curves over x, one a name; x and each curve: (N,)."""
+    """One curve over x for each name; x and each curve: (N,)."""
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
     for (name, y), color in zip(ys.items(), (TEST, TRAIN, WRONG, GRAY), strict=False):
         axes.plot(x.numpy(), y.numpy(), color=color, linewidth=2, label=name)
@@ -129,9 +132,9 @@ def lines(x: Tensor, ys: dict[str, Tensor], title: str, xlabel: str, ylabel: str
 
 
 def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name: str = "") -> Figure:
-    """Counts of true (rows) against predicted (columns); the diagonal is left white, so that the mistakes stand out.
+    """Counts of true (rows) against predicted (columns), colored except on the diagonal.
 
-    labels, predicted: (N,); name: what is counted, before the number of mistakes in the title.
+    labels, predicted: (N,); name: what is counted, for the title.
     """
     n = len(classes)
     counts = torch.bincount(labels.cpu() * n + predicted.cpu(), minlength=n * n).view(n, n)
@@ -140,27 +143,18 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
     axes.imshow(wrong.numpy(), cmap="Blues")
     for row in range(n):
         for column in range(n):
-            if counts[row, column]:
-                dark = wrong[row, column] > 0.6 * wrong.max()
-                axes.text(
-                    column,
-                    row,
-                    int(counts[row, column]),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else "black",
-                )
-    axes.set(xticks=range(n), yticks=range(n), xlabel="predicted", ylabel="true")
-    axes.set_title(f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong")
-    axes.set_xticklabels(classes)
-    axes.set_yticklabels(classes)
+            if count := int(counts[row, column]):
+                color = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
+                axes.text(column, row, count, ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(range(n), classes)
+    axes.set_yticks(range(n), classes)
+    title = f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong"
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     return finish(figure)
 
 
 def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
-    """Images titled [T]rue and [P]redicted, the predicted in color where it is wrong. pictures: (N, 1, H, W); labels,
-    predicted: (N,)."""
+    """Images titled [T]rue and [P]redicted, in color if wrong. pictures: (N, 1, H, W); labels, predicted: (N,)."""
     figure = images(pictures, [f"[T] {true}  [P] {found}" for true, found in zip(labels, predicted, strict=True)])
     for place, true, found in zip(figure.axes, labels, predicted, strict=False):
         if true != found:
@@ -170,16 +164,11 @@ def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
 
 def kernels(weight: Tensor, columns: int = 5) -> Figure:
     """The kernels of a first layer, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
-    rows, columns = -(-len(weight) // columns), min(len(weight), columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.1 * columns + 0.6, 1.35 * rows), layout="constrained", squeeze=False
-    )
-    for place in axes.flat:
-        place.axis("off")
-    for number, (place, kernel) in enumerate(zip(axes.flat, weight.detach().cpu(), strict=False)):
+    figure, places = grid(len(weight), columns, (1.1, 1.35), margin=0.6)
+    for number, (place, kernel) in enumerate(zip(places, weight.detach().cpu(), strict=True)):
         shown = place.imshow(kernel[0].numpy(), **_signed(weight))
         place.set_title(f"kernel {number}", fontsize=9)
-    figure.colorbar(shown, ax=axes.ravel().tolist(), shrink=0.8)
+    figure.colorbar(shown, ax=figure.axes, shrink=0.8)
     return finish(figure)
 
 
@@ -190,33 +179,27 @@ def _signed(values: Tensor) -> dict:
 
 
 def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
-    """Each channel of one image's feature maps, and the image itself at the bottom right. maps: (C, H, W); original:
-    (1, H, W)."""
-    rows = -(-(len(maps) + 1) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.5 * columns, 1.65 * rows), layout="constrained", squeeze=False
-    )
-    for place in axes.flat:
-        place.axis("off")
-    for number, (place, channel) in enumerate(zip(axes.flat, maps.detach().cpu(), strict=False)):
+    """Each channel of one image's feature maps (C, H, W), and the image (1, H, W) at the bottom right."""
+    figure, places = grid(len(maps) + 1, columns, (1.5, 1.65))
+    for number, (place, channel) in enumerate(zip(places, maps.detach().cpu(), strict=False)):
         place.imshow(channel.numpy(), cmap="viridis")
         place.set_title(f"map {number}", fontsize=9)
-    axes[-1, -1].imshow(original[0].cpu().numpy(), cmap="gray_r")
-    axes[-1, -1].set_title("original", fontsize=9)
+    figure.axes[-1].imshow(original[0].cpu().numpy(), cmap="gray_r")
+    figure.axes[-1].set_title("original", fontsize=9)
     return finish(figure)
 
 
 def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
-    """What first-layer kernels answer to a horizontal and to a vertical edge (dark, then bright).
+    """The responses of first-layer kernels to a horizontal and a vertical edge (dark, then bright).
 
-    weight: (K, 1, H, W). Returns the figure, in blocks of `columns` kernels, edges in a block's first column, kernels
-    in its first row; and the (2, K) strongest answers, with their sign.
+    weight: (K, 1, H, W). Returns the figure (in blocks of `columns` kernels: edges in the first column, kernels in the
+    first row) and the (2, K) strongest responses, with their sign.
     """
     weight = weight.detach().cpu()
     side = 4 * weight.shape[-1]
     edge = torch.zeros(2, 1, side, side)
     edge[0, :, side // 2 :] = edge[1, :, :, side // 2 :] = 1  # horizontal: bright below; vertical: bright to the right
-    # without its mean a kernel does not answer to plain brightness
+    # without its mean a kernel ignores plain brightness
     answers = F.conv2d(edge, weight - weight.mean((-1, -2), keepdim=True))
     blocks, columns = -(-len(weight) // columns), min(len(weight), columns)
     figure, axes = plt.subplots(3 * blocks, columns + 1, figsize=(columns + 1, 3.5 * blocks), layout="constrained")
@@ -241,10 +224,9 @@ def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
 def solids(
     shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((20, -50), (10, 0))
 ) -> Figure:
-    """Clouds and voxel grids in 3D: a row of views from several angles (elevation and azimuth in degrees) for each.
+    """Clouds and voxel grids in 3D, each in a row of views from several angles (elevation, azimuth in degrees).
 
-    shapes: (P, 3) points, or (16, 16, 16) densities, whose axes are z, y, x: a voxel is a cube, the darker and more
-    opaque the denser.
+    shapes: (P, 3) points, or (16, 16, 16) densities with axes z, y, x, where denser cubes are darker and more opaque.
     """
     figure = plt.figure(figsize=(2.8 * len(angles), 2.9 * len(shapes)), layout="constrained")
     for row, (shape, title) in enumerate(zip(shapes, titles, strict=True)):
@@ -261,17 +243,14 @@ def solids(
                 axes.scatter(*points, c=WRONG, s=1, depthshade=False, linewidths=0)
                 axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.55, 0.55))
             axes.view_init(elevation, azimuth)
-            axes.tick_params(
-                labelbottom=False, labelleft=False
-            )  # with labels that are empty, matplotlib 3.10 gives up the layout
+            axes.tick_params(labelbottom=False, labelleft=False)  # empty labels break the layout of matplotlib 3.10
             axes.set_title(title if column == 0 else "", parse_math=False)
             axes.set_box_aspect([1, 1, 1])
     return finish(figure)
 
 
 def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> Figure:
-    """A solid with its principal axes, the shortest one in another color, and next to it the solid as seen along that
-    axis.
+    """A solid with its principal axes, the shortest one orange, and the solid as seen along that axis.
 
     grid: (16, 16, 16) densities, axes z, y, x. middle: (3,) x, y, z in voxels from the grid's center. axes: (3, 3),
     rows of half the length to draw, the shortest first. view: (H, W).
@@ -302,9 +281,9 @@ def frontier(
 ) -> Figure:
     """Test accuracy against each of the costs (keys of COSTS), one chart below the other. size: of a chart, in inches.
 
-    ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds) and reported by others (hollow
-    where the epoch, the run or the network was chosen on the test set), where the first of the costs is known. The line
-    joins the networks that none of ours with less beats; they alone have a name.
+    ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds), and reported by others (hollow
+    if chosen on the test set; only in the first chart). A line joins the networks that no network of lower cost beats;
+    they alone have a name.
     """
     inches = size[0], size[1] * len(costs)
     figure, charts = plt.subplots(len(costs), 1, figsize=inches, layout="constrained", squeeze=False)
@@ -312,80 +291,65 @@ def frontier(
     for chosen, face in ((True, "none"), (False, GRAY)):
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
-        charts[0, 0].scatter(
-            [getattr(p, costs[0]) for p in some],
-            [p.accuracy for p in some],
-            s=34,
-            facecolors=face,
-            edgecolors=GRAY,
-            label=label,
-        )
+        places = [getattr(p, costs[0]) for p in some], [p.accuracy for p in some]
+        charts[0, 0].scatter(*places, s=34, facecolors=face, edgecolors=GRAY, label=label)
     figure.get_layout_engine().set(hspace=0.06)
     names = []
     for axes, field in zip(charts[:, 0], costs, strict=True):
-        x, y, bars = ([getattr(p, key) for p in ours] for key in (field, "accuracy", "sd"))
-        label = "this course, mean ± sd of all seeds"
-        axes.errorbar(x, y, [bar or 0 for bar in bars], fmt="o", markersize=5, color=TEST, capsize=2, label=label)
-        best = [
-            p
-            for p in ours
-            if all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))
-        ]
-        best.sort(key=lambda p: getattr(p, field))
-        axes.plot(
-            [getattr(p, field) for p in best], [p.accuracy for p in best], color=TEST, linewidth=1, alpha=0.5, zorder=1
-        )
-        lowest = min(
-            [p.accuracy - (p.sd or 0) for p in ours] + [p.accuracy for p in theirs if field == costs[0]], default=98
-        )
-        axes.margins(x=0.1)
-        label, title = COSTS[field]
-        axes.set(
-            xscale="log", xlabel=label, ylabel="test accuracy, %", title=title, ylim=(max(lowest, 97.8) - 0.1, 100)
-        )
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        ends = [(x, y + side * (bar or 0)) for x, y, bar in zip(x, y, bars, strict=True) for side in (-1, 0, 1)]
-        ends += [(getattr(p, field), p.accuracy) for p in theirs if field == costs[0]]
-        names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends))
+        best, ends = _chart(axes, field, ours)
+        others = [(getattr(p, field), p.accuracy) for p in theirs if field == costs[0]]
+        lowest = min((y for _, y in (*ends, *others)), default=98)
+        axes.set(ylim=(max(lowest, 97.8) - 0.1, 100))
+        names.append((axes, [(p.name, getattr(p, field), p.accuracy) for p in best], ends + others))
     figure.legend(*charts[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center")
-    figure.canvas.draw()  # lays out: only now it is known what lies where
+    figure.canvas.draw()  # computes the layout, which decides what covers what
     for axes, wanted, points in names:
         _name(axes, wanted, axes.transData.transform(points) if points else [])
     return finish(figure)
 
 
+def _chart(axes: plt.Axes, field: str, ours: list) -> tuple[list, list[tuple[float, float]]]:
+    """Draw our networks against one cost. Returns the unbeaten ones, and the ends and middles of all bars."""
+    x, y, bars = ([getattr(p, key) for p in ours] for key in (field, "accuracy", "sd"))
+    bars = [bar or 0 for bar in bars]
+    label = "this course, mean ± sd of all seeds"
+    axes.errorbar(x, y, bars, fmt="o", markersize=5, color=TEST, capsize=2, label=label)
+
+    def unbeaten(p: object) -> bool:
+        return all(p.accuracy > q.accuracy or p is q for q in ours if getattr(q, field) <= getattr(p, field))
+
+    best = sorted(filter(unbeaten, ours), key=lambda p: getattr(p, field))
+    line = [getattr(p, field) for p in best], [p.accuracy for p in best]
+    axes.plot(*line, color=TEST, linewidth=1, alpha=0.5, zorder=1)
+    label, title = COSTS[field]
+    axes.margins(x=0.1)
+    axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %", title=title)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return best, [(x, y + side * bar) for x, y, bar in zip(x, y, bars, strict=True) for side in (-1, 0, 1)]
+
+
 def _name(axes: plt.Axes, wanted: list[tuple[str, float, float]], points: list) -> None:
-    """Write each (name, x, y) where it covers no point (in pixels), no name and no line, as near as there is room, with
-    a line to it."""
+    """Write each (name, x, y), with a line to it, as near as possible without covering points, names or lines."""
     taken, names = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points], []
-    places = [
-        (right, far * side)
-        for far in (14, 26, 40, 54, 68)
-        for side in (1, -1)
-        for right in (0, -24, -48, 24, -72, 48, -96)
-    ]
+    far, right = (14, -14, 26, -26, 40, -40, 54, -54, 68, -68), (0, -24, -48, 24, -72, 48, -96)
+    places, all_axes = [(x, y) for y in far for x in right], axes.bbox
+    centered = {"ha": "center", "va": "center", "fontsize": 8.5, "color": TEST}
     for name, x, y in reversed(wanted):  # at the right end there is least room
-        text = axes.annotate(
-            name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5, color=TEST
-        )
+        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", **centered)
         text.set_in_layout(False)
         for place in places:
             text.set_position(place)
             end = place[0], place[1] - math.copysign(6, place[1])
             box = text.get_window_extent().padded(2)
             line = axes.transData.transform((x, y)) + np.linspace(0, 1, 20)[:, None] * end * axes.figure.dpi / 72
-            inside = (
-                axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-            )
-            covers = any(box.overlaps(other) for other in taken) or any(
-                other.contains(*spot) for other in names for spot in line
-            )
+            inside = all_axes.x0 <= box.x0 and box.x1 <= all_axes.x1 and all_axes.y0 <= box.y0 and box.y1 <= all_axes.y1
+            covers = any(box.overlaps(other) for other in taken)
+            covers = covers or any(other.contains(*spot) for other in names for spot in line)
             if inside and not covers:
                 break
         names.append(box)
         taken += [box, *(Bbox.from_extents(*spot, *spot).padded(1) for spot in line)]
-        axes.annotate(
-            "", (x, y), end, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": TEST, "lw": 0.6}
-        )
+        arrow = {"arrowstyle": "-", "color": TEST, "lw": 0.6}
+        axes.annotate("", (x, y), end, textcoords="offset points", arrowprops=arrow)

@@ -18,7 +18,7 @@ from ..runs.records import FinishedRun, RunPaths
 
 @dataclass(frozen=True)
 class Reference:
-    """A project that is reproduced. address: None where it is not known."""
+    """A reproduced project. address: None if it is unknown."""
 
     name: str
     address: str | None
@@ -30,7 +30,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a reference reports of a network (accuracies in %), and where that stands."""
+    """The accuracies (%) that a reference reports of a network, and where they appear."""
 
     reference: str
     where: str
@@ -42,8 +42,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published accuracy (%) of a small network that was found, and what is known of it: its parameters, or the bytes
-    of its weights."""
+    """A published accuracy (%) of a small network, with its parameters, or the bytes of its weights."""
 
     name: str
     parameters: int | None
@@ -68,8 +67,8 @@ class References:
 
 @dataclass(frozen=True)
 class Point:
-    """A network of the frontier's chart. sd: over its seeds. seconds: of one training. bytes: of its packed file, or of
-    its parameters as float32. Each is None if unknown."""
+    """A network of the frontier's chart; None: unknown. sd: over its seeds. seconds: of one training. bytes: of its
+    packed file, or of its float32 parameters."""
 
     name: str
     parameters: int | None
@@ -87,24 +86,21 @@ def references() -> References:
 
 
 def reported(experiment: Experiment) -> Figure | None:
-    """What the reference of an experiment reports; None where it has none."""
+    """What an experiment's reference reports, or None."""
     return references().figures.get(experiment.name)
 
 
 class Markup(str):
-    """Markdown that table() leaves as it is. Every other cell is text: no character of it has a meaning."""
+    """Markdown that table() leaves as it is. Every other cell is text without markup."""
 
 
-CONTROLS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"
-)  # line breaks, terminal escapes, changes of direction
-MEANINGFUL = re.compile(
-    r"[\\`*\[\]{}~$|@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\."
-)  # Markdown, MyST and what hosts turn into links
+# line breaks, terminal escapes, changes of direction; Markdown, MyST and what hosts turn into links
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+MEANINGFUL = re.compile(r"[\\`*\[\]{}~$|@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
 
 
 def escape(text: object) -> Markup:
-    """Text as one line of Markdown that shows exactly this text. Names and numbers stay as they are."""
+    """One line of Markdown that shows exactly this text."""
     if isinstance(text, Markup):
         return text
     line = CONTROLS.sub(" ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
@@ -112,27 +108,19 @@ def escape(text: object) -> Markup:
 
 
 def table(header: list[str], rows: list[list], right: Sequence[str] = "") -> str:
-    """An aligned Markdown table; the columns whose header is in `right` are aligned to the right. Cells are escaped
-    unless Markup."""
+    """An aligned Markdown table. right: the headers of right-aligned columns. Cells are escaped unless Markup."""
     cells = [header, *([escape(cell) for cell in row] for row in rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    align = [str.rjust if name in right else str.ljust for name in header]
     rule = ["-" * (width - 1) + (":" if name in right else "-") for name, width in zip(header, widths, strict=True)]
-    lines = [
-        [
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for cell, name, width in zip(row, header, widths, strict=True)
-        ]
-        for row in cells
-    ]
+    lines = [[to(cell, width) for to, cell, width in zip(align, row, widths, strict=True)] for row in cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
 def best_percents(found: list[FinishedRun]) -> list[float]:
-    """Test accuracies (%) of each run's best epoch, as the references report it; none where the test set was looked at
-    once."""
-    return [
-        max(percent(row, "test") for row in record.history) for record in found if "test_correct" in record.result_row
-    ]
+    """Test accuracies (%) of each run's best epoch, as references report it; none if the test set was used once."""
+    tested = [record.history for record in found if "test_correct" in record.result_row]
+    return [max(percent(row, "test") for row in history) for history in tested]
 
 
 def train_percents(found: list[FinishedRun]) -> list[float]:
@@ -140,43 +128,33 @@ def train_percents(found: list[FinishedRun]) -> list[float]:
 
 
 def published_of_kind(kind: str) -> dict[Experiment, list[FinishedRun]]:
-    """The published runs of every experiment whose network sees images, or voxels; experiments without any are left
-    out."""
-    found = {
-        experiment: records.published(experiment)
-        for experiment in EXPERIMENTS.values()
-        if experiment.recipe.kind == kind
-    }
-    return {experiment: runs for experiment, runs in found.items() if runs}
+    """The published runs of every experiment on images, or on voxels, that has any."""
+    of_kind = [experiment for experiment in EXPERIMENTS.values() if experiment.recipe.kind == kind]
+    return {experiment: runs for experiment in of_kind if (runs := records.published(experiment))}
 
 
 def links(experiment: Experiment, link: str) -> str:
-    """State dict (with its size) and logs of an experiment, where they are published, as Markup."""
+    """An experiment's state dict (with its size) and logs, as Markup."""
     run = RunPaths.of(experiment, 0)
-    sidecar = run.weights.with_suffix(".json")  # it is there also where a clone left the weights out
-    size = (
-        f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), "
-        if sidecar.is_file()
-        else ""
-    )
+    sidecar, size = run.weights.with_suffix(".json"), ""  # a clone may lack the weights, but not the sidecar
+    if sidecar.is_file():
+        size = f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), "
     return Markup(f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published")
 
 
 def name(experiment: Experiment, link: str) -> str:
-    return Markup(
-        f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)" if experiment.notebook else experiment.name
-    )
+    linked = f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)"
+    return Markup(linked if experiment.notebook else experiment.name)
 
 
 def epochs(recipe: Recipe) -> str:
-    """How long a recipe trains: epochs, or images where it is less than one."""
+    """How long a recipe trains: epochs, or images if an epoch is a part of them."""
     times = "" if recipe.epochs == 1 else f"{recipe.epochs} × "
     return f"{times}{recipe.images:,} images" if recipe.images else str(recipe.epochs)
 
 
 def networks(link: str = "") -> str:
-    """Every network of which a state dict is published: on images, then on voxels, each group by mean test accuracy,
-    best first.
+    """Every network with a published state dict: on images, then on voxels, each group best first.
 
     link: the path from the page that holds the table to the repository's root.
     """
@@ -192,7 +170,7 @@ def networks(link: str = "") -> str:
 
 
 def network_row(experiment: Experiment, runs: list[FinishedRun], link: str) -> list[object]:
-    """One row of networks(): accuracy, size, length of training, files, and the figure that the reference reports."""
+    """One row of networks()."""
     facts, recipe, figure = runs[0].facts, experiment.recipe, reported(experiment)
     files = [f"[pth]({link}saved_dict/{experiment.name}.pth)", f"[log]({link}logs/{experiment.name})"]
     files += [f"[png]({link}pngs/{experiment.name}_curves.png)"] if len(runs[0].history) > 1 else []
@@ -208,7 +186,7 @@ def network_row(experiment: Experiment, runs: list[FinishedRun], link: str) -> l
 
 
 def unbroken(text: str) -> Markup:
-    """Markup that a page shows in one line: its spaces are no-break spaces."""
+    """Markup in one line: its spaces are no-break spaces."""
     return Markup(text.replace(" ", "\N{NO-BREAK SPACE}"))
 
 
@@ -217,28 +195,27 @@ def details(link: str = "") -> str:
     header = ["network", "training, %", "test, %", "gap", "best epoch, %", "KB", "minutes"]
     rows = []
     for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
-        train, test, best = train_percents(runs), test_percents(runs), best_percents(runs)
-        rows.append(
-            [
-                name(e, link),
-                unbroken(mean_sd(train)),
-                unbroken(headline(e, runs)),
-                f"{statistics.mean(train) - statistics.mean(test):.2f}",
-                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated",
-                f"{runs[0].facts.bytes / 1024:,.0f}" if e.weights else "–",
-                f"{statistics.median(record.facts.seconds for record in runs) / 60:.1f}",
-            ]
-        )
+        train, size = train_percents(runs), f"{runs[0].facts.bytes / 1024:,.0f}" if e.weights else "–"
+        gap = f"{statistics.mean(train) - statistics.mean(test_percents(runs)):.2f}"
+        minutes = f"{statistics.median(record.facts.seconds for record in runs) / 60:.1f}"
+        accuracies = [unbroken(mean_sd(train)), unbroken(headline(e, runs))]
+        rows.append([name(e, link), *accuracies, gap, best_epoch(runs), size, minutes])
     return table(header, rows, right=header[3:4] + header[5:])
 
 
+def best_epoch(runs: list[FinishedRun]) -> str:
+    """Mean and maximum of the runs' best test accuracies."""
+    best = best_percents(runs)
+    return f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated"
+
+
 def headline(experiment: Experiment, found: list[FinishedRun]) -> str:
-    """Test accuracy over the seeds, with a dagger where early stopping chose the epoch."""
+    """Test accuracy over the seeds, with a dagger if early stopping chose the epoch."""
     return Markup(f"**{mean_sd(test_percents(found))}**{'†' if experiment.recipe.patience else ''}")
 
 
 def early_stopping(found: dict[Experiment, list[FinishedRun]]) -> list[str]:
-    """The line that explains a table's daggers, if it has any."""
+    """The explanation of a table's daggers, if it has any."""
     if not any(e.recipe.patience for e in found):
         return []
     return [
@@ -248,100 +225,50 @@ def early_stopping(found: dict[Experiment, list[FinishedRun]]) -> list[str]:
 
 
 def against_references() -> str:
-    """Every published network that has a reference: the figure that it reports, where this figure appears, and ours."""
+    """Every published network that has a reference: the reported figure, its place, and ours."""
     header = ["network", "reported", "ours, last epoch", "ours, best epoch: mean (highest)", "source"]
     rows, notes = [], []
     for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
         figure = reported(e)
         if figure is None:
             continue
-        reference, best = references().references[figure.reference], best_percents(runs)
-        source = escape(figure.reference)
-        source = f"[{source}]({reference.address})" if reference.address else source
-        rows.append(
-            [
-                e.name,
-                Markup(f"{figure.test:.2f}{'*' if figure.note else ''}"),
-                Markup(f"**{mean_sd(test_percents(runs))}**"),
-                f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated",
-                Markup(f"{source}, {escape(figure.where)}"),
-            ]
-        )
+        address, source = references().references[figure.reference].address, escape(figure.reference)
+        source = f"[{source}]({address})" if address else source
+        theirs = Markup(f"{figure.test:.2f}{'*' if figure.note else ''}")
+        ours = Markup(f"**{mean_sd(test_percents(runs))}**")
+        rows.append([e.name, theirs, ours, best_epoch(runs), Markup(f"{source}, {escape(figure.where)}")])
         notes += [f"- {e.name}: {escape(figure.note)}"] if figure.note else []
-    known = references().references
-    named = [
-        f"- {escape(key)}: “{escape(one.name)}”{'' if one.address else ', address unknown'}"
-        for key, one in known.items()
-    ]
+    named = []
+    for key, one in references().references.items():
+        named.append(f"- {escape(key)}: “{escape(one.name)}”{'' if one.address else ', address unknown'}")
     lists = [("Notes on figures with \\*:", notes), ("Sources:", named)]
     return "\n\n".join([table(header, rows), *("\n".join([f"{title}\n", *lines]) for title, lines in lists if lines)])
 
 
 def voxels(link: str = "") -> str:
-    """3D-MNIST: test accuracy, upright and rotated test rows apart, training and validation."""
-    header = [
-        "network",
-        "test %, mean ± sd",
-        "upright",
-        "rotated",
-        "train",
-        "valid",
-        "seeds",
-        "parameters",
-        "weights, log",
-    ]
-    found = published_of_kind("voxels")
-    rows = []
+    """3D-MNIST: test accuracy, upright and rotated test rows separately, training and validation."""
+    parts, found, rows = ("upright", "rotated"), published_of_kind("voxels"), []
+    header = ["network", "test %, mean ± sd", *parts, "train", "valid", "seeds", "parameters", "weights, log"]
     for e, runs in found.items():
-        apart = [
-            mean_sd([r.facts.parts[part].percent for r in runs if part in r.facts.parts])
-            for part in ("upright", "rotated")
-        ]
-        valid = (
-            f"{statistics.mean(percent(record.result_row, 'valid') for record in runs):.2f}" if e.recipe.valid else "–"
-        )
-        train = f"{statistics.mean(train_percents(runs)):.2f}"
-        rows.append(
-            [
-                name(e, link),
-                headline(e, runs),
-                *apart,
-                train,
-                valid,
-                len(runs),
-                f"{runs[0].facts.parameters:,}",
-                links(e, link),
-            ]
-        )
+        scores = [[r.facts.parts[part].percent for r in runs if part in r.facts.parts] for part in parts]
+        valid = [percent(record.result_row, "valid") for record in runs] if e.recipe.valid else []
+        means = [f"{statistics.mean(values):.2f}" if values else "–" for values in (train_percents(runs), valid)]
+        cells = [len(runs), f"{runs[0].facts.parameters:,}", links(e, link)]
+        rows.append([name(e, link), headline(e, runs), *map(mean_sd, scores), *means, *cells])
     return "\n\n".join([table(header, rows, right="train valid seeds parameters"), *early_stopping(found)])
 
 
 def family(experiments: Sequence[Experiment], link: str = "") -> str:
-    """Networks that belong together: what they cost, what they see and what they reach."""
-    header = [
-        "network",
-        "parameters",
-        "batch norm folded",
-        "receptive field",
-        "reported (best epoch)",
-        "ours (last epoch)",
-        "weights, log",
-    ]
+    """Networks that belong together: their sizes, receptive fields and accuracies."""
+    header = ["network", "parameters", "batch norm folded", "receptive field"]
+    header += ["reported (best epoch)", "ours (last epoch)", "weights, log"]
     rows = []
     for e in experiments:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
+        theirs = f"{figure.test:.2f}" if figure else "–"
         ours = Markup(f"**{mean_sd(test_percents(found))}** ({seeds(found)})")
-        rows.append(
-            [
-                e.name,
-                *counts,
-                models.receptive_field(model),
-                f"{figure.test:.2f}" if figure else "–",
-                ours,
-                links(e, link),
-            ]
-        )
+        rows.append([e.name, *counts, models.receptive_field(model), theirs, ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
 
 
@@ -350,35 +277,25 @@ RUN_COLUMNS += ["device", "torch", "commit", "file"]
 
 
 def runs_csv() -> str:
-    """Every published run, all seeds, one row each, for pandas: the test set's score after the kept epoch, and what it
-    took."""
+    """Every published run, one row per seed, for pandas: the test score of the kept epoch, size, time and machine."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RUN_COLUMNS)
     for experiment in EXPERIMENTS.values():
         for record in records.published(experiment):
             facts, score, ran = record.facts, record.facts.test, record.facts.environment
-            row = [
-                experiment.name,
-                facts.seed,
-                facts.kept_epoch,
-                score.correct,
-                score.total,
-                f"{score.percent:.2f}",
-                f"{score.loss:.6f}",
-            ]
-            row += [facts.parameters, f"{facts.seconds:.1f}", ran.device, ran.torch, facts.code.commit]
+            row = [experiment.name, facts.seed, facts.kept_epoch, score.correct, score.total]
+            row += [f"{score.percent:.2f}", f"{score.loss:.6f}", facts.parameters, f"{facts.seconds:.1f}"]
+            row += [ran.device, ran.torch, facts.code.commit]
             writer.writerow([*row, record.log.relative_to(workspace.root).as_posix()])
     return text.getvalue()
 
 
 def frontier() -> tuple[list[Point], list[Point]]:
     """Accuracy against size: every published network on images, and every figure that others report."""
-    claims = [*references().field, *references().files]
-    ours, theirs = (
-        [],
-        [Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test, bytes=c.bytes) for c in claims],
-    )
+    ours, theirs = [], []
+    for c in (*references().field, *references().files):
+        theirs.append(Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test, bytes=c.bytes))
     for e, runs in published_of_kind("images").items():
         percents, parameters = test_percents(runs), runs[0].facts.parameters
         sd = statistics.stdev(percents) if len(percents) > 1 else None
@@ -394,8 +311,7 @@ def frontier() -> tuple[list[Point], list[Point]]:
 def compare(
     experiments: Sequence[Experiment], read: Callable[[Experiment], list[FinishedRun]] = records.published
 ) -> str:
-    """Training and test accuracy of finished experiments, mean ± standard deviation over their seeds; read=records.own:
-    of yours."""
+    """Training and test accuracy of experiments, mean ± standard deviation; read=records.own: of your runs."""
     rows = []
     for e in experiments:
         found = read(e)
@@ -416,31 +332,23 @@ def list_experiments() -> str:
 
 
 def summary(results: Sequence) -> str:
-    """What train.py ends with: one row per run (runs.Result), and of held-out images the mean over the seeds, never a
-    test figure."""
+    """The table that train.py prints: one row per run (runs.Result), and the mean over the seeds of a trial."""
     header = ["experiment", "seed", "train %", "held out %", "test %", "best epoch", "seconds", "state dict", "log"]
     rows, held = [], {}
     for run in results:
         part = "test" if "test_loss" in run.history[-1] else "valid"
         best, last = max(run.history, key=lambda row: percent(row, part)), run.history[run.facts.kept_epoch - 1]
-        test = f"{run.facts.test.percent:.2f}" if run.facts.test else "closed"
-        valid = f"{percent(last, 'valid'):.2f}" if part == "valid" else "–"
         if part == "valid":
             held.setdefault(run.experiment, []).append(percent(last, "valid"))
+        valid = f"{percent(last, 'valid'):.2f}" if part == "valid" else "–"
+        scores = [
+            f"{percent(last, 'train'):.2f}",
+            valid,
+            f"{run.facts.test.percent:.2f}" if run.facts.test else "closed",
+        ]
         places = [display_path(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
-        epoch = f"{percent(best, part):.2f} in epoch {best['epoch']}"
-        rows.append(
-            [
-                run.experiment.name,
-                run.seed,
-                f"{percent(last, 'train'):.2f}",
-                valid,
-                test,
-                epoch,
-                f"{run.facts.seconds:.0f}",
-                *places,
-            ]
-        )
+        epoch, seconds = f"{percent(best, part):.2f} in epoch {best['epoch']}", f"{run.facts.seconds:.0f}"
+        rows.append([run.experiment.name, run.seed, *scores, epoch, seconds, *places])
     means = [f"{e.name}, held-out images: {mean_sd(values)} % ({seeds(values)})" for e, values in held.items()]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])
 
@@ -451,17 +359,16 @@ def study(experiment: Experiment, most: int = 12) -> str:
     if not tried:
         held = experiment.recipe.valid or (1000 if experiment.recipe.kind == "voxels" else 10_000)
         return f"No study of {experiment.name} yet: `python train.py {experiment.name} --valid {held}` adds to it."
-    rows = [[_said(one.changes), one.recipe.epochs, mean_sd(one.percents), len(one.percents)] for one in tried[:most]]
-    for row in rows:
-        row[0] = row[0] or Markup("**kept**")
+    rows = []
+    for one in tried[:most]:
+        values = [
+            f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in one.changes.items()
+        ]
+        differs = ", ".join(values) or Markup("**kept**")
+        rows.append([differs, one.recipe.epochs, mean_sd(one.percents), len(one.percents)])
     pruned = sum(trial.pruned for trial in trials.read(experiment.name))
     notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
     notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []
     notes += [f"{pruned} given up early"] if pruned else []
-    return f"{table(['what differs', 'epochs', 'held-out, mean ± sd', 'seeds'], rows, right='epochs seeds')}\n\n{'; '.join(notes)}."
-
-
-def _said(changes: dict[str, object]) -> str:
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changes.items()
-    )
+    shown = table(["what differs", "epochs", "held-out, mean ± sd", "seeds"], rows, right="epochs seeds")
+    return f"{shown}\n\n{'; '.join(notes)}."
