@@ -13,7 +13,7 @@ from tiny import TINY, TRIAL
 from tools import measurements, report, verify
 from utils import CourseError, files, printable
 from utils.experiments import EXPERIMENTS
-from utils.report import photographs, tables
+from utils.report import tables
 from utils.runs import facts, inventory, records, trials
 from utils.training.loops import Score
 
@@ -156,7 +156,7 @@ def test_a_page_keeps_its_sections_whatever_a_device_is_called(published, monkey
     row = "time to 99 %"
     files.write_json(
         published / "logs" / "benchmarks" / "cpu.json",
-        measurements.Benchmark({row: {"course": times, hostile: times}}, {}, {}, {}, machine),
+        measurements.Benchmark({row: {"course": times, hostile: times}}, machine),
     )
     monkeypatch.setattr(
         measurements, "path", lambda kind="cpu", root=published: published / "logs" / "benchmarks" / f"{kind}.json"
@@ -176,20 +176,17 @@ def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_mark
     path = published / "logs" / "benchmarks" / "cpu.json"
     monkeypatch.setattr(measurements, "path", lambda kind="cpu", root=published: path)
     for times in ([], [{}], [{"seconds": 0.0, "loading": 0.0, "peak_mib": 0.0}]):
-        files.write_json(
-            path, measurements.Benchmark({"time to 99 %": {"course": times, "usual": times}}, {}, {}, {}, where)
-        )
+        files.write_json(path, measurements.Benchmark({"time to 99 %": {"course": times, "usual": times}}, where))
         with pytest.raises(
             CourseError, match=r"cpu\.json: a measurement is missing or no number \(.*Measure it again\.$"
         ):
             measurements.speed_section()
     hostile = replace(records.published(TINY)[0].facts.environment, torch=MARKUP[0])
-    found = photographs.Photographs(
-        MARKUP[1], {MARKUP[0]: photographs.Kind(1, 1, 0, 0)}, facts.Code("a", "b"), hostile, MARKUP[2]
+    found = measurements.Photographs(
+        MARKUP[1], {MARKUP[0]: measurements.Kind(1, 1, 0, 0)}, facts.Code("a", "b"), hostile, MARKUP[2]
     )
     files.write_json(path, found)
-    monkeypatch.setattr(photographs, "PATH", path)
-    assert not [mark for mark in ("<svg", "<!--", " | b") if mark in photographs.section()]
+    assert not [mark for mark in ("<svg", "<!--", " | b") if mark in measurements.photographs_section()]
 
 
 def test_a_reference_s_text_is_no_markup_and_its_address_is_one(published, monkeypatch):

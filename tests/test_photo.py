@@ -22,11 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tools import measurements, read, train
 from tools import photographs as measure
-from tools import read, train
 from utils import CourseError, files
 from utils.data import frames, photo
-from utils.report import photographs
 from utils.runs import pretrained
 
 
@@ -330,13 +329,13 @@ def test_a_digit_that_a_hard_shadow_crosses_is_read():
 
 
 def test_every_kind_of_photograph_is_measured_and_published_often_enough(mnist):
-    published = files.read_json(photographs.PATH, photographs.Photographs)
-    assert tuple(published.kinds) == photographs.KINDS and min(one.n for one in published.kinds.values()) >= 100
-    assert photographs.section().count("|") == 6 * (len(photographs.KINDS) + 2)
+    published = files.read_json(measurements.path("photographs"), measurements.Photographs)
+    assert tuple(published.kinds) == measure.KINDS and min(one.n for one in published.kinds.values()) >= 100
+    assert measurements.photographs_section().count("|") == 6 * (len(measure.KINDS) + 2)
     for parts in ((1, 1, 1, 1), (2, 3, -1, 0), (0, 0, 0, 0)):
         with pytest.raises(ValueError, match="expected parts"):
-            photographs.Kind(*parts)
-    for kind in photographs.KINDS:
+            measurements.Kind(*parts)
+    for kind in measure.KINDS:
         found = measure.measure(kind, mnist.test, 2, lambda image: labels([image])[0])
         assert found.n == 2 and found.wrong <= (1 if kind != "circle that crosses the digit" else 2)
 

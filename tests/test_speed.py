@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import dataset, few_digits
+from tiny import dataset
 
 from tools import command, measurements
 from tools.speed import measure, rows
@@ -106,39 +106,17 @@ def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
     assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
 
 
-def test_an_epoch_of_more_images_is_measured_on_files_of_them(tmp_path, monkeypatch):
-    few_digits(tmp_path, 300, 60)
-    monkeypatch.setenv("COURSE_SMOKE", "0")
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-
-    def here(*argv, **environment):
-        assert argv == ("--size",)
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("COURSE_DATA", "COURSE_MEMORY_GB"):
-                patch.setenv(name, environment[name])
-            return measure.epoch_of_all()
-
-    monkeypatch.setattr(measure, "in_fresh_process", here)
-    found = measure.sizes(1)
-    assert {name: once["images"] for name, [once] in found.items()} == {
-        **{f"{times} × read": 300 * times for times in (1, 2, 4, 8)},
-        "8 × mapped": 2400,
-    }
-
-
-def test_an_epoch_costs_its_arithmetic_and_its_traffic_and_goes_somewhere():
+def test_an_epoch_costs_its_arithmetic_and_its_traffic():
     recipe = EXPERIMENTS["mnist_ultrasmall"].recipe
     one, two = (measure.floor(recipe, images) for images in (6_000, 12_000))
     assert two["gflop"] == pytest.approx(2 * one["gflop"]) and two["gbyte"] == pytest.approx(2 * one["gbyte"])
     slower = max(one["gflop"] / one["gflop_per_s"], one["gbyte"] / one["gbyte_per_s"])
     assert one["floor_seconds"] == pytest.approx(slower) and slower > 0  # both sides round, in units of their own
-    shares = measure.profile(dataset(train=600), recipe)
-    assert sum(shares.values()) == pytest.approx(1) and shares["convolution"] > 0
 
 
 def test_an_accuracy_stands_beside_its_seconds():
     times = [{"seconds": 2.0, "peak_mib": 1.0, "accuracy": 99.25}]
-    assert "2.00, 99.25 %" in measurements.tried_table({measurements.TRIED[0]: {"one": times}})
+    assert "2.00, 99.25 %" in measurements.tried_table({"work": {"one": times}}, ["work"])
 
 
 @pytest.fixture
@@ -150,7 +128,7 @@ def measured(tmp_path, monkeypatch):
     )
     published = {
         row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times)
-        for row in ("time to 99 %", measurements.MACHINE_STEPS, "make verify")
+        for row in ("time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS, "make verify")
     }
     for module in (measurements, measure):
         monkeypatch.setattr(module, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
@@ -160,7 +138,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setattr(
         measure, "measure", lambda wanted, *_: {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted}
     )
-    before = measurements.Benchmark(published, {}, {}, {}, replace(machine, device="CPU, older"))
+    before = measurements.Benchmark(published, replace(machine, device="CPU, older"))
     files.write_json(tmp_path / "cpu.json", before)
     return before
 
@@ -175,19 +153,17 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
         after.later.keys() == {"time to 99 %", "make verify"}
         and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
     )
-    message = measurements.note(after, after.rows)
-    assert (
-        f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message and "verify" not in message
-    )  # most rows need no name
+    message = measurements.note(after, [measurements.TO_99, measurements.MACHINE_STEPS, "make verify"])
+    assert f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message
+    assert "verify" not in message  # most rows need no name
 
 
 def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
-    for part in ("floor", "profile"):
-        monkeypatch.setattr(measure, part, lambda *_: {"here": 1.0})
+    monkeypatch.setattr(measure, "floor", lambda _recipe: {"here": 1.0})
     measure.main(["--publish", "--only", "make verify"])
-    assert measurements.read().floor == {}
+    assert measurements.read().sprint_floor == {}
     measure.main(["--publish", "--only", measurements.BN_EPOCH])
-    assert measurements.read().floor == measurements.read().profile == measurements.read().sprint_floor == {"here": 1.0}
+    assert measurements.read().floor == measurements.read().sprint_floor == {"here": 1.0}
 
 
 def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
@@ -195,7 +171,7 @@ def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
     measure.main(["--publish", "--only", "time to 99 %"])
     with pytest.raises(CourseError, match="measured on different machines"):
         measurements.ladder(measurements.read())
-    measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS])
+    measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS])
     assert measurements.ladder(measurements.read())
 
 

@@ -22,7 +22,7 @@ def test_killed_commands_lose_nothing(tmp_path):
     argv = [sys.executable, "-m", "tools.stress", "--kills", str(len(stress.KINDS))]
     ended = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = files.read_json(measurements.stress_path(tmp_path), Stress)
+    found = files.read_json(measurements.path("stress", tmp_path), Stress)
     assert found.passed and found.total.kills == len(stress.KINDS) and all(one.kills for one in found.kinds.values())
 
 
@@ -100,7 +100,7 @@ def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_p
     assert Stress({"plain": good}, machine).passed
     for change in ({"same": 4}, {"damaged": 1}, {"lost_runs": 1}, {"lost_epochs": 1}):
         assert not Stress({"plain": good, "voxels": Stressed(**asdict(good) | change)}, machine).passed
-    monkeypatch.setattr(measurements, "stress_path", lambda root=tmp_path: tmp_path / "stress.json")
+    monkeypatch.setattr(measurements, "path", lambda kind: tmp_path / f"{kind}.json")
     assert "Not measured yet" in measurements.stress_section()
     files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
     message = measurements.stress_section()

@@ -1,12 +1,11 @@
-"""Kill commands at random moments and see whether anything is lost: files, finished runs, epochs, or bits.
+"""Kill commands at random moments and check whether anything is lost: files, finished runs, epochs, or bits.
 
-python -m tools.stress              a hundred times kill -9, over every kind of run; the figures go below runs/
+python -m tools.stress              100 times kill -9, over every kind of run; the figures go below runs/
 python -m tools.stress --kills 10   fewer
 python -m tools.stress --publish    the same, kept in logs/benchmarks/ for docs/training.md
 
-Every kill hits a process at a moment that is drawn at random. Then every file is looked at, and the same command is
-given again, until it ends; what it leaves is compared with what it leaves undisturbed. The trainings are short, on a
-few of scikit-learn's digits.
+After each kill, every file is checked and the same command runs again, until it ends. Its results are compared with
+those of an undisturbed command. The trainings are short, on a few of scikit-learn's digits.
 """
 
 from tools import command  # isort: skip
@@ -15,6 +14,7 @@ import csv
 import hashlib
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -29,23 +29,22 @@ import torch
 from PIL import Image
 
 from tools import report, train
-from tools.measurements import Machine, Stress, Stressed, stress_path
+from tools.measurements import Machine, Stress, Stressed
+from tools.measurements import path as measurement_path
 from utils import ROOT, CourseError, files
 from utils.data import datasets, voxels
 from utils.runs import facts, pretrained, records, trials
 
 TRAIN, TEST = 192, 48  # digits
 FEW = ["--quiet", "--device", "cpu", "--threads", "1", "--batch-size", "64"]
-KINDS: dict[str, list[list[str]]] = {  # commands in order; the first word is the tool
-    "plain": [["train", "base", "--epochs", "4"]],
-    "augmented": [["train", "bn_augmentation", "--epochs", "4"]],
-    "dropout": [["train", "dropout", "--epochs", "4"]],
-    "plateau and early stopping": [
-        ["train", "base", "--valid", "40", "--schedule", "plateau", "--patience", "2", "--epochs", "5"]
-    ],
-    "voxels, and building them": [["train", "voxel_best", "--epochs", "2"]],
-    "several runs": [["train", "base", "dropout", "--seeds", "2", "--epochs", "2"]],
-    "a report": [["train", "base", "--seeds", "2", "--epochs", "2"], ["report"]],
+KINDS = {  # commands in order, of which the last one is killed
+    "plain": ["train base --epochs 4"],
+    "augmented": ["train bn_augmentation --epochs 4"],
+    "dropout": ["train dropout --epochs 4"],
+    "plateau and early stopping": ["train base --valid 40 --schedule plateau --patience 2 --epochs 5"],
+    "voxels, and building them": ["train voxel_best --epochs 2"],
+    "several runs": ["train base dropout --seeds 2 --epochs 2"],
+    "a report": ["train base --seeds 2 --epochs 2", "report"],
 }
 
 
@@ -57,50 +56,54 @@ def prepare(root: Path) -> None:
         files.write_idx(labels, split.labels[:n].to(torch.uint8))
 
 
-def do(root: Path, argv: list[str]) -> None:
-    """A command, as a process of its own runs it: everything that it reads and writes lies below `root`."""
+def do(root: Path, line: str) -> None:
+    """Run a command in this process and exit; it reads and writes below `root` only."""
     os.environ |= {"COURSE_RUNS": str(root), "COURSE_DATA": str(root / "data"), "COURSE_SMOKE": "0"}
     datasets.ROOT, voxels.TRAIN, voxels.TEST = root, TRAIN // 2, TEST // 2
-    action, argv = (train.main, [*argv[1:], *FEW]) if argv[0] == "train" else (report.main, [str(root)])
-    with (root / "said.txt").open("a") as message, redirect_stdout(message), redirect_stderr(message):
-        status = command.run(argv[0], action, argv)
+    name, *argv = line.split()
+    action, argv = (train.main, [*argv, *FEW]) if name == "train" else (report.main, [str(root)])
+    with (root / "printed.txt").open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        status = command.run(name, action, argv)
     os._exit(status)
 
 
-def start(root: Path, argv: list[str]):
-    # forked: what takes time to import is there already, so a kill hits the work and not the imports
-    process = get_context("fork").Process(target=do, args=(root, argv))
+def start(root: Path, line: str):
+    # a fork has imported everything already, so a kill hits the work and not the imports
+    process = get_context("fork").Process(target=do, args=(root, line))
     process.start()
     return process
 
 
-def finish(root: Path, argv: list[str]) -> float:
-    """Give a command and wait for its end; seconds. Raises CourseError if it failed."""
-    run_start, process = time.perf_counter(), start(root, argv)
+def finish(root: Path, line: str) -> float:
+    """Run a command to its end; seconds. Raises CourseError if it fails."""
+    begin, process = time.perf_counter(), start(root, line)
     process.join()
     if process.exitcode:
-        message = (root / "said.txt").read_text().strip().splitlines() or ["nothing"]
-        raise CourseError(f"{' '.join(argv)} ended with status {process.exitcode} and said: {message[-1]}")
-    return time.perf_counter() - run_start
+        printed = (root / "printed.txt").read_text().strip().splitlines() or ["nothing"]
+        raise CourseError(f"{line} ended with status {process.exitcode} and printed: {printed[-1]}")
+    return time.perf_counter() - begin
 
 
-CHECKS: dict[str, Callable[[Path], object]] = {  # by suffix: reads a file, and raises an error if it is not whole
+def read_weights(path: Path) -> None:
+    if path.with_suffix(".json").exists():
+        pretrained.load_model(path)
+    else:
+        files.load_safely(path, files.read(path, most=files.TENSORS), "")
+
+
+CHECKS: dict[str, Callable[[Path], object]] = {  # by suffix: read a file, and raise an error if it is damaged
     ".csv": records.read_log,
     ".json": records.read_facts,
     ".jsonl": lambda path: files.read_lines(path, trials.Trial),
     ".pt": records.read_checkpoint,
-    ".pth": lambda path: (
-        pretrained.load_model(path)
-        if path.with_suffix(".json").exists()
-        else files.load_safely(path, files.read(path, most=files.TENSORS), "")
-    ),
+    ".pth": read_weights,
     ".h5": voxels.read,
     ".png": lambda path: Image.open(path).verify(),
 }
 
 
 def damaged(root: Path) -> list[Path]:
-    """Files below `root` that are not whole. What begins with a dot was never anything but an attempt."""
+    """Damaged files below `root`. A name with a leading dot is a temporary file."""
     found = []
     for path in sorted(root.rglob("*")):
         if path.suffix in CHECKS and not path.name.startswith("."):
@@ -112,8 +115,7 @@ def damaged(root: Path) -> list[Path]:
 
 
 def outcome(root: Path) -> dict[str, str]:
-    """A digest of all results of a command: state dicts, logs without times, voxels, pictures, and the trials of a
-    study."""
+    """A digest of each result: state dicts, logs without times, voxels, pictures, and the trials of a study."""
     found = {}
     for path in sorted(path for path in root.rglob("[!.]*") if path.suffix in CHECKS):
         if path.suffix == ".csv":
@@ -121,22 +123,20 @@ def outcome(root: Path) -> dict[str, str]:
                 content = repr([row | {"seconds": ""} for row in csv.DictReader(file)]).encode()
         elif path.suffix == ".h5":
             content = b"".join(values.tobytes() for values in voxels.read(path)[0])
-        elif path.suffix == ".jsonl":  # a kill may let a run be counted twice, of which one counts
-            content = repr(
-                sorted(
-                    {(one.recipe.digest(), one.seed, one.valid) for one in files.read_lines(path, trials.Trial)},
-                    key=repr,
-                )
-            ).encode()
+        elif path.suffix == ".jsonl":  # a kill may add a run twice, of which one counts
+            lines = files.read_lines(path, trials.Trial)
+            content = repr(sorted({(one.recipe.digest(), one.seed, one.valid) for one in lines}, key=repr)).encode()
         else:
             content = b"" if path.suffix == ".json" else path.read_bytes()
         found[str(path.relative_to(root))] = hashlib.sha256(content).hexdigest()
     return found
 
 
-def left(root: Path) -> tuple[dict[Path, bytes], dict[Path, int]]:
-    """What is there after a kill: the facts of finished runs, and how many epochs the checkpoints of the others
-    hold."""
+Left = tuple[dict[Path, bytes], dict[Path, int]]  # facts of finished runs; epochs in the checkpoints of the others
+
+
+def left(root: Path) -> Left:
+    """What a kill leaves."""
     finished = {path: path.read_bytes() for path in root.glob("logs/*/seed*.json")}
     epochs = {}
     for path in root.glob("unfinished/*.pt"):
@@ -145,8 +145,8 @@ def left(root: Path) -> tuple[dict[Path, bytes], dict[Path, int]]:
     return finished, {path: rows for path, rows in epochs.items() if path not in finished}
 
 
-def lost(before: tuple[dict[Path, bytes], dict[Path, int]]) -> tuple[int, int]:
-    """Of what was there after a kill, how many finished runs were done again in the end, and how many epochs."""
+def lost(before: Left) -> tuple[int, int]:
+    """How many finished runs, and how many epochs, were trained again after a kill."""
     finished, unfinished = before
     again = sum(not path.exists() or path.read_bytes() != content for path, content in finished.items())
     epochs = 0
@@ -157,59 +157,55 @@ def lost(before: tuple[dict[Path, bytes], dict[Path, int]]) -> tuple[int, int]:
 
 
 def stress(kind: str, kills: int, draw: random.Random) -> Stressed:
-    """Kill one kind of command so many times, each time a new one or one that continues. Raises CourseError if a
-    command fails."""
+    """Kill one kind of command `kills` times, each time a new or a continued one. Raises CourseError if it fails."""
     found = Stressed()
     *before, last = KINDS[kind]
     with tempfile.TemporaryDirectory(prefix="stress-") as folder:
-        run_start, whole = Path(folder, "run_start"), Path(folder, "whole")
-        prepare(run_start)
-        for argv in before:
-            finish(run_start, argv)
-        copy(run_start, whole)
+        begin, whole = Path(folder, "begin"), Path(folder, "whole")
+        prepare(begin)
+        for line in before:
+            finish(begin, line)
+        shutil.copytree(begin, whole)
         seconds, expected = finish(whole, last), outcome(whole)
         for number in range(10 * kills):
             if found.kills == kills:
                 return found
-            root = Path(folder, str(number))
-            copy(run_start, root)
-            run_until_killed(
-                root, last, seconds, expected, found, min(kills - found.kills, draw.choice((1, 1, 2))), draw
-            )
+            root = shutil.copytree(begin, Path(folder, str(number)))
+            lives = run_until_killed(root, last, seconds, min(kills - found.kills, draw.choice((1, 1, 2))), draw, found)
+            if lives:
+                count(root, lives, outcome(root) == expected, found)
     raise CourseError(f"{kind}: the commands end before they can be killed, in {seconds:.2f} s")
 
 
-def copy(source: Path, target: Path) -> None:
-    for path in source.rglob("*"):
-        if path.is_file():
-            files.write(target / path.relative_to(source), path.read_bytes())
-
-
 def run_until_killed(
-    root: Path, argv: list[str], seconds: float, expected: dict, found: Stressed, kills: int, draw: random.Random
-) -> None:
-    """Begin a command, kill it up to `kills` times, let it end, and add to `found` what came of it."""
-    killed, lives = 0, []
+    root: Path, line: str, seconds: float, kills: int, draw: random.Random, found: Stressed
+) -> list[Left]:
+    """Start a command, kill it up to `kills` times, then let it end. Returns what each kill left."""
+    lives = []
     for _ in range(kills):
-        process = start(root, argv)
+        process = start(root, line)
         process.join(draw.uniform(0, seconds))
-        if process.exitcode is not None:  # it was quicker
+        if process.exitcode is not None:  # it ended first
             break
         process.kill()
         process.join()
-        killed += 1
         found.damaged += len(damaged(root))
         lives.append(left(root))
-    finish(root, argv)
-    found.kills += killed
-    found.damaged += len(damaged(root)) * bool(killed)
-    for runs, epochs in map(lost, lives[-1:]):
-        found.lost_runs += runs
-        found.lost_epochs += epochs
+    finish(root, line)
+    return lives
+
+
+def count(root: Path, lives: list[Left], same: bool, found: Stressed) -> None:
+    """Add to `found` what was lost between kills, and between the last kill and the end."""
+    found.kills += len(lives)
+    found.same += len(lives) * same
+    found.damaged += len(damaged(root))
+    runs, epochs = lost(lives[-1])
+    found.lost_runs += runs
+    found.lost_epochs += epochs
     for earlier, later in pairwise(lives):
         found.lost_runs += len(earlier[0].keys() - later[0].keys())
         found.lost_epochs += sum(max(0, rows - later[1].get(path, rows)) for path, rows in earlier[1].items())
-    found.same += killed if outcome(root) == expected else 0
 
 
 def main(argv: list[str]) -> int:
@@ -221,10 +217,8 @@ def main(argv: list[str]) -> int:
     if options.kills < 1:
         raise CourseError(f"--kills {options.kills}: expected 1 or more")
     if sys.platform in ("win32", "darwin"):
-        raise CourseError(
-            f"stress forks its processes, which {sys.platform} can't after torch is imported: expected Linux"
-        )
-    torch.set_num_threads(1)  # a process that has computed with several can't be forked
+        raise CourseError(f"stress forks processes, which {sys.platform} can't after torch is imported: expected Linux")
+    torch.set_num_threads(1)  # a process that has computed with several threads can't be forked
     draw, found = random.Random(options.seed), {}
     for number, kind in enumerate(KINDS):
         kills = options.kills // len(KINDS) + (number < options.kills % len(KINDS))
@@ -233,7 +227,7 @@ def main(argv: list[str]) -> int:
     machine = asdict(facts.environment(torch.device("cpu")))
     machine = Machine(**machine, cores=os.cpu_count(), data="digits", commit=facts.code().commit, time=facts.now())
     result = Stress(found, machine)
-    files.write_json(stress_path(ROOT if options.publish else records.own_root()), result)
+    files.write_json(measurement_path("stress", ROOT if options.publish else records.own_root()), result)
     print(f"all: {asdict(result.total)}")
     return int(not result.passed)
 

@@ -89,7 +89,7 @@ def benchmark(root, payloads) -> None:
     )
     times = [{"seconds": 1.0, "loading": 1.0, "peak_mib": 1.0, "seed": 0.0}]
     rows = {payload: {"course": times, payload: times} for payload in payloads}
-    files.write_json(root / "logs" / "benchmarks" / "cpu.json", measurements.Benchmark(rows, {}, {}, {}, machine))
+    files.write_json(root / "logs" / "benchmarks" / "cpu.json", measurements.Benchmark(rows, machine))
 
 
 def build(root, found: dict):

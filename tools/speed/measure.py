@@ -2,8 +2,8 @@
 
 python -m tools.speed.measure                measure everything, print the table, write the measurements below runs/
 python -m tools.speed.measure --publish      the same, kept in logs/benchmarks/ (real MNIST only)
-python -m tools.speed.measure --only epoch   measure the rows whose name holds a word, print only; --publish replaces
-them alone python -m tools.speed.measure --device cuda  the rows for a GPU; one line if there is none
+python -m tools.speed.measure --only epoch   only rows whose name contains a word; with --publish, replace these rows
+python -m tools.speed.measure --device cuda  the rows for a GPU; one line if there is none
 python -m tools.speed.measure --once ROW SIDE SEED   one measurement in this process, as JSON
 
 Each measurement runs in a fresh process. The sides alternate, and each repetition has its own recorded seed. A table
@@ -18,64 +18,47 @@ import json
 import os
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tools.measurements import BN_EPOCH, KINDS, MEASURED, Benchmark, Machine, path, read, speed_table, tried_table
-from tools.speed.rows import BN, CPU, ROWS, SPRINT, TUNED, USUAL, epoch, in_fresh_process, network
+from tools.speed.rows import BN, CPU, ROWS, SPRINT, TUNED, USUAL, in_fresh_process
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
-from utils.data.datasets import Dataset
 from utils.experiments import Recipe
 from utils.runs import facts, records
 from utils.training import cpu
-from utils.training.loops import Training, train_epoch
 
-
-def peak_mib() -> float:
-    """The most memory that this process, or one that it started, has held."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+Found = dict[str, dict[str, list[MEASURED]]]  # row → side → one measurement per repetition
 
 
 def floor(recipe: Recipe, images: int = 60_000) -> dict[str, float]:
-    """What an epoch must at least cost: its arithmetic and its memory traffic at the machine's own measured rates.
+    """The least time for an epoch's arithmetic and memory traffic, at the highest rates measured here.
 
-    FLOPs: forward and backward of one batch, counted by torch. Bytes: every leaf module reads its input and writes its
+    FLOPs: forward and backward of one batch, counted by torch. Bytes: each leaf module reads its input and writes its
     output once forward, and twice as much backward. Rates: a 2048³ float32 matrix product, a copy of 256 MiB.
     """
     batch = torch.randn(recipe.batch_size, 1, 28, 28)
     model = models.build(recipe.model, recipe.dropout)
     with FlopCounterMode(display=False) as counter:
         model(batch).sum().backward()
-    moved = 0
-
-    def count(_module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal moved
-        moved += inputs[0].nbytes + output.nbytes
-
+    moved = []
     for layer in models.layers(model):
-        layer.register_forward_hook(count)
+        layer.register_forward_hook(lambda _layer, inputs, output: moved.append(inputs[0].nbytes + output.nbytes))
     model(batch)
     scale = recipe.drawn(images) / recipe.batch_size
     left, right, big = torch.randn(2048, 2048), torch.randn(2048, 2048), torch.empty(64 * 2**20)
     copy = torch.empty_like(big)
-    flops_rate = 2 * 2048**3 / fastest(lambda: left @ right)
-    bytes_rate = 2 * big.nbytes / fastest(lambda: copy.copy_(big))
-    flops, traffic = counter.get_total_flops() * scale, 3 * moved * scale
-    return {
-        "gflop": flops / 1e9,
-        "gbyte": traffic / 1e9,
-        "gflop_per_s": flops_rate / 1e9,
-        "gbyte_per_s": bytes_rate / 1e9,
-        "floor_seconds": max(flops / flops_rate, traffic / bytes_rate),
-    }
+    flops, flops_rate = counter.get_total_flops() * scale, 2 * 2048**3 / fastest(lambda: left @ right)
+    traffic, bytes_rate = 3 * sum(moved) * scale, 2 * big.nbytes / fastest(lambda: copy.copy_(big))
+    rates = {"gflop_per_s": flops_rate / 1e9, "gbyte_per_s": bytes_rate / 1e9}
+    seconds = max(flops / flops_rate, traffic / bytes_rate)
+    return {"gflop": flops / 1e9, "gbyte": traffic / 1e9, **rates, "floor_seconds": seconds}
 
 
 def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
@@ -87,59 +70,14 @@ def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
     return min(times)
 
 
-OPERATORS = {  # of operators, by words in their names
-    "convolution": ("conv",),
-    "batch norm": ("batch_norm", "FewChannels", "addcmul", "aten::sum", "aten::pow"),
-    "ReLU": ("clamp_min", "threshold"),
-    "pooling": ("pool", "aten::fill_"),
-    "dropout": ("bernoulli", "dropout"),
-    "augmentation": ("grid", "index_select", "aten::rand", "aten::mm"),
-    "optimizer": ("Optimizer", "fused"),
-}
-
-
-def profile(data: Dataset, recipe: Recipe) -> dict[str, float]:
-    """Where a training epoch's time goes: fraction of the operators' own time by kind, over 40 batches."""
-    cpu.keep_memory()
-    part = replace(data, train=data.train[: 40 * recipe.batch_size])
-    training = Training(network(recipe), replace(recipe, epochs=2), 0, len(part.train))
-    train_epoch(training, part)
-    with torch.profiler.profile() as profiler:
-        train_epoch(training, part)
-    spent = dict.fromkeys((*OPERATORS, "everything else"), 0.0)
-    for event in profiler.key_averages():
-        kind = next(
-            (kind for kind, argv in OPERATORS.items() if any(word in event.key for word in argv)), "everything else"
-        )
-        spent[kind] += event.self_cpu_time_total
-    return {kind: time / sum(spent.values()) for kind, time in spent.items()}
-
-
-def write_repeated(data: Dataset, times: int, folder: Path) -> None:
-    """MNIST with its training half repeated, as IDX files in torchvision's layout below `folder`."""
-    paths = datasets.SOURCES["mnist"].files(folder)
-    for split, copies, images, labels in ((data.train, times, *paths[:2]), (data.test, 1, *paths[2:])):
-        files.write_idx(images, split.images.squeeze(1).repeat(copies, 1, 1))
-        files.write_idx(labels, split.labels.to(torch.uint8).repeat(copies))
-
-
-def epoch_of_all() -> MEASURED:
-    """An epoch of sprint's network on all that COURSE_DATA holds."""
-    data = datasets.load("mnist")
-    cpu.keep_memory()
-    work = epoch(replace(SPRINT, images=0))
-    work(data, 0)  # the first epoch also pages the images in
-    start = time.perf_counter()
-    work(data, 0)
-    return {"images": len(data.train), "seconds": time.perf_counter() - start, "peak_mib": peak_mib()}
-
-
 def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
-    """One measurement in this process: seconds of work and of loading, peak memory, the seed, and what the work
-    returned."""
-    work = ROWS[kind][row].sides[side]
+    """One measurement in this process: seconds of work and loading, peak memory, seed, and what the work returns."""
+    known = ROWS[kind]
+    if row not in known or side not in known[row].sides:
+        raise CourseError(f"--once {row} {side} {seed}: expected a row, one of its sides, and a seed")
+    work = known[row].sides[side]
     start = time.perf_counter()
-    data = datasets.load(ROWS[kind][row].data) if ROWS[kind][row].data else None
+    data = datasets.load(known[row].data) if known[row].data else None
     if work.tuned:
         cpu.keep_memory()
     torch.manual_seed(seed)
@@ -147,15 +85,13 @@ def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
     torch.manual_seed(seed)
     ready = time.perf_counter()
     found = work.work(data, seed) or {}
-    measured = {"seconds": time.perf_counter() - ready, "loading": ready - start, "peak_mib": peak_mib(), "seed": seed}
-    return measured | found  # a work that warms up first says its own seconds
+    measured = {"seconds": time.perf_counter() - ready, "loading": ready - start, "seed": seed}
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return measured | {"peak_mib": max(usage) / 1024} | found  # work with its own clock returns its own seconds
 
 
-def measure(
-    rows: list[str], repetitions: int, unfinished: Path, kind: str = "cpu"
-) -> dict[str, dict[str, list[MEASURED]]]:
-    """row → side → the measurements of all repetitions. The sides of a row alternate. What is in `unfinished`, where
-    every measurement is written at once, is not measured again."""
+def measure(rows: list[str], repetitions: int, unfinished: Path, kind: str = "cpu") -> Found:
+    """Measure rows, alternating their sides; `unfinished` keeps each measurement for the next call."""
     found = files.read_json(unfinished, dict) if unfinished.is_file() else {}
     for row in rows:
         sides = found.setdefault(row, {side: [] for side in ROWS[kind][row].sides})
@@ -171,61 +107,29 @@ def measure(
     return {row: found[row] for row in rows}
 
 
-def sizes(repetitions: int) -> dict[str, list[MEASURED]]:
-    """Seconds and peak memory of one training epoch of `sprint` on 1, 2, 4 and 8 times the images; the largest also
-    mapped."""
-    mnist = datasets.load("mnist")
-    found: dict = {}
-    for times in (1, 2, 4, 8):
-        with tempfile.TemporaryDirectory() as folder:
-            write_repeated(mnist, times, Path(folder))
-            for kind, bound in (("read", "inf"), *([("mapped", "0.01")] if times == 8 else [])):
-                found[f"{times} × {kind}"] = [
-                    in_fresh_process("--size", COURSE_DATA=folder, COURSE_MEMORY_GB=bound, **TUNED)
-                    for _ in range(repetitions)
-                ]
-    return found
+def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> Found:
+    """Measure and write the whole benchmark; with `only` and `publish`, replace these rows of the published one.
 
-
-def whole(found: dict, repetitions: int, data: datasets.Dataset, machine: Machine, kind: str) -> Benchmark:
-    """What is kept: the rows, and of the CPU what an epoch costs on more images, at least, and by kind of operator."""
-    if kind != "cpu":
-        return Benchmark(found, {}, {}, {}, machine)
-    return Benchmark(found, sizes(repetitions), environment=machine, **floors(data))
-
-
-def floors(data: datasets.Dataset) -> dict[str, dict[str, float]]:
-    """The floor and the profile of an epoch of bn_augmentation, and the floor of sprint."""
-    return {"floor": floor(BN), "profile": profile(data, BN), "sprint_floor": floor(SPRINT)}
-
-
-def measure_all(
-    rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu"
-) -> dict[str, dict[str, list[MEASURED]]]:
-    """Measure and write the whole benchmark. With `only` and `publish`, replace these rows of the published one.
-
-    Raises CourseError for what can't be published."""
+    Raises CourseError for what can't be published.
+    """
     data = datasets.load("mnist")
     if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
-        raise CourseError(
-            "only a benchmark on the whole real MNIST can be published: set COURSE_DATA and COURSE_SMOKE=0"
-        )
+        todo = "set COURSE_DATA and COURSE_SMOKE=0"
+        raise CourseError(f"only a benchmark on the whole real MNIST can be published: {todo}")
     before = read(kind) if publish and only else None
     environment, code = asdict(facts.environment(CPU if kind == "cpu" else torch.device(kind))), facts.code()
     conditions = json.dumps([environment, asdict(code), data.fingerprint, rows, repetitions, publish])
-    unfinished = (
-        records.own_root() / "unfinished" / f"benchmark_{hashlib.sha256(conditions.encode()).hexdigest()[:8]}.json"
-    )
+    digest = hashlib.sha256(conditions.encode()).hexdigest()[:8]
+    unfinished = records.own_root() / "unfinished" / f"benchmark_{digest}.json"
     found = measure(rows, repetitions, unfinished, kind)
     machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
+    has_floors = BN_EPOCH in found and kind == "cpu"
+    least = {"floor": floor(BN), "sprint_floor": floor(SPRINT)} if has_floors else {}
     if before:
-        limits = floors(data) if BN_EPOCH in found and kind == "cpu" else {}
-        among = replace(before, rows=before.rows | found, later=before.later | dict.fromkeys(found, machine), **limits)
-        files.write_json(path(kind), among)
+        later = before.later | dict.fromkeys(found, machine)
+        files.write_json(path(kind), replace(before, rows=before.rows | found, later=later, **least))
     elif not only:
-        files.write_json(
-            path(kind, ROOT if publish else records.own_root()), whole(found, repetitions, data, machine, kind)
-        )
+        files.write_json(path(kind, ROOT if publish else records.own_root()), Benchmark(found, machine, **least))
     unfinished.unlink(missing_ok=True)
     return found
 
@@ -233,37 +137,26 @@ def measure_all(
 def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.speed.measure", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument(
-        "--only",
-        metavar="WORD",
-        nargs="+",
-        help="only the rows whose names hold one of these; nothing is kept unless published",
-    )
+    parser.add_argument("--only", metavar="WORD", nargs="+", help="only rows whose name contains one of these words")
     parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs=3, help=command.HIDDEN)
-    parser.add_argument("--size", action="store_true", help=command.HIDDEN)
     options = parser.parse_args(argv)
-    if options.size:
-        print(json.dumps(epoch_of_all()))
-        return
+    known = ROWS[options.device]
     if options.device == "cuda" and not torch.cuda.is_available():
-        print(f"Not measured: {', '.join(ROWS['cuda'])}. PyTorch {torch.__version__} finds no CUDA GPU here.")
+        print(f"Not measured: {', '.join(known)}. PyTorch {torch.__version__} finds no CUDA GPU here.")
         return
     if options.once:
         row, side, seed = options.once
-        known = ROWS[options.device]
-        if row not in known or side not in known[row].sides or not seed.isdecimal():
-            raise CourseError(f"--once {' '.join(options.once)}: expected a row, one of its sides, and a seed")
+        if not seed.isdecimal():
+            raise CourseError(f"--once … {seed}: expected a seed, which is a whole number")
         print(json.dumps(once(row, side, int(seed), options.device)))
         return
     if options.repetitions < 1:
         raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
-    rows = [row for row in ROWS[options.device] if not options.only or any(word in row for word in options.only)]
+    rows = [row for row in known if not options.only or any(word in row for word in options.only)]
     if not rows:
-        raise CourseError(
-            f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS[options.device])}"
-        )
+        raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(known)}")
     found = measure_all(rows, options.repetitions, options.publish, bool(options.only), options.device)
     print(tried_table(found, found) if options.only else speed_table(found))
 

@@ -34,32 +34,24 @@ from utils.training.loops import Training, evaluate, fit, normalize, train_epoch
 from utils.training.steps import make_optimizer, make_scheduler
 
 CPU = torch.device("cpu")
-BN, SPRINT, SPRINT_994, BEST = (
-    EXPERIMENTS[name].recipe for name in ("bn_augmentation", "sprint", "sprint_994", "frontier_best")
-)
-VOXELS = EXPERIMENTS["voxel_reference"].recipe
-TUNED = {
-    "OMP_PROC_BIND": "true",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}  # what `make train` sets, and the usual way does not
-USUAL = dict.fromkeys(TUNED, "") | {
-    "GOMP_SPINCOUNT": "300000",
-    "KMP_BLOCKTIME": "200",
-}  # OpenMP's own defaults, which utils may change
+NAMES = ("bn_augmentation", "sprint", "sprint_994", "frontier_best", "voxel_reference")
+BN, SPRINT, SPRINT_994, BEST, VOXELS = (EXPERIMENTS[name].recipe for name in NAMES)
+# the settings of `make train`; and OpenMP's defaults, which tools.command may change
+TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+Work = Callable[[Dataset, int], MEASURED | None]  # data and seed → what it reports
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do a row's work: work(data, seed).
+    """One way to do a row's work.
 
-    tuned: as the course trains, with freed memory kept, threads that stay on their cores and large pages (see
-    Makefile).
-    untouched: by the settings that a reader's own command finds; else by those that OpenMP brings, which the course
-    changes.
-    warm_up: what is done before the clock starts, since a process compiles its kernels on its first step.
+    tuned: with the settings of `make train` (kept memory, pinned threads, large pages). untouched: with the reader's
+    own settings; otherwise with OpenMP's defaults. warm_up: runs before the clock starts, because a process compiles
+    its kernels on its first step.
     """
 
-    work: Callable[[Dataset, int], MEASURED | None]
+    work: Work
     tuned: bool = False
     warm_up: Callable[[], None] = lambda: None
     untouched: bool = False
@@ -67,14 +59,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what is done, in several ways. data: which data set is loaded before, if any."""
+    """One line of a table: the same work in several ways. data: the data set to load first, if any."""
 
     sides: dict[str, Side]
     data: str | None = "mnist"
 
 
 def in_fresh_process(*argv: str, **environment: str) -> MEASURED:
-    """What `python -m tools.speed.measure *words` prints as JSON on its last line."""
+    """What `python -m tools.speed.measure *argv` prints as JSON on its last line. Raises CourseError if it fails."""
     command = [sys.executable, "-m", "tools.speed.measure", *argv]
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
@@ -89,8 +81,7 @@ def network(recipe: Recipe, device: torch.device = CPU) -> nn.Module:
 
 
 def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None]:
-    """A step of a throwaway network at both of an epoch's batch sizes, in the layout in which it will be trained, and
-    of its optimizer, whose first use imports much of torch."""
+    """One step of a throwaway network and its optimizer, at both of an epoch's batch sizes."""
 
     def steps() -> None:
         model = build()
@@ -101,15 +92,21 @@ def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None
     return steps
 
 
+WARM_EXAMPLE = warm_up(baseline.example_network, baseline.EXAMPLE)
+
+
+# ---- the course against the usual way, on the CPU and on a GPU
+
+
 def batches(data: Dataset, seed: int) -> None:
-    """Every batch of an epoch of bn_augmentation, ready for the network, where the data lie."""
+    """Every augmented batch of an epoch of bn_augmentation, on the data's device."""
     device = data.train.labels.device
     augment = augmentation(BN, torch.Generator(device).manual_seed(seed))
     for rows in torch.randperm(len(data.train)).to(device).split(BN.batch_size):
         normalize(augment(data.train.images.index_select(0, rows), rows), data.mean, data.std)
 
 
-def usual_batches(workers: int) -> Callable[[Dataset, int], None]:
+def usual_batches(workers: int) -> Work:
     def work(data: Dataset, _seed: int) -> None:
         for _batch in baseline.loader(data, BN, workers):
             pass
@@ -117,7 +114,7 @@ def usual_batches(workers: int) -> Callable[[Dataset, int], None]:
     return work
 
 
-def epoch(recipe: Recipe) -> Callable[[Dataset, int], None]:
+def epoch(recipe: Recipe) -> Work:
     """One training epoch of a recipe."""
 
     def work(data: Dataset, seed: int) -> None:
@@ -126,8 +123,8 @@ def epoch(recipe: Recipe) -> Callable[[Dataset, int], None]:
     return work
 
 
-def train(recipe: Recipe) -> Callable[[Dataset, int], MEASURED]:
-    """A whole published recipe, its test after each epoch included."""
+def train(recipe: Recipe) -> Work:
+    """A whole published recipe, including the test after each epoch."""
 
     def work(data: Dataset, seed: int) -> MEASURED:
         model = network(recipe, data.train.labels.device)
@@ -137,12 +134,110 @@ def train(recipe: Recipe) -> Callable[[Dataset, int], MEASURED]:
     return work
 
 
-def usual_train(target: float) -> Callable[[Dataset, int], MEASURED]:
+def train_example(target: float, device: str) -> Work:
     def work(data: Dataset, seed: int) -> MEASURED:
-        accuracies = baseline.train_example(data, target, seed=seed)
+        accuracies = baseline.train_example(data, target, seed=seed, device=device)
         return {"epochs": len(accuracies), "accuracy": max(accuracies)}
 
     return work
+
+
+def compared(course: Callable[..., Side], usual: Callable[..., Side], device: str) -> dict[str, Row]:
+    """The rows that both devices share. course, usual: make a Side of work and warm_up."""
+    workers = (0, 2)
+    return {
+        "augmented batches, one epoch": Row(
+            {"course": course(batches)} | {f"DataLoader, {n} workers": usual(usual_batches(n)) for n in workers}
+        ),
+        BN_EPOCH: Row(
+            {"course": course(epoch(BN), warm_up(lambda: network(BN), BN))}
+            | {
+                f"DataLoader, {n} workers": usual(
+                    lambda data, _, n=n: baseline.recipe_epoch(data, BN, n, device),
+                    warm_up(lambda: models.build(BN.model), BN),
+                )
+                for n in workers
+            }
+        ),
+        **{
+            f"time to {target:g} %": Row(
+                {
+                    "course": course(train(recipe), warm_up(lambda recipe=recipe: network(recipe), recipe)),
+                    "PyTorch's example": usual(train_example(target, device), WARM_EXAMPLE),
+                }
+            )
+            for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
+        },
+        "training epoch of voxel_reference": Row(
+            {
+                "course": course(epoch(VOXELS)),
+                "DataLoader of RGB arrays": usual(lambda cubes, _: baseline.voxel_epoch(cubes, VOXELS, device)),
+            },
+            data="mnist3d",
+        ),
+    }
+
+
+def voxels_of_60_digits(data: Dataset) -> np.ndarray:
+    return data.test.images[:60, 0].numpy()
+
+
+def course_voxels(data: Dataset, seed: int) -> MEASURED:
+    return {"rows": len(voxels.pairs(voxels_of_60_digits(data), (seed,)))}
+
+
+def plain_voxels(data: Dataset, _seed: int) -> MEASURED:
+    pairs = [baseline.plain_pair(image, number) for number, image in enumerate(voxels_of_60_digits(data))]
+    return {"rows": sum(map(len, pairs))}
+
+
+def on_cpu(tuned: bool) -> Callable[..., Side]:
+    return lambda work, warm=lambda: None: Side(work, tuned, warm)
+
+
+COMPARED_ROWS = compared(on_cpu(True), on_cpu(False), "cpu")
+COMPARED_ROWS["3D-MNIST rows of 60 digits"] = Row(
+    {"course": Side(course_voxels, tuned=True), "plain Python": Side(plain_voxels)}
+)
+
+
+def timed(work: Work, moved: bool = True, twice: bool = True) -> Side:
+    """A Side whose clock waits for the GPU. moved: move the data there; twice: time the second call only."""
+
+    def run(data: Dataset, seed: int) -> MEASURED:
+        data = data.to("cuda") if moved else data
+        if twice:
+            work(data, seed)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        found = work(data, seed) or {}
+        torch.cuda.synchronize()
+        return {"seconds": time.perf_counter() - start, "gpu_mib": torch.cuda.max_memory_allocated() / 2**20} | found
+
+    return Side(run)
+
+
+def compiled(data: Dataset, seed: int) -> None:
+    """An epoch of sprint with a network that torch compiles into CUDA graphs."""
+    os.environ["COURSE_COMPILE"] = "1"
+    epoch(SPRINT)(data, seed)
+
+
+def grids(data: Dataset, seed: int, count: int = 10_000) -> MEASURED:
+    """New voxel grids of training digits, every second one rotated."""
+    images = data.train.images[:count, 0]
+    rotated = torch.arange(len(images), device=images.device) % 2 == 1
+    return {"grids": len(fresh_grids(images, rotated, torch.Generator(images.device).manual_seed(seed)))}
+
+
+GPU_ROWS = compared(lambda work, _=None: timed(work), lambda work, _=None: timed(work, False, False), "cuda")
+GPU_ROWS |= {
+    "training epoch of sprint": Row({"kernel by kernel": timed(epoch(SPRINT)), "COURSE_COMPILE=1": timed(compiled)}),
+    "10,000 new voxel grids": Row({"on the GPU": timed(grids), "on the CPU": timed(grids, moved=False)}),
+}
+
+
+# ---- from PyTorch's example to sprint, one change at a time
 
 
 def as_example(model: nn.Module, recipe: Recipe, seed: int, images: int) -> Training:
@@ -153,8 +248,8 @@ def as_example(model: nn.Module, recipe: Recipe, seed: int, images: int) -> Trai
     return training
 
 
-def example_epoch(keep: bool, prepare: bool) -> Callable[[Dataset, int], None]:
-    """One epoch of PyTorch's example by the course's loop. keep: freed memory; prepare: the network's memory layout."""
+def example_epoch(keep: bool, prepare: bool) -> Work:
+    """One epoch of PyTorch's example by the course's loop. keep: keep freed memory; prepare: channels-last layout."""
 
     def work(data: Dataset, seed: int) -> None:
         if keep:
@@ -166,7 +261,7 @@ def example_epoch(keep: bool, prepare: bool) -> Callable[[Dataset, int], None]:
 
 
 def to_99(recipe: Recipe, begin: Callable[[nn.Module, Recipe, int, int], Training] = Training) -> Side:
-    """Train from scratch for 1, 2, 3 … epochs until the last one's test accuracy is 99 %; seconds: without its test."""
+    """Train from scratch for 1, 2, 3, … epochs until the test accuracy is 99 %; seconds: of the last training alone."""
 
     def work(data: Dataset, seed: int) -> MEASURED:
         for epochs in range(1, 15):
@@ -185,95 +280,39 @@ def to_99(recipe: Recipe, begin: Callable[[nn.Module, Recipe, int, int], Trainin
     return Side(work, True, warm_up(lambda: network(recipe), recipe))
 
 
-def machine_steps() -> dict[str, Side]:
-    """What makes an epoch of PyTorch's example cheaper and changes nothing that it learns: one change at a time."""
-    return {
-        "PyTorch's example, DataLoader": Side(lambda data, _seed: baseline.example_epoch(data)),
-        "the images as one tensor on the device": Side(example_epoch(False, False)),
-        "freed memory is kept": Side(example_epoch(True, False)),
-        "channels-last": Side(example_epoch(True, True)),
-        "threads stay on their cores, memory in large pages": Side(example_epoch(True, True), tuned=True),
-    }
-
-
-def recipe_steps() -> dict[str, Side]:
-    """What changes what is learned, from PyTorch's example to sprint: one change at a time, each trained to 99 %."""
-    batch = baseline.EXAMPLE.batch_size
-    large = replace(SPRINT, images=0)
-    small = replace(large, batch_size=batch, lr=SPRINT.lr * batch / SPRINT.batch_size)
-    bare = replace(small, weight_decay=0.0, label_smoothing=0.0)
-    return {
-        "the network of sprint": to_99(bare, as_example),
-        "Nesterov's momentum and one cycle": to_99(bare),
-        "weight decay": to_99(replace(small, label_smoothing=0.0)),
-        "smoothed labels": to_99(small),
-        "larger batches at a higher rate": to_99(large),
-        f"epochs of {SPRINT.images:,} images: sprint": to_99(SPRINT),
-    }
-
-
-def voxels_of_60_digits(data: Dataset) -> np.ndarray:
-    return data.test.images[:60, 0].numpy()
-
-
-COMPARED_ROWS = {
-    "augmented batches, one epoch": Row(
+LARGE = replace(SPRINT, images=0)
+SMALL_BATCHES = replace(
+    LARGE, batch_size=baseline.EXAMPLE.batch_size, lr=SPRINT.lr * baseline.EXAMPLE.batch_size / SPRINT.batch_size
+)
+BARE = replace(SMALL_BATCHES, weight_decay=0.0, label_smoothing=0.0)
+STEPS = {
+    MACHINE_STEPS: Row(  # they change the cost of an epoch, but not what it learns
         {
-            "course": Side(batches, tuned=True),
-            "DataLoader, 0 workers": Side(usual_batches(0)),
-            "DataLoader, 2 workers": Side(usual_batches(2)),
+            "PyTorch's example, DataLoader": Side(lambda data, _seed: baseline.example_epoch(data)),
+            "the images as one tensor on the device": Side(example_epoch(False, False)),
+            "freed memory is kept": Side(example_epoch(True, False)),
+            "channels-last": Side(example_epoch(True, True)),
+            "threads stay on their cores, memory in large pages": Side(example_epoch(True, True), tuned=True),
         }
     ),
-    BN_EPOCH: Row(
+    RECIPE_STEPS: Row(
         {
-            "course": Side(epoch(BN), True, warm_up(lambda: network(BN), BN)),
-            **{
-                f"DataLoader, {workers} workers": Side(
-                    lambda data, _seed, workers=workers: baseline.recipe_epoch(data, BN, workers),
-                    warm_up=warm_up(lambda: models.build(BN.model), BN),
-                )
-                for workers in (0, 2)
-            },
+            "the network of sprint": to_99(BARE, as_example),
+            "Nesterov's momentum and one cycle": to_99(BARE),
+            "weight decay": to_99(replace(SMALL_BATCHES, label_smoothing=0.0)),
+            "smoothed labels": to_99(SMALL_BATCHES),
+            "larger batches at a higher rate": to_99(LARGE),
+            f"epochs of {SPRINT.images:,} images: sprint": to_99(SPRINT),
         }
-    ),
-    **{
-        f"time to {target:g} %": Row(
-            {
-                "course": Side(train(recipe), True, warm_up(lambda recipe=recipe: network(recipe), recipe)),
-                "PyTorch's example": Side(
-                    usual_train(target), warm_up=warm_up(baseline.example_network, baseline.EXAMPLE)
-                ),
-            }
-        )
-        for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
-    },
-    "3D-MNIST rows of 60 digits": Row(
-        {
-            "course": Side(
-                lambda data, seed: {"rows": len(voxels.pairs(voxels_of_60_digits(data), (seed,)))}, tuned=True
-            ),
-            "plain Python": Side(
-                lambda data, _seed: {
-                    "rows": sum(len(baseline.plain_pair(*one[::-1])) for one in enumerate(voxels_of_60_digits(data)))
-                }
-            ),
-        }
-    ),
-    "training epoch of voxel_reference": Row(
-        {
-            "course": Side(epoch(VOXELS), tuned=True),
-            "DataLoader of RGB arrays": Side(lambda cubes, _seed: baseline.voxel_epoch(cubes, VOXELS)),
-        },
-        data="mnist3d",
     ),
 }
 
 
-def hundred_batches(
-    data: Dataset, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parameters: list
-) -> MEASURED:
-    """100 training batches of bn_augmentation without its augmentation, by plain SGD; step: images and labels →
-    loss."""
+# ---- what was tried, against what the course does
+
+
+def hundred_batches(data: Dataset, step: Callable[..., torch.Tensor], parameters: list) -> MEASURED:
+    """100 batches of bn_augmentation without augmentation, by plain SGD; step: images and labels → loss."""
     optimizer = torch.optim.SGD(parameters, BN.lr, fused=True)
     images, labels = data.train[: 102 * BN.batch_size].tensors
     images = normalize(images, data.mean, data.std)
@@ -299,7 +338,7 @@ def one_network(data: Dataset, wrap: Callable = lambda model: model, bf16: bool 
 
 
 def grouped(data: Dataset, seeds: int = 5) -> MEASURED:
-    """Several networks as one whose convolutions have one group per seed."""
+    """Several networks as one network with one group of channels per seed."""
     layers: list[nn.Module] = []
     for layer in models.build(BN.model):
         if isinstance(layer, nn.Conv2d):
@@ -308,7 +347,7 @@ def grouped(data: Dataset, seeds: int = 5) -> MEASURED:
         elif isinstance(layer, nn.BatchNorm2d):
             layers.append(nn.BatchNorm2d(seeds * layer.num_features))
         elif isinstance(layer, nn.Linear):
-            layers.append(nn.Conv2d(seeds * 4, seeds * 10, 7, groups=seeds))  # of 4×7×7 each, not flattened
+            layers.append(nn.Conv2d(seeds * 4, seeds * 10, 7, groups=seeds))  # 4×7×7 inputs each, not flattened
         elif not isinstance(layer, nn.Flatten):
             layers.append(layer)
     model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
@@ -332,29 +371,22 @@ def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
         return F.cross_entropy(torch.func.functional_call(networks[0], (parameters, buffers), (images,)), labels)
 
     every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
-    return hundred_batches(
-        data, lambda images, labels: every(parameters, buffers, images, labels).sum(), list(parameters.values())
-    )
+    return hundred_batches(data, lambda *batch: every(parameters, buffers, *batch).sum(), list(parameters.values()))
 
 
 def fifty_batches(data: Dataset, bfloat16: bool) -> MEASURED:
-    """The last 50 batches of 100 of frontier_best, with all that its training does."""
+    """The second 50 batches of frontier_best, with everything that its training does."""
     recipe = replace(BEST, bfloat16=bfloat16, images=50 * BEST.batch_size, epochs=2)
     history = fit(network(recipe), replace(data, test=data.test[: BEST.batch_size]), recipe, echo=False)
     return {"seconds": history[-1]["seconds"]}
 
 
-def tried(work: Callable[[Dataset], MEASURED]) -> Side:
-    return Side(lambda data, _seed: work(data), tuned=True)
-
-
 class HalfSizeFirst(nn.Module):
-    """sprint's network, whose first training batches, as many as `steps`, are images of half the size; they need no
-    pool."""
+    """The network of sprint, with images of half the size (and no pooling) for its first third of the steps."""
 
-    def __init__(self, network: nn.Sequential, steps: int):
+    def __init__(self):
         super().__init__()
-        self.network, self.steps = network, steps
+        self.network, self.steps = network(SPRINT), SPRINT.images // SPRINT.batch_size // 3
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         half = self.training and self.steps > 0
@@ -367,34 +399,23 @@ class HalfSizeFirst(nn.Module):
         return images
 
 
-def half_size_first() -> nn.Module:
-    """The network of sprint, for a third of its steps at half the size."""
-    return HalfSizeFirst(network(SPRINT), SPRINT.images // SPRINT.batch_size // 3)
-
-
 def narrow() -> nn.Module:
     """The network of sprint with half as many channels in its first layer."""
     model = models.build(SPRINT.model)
-    model[1], model[2], model[4] = (
-        nn.Conv2d(1, 8, 5, stride=2, bias=False),
-        nn.BatchNorm2d(8),
-        nn.Conv2d(8, 32, 3, bias=False),
-    )
+    model[1], model[2] = nn.Conv2d(1, 8, 5, stride=2, bias=False), nn.BatchNorm2d(8)
+    model[4] = nn.Conv2d(8, 32, 3, bias=False)
     return cpu.prepare(model, CPU)
 
 
 def held_out(data: Dataset, seed: int, build: Callable[[], nn.Module] = lambda: network(SPRINT), **changes) -> MEASURED:
     """A training of sprint with another network or recipe: its seconds, and its accuracy on held-out images."""
     part = data.hold_out(len(data.train) // 6)
-    history = fit(build(), part, replace(SPRINT, **changes), seed, echo=False)
-    return {
-        "seconds": history[-1]["seconds"],
-        "accuracy": 100 * history[-1]["valid_correct"] / history[-1]["valid_total"],
-    }
+    row = fit(build(), part, replace(SPRINT, **changes), seed, echo=False)[-1]
+    return {"seconds": row["seconds"], "accuracy": 100 * row["valid_correct"] / row["valid_total"]}
 
 
 def gathered(data: Dataset, size: int) -> MEASURED:
-    """The images of an epoch of sprint, in a random order, `size` at a time, as its network sees them: seconds."""
+    """The images of an epoch of sprint in random order, gathered `size` at a time, as its network sees them."""
     order = torch.randperm(len(data.train))[: SPRINT.images]
     start = time.perf_counter()
     for rows in order.split(size):
@@ -404,7 +425,7 @@ def gathered(data: Dataset, size: int) -> MEASURED:
 
 
 def stepped(fused: bool) -> MEASURED:
-    """The steps of sprint's optimizer and of its schedule in an epoch, without gradients' computation: seconds."""
+    """All steps of sprint's optimizer and schedule in an epoch, without computing gradients."""
     model, steps = network(SPRINT), SPRINT.images // SPRINT.batch_size
     optimizer = make_optimizer(model, SPRINT)
     for group in optimizer.param_groups:
@@ -419,63 +440,58 @@ def stepped(fused: bool) -> MEASURED:
     return {"seconds": time.perf_counter() - start}
 
 
-TRIED_ROWS = {
-    "100 batches of bn_augmentation": Row(
-        {
-            "float32": tried(one_network),
-            "bfloat16 autocast": tried(lambda data: one_network(data, bf16=True)),
-            "torch.compile": tried(lambda data: one_network(data, torch.compile)),
-        }
-    ),
-    "50 batches of frontier_best": Row(
-        {
-            "bfloat16": tried(lambda data: fifty_batches(data, bfloat16=True)),
-            "float32": tried(lambda data: fifty_batches(data, bfloat16=False)),
-        }
-    ),
-    "100 batches of bn_augmentation, five seeds": Row(
-        {
-            "one after another": tried(lambda data: {"seconds": sum(one_network(data)["seconds"] for _ in range(5))}),
-            "grouped convolutions": tried(grouped),
-            "torch.func.vmap": tried(vmapped),
-        }
-    ),
-    "the images of an epoch of sprint": Row(
-        {
-            "batch by batch": tried(lambda data: gathered(data, SPRINT.batch_size)),
-            "gathered all at once": tried(lambda data: gathered(data, SPRINT.images)),
-        }
-    ),
-    "the optimizer's steps in an epoch of sprint": Row(
-        {
-            "one fused kernel": tried(lambda _data: stepped(fused=True)),
-            "a kernel for each operation": tried(lambda _data: stepped(fused=False)),
-        }
-    ),
-    "sprint on held-out images": Row(
-        {
-            name: Side(lambda data, seed, changes=changes: held_out(data, seed, **changes))
-            for name, changes in {
-                "as it is": {},
-                "all images": {"images": 0},
-                "all images, batches of 192, lr 0.4": {"images": 0, "batch_size": 192, "lr": 0.4},
-                "24,000 images": {"images": 24_000},
-                "batches of 64, lr 0.2": {"batch_size": 64, "lr": 0.2},
-                "batches of 256, lr 0.5": {"batch_size": 256, "lr": 0.5},
-                "a third of the batches at half size": {"build": half_size_first},
-                "8 channels in the first layer": {"build": narrow},
-            }.items()
-        }
-    ),
+TRIED = {  # work(data) of each side
+    "100 batches of bn_augmentation": {
+        "float32": one_network,
+        "bfloat16 autocast": lambda data: one_network(data, bf16=True),
+        "torch.compile": lambda data: one_network(data, torch.compile),
+    },
+    "50 batches of frontier_best": {
+        "bfloat16": lambda data: fifty_batches(data, bfloat16=True),
+        "float32": lambda data: fifty_batches(data, bfloat16=False),
+    },
+    "100 batches of bn_augmentation, five seeds": {
+        "one after another": lambda data: {"seconds": sum(one_network(data)["seconds"] for _ in range(5))},
+        "grouped convolutions": grouped,
+        "torch.func.vmap": vmapped,
+    },
+    "the images of an epoch of sprint": {
+        "batch by batch": lambda data: gathered(data, SPRINT.batch_size),
+        "gathered all at once": lambda data: gathered(data, SPRINT.images),
+    },
+    "the optimizer's steps in an epoch of sprint": {
+        "one fused kernel": lambda _data: stepped(fused=True),
+        "a kernel for each operation": lambda _data: stepped(fused=False),
+    },
 }
+HELD_OUT = {  # changes to sprint
+    "as it is": {},
+    "all images": {"images": 0},
+    "all images, batches of 192, lr 0.4": {"images": 0, "batch_size": 192, "lr": 0.4},
+    "24,000 images": {"images": 24_000},
+    "batches of 64, lr 0.2": {"batch_size": 64, "lr": 0.2},
+    "batches of 256, lr 0.5": {"batch_size": 256, "lr": 0.5},
+    "a third of the batches at half size": {"build": HalfSizeFirst},
+    "8 channels in the first layer": {"build": narrow},
+}
+TRIED_ROWS = {
+    row: Row({name: Side(lambda data, _seed, work=work: work(data), tuned=True) for name, work in sides.items()})
+    for row, sides in TRIED.items()
+}
+TRIED_ROWS["sprint on held-out images"] = Row(
+    {
+        name: Side(lambda data, seed, changes=changes: held_out(data, seed, **changes))
+        for name, changes in HELD_OUT.items()
+    }
+)
 
 
-SMALL = 64 * 100  # images of PyTorch's example under load: a whole epoch of it would only take longer
+# ---- what a reader does every day
 
 
 @contextmanager
 def with_busy_processes(busy: int) -> Iterator[None]:
-    """So many other processes at work for as long as the block lasts."""
+    """Keep that many other processes busy while the block runs."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         yield
@@ -490,21 +506,18 @@ def one_thread(data: Dataset, seed: int) -> None:
     epoch(SPRINT)(data, seed)
 
 
-def small_example(data: Dataset, _seed: int) -> None:
-    baseline.example_epoch(replace(data, train=data.train[:SMALL]))
-
-
+SMALL = 64 * 100  # images of PyTorch's example under load: a whole epoch would only take longer
 WAYS = {
     "default threads": Side(epoch(SPRINT), warm_up=warm_up(lambda: network(SPRINT), SPRINT), untouched=True),
     "one thread": Side(one_thread, warm_up=warm_up(lambda: network(SPRINT), SPRINT), untouched=True),
     f"PyTorch's example, {SMALL:,} images": Side(
-        small_example, warm_up=warm_up(baseline.example_network, baseline.EXAMPLE)
+        lambda data, _seed: baseline.example_epoch(replace(data, train=data.train[:SMALL])), warm_up=WARM_EXAMPLE
     ),
 }
 
 
 def loaded(busy: int, side: str) -> Side:
-    """The same measurement in one more process, begun while so many others are at"""
+    """The same measurement in another process, while `busy` processes run."""
 
     def run(_data: Dataset, seed: int) -> MEASURED:
         with with_busy_processes(busy):
@@ -514,56 +527,48 @@ def loaded(busy: int, side: str) -> Side:
 
 
 def command(*argv: str, untouched: bool = True) -> Side:
-    """`python *words` in a fresh process, everything counted, its files in a folder of its own; {seed} in a word is the
-    seed."""
+    """`python *argv` from start to end, with its files in a temporary folder; {seed} in a word becomes the seed."""
 
     def run(_data: None, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            message = [sys.executable, *(word.replace("{seed}", str(seed)) for word in argv)]
+            words, environment = [word.replace("{seed}", str(seed)) for word in argv], {"COURSE_RUNS": folder}
             subprocess.run(
-                message, cwd=ROOT, env={**os.environ, "COURSE_RUNS": folder}, check=True, capture_output=True
+                [sys.executable, *words], cwd=ROOT, env=os.environ | environment, check=True, capture_output=True
             )
 
     return Side(run, untouched=untouched)
 
 
-def load(_data: None, _seed: int) -> MEASURED:
-    return {"images": len(datasets.load("mnist").train)}
-
-
 def load_usually(_data: None, _seed: int) -> MEASURED:
-    """torchvision's two halves, from the folder where they lie."""
+    """torchvision's MNIST, from the folder that holds it."""
     root = next(folder for folder in datasets._folders() if (folder / "MNIST" / "raw").is_dir())
     train, _test = (torchvision.datasets.MNIST(str(root), train=half) for half in (True, False))
     return {"images": len(train)}
 
 
-def published() -> list[torch.nn.Module]:
+def published() -> list[nn.Module]:
     """Every published network of images."""
-    of_images = [entry for entry in EXPERIMENTS.values() if entry.recipe.kind == "images" and entry.weights]
-    return [
-        pretrained.load_model(path)[0]
-        for path in (RunPaths(ROOT, entry.name, 0).weights for entry in of_images)
-        if path.is_file()
-    ]
+    names = [entry.name for entry in EXPERIMENTS.values() if entry.recipe.kind == "images" and entry.weights]
+    paths = [RunPaths(ROOT, name, 0).weights for name in names]
+    return [pretrained.load_model(path)[0] for path in paths if path.is_file()]
 
 
 def evaluate_all(data: Dataset, _seed: int) -> MEASURED:
-    networks = published()
-    return {"networks": len([evaluate(network, data.test, data.mean, data.std) for network in networks])}
+    return {"networks": len([evaluate(model, data.test, data.mean, data.std) for model in published()])}
 
 
 def evaluate_usually(data: Dataset, _seed: int) -> MEASURED:
-    networks = published()
-    to_tensor = baseline.transforms.ToTensor()
-    for network in networks:
+    networks, to_tensor = published(), baseline.transforms.ToTensor()
+    for model in networks:
         with torch.no_grad():
             for images, _labels in DataLoader(baseline.Samples(data.test, to_tensor), 1000):
-                network((images - data.mean) / data.std).argmax(1)
+                model((images - data.mean) / data.std).argmax(1)
     return {"networks": len(networks)}
 
 
 FIVE = ("train.py", "bn_augmentation", "--seeds", "5", "--epochs", "2", "--retrain", "--quiet")
+SPRINT_COMMAND = ("train.py", "sprint", "--seed", "{seed}", "--retrain", "--quiet")
+EXAMPLE_COMMAND = ("-m", "tools.speed.measure", "--once", "time to 99 %", "PyTorch's example", "{seed}")
 DAILY_ROWS = {
     ALONE: Row(WAYS),
     **{BUSY[busy - 1]: Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)},
@@ -572,102 +577,21 @@ DAILY_ROWS = {
     ),
     "from the command to 99 %": Row(
         {
-            "python train.py sprint": command("train.py", "sprint", "--seed", "{seed}", "--retrain", "--quiet"),
-            "PyTorch's example": command(
-                "-m", "tools.speed.measure", "--once", "time to 99 %", "PyTorch's example", "{seed}", untouched=False
-            ),
+            "python train.py sprint": command(*SPRINT_COMMAND),
+            "PyTorch's example": command(*EXAMPLE_COMMAND, untouched=False),
         },
         data=None,
     ),
-    "loading MNIST": Row({"data.load": Side(load), "torchvision": Side(load_usually)}, data=None),
+    "loading MNIST": Row(
+        {
+            "data.load": Side(lambda _data, _seed: {"images": len(datasets.load("mnist").train)}),
+            "torchvision": Side(load_usually),
+        },
+        data=None,
+    ),
     "10,000 images by every published network": Row(
         {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
     ),
     "make verify": Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d"),
 }
-
-
-Work = Callable[[Dataset, int], MEASURED | None]
-
-
-def timed(work: Work, moved: bool = True, twice: bool = True) -> Side:
-    """work, by a clock that waits for the GPU. moved: the data lie there; twice: only the second time counts, for the
-    first compiles."""
-
-    def run(data: Dataset, seed: int) -> MEASURED:
-        data = data.to("cuda") if moved else data
-        if twice:
-            work(data, seed)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        found = work(data, seed) or {}
-        torch.cuda.synchronize()
-        return {"seconds": time.perf_counter() - start, "gpu_mib": torch.cuda.max_memory_allocated() / 2**20} | found
-
-    return Side(run)
-
-
-def usual(work: Callable[[Dataset], object]) -> Side:
-    """A usual way: its data come from the CPU batch by batch, and it takes too long for what it compiles to count."""
-    return timed(lambda data, _seed: work(data) and None, moved=False, twice=False)
-
-
-def example(target: float) -> Side:
-    def train(data: Dataset, seed: int) -> MEASURED:
-        accuracies = baseline.train_example(data, target, seed=seed, device="cuda")
-        return {"epochs": len(accuracies), "accuracy": max(accuracies)}
-
-    return timed(train, moved=False, twice=False)
-
-
-def compiled(work: Work) -> Work:
-    """The same with a network that torch compiles into CUDA graphs."""
-
-    def run(data: Dataset, seed: int) -> MEASURED | None:
-        os.environ["COURSE_COMPILE"] = "1"
-        return work(data, seed)
-
-    return run
-
-
-def grids(data: Dataset, seed: int, count: int = 10_000) -> MEASURED:
-    """New voxel grids of as many training digits, every second one rotated."""
-    images = data.train.images[:count, 0]
-    rotated = torch.arange(len(images), device=images.device) % 2 == 1
-    return {"grids": len(fresh_grids(images, rotated, torch.Generator(images.device).manual_seed(seed)))}
-
-
-GPU_ROWS = {
-    "augmented batches, one epoch": Row(
-        {
-            "course": timed(batches),
-            **{f"DataLoader, {n} workers": timed(usual_batches(n), False, False) for n in (0, 2)},
-        }
-    ),
-    BN_EPOCH: Row(
-        {
-            "course": timed(epoch(BN)),
-            **{
-                f"DataLoader, {n} workers": usual(lambda data, n=n: baseline.recipe_epoch(data, BN, n, "cuda"))
-                for n in (0, 2)
-            },
-        }
-    ),
-    **{
-        f"time to {target:g} %": Row({"course": timed(train(recipe)), "PyTorch's example": example(target)})
-        for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
-    },
-    "training epoch of voxel_reference": Row(
-        {
-            "course": timed(epoch(VOXELS)),
-            "DataLoader of RGB arrays": usual(lambda cubes: baseline.voxel_epoch(cubes, VOXELS, "cuda")),
-        },
-        data="mnist3d",
-    ),
-    "training epoch of sprint": Row(
-        {"kernel by kernel": timed(epoch(SPRINT)), "COURSE_COMPILE=1": timed(compiled(epoch(SPRINT)))}
-    ),
-    "10,000 new voxel grids": Row({"on the GPU": timed(grids), "on the CPU": timed(grids, moved=False)}),
-}
-STEPS = {MACHINE_STEPS: Row(machine_steps()), RECIPE_STEPS: Row(recipe_steps())}
 ROWS = {"cpu": COMPARED_ROWS | STEPS | TRIED_ROWS | DAILY_ROWS, "cuda": GPU_ROWS}  # by kind of device
