@@ -121,21 +121,6 @@ def test_a_run_that_fails_leaves_the_others_and_the_same_command_does_what_is_mi
     assert trained == [0, "failed", 2, 1] and capsys.readouterr().out.count("| tiny ") == 3
 
 
-def test_tensorboard_shows_each_epoch_once_also_of_a_finished_run(scratch):
-    pytest.importorskip("tensorboard", reason="the packages of requirements-extra.txt are not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for _ in range(2):
-        train.main(["tiny", "--quiet", "--device", "cpu", "--tensorboard"])
-    events = EventAccumulator(str(next((records.own_root() / "tensorboard").iterdir()))).Reload()
-    history = records.read_log(next((records.own_root() / "logs").glob("*/seed0.csv")))
-    found = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    assert sorted(found) == ["accuracy/test", "accuracy/train", "learning rate", "loss/test", "loss/train"]
-    assert found["loss/test"] == [(row["epoch"], pytest.approx(row["test_loss"], abs=1e-5)) for row in history]
-    accuracies = [(row["epoch"], pytest.approx(row["test_correct"] / row["test_total"])) for row in history]
-    assert found["accuracy/test"] == accuracies
-
-
 def test_final_state_trains_nothing_evaluates_and_draws(scratch, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(report, "portrait", lambda result: drawn.append(result) or "drawn")

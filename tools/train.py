@@ -25,10 +25,7 @@ from utils.training import ddp
 
 Task = tuple[Experiment, int]  # an experiment and a seed
 SEEDS = 10_000  # at most, in one command
-NAMES = {
-    "model": {"name": "network"},
-    "weight_decay": {"aliases": ["--l2"]},
-}  # names of flags that differ from the field's
+NAMES = {"model": {"name": "network"}, "weight_decay": {"aliases": ["--l2"]}}  # of flags that differ from the field's
 
 
 def flag_of(field: str) -> str:
@@ -50,8 +47,7 @@ def seed_range(text: str) -> tuple[int, int]:
 
 
 def seed_ranges(text: str) -> tuple[int, int | None]:
-    """First and last seed of --seeds: "5" → (0, 4), "2-4" → (2, 4), "1-" → (1, None). None is the last published
-    seed."""
+    """--seeds, first and last: "5" → (0, 4), "2-4" → (2, 4), "1-" → (1, None), where None is the last published one."""
     found = re.fullmatch(r"([0-9]{1,18})|([0-9]{1,18})-([0-9]{1,18})?", text)
     if not found:
         raise ValueError(f"{text[:40]!r} names no seeds: expected N, A-B or A-")
@@ -63,7 +59,7 @@ def seed_ranges(text: str) -> tuple[int, int | None]:
 
 
 def address(*argv: str) -> str:
-    """Dask's own form, like `tcp://192.168.0.2:8786`; "", without a word, is this machine."""
+    """A Dask address like `tcp://192.168.0.2:8786`; "", without a word, is this machine."""
     text = " ".join(argv)
     if text and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:[0-9]+", text):
         raise ValueError(f"{text!r} is no address: expected one like tcp://HOST:8786, or none (experiments come first)")
@@ -77,7 +73,7 @@ def pictures(*paths: str) -> tuple[str, ...]:
 
 
 def value(read: Callable[..., object], metavar: str, nargs: int | str = 1, **options) -> object:
-    """The type of a flag whose words (nargs of them) `read` turns into an object; None where the flag is not given."""
+    """The type of a flag with `nargs` words, which `read` converts; its value is None if the flag is missing."""
     spec = PrimitiveConstructorSpec(nargs, metavar, lambda argv: read(*argv), lambda _: True, lambda _: [""])
     return Annotated[object, spec, arg(help_behavior_hint="", **options)]
 
@@ -87,10 +83,8 @@ class Changes(Recipe):
     """Override a field of the experiments' recipes."""
 
     __annotations__ = {  # each flag's help is the comment next to the field in Recipe
-        field.name: value(
-            yes_or_no if field.type is bool else field.type, field.type.__name__.upper(), **NAMES.get(field.name, {})
-        )
-        for field in fields(Recipe)
+        name: value(yes_or_no if kind is bool else kind, kind.__name__.upper(), **NAMES.get(name, {}))
+        for name, kind in ((field.name, field.type) for field in fields(Recipe))
     }
     vars().update(dict.fromkeys(__annotations__))  # None: as the recipe says
 
@@ -100,14 +94,12 @@ class Changes(Recipe):
 
 @dataclass(frozen=True)
 class Options:
-    """Train experiments of the course. A run that was interrupted continues, a finished one is read."""
+    """Train experiments of the course. An interrupted run continues, a finished one is read."""
 
-    names: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")
-    ] = ()  # from --list, or all
-    model: Annotated[
-        UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")
-    ] = ()  # one more, as a flag
+    # from --list, or all
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT …", help_behavior_hint="")] = ()
+    # one more, as a flag
+    model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")] = ()
     list: bool = False  # show all experiments and exit
     seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
     seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B: seeds A to B. A- ends with the last published seed
@@ -119,16 +111,13 @@ class Options:
     final_state: bool = False  # load the finished network, evaluate it and draw; don't train
     read: value(pictures, "PATH …", "*") = None  # read photographs or drawings of one digit each; don't train
     quiet: bool = False  # no line per epoch
-    tensorboard: bool = False  # also write TensorBoard event files, below runs/tensorboard/
     ngpus: value(int, "N") = None  # train each network on N GPUs of this machine at once
-    cluster: value(address, "[ADDRESS]", "*") = (
-        None  # do the runs at once on the Dask cluster at ADDRESS, or on this machine's own
-    )
+    cluster: value(address, "[ADDRESS]", "*") = None  # do the runs at once, on the Dask cluster at ADDRESS or one here
     recipe: OmitArgPrefixes[Changes] = Changes()
 
 
 def parse(argv: list[str]) -> Options:
-    """The command line. Raises CourseError, one line, for a mistake."""
+    """The command line. Raises CourseError for a mistake."""
     message = io.StringIO()
     try:
         with redirect_stderr(message):
@@ -170,8 +159,7 @@ def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
 
 
 def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
-    """Replace this process by torchrun with `ngpus` processes. With too few GPUs, print that and return the device to
-    use instead."""
+    """Replace this process by torchrun with `ngpus` processes; return the device if this process should go on."""
     found = torch.cuda.device_count()
     if ddp.launched():
         if str(ngpus) != os.environ.get("LOCAL_WORLD_SIZE"):
@@ -180,10 +168,8 @@ def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
     if ngpus < 1 or device not in ("auto", "cuda"):
         raise CourseError(f"--ngpus {ngpus} --device {device}: expected 1 or more GPUs, and no other device")
     if ngpus > found:
-        print(
-            f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process",
-            file=sys.stderr,
-        )
+        text = f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process"
+        print(text, file=sys.stderr)
         return "cpu"
     if ngpus > 1:
         if command.interactive():
@@ -196,13 +182,11 @@ def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
 
 def require_alone(options: Options) -> None:
     """Raise CourseError for flags that exclude each other."""
-    mine = next((flag for flag in ("read", "final_state") if getattr(options, flag) not in (None, False)), "")
-    others = ("publish", "cluster", "search", *(("final_state",) if mine == "read" else ()))
-    if mine and any(getattr(options, flag) not in (None, False) for flag in others):
-        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in others)
-        raise CourseError(f"--{mine.replace('_', '-')} trains nothing: leave out {flags}")
-    if options.tensorboard and (options.search is not None or options.cluster is not None):
-        raise CourseError("--tensorboard follows the runs of this process: leave out --search and --cluster")
+    trains = options.publish or options.cluster is not None or options.search is not None
+    if options.read is not None and (trains or options.final_state):
+        raise CourseError("--read trains nothing: leave out --publish, --cluster, --search, --final-state")
+    if options.final_state and trains:
+        raise CourseError("--final-state trains nothing: leave out --publish, --cluster, --search")
     if options.threads is not None and not 1 <= options.threads <= 1024:
         raise CourseError(f"--threads {options.threads}: expected 1 to 1024")
     if options.cluster is not None and (options.ngpus is not None or ddp.launched()):
@@ -210,8 +194,7 @@ def require_alone(options: Options) -> None:
 
 
 def main(argv: list[str]) -> dict[str, object]:
-    """Do what a command line says. Returns what `python -i train.py …` finds at its prompt: model, history and data of
-    the last run."""
+    """Run a command line. Returns model, history and data of the last run, for the prompt of `python -i train.py …`."""
     options = parse(argv)
     experiments = chosen(options)
     if options.list or not experiments:
@@ -238,45 +221,30 @@ def main(argv: list[str]) -> dict[str, object]:
 
 
 def train(tasks: list[Task], options: Options, argv: list[str]) -> list[runs.Result]:
-    """Train what is missing, one run after another or on a cluster, and print the table of it. Raises CourseError
-    before the first run starts if one of them can't be meant."""
-    device = options.device
+    """Train what is missing and print a table. Raises CourseError before the first run if one is impossible."""
+    device, publish = options.device, options.publish or None
     if options.ngpus is not None:
         device = relaunch(options.ngpus, device, argv)
     for experiment, seed in tasks:
-        job.check(experiment, seed, options.publish or None)
+        job.check(experiment, seed, publish)
     if options.cluster is not None:
         from tools import cluster  # Dask is an optional package
 
-        results, failures = cluster.run_all(
-            {task: argv_of(*task, options) for task in tasks}, options.cluster, device, options.quiet
-        )
+        commands = {task: argv_of(*task, options) for task in tasks}
+        results, failures = cluster.run_all(commands, options.cluster, device, options.quiet)
         summarize(results)
         report_failures(failures, len(tasks))
         return []
 
     def run(experiment: Experiment, seed: int) -> runs.Result:
         print(f"{experiment.name}, seed {seed}: {experiment.teaches}")
-        how = {
-            "device": device,
-            "publish": options.publish or None,
-            "retrain": options.retrain,
-            "echo": not options.quiet,
-        }
-        if not options.tensorboard:
-            return runs.run(experiment, seed, **how)
-        from tools import tensorboard  # an extra
-
-        follow = tensorboard.follow(experiment, seed)
-        result = runs.run(experiment, seed, after_epoch=follow, **how)
-        follow(result.history)  # of a run that was finished before
-        return result
+        return runs.run(experiment, seed, device, publish=publish, retrain=options.retrain, echo=not options.quiet)
 
     return in_turn(tasks, run, summarize)
 
 
 def argv_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
-    """The words of train.py that do one task: its name, its seed, the command's flags, and what its recipe changes."""
+    """The arguments of train.py for one task: name, seed, flags, and changes of the recipe."""
     argv = [experiment.name, "--seed", str(seed), "--device", options.device]
     argv += [f"--{flag}" for flag in ("publish", "retrain") if getattr(options, flag)]
     argv += ["--threads", str(options.threads)] if options.threads else []
@@ -288,8 +256,7 @@ def argv_of(experiment: Experiment, seed: int, options: Options) -> list[str]:
 def in_turn(
     tasks: list[Task], action: Callable[[Experiment, int], object], after: Callable[[list], None] = lambda done: None
 ) -> list:
-    """What action returns for each task, one after another; a failure leaves the others to finish and is reported at
-    the end. after: called with what was done. Raises CourseError if anything failed, Interrupted at once."""
+    """The results of action(*task), one after another; then after(results). Failures are raised at the end."""
     done, failures = [], []
     for experiment, seed in tasks:
         try:
@@ -304,23 +271,18 @@ def in_turn(
 
 
 def summarize(results: list[runs.Result]) -> None:
-    """The table of what was done."""
-    if results:
-        print(tables.summary(results))
-        last = results[-1]
-        stand_ins = sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)})
-        if stand_ins:
-            print(
-                f"{', '.join(stand_ins)}: scikit-learn's 1,797 digits replaced the data. Do not compare these figures with others."
-            )
-        if smoke():
-            print(
-                "This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies say nothing about the networks."
-            )
-        if last.model is not None and records.stays(last.weights):
-            print(
-                f"To use it: utils.runs.load_pretrained({last.weights.stem!r}). To draw it, repeat the command with --final-state."
-            )
+    """Print the table of results, and what to know about them."""
+    if not results:
+        return
+    print(tables.summary(results))
+    stand_ins = ", ".join(sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)}))
+    if stand_ins:
+        print(f"{stand_ins}: scikit-learn's 1,797 digits replaced the data. Do not compare these figures with others.")
+    if smoke():
+        print("This was a smoke run (COURSE_SMOKE): a few hundred images and one epoch. Its accuracies mean nothing.")
+    name = results[-1].weights.stem
+    if results[-1].model is not None and records.stays(results[-1].weights):
+        print(f"To use it: utils.runs.load_pretrained({name!r}). To draw it, repeat the command with --final-state.")
 
 
 def report_failures(failures: list[str], tasks: int) -> None:
@@ -332,7 +294,7 @@ def report_failures(failures: list[str], tasks: int) -> None:
 
 
 def show(experiment: Experiment, seed: int) -> runs.Result:
-    """--final-state: the reader's finished run, else the published one; evaluated again and drawn."""
+    """--final-state: evaluate and draw the reader's finished run, or the published one."""
     from tools import report
 
     result = runs.load(experiment, seed)
@@ -342,11 +304,11 @@ def show(experiment: Experiment, seed: int) -> runs.Result:
 
 def print_read(experiment: Experiment, paths: tuple[str, ...], seed: int) -> None:
     """--read: one line per picture."""
-    from tools import read  # needs a second to import, and only this flag needs it
+    from tools import read  # takes a second to import
 
     print(read.run(experiment, list(paths), seed))
 
 
-if __name__ == "__main__":  # one task of a cluster: it ends when its worker does, which holds this standard input open
+if __name__ == "__main__":  # one task of a cluster: it ends with its worker, which keeps this standard input open
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(143), daemon=True).start()
     command.main("train.py", main)
