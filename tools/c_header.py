@@ -1,8 +1,7 @@
-"""A network of images as one C header: no library, no heap, and one static array for all that it computes (python -m
-tools.export --to c).
+"""A network of images as one C header without libraries or heap: python -m tools.export --to c
 
-The header's one function is `int NAME_digit(const unsigned char pixels[784], float scores[10])`. Compiled as C99 or
-C++; it is not reentrant, for its array is static.
+The header's one function is `int NAME_digit(const unsigned char pixels[784], float scores[10])`. It compiles as C99 and
+C++, and is not reentrant, because its one array is static.
 """
 
 import ctypes
@@ -27,15 +26,15 @@ from utils.training.quantize import levels_of, weight_grid
 
 LAYERS = Path(__file__).with_name("layers.h")
 SAME = (nn.Dropout, nn.Identity, nn.Flatten, nn.Softmax)  # numbers stay where they are; a softmax changes no order
+MOVING = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)  # not in place
 COMPILERS = ("cc", "gcc", "clang")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of one network in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for
-    one image, without those by a weight of 0, which are skipped, and without address arithmetic. flash: bytes of
-    constants and machine code together, as the compiler builds them for small size, or None if the tool `size` is
-    missing."""
+    """What a network costs in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for
+    one image, without skipped weights of 0 and without address arithmetic. flash: bytes of constants and machine code,
+    built for small size; None without the tool `size`."""
 
     levels: int
     constants: int
@@ -47,7 +46,7 @@ class Costs:
 
 @dataclass
 class Memory:
-    """One array, in which a value's place is free again after its last use."""
+    """One array, in which the place of a value is free again after the value's last use."""
 
     used: dict[int, int] = field(default_factory=dict)  # where a value begins → its length
     length: int = 0
@@ -82,22 +81,18 @@ class Program:
             self.add(node, position)
 
     def add(self, node: fx.Node, position: int) -> None:
-        """The step of one node. Raises CourseError for a layer that is not written in C here."""
+        """Add the step of one node. Raises CourseError for a layer that has no C code here."""
         if node.op == "output":
             return
         if node.op == "placeholder":
             self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
             return
-        sources, layer = (
-            node.all_input_nodes,
-            self.model.get_submodule(node.target) if node.op == "call_module" else node.target,
-        )
+        sources = node.all_input_nodes
+        layer = self.model.get_submodule(node.target) if node.op == "call_module" else node.target
         with torch.no_grad():
             self.shapes[node] = tuple(layer(*(torch.zeros(1, *self.shapes[source]) for source in sources)).shape[1:])
         ends = [source for source in dict.fromkeys(sources) if not self.needed(source, position)]
-        in_place = not isinstance(
-            layer, (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)
-        )
+        in_place = not isinstance(layer, MOVING)
         if (ends and in_place) or isinstance(layer, SAME):
             self.places[node] = self.places[(ends or sources)[0]]
         else:
@@ -113,12 +108,10 @@ class Program:
 
     def step(self, layer: nn.Module, sources: list[fx.Node], node: fx.Node) -> Iterator[str]:
         """The lines of C that compute a layer."""
-        (channels, height, width), (filters, out_height, out_width) = (
-            (*self.shapes[value], 1, 1)[:3] for value in (sources[0], node)
-        )
+        (channels, height, width), (filters, *out) = ((*self.shapes[value], 1, 1)[:3] for value in (sources[0], node))
         start, to = (f"values + {self.places[value]}" for value in (sources[0], node))
-        plane, numbers = out_height * out_width, filters * out_height * out_width
-        planes = f"{start}, {height}, {width}, {to}, {out_height}, {out_width}, {channels}"
+        plane, numbers = math.prod(out), filters * math.prod(out)
+        planes = f"{start}, {height}, {width}, {to}, {out[0]}, {out[1]}, {channels}"
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             yield f"NAME_convolve({planes}, {self.convolution(layer, (channels, height, width))});"
             if layer.bias is not None:
@@ -143,12 +136,10 @@ class Program:
         elif layer is operator.add:
             yield f"NAME_add({start}, values + {self.places[sources[-1]]}, {to}, {numbers});"
         elif not isinstance(layer, SAME):
-            raise CourseError(
-                f"{type(layer).__name__} is not written in C yet: expected a network of images (tools/layers.h)"
-            )
+            raise CourseError(f"{type(layer).__name__} is not written in C yet: expected a network of images")
 
     def convolution(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int]) -> str:
-        """The arguments of NAME_convolve for a layer. A linear layer is a convolution with one position."""
+        """The arguments of NAME_convolve. A linear layer is a convolution with one position."""
         linear = isinstance(layer, nn.Linear)
         weight = layer.weight[:, :, None, None] if linear else layer.weight
         (stride, _), (top, left), groups = (
@@ -157,21 +148,18 @@ class Program:
         used = F.conv2d(torch.ones(1, *shape), (weight != 0).float(), stride=stride, padding=(top, left), groups=groups)
         self.multiplications += int(used.double().sum()) + (weight.numel() if self.levels else 0)
         constants, step = self.matrix(layer.weight)
-        return (
-            f"{len(weight)}, {groups}, {weight.shape[2]}, {weight.shape[3]}, {stride}, {top}, {left}, {constants}{step}"
-        )
+        sizes = (len(weight), groups, *weight.shape[2:], stride, top, left)
+        return f"{', '.join(map(str, sizes))}, {constants}{step}"
 
     def matrix(self, weight: Tensor) -> tuple[str, str]:
-        """The name of a declared array of weights; and their step and how many bits each has, where they have
-        levels."""
+        """The name of a declared array of weights; and, if they have levels, their step and their bits."""
         if not self.levels:
             return self.vector(weight.flatten(), self.names[id(weight)]), ""
         levels = self.of[weight]
         bits, (step, whole) = (levels - 1).bit_length(), weight_grid(weight.detach(), levels)
         codes = packed_bits((whole.flatten() + (1 << bits) // 2 - 1).int().numpy(), bits)
-        return self.declare(
-            "unsigned char", self.names[id(weight)], [str(code) for code in codes], 1
-        ), f", {literal(step)}, {bits}"
+        name = self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1)
+        return name, f", {literal(step)}, {bits}"
 
     def vector(self, values: Tensor, name: str | None = None) -> str:
         return self.declare("float", name or self.names[id(values)], [literal(value) for value in values.detach()], 4)
@@ -183,9 +171,8 @@ class Program:
                 if len(line) + len(value) > 118:
                     lines, line = [*lines, line], ""
                 line += value + ","
-            self.constants[name] = "\n".join(
-                [f"static const {kind} NAME_{name}[{len(values)}] = {{", *lines, line, "};"]
-            )
+            start = f"static const {kind} NAME_{name}[{len(values)}] = {{"
+            self.constants[name] = "\n".join([start, *lines, line, "};"])
             self.bytes += size * len(values)
         return f"NAME_{name}"
 
@@ -201,17 +188,14 @@ def literal(value: Tensor) -> str:
 
 
 def packed_bits(codes: np.ndarray, bits: int) -> list[int]:
-    """Codes from 0 below 2^bits, one behind the other, the least significant bit first; and a byte more, which a reader
-    may touch."""
+    """Codes of `bits` bits each, least significant bit first, and one more byte, which a reader may touch."""
     each = (codes[:, None] >> np.arange(bits)) & 1
     return [*np.packbits(each.astype(np.uint8).ravel(), bitorder="little").tolist(), 0]
 
 
-# what NAME_convolve gets, and how it reads weight number i of it
-WEIGHT = {
-    "STORED": "const unsigned char *weights, float step, int bits",
-    "WEIGHT": "step * NAME_weight(weights, bits, next++)",
-}
+# the parameters of NAME_convolve, and how it reads weight number i
+PACKED = "const unsigned char *weights, float step, int bits"
+WEIGHT = {"STORED": PACKED, "WEIGHT": "step * NAME_weight(weights, bits, next++)"}
 FLOAT = {"STORED": "const float *weights", "WEIGHT": "weights[next++]"}
 UNPACK = """/* Weight number i in steps: so many bits, and 0 in the middle. */
 static inline int NAME_weight(const unsigned char *weights, int bits, int i)
@@ -241,25 +225,24 @@ STEPS
 
 
 def identifier(name: str) -> str:
-    """What a network is called in C."""
+    """A network's name in C."""
     name = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
     return name if name[:1].isalpha() else f"network_{name}"
 
 
 def header(name: str, model: nn.Module, levels: int, mean: float, std: float) -> tuple[str, Program]:
-    """A network as a C header, and the program in it. name: as identifier() gives it; levels: of the weights, 0 for
-    float32. Raises CourseError for a network of voxels."""
+    """A network as a C header, and its program. levels: 0 for float32. Raises CourseError for voxels."""
     if models.input_shape(model) != (1, 28, 28):
-        raise CourseError(
-            f"{name} takes grids of voxels: C is written for networks of images only (leave out --to c for ONNX)"
-        )
+        what = f"{name} takes grids of voxels: C is written for networks of images only"
+        raise CourseError(f"{what} (leave out --to c for ONNX)")
     program = Program(model.eval(), levels)
     last = program.places[program.nodes[-1].all_input_nodes[0]]
     argv = {"LAST": last, "LENGTH": program.memory.length} | (WEIGHT if levels else FLOAT)
     argv |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
+    memory = f"{4 * program.memory.length:,} bytes of\n * static memory"
     about = (
-        f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {4 * program.memory.length:,} bytes of\n"
-        f" * static memory, {program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
+        f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {memory}, "
+        f"{program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
     )
     parts = [about, *program.constants.values(), *([UNPACK] if levels else []), LAYERS.read_text(), DIGIT, "#endif\n"]
     text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -267,18 +250,15 @@ def header(name: str, model: nn.Module, levels: int, mean: float, std: float) ->
 
 
 def compiler() -> str:
-    """The system's C compiler. Raises CourseError where there is none."""
+    """The system's C compiler. Raises CourseError if there is none."""
     found = next(filter(None, map(shutil.which, COMPILERS)), None)
     if not found:
-        raise CourseError(
-            f"no C compiler was found: expected one of {', '.join(COMPILERS)}. Install one to compare the header with PyTorch"
-        )
+        raise CourseError(f"no C compiler was found: expected one of {', '.join(COMPILERS)}, to compare with PyTorch")
     return found
 
 
 def build(path: Path, name: str, folder: Path, *flags: str) -> Path:
-    """The header's network, compiled in `folder`, behind one function for many images. Raises CourseError where it
-    can't be compiled."""
+    """Compile the header's network in `folder`, behind one function for many images. Raises CourseError if it fails."""
     source = f"""#include "{path.resolve().as_posix()}"
 void read_all(const unsigned char *pixels, int images, int *labels, float *scores)
 {{
@@ -295,8 +275,7 @@ void read_all(const unsigned char *pixels, int images, int *labels, float *score
 
 
 def answers(path: Path, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels (N,) int32 and scores (N, 10) float32 that a header's network gives (N, 1, 28, 28) uint8 images.
-    Raises CourseError."""
+    """The labels (N,) int32 and scores (N, 10) float32 that a header gives (N, 1, 28, 28) uint8 images."""
     pixels, scores = np.ascontiguousarray(images.numpy()), np.empty((len(images), 10), np.float32)
     labels = np.empty(len(images), np.int32)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -310,9 +289,8 @@ def costs(path: Path, name: str, program: Program) -> Costs:
     """What a header's network costs, compiled for this machine. Raises CourseError."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         built = build(path, name, Path(folder), "-Os", "-c")
-        message = (
-            subprocess.run(["size", str(built)], capture_output=True, text=True).stdout if shutil.which("size") else ""
-        )
+        size = ["size", str(built)]
+        message = subprocess.run(size, capture_output=True, text=True).stdout if shutil.which("size") else ""
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
     return Costs(
         levels=program.levels,

@@ -1,9 +1,8 @@
-"""Many runs on a Dask cluster, for `train.py --cluster`; all workers must see the course at the same path, as on a
-shared disk.
+"""Many runs on a Dask cluster, for `train.py --cluster`; all workers must see the course at the same path.
 
-A task is a command line, `train.py NAME --seed K …`, which a worker runs in a process of its own: python -m tools.train
-WORDS… Dask places the tasks and repeats those whose worker died or that a signal killed; a run continues after its last
-finished epoch.
+A task is a command line, `train.py NAME --seed K …`. A worker runs it in its own process, as python -m tools.train.
+Dask places the tasks, and repeats those whose worker died or that a signal killed. A repeated run continues after its
+last finished epoch.
 """
 
 import asyncio
@@ -29,8 +28,7 @@ PATIENCE, RETRIES = 20, 3  # seconds for a scheduler and a first worker to answe
 
 
 def work(argv: list[str], course: str, settings: dict[str, str], gpus: list[str]) -> str:
-    """Do one task on a worker; returns why it failed, or "". Raises RuntimeError, for Dask to repeat it, if a signal
-    killed it."""
+    """Do one task on a worker; returns why it failed, or "". If a signal kills it, Dask repeats it."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -47,20 +45,19 @@ def work(argv: list[str], course: str, settings: dict[str, str], gpus: list[str]
         message.seek(0)
         lines = message.read().strip().splitlines() or [f"exit status {status}"]
     if status < 0:
-        raise RuntimeError(
-            f"killed by {signal.Signals(-status).name}, {RETRIES + 1} times. The same command continues it"
-        )
+        killer = signal.Signals(-status).name
+        raise RuntimeError(f"killed by {killer}, {RETRIES + 1} times. The same command continues it")
     return lines[-1].removeprefix("train.py: ") if status else ""
 
 
 def run_all(
     tasks: dict[Task, list[str]], address: str, device: str, quiet: bool
 ) -> tuple[list[runs.Result], list[str]]:
-    """Do the tasks, each given with its train.py arguments, on the cluster at `address` or on one of this machine's
-    own.
+    """Do tasks, each with its arguments of train.py, on the cluster at `address`, or on one of this machine.
 
-    Returns the results in the order of tasks, and one line per failure. Raises CourseError without workers, or if
-    interrupted."""
+    Returns the results in the order of tasks, and one line per failure. Raises CourseError without workers, and
+    Interrupted.
+    """
     try:
         import cloudpickle
         from distributed import as_completed
@@ -77,16 +74,13 @@ def run_all(
                 task, error = futures[future], future.exception()
                 done[task] = " ".join(str(error).split())[:300] if error else future.result() or collect(*task)
                 if not quiet:
-                    print(
-                        f"{task[0].name} seed {task[1]}: {'failed' if isinstance(done[task], str) else 'done'}",
-                        flush=True,
-                    )
+                    how = "failed" if isinstance(done[task], str) else "done"
+                    print(f"{task[0].name} seed {task[1]}: {how}", flush=True)
     except KeyboardInterrupt:
         raise Interrupted("interrupted. The same command continues every run after its last finished epoch.") from None
-    failures = [
-        f"{task[0].name}, seed {task[1]}, failed: {done[task]}" for task in tasks if isinstance(done[task], str)
-    ]
-    return [done[task] for task in tasks if not isinstance(done[task], str)], failures
+    failed = [task for task in tasks if isinstance(done[task], str)]
+    failures = [f"{task[0].name}, seed {task[1]}, failed: {done[task]}" for task in failed]
+    return [done[task] for task in tasks if task not in failed], failures
 
 
 def collect(experiment: Experiment, seed: int) -> runs.Result | str:
@@ -101,8 +95,7 @@ def collect(experiment: Experiment, seed: int) -> runs.Result | str:
 
 @contextmanager
 def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, list[str]]]:
-    """A client of the cluster at `address`, or of one of this machine's own, and its GPUs. Raises CourseError if none
-    answers."""
+    """A client of the cluster at `address`, or of one of this machine, and its GPUs. Raises CourseError."""
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
@@ -112,9 +105,8 @@ def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, lis
             client.wait_for_workers(1, timeout=PATIENCE)
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             why = f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})"
-            raise CourseError(
-                f"{why}: start `python -m dask scheduler` and, in the course's folder, `… worker`"
-            ) from error
+            todo = "start `python -m dask scheduler` and, in the course's folder, `… worker`"
+            raise CourseError(f"{why}: {todo}") from error
         with client:
             yield client, []
         return
@@ -123,14 +115,8 @@ def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, lis
     gpus = gpus if kind == "cuda" and ":" not in device else []
     workers = min(tasks, len(gpus) or (CPU_COUNT if kind == "cpu" else 1))
     env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, CPU_COUNT // workers)))}
-    # no limit on memory, which would know nothing of other programs; TLS, so that no other user can give it work
-    how = {
-        "threads_per_worker": 1,
-        "memory_limit": 0,
-        "dashboard_address": "127.0.0.1:0",
-        "silence_logs": 50,
-        "security": True,
-    }
-    here = LocalCluster(n_workers=workers, host="127.0.0.1", env=env, **how)
+    # no limit on memory, because it would ignore other programs; TLS, so that no other user can give it work
+    how = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": 50, "security": True, "env": env}
+    here = LocalCluster(n_workers=workers, host="127.0.0.1", dashboard_address="127.0.0.1:0", **how)
     with here as cluster, Client(cluster, set_as_default=False) as client:
         yield client, gpus

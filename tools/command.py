@@ -1,13 +1,13 @@
-"""What all commands have in common: what goes wrong is one line, and who is told to end does so in order.
+"""What all commands share: an error is one line, and Ctrl-C or SIGTERM ends them in order.
 
-Imported by each command before what takes its time to import: from then on Ctrl-C and SIGTERM end it in one line, with
-exit status 130 and 143, and a character that the terminal lacks is shown by its number. A library or a notebook that
-imports it changes nothing.
+Each command imports this module first. From then on Ctrl-C and SIGTERM end the command with one line and exit status
+130 or 143, and a character that the terminal lacks is escaped. In a library or a notebook, the import changes nothing.
 """
 
 import argparse
 import builtins
 import errno
+import importlib
 import io
 import os
 import re
@@ -21,25 +21,16 @@ from typing import NoReturn
 
 from utils import ROOT, CourseError, Interrupted, printable, smoke
 
-HIDDEN = argparse.SUPPRESS  # the help of a flag that is none of the reader's business
+HIDDEN = argparse.SUPPRESS  # the help of an internal flag
 MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
-# what a disk, a terminal or a user's rights make fail, and no mistake of the course's own
-ENVIRONMENT = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.EROFS,
-    errno.ELOOP,
-}
-_received = signal.SIGINT  # the signal that interrupted last
+# errors of a disk, a terminal or permissions, and not of the course
+ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG}
+ENVIRONMENT |= {errno.EROFS, errno.ELOOP}
+_received = signal.SIGINT  # the last signal
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line's parser that shows a docstring as it is written, and raises CourseError for a mistake."""
+    """Shows a docstring as it is written, and raises CourseError for a mistake."""
 
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -48,19 +39,26 @@ class Parser(argparse.ArgumentParser):
         raise CourseError(f"{message} (--help shows what it takes)")
 
 
+def need(module: str) -> object:
+    """A module of requirements-extra.txt. Raises CourseError if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
+
+
 def interactive() -> bool:
-    """Whether this process is a notebook, IPython (%run) or IDLE, which goes on when the command is over."""
+    """Whether this process is a notebook, IPython (%run) or IDLE, which continues after the command."""
     return "ipykernel" in sys.modules or hasattr(builtins, "__IPYTHON__") or "idlelib.run" in sys.modules
 
 
 def run(
     name: str, action: Callable[[list[str]], object], argv: list[str], speaks: Callable[[], bool] = lambda: True
 ) -> int:
-    """The exit status of a command: the number that action(words) returns, else 0; 2 for a CourseError, whose line is
-    printed.
+    """Run action(argv) and return its exit status: its number, else 0; 2 for a CourseError, which is printed as one
+    line.
 
-    speaks: whether this process is to print it. The error itself is gone when this returns, with all that it would keep
-    alive.
+    speaks: whether this process prints it. When this returns, nothing refers to the error any more.
     """
     message, status = "", 0
     try:
@@ -88,7 +86,7 @@ def run(
 
 
 def _unwritten() -> str:
-    """ "standard output" if what was printed can't be written there, and then no more of it is tried; else ""."""
+    """ "standard output" if it can't be written to; it is then silenced. Else ""."""
     try:
         print(end="", flush=True)
     except OSError:
@@ -103,7 +101,7 @@ def _silence() -> None:
 
 
 def main(name: str, action: Callable[[list[str]], object]) -> None:
-    """Run a command with the words of its command line, and exit."""
+    """Run a command with the arguments of its command line, and exit."""
     status = run(name, action, sys.argv[1:])
     if not interactive():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
@@ -111,7 +109,7 @@ def main(name: str, action: Callable[[list[str]], object]) -> None:
 
 
 def finish(status: int) -> None:
-    """Exit unless all went well; a notebook, which has seen the message, goes on without a traceback."""
+    """Exit if the status is not 0; a notebook has shown the message, and goes on."""
     if status and not interactive():
         sys.exit(status)
 
@@ -123,8 +121,7 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _last_words(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """One line for a command that is interrupted while it still imports, or when it is over, and for a package that is
-    missing."""
+    """One line for an interrupt during imports or after the end, and for a missing package."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("utils", "tools"):
         print(f"{error.name} is not installed for {sys.executable}. {_installation()}", file=sys.stderr)
         return
@@ -144,17 +141,18 @@ def _installation() -> str:
 
 
 def _wait_passively_among_others() -> None:
-    """Let OpenMP's threads sleep while they wait for each other, where other processes run; no bit depends on it.
+    """Let OpenMP's threads sleep while they wait, if other processes run; no bit depends on it.
 
-    On an idle machine spinning is fastest; elsewhere another process keeps the one that is waited for from running.
-    OpenMP reads this when torch loads it."""
+    On an idle machine spinning is faster. Otherwise another process may keep the awaited thread from running. OpenMP
+    reads this when torch loads it.
+    """
     settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
     if "torch" not in sys.modules and not os.environ.keys() & settings and _other_processes_running():
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _other_processes_running() -> bool:
-    """Whether Linux has a process running besides this one, three times in a row; elsewhere False."""
+    """Whether Linux has another running process, three times in a row; elsewhere False."""
     with suppress(OSError):
         for _ in range(3):
             running = re.search(r"procs_running (\d+)", Path("/proc/stat").read_text())
@@ -167,9 +165,7 @@ def _other_processes_running() -> bool:
 
 def _begin() -> None:
     _wait_passively_among_others()
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # a shell that ignores it for a background job means it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a background job, which ignores it
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _last_words
@@ -183,7 +179,7 @@ def _begin() -> None:
 
 
 class _Messages(io.FileIO):
-    """Standard error: where it can't be written, as on a full disk, a command goes on without it."""
+    """Standard error; where it can't be written, as on a full disk, a command goes on without it."""
 
     def write(self, content: bytes) -> int:
         with suppress(OSError):

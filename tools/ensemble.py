@@ -1,5 +1,4 @@
-"""An ensemble of published networks. Members and votes are chosen on held-out images, then tested once: python -m
-tools.ensemble
+"""An ensemble of published networks, chosen on held-out images, then tested once: python -m tools.ensemble
 
 The choice of members needs images that no network was trained on, and must not use the test images. So each candidate
 has a twin with the same recipe that never saw 10,000 of the training images (python train.py NAME --valid 10000). The
@@ -43,25 +42,22 @@ def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
 
 
 def twins() -> dict[str, Path]:
-    """The state dict of each twin that was trained here, by the name of its published experiment. Raises CourseError
-    where none was."""
+    """The state dicts of the twins that were trained here, by published experiment. Raises CourseError without any."""
     found = {}
     for experiment in EXPERIMENTS.values():
-        has_twin = (
-            experiment.recipe.data == "mnist" and not experiment.recipe.start
-        )  # what it starts from has seen the held-out images
-        twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()) if has_twin else None
-        if twin and twin.weights.exists() and experiment.weights and records.finished(experiment, 0):
-            found[experiment.name] = twin.weights
+        if experiment.recipe.data != "mnist" or experiment.recipe.start:  # a start network has seen held-out images
+            continue
+        twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()).weights
+        if twin.exists() and experiment.weights and records.finished(experiment, 0):
+            found[experiment.name] = twin
     if not found:
-        raise CourseError(
-            f"no published network has a twin here: train some first, python train.py NAME --valid {HELD_OUT}"
-        )
+        todo = f"train some first, python train.py NAME --valid {HELD_OUT}"
+        raise CourseError(f"no published network has a twin here: {todo}")
     return found
 
 
 def make() -> Ensemble:
-    """Choose among the twins that are here, and test the published networks that they stand for. Raises CourseError."""
+    """Choose among the twins, and test the published networks that they stand for. Raises CourseError."""
     mnist = datasets.load("mnist")
     if not (mnist.name == "mnist" and mnist.whole):
         raise CourseError("an ensemble is chosen and tested on the whole of MNIST, which was not found")

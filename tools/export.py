@@ -1,8 +1,7 @@
 """A network in a format for use without this course: ONNX, PyTorch's own .pt2, safetensors, or C.
 
-python -m tools.export NAME [FILE] [--to FORMAT]    write FILE (default: runs/FORMAT/NAME.FORMAT) and evaluate it on the
-test set python -m tools.export NAME --to c --publish        also keep what the network costs in C in
-logs/benchmarks/c.json
+python -m tools.export NAME [FILE] [--to FORMAT]   write FILE (default: runs/FORMAT/NAME.FORMAT), evaluate it
+python -m tools.export NAME --to c --publish       also keep what the network costs in logs/benchmarks/c.json
 
 NAME: a published network, or a run of your own by its name or the path of its state dict.
 
@@ -17,7 +16,6 @@ requirements-extra.txt.
 
 from tools import command  # isort: skip
 
-import importlib
 import io
 import json
 from collections.abc import Callable
@@ -58,17 +56,10 @@ class Whole(nn.Module):
 
 
 def write_onnx(whole: Whole, metadata: dict[str, str], path: Path) -> None:
-    onnx = need("onnx")
-    need("onnxscript")
-    program = torch.onnx.export(
-        whole,
-        (whole.example(),),
-        dynamo=True,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        verbose=False,
-    )
+    onnx = command.need("onnx")
+    command.need("onnxscript")
+    shapes, names = ({0: torch.export.Dim("N")},), {"input_names": ["images"], "output_names": ["logits"]}
+    program = torch.onnx.export(whole, (whole.example(),), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
     proto = program.model_proto
     graph = proto.graph
     for part in [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
@@ -79,7 +70,7 @@ def write_onnx(whole: Whole, metadata: dict[str, str], path: Path) -> None:
 
 
 def read_onnx(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
-    session = need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = command.need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
@@ -97,65 +88,47 @@ def read_pt2(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
 
 
 def write_safetensors(whole: Whole, metadata: dict[str, str], path: Path) -> None:
-    safetensors = need("safetensors.torch")
+    safetensors = command.need("safetensors.torch")
     with files.replacing(path) as temporary:
         safetensors.save_model(whole.model, str(temporary), metadata)
 
 
 def read_safetensors(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     model = models.build(facts.recipe.model, facts.recipe.dropout)
-    need("safetensors.torch").load_model(model, path)
+    command.need("safetensors.torch").load_model(model, path)
     return Whole(model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)).eval()
 
 
 class Format(NamedTuple):
-    """write: a network and its metadata → a file. read: a file and the facts of its run → what maps raw images to (N,
-    10) outputs."""
+    """write(network, metadata, file). read(file, facts of its run) → a function: raw images → (N, 10) outputs."""
 
     write: Callable[[Whole, dict[str, str], Path], None]
     read: Callable[[Path, RunMetadata], Callable[[Tensor], Tensor]]
 
 
-FORMATS = {
-    "onnx": Format(write_onnx, read_onnx),
-    "pt2": Format(write_pt2, read_pt2),
-    "safetensors": Format(write_safetensors, read_safetensors),
-}
-
-
-def need(module: str) -> object:
-    """A module of requirements-extra.txt. Raises CourseError if it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise CourseError(f"{error.name} is not installed: python -m pip install -r requirements-extra.txt") from error
+FORMATS = {"onnx": Format(write_onnx, read_onnx), "pt2": Format(write_pt2, read_pt2)}
+FORMATS["safetensors"] = Format(write_safetensors, read_safetensors)
 
 
 def metadata(facts: RunMetadata) -> dict[str, str]:
-    """The metadata of an exported file: the network, its classes as a JSON list, input convention, preprocessing,
-    license, weights."""
-    use = (
-        {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(facts.use).items()}
-        if facts.use
-        else {}
-    )
+    """The metadata of an exported file: its network, classes as a JSON list, input convention, license, weights."""
+    use = asdict(facts.use) if facts.use else {}
+    use = {key: value if isinstance(value, str) else json.dumps(value) for key, value in use.items()}
     numbers = {key: str(value) for key, value in asdict(facts.normalization).items()}
     return {"name": facts.name, "model": facts.recipe.model, "weights_sha256": facts.sha256} | use | numbers
 
 
 def export(name: str, path: Path, to: str = "onnx") -> None:
-    """Write the network `name` to `path`, whole or not at all. Raises CourseError for a folder, and without the extra
-    packages."""
+    """Write a network to a file, whole or not at all. Raises CourseError."""
     if path.is_dir():
-        raise CourseError(
-            f"{display_path(path)} is a folder: expected a file, such as {display_path(path / find_weights(name).stem)}.{to}"
-        )
+        example = display_path(path / find_weights(name).stem)
+        raise CourseError(f"{display_path(path)} is a folder: expected a file, such as {example}.{to}")
     whole = Whole(*load_pretrained(name)).eval()
     FORMATS[to].write(whole, metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
 
 
 def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
-    """Test images to which the file gives the same label as the network `name`, and how many there are."""
+    """How many test images get the same label from the file and from the network, and how many there are."""
     whole = Whole(*load_pretrained(name)).eval()
     outputs = FORMATS[to].read(path, read_facts(find_weights(name).with_suffix(".json")))
     same, test = 0, datasets.load("mnist3d" if whole.preprocess.kind == "voxels" else "mnist").test
@@ -166,19 +139,14 @@ def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
 
 
 def export_c(name: str, path: Path) -> tuple[c_header.Costs, int, int]:
-    """Write the network `name` to `path` as a C header. Returns what it costs, to how many test images it gives the
-    same label as PyTorch, and how many there are. Raises CourseError for a network of voxels, and without a C compiler,
-    when the header is written."""
-    model, message = load_model(find_weights(name))
-    called, normalization = (
-        c_header.identifier(find_weights(name).stem),
-        (message.normalization.mean, message.normalization.std),
-    )
-    text, program = c_header.header(called, model, message.recipe.levels, *normalization)
+    """Write a network as a C header. Returns its costs, and how many of how many test images agree with PyTorch."""
+    model, facts = load_model(find_weights(name))
+    called, pixels = c_header.identifier(find_weights(name).stem), (facts.normalization.mean, facts.normalization.std)
+    text, program = c_header.header(called, model, facts.recipe.levels, *pixels)
     files.write(path, text.encode())
     images = datasets.load("mnist").test.images
     labels, _ = c_header.answers(path, called, images)
-    same = int((labels == predict(model, images, *normalization).argmax(1)).sum())
+    same = int((labels == predict(model, images, *pixels).argmax(1)).sum())
     return c_header.costs(path, called, program), same, len(images)
 
 
@@ -187,9 +155,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
     parser.add_argument("--to", choices=[*FORMATS, "c"], default="onnx", help="the file's format (default: onnx)")
-    parser.add_argument(
-        "--publish", action="store_true", help="with --to c: keep what the network costs in logs/benchmarks/c.json"
-    )
+    parser.add_argument("--publish", action="store_true", help="with --to c: keep the costs in logs/benchmarks/c.json")
     options = parser.parse_args(argv)
     if options.publish and options.to != "c":
         raise CourseError("--publish keeps what a network costs in C: add --to c, or leave it out")

@@ -1,12 +1,10 @@
 """A network as a QR code, to print and to read back from a picture.
 
-python -m tools.qr NAME [FILE]        write the file of few bytes of NAME as a QR code (default: pngs/NAME_qr.png, or
-below runs/) python -m tools.qr --read FILE        read the network in a picture of such a code, and evaluate it on the
-test images
+python -m tools.qr NAME [FILE]    write the packed file of NAME as a QR code (default: pngs/NAME_qr.png, or below runs/)
+python -m tools.qr --read FILE    read the network in a picture of such a code, and evaluate it on the test images
 
-NAME: a network whose recipe has levels (see utils/packed.py), published or a run of your own. A code of the largest
-kind, version 40, holds 2,953 bytes, or 2,331 with twice the error correction (ISO/IEC 18004). Needs the packages of
-requirements-extra.txt.
+NAME: a network whose recipe has levels (see utils/runs/packed.py), published or a run of your own. The largest code,
+version 40, holds 2,953 bytes (ISO/IEC 18004). Needs the packages of requirements-extra.txt.
 """
 
 from tools import command  # isort: skip
@@ -30,13 +28,8 @@ PIXELS = 4  # the side of a module, the smallest square of a code
 
 
 def draw(content: bytes) -> bytes:
-    """Bytes as a QR code in a PNG picture, of the lowest level of error correction and, where as large a code has room,
-    a higher one. Raises CourseError without segno, and for more bytes than the largest code holds."""
-    try:
-        import segno
-    except ImportError as error:
-        raise CourseError("segno is not installed: python -m pip install -r requirements-extra.txt") from error
-    picture = io.BytesIO()
+    """Bytes as a QR code in a PNG picture. Raises CourseError without segno, and for too many bytes."""
+    segno, picture = command.need("segno"), io.BytesIO()
     try:
         segno.make_qr(content, error="L", mode="byte").save(picture, kind="png", scale=PIXELS)
     except segno.DataOverflowError as error:
@@ -45,22 +38,16 @@ def draw(content: bytes) -> bytes:
 
 
 def scan(picture: Image.Image) -> bytes:
-    """The bytes of the QR code in a picture. Raises CourseError without zxing-cpp, and where no code can be read."""
-    try:
-        import zxingcpp
-    except ImportError as error:
-        raise CourseError("zxing-cpp is not installed: python -m pip install -r requirements-extra.txt") from error
+    """The bytes of the QR code in a picture. Raises CourseError without zxing-cpp, and if no code is readable."""
+    zxingcpp = command.need("zxingcpp")
     found = zxingcpp.read_barcode(picture.convert("L"), formats=zxingcpp.BarcodeFormat.QRCode)
     if not found:
-        raise CourseError(
-            "no QR code can be read in this picture: expected a sharp one that fills it, with a white margin"
-        )
+        raise CourseError("no QR code can be read in this picture: expected a sharp one with a white margin")
     return found.bytes
 
 
 def recognize(content: bytes) -> tuple[str, nn.Module, float, float]:
-    """The experiment that bytes are a network of, the network, and the mean and standard deviation of its pixels: the
-    checksum tells one architecture from another. Raises CourseError where none fits."""
+    """The experiment whose network the bytes hold, the network, and its pixels' mean and standard deviation."""
     for experiment in EXPERIMENTS.values():
         if experiment.recipe.levels:
             try:
@@ -83,9 +70,8 @@ def main(argv: list[str]) -> None:
         name, model, mean, std = recognize(scan(photo.open_picture(options.read)))
         test = datasets.load("mnist")
         score = evaluate(model, test.test, mean, std)
-        print(
-            f"{display_path(options.read)} holds {name}: {score.correct} of {score.total} test images of {test.name} are right"
-        )
+        right = f"{score.correct} of {score.total} test images of {test.name} are right"
+        print(f"{display_path(options.read)} holds {name}: {right}")
         return
     weights = find_weights(options.name)
     content = files.read(weights.with_suffix(".bin"), "Only a network whose recipe has levels has such a file.")

@@ -19,22 +19,18 @@ DRAWN = 30  # pictures in the figure, at most
 
 
 def find(experiment: Experiment, seed: int = 0) -> Path:
-    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError if there is
-    neither."""
+    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError."""
     found = runs.load(experiment, seed, echo=False)
     if found.model is None:
-        raise CourseError(
-            f"{experiment.name}, seed {seed}: no trained weights of this recipe found. Train it: repeat the command without --read"
-        )
+        why = "no trained weights of this recipe found. Train it: repeat the command without --read"
+        raise CourseError(f"{experiment.name}, seed {seed}: {why}")
     return found.weights
 
 
 def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
-    """Print one line per picture as it is read: its path, digit and probability. Returns where the picture of what the
-    network saw lies.
+    """Print one line per picture: its path, digit and probability. Returns where the drawing of the inputs is.
 
-    A picture that can't be read as one digit gets its line, too, and the others are still read. Raises CourseError at
-    the end if there were any.
+    Pictures that can't be read as one digit get a line too; at the end they raise CourseError.
     """
     weights = find(experiment, seed)
     model, preprocess = load_pretrained(weights)
@@ -57,9 +53,7 @@ def run(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
         draw = plots.solids if preprocess.kind == "voxels" else _gallery
         target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Glyph"
-            )  # of a name with characters that the font lacks: they are drawn as boxes
+            warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
             save_picture(draw(inputs, titles), target)
         first = f" (the first {DRAWN} pictures)" if len(paths) - len(rejections) > DRAWN else ""
         where = f"What {experiment.name} saw{first}: {display_path(target)}"
@@ -76,15 +70,14 @@ def _gallery(inputs: list[Tensor], titles: list[str]) -> plots.Figure:
 
 
 def _answer(model: nn.Module, batch: Tensor) -> tuple[int, float]:
-    """The likeliest digit and its probability."""
+    """The most probable digit and its probability."""
     with torch.inference_mode():
         probabilities = models.probabilities(model, model(batch))
     return int(probabilities.argmax()), float(probabilities.max())
 
 
 def _input(path: str, kind: str) -> Tensor:
-    """What a network sees of a photograph: (28, 28) uint8, or the upright voxel grid of the digit. Raises
-    CourseError."""
+    """The input of a network for a photograph: (28, 28) uint8, or the digit's upright voxel grid."""
     try:
         image = photo.read(path)
     except CourseError as error:

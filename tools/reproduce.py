@@ -1,11 +1,9 @@
-"""Published runs trained again, here: is the test loss the same to the last digit, and if not, how far off are the
-accuracies?
+"""Train published runs again, here: is the test loss identical, and if not, how far apart are the accuracies?
 
 python -m tools.reproduce sprint --seeds 20              as published, on this machine
 python -m tools.reproduce sprint --seeds 20 --threads 2  and where something else differs
 
-Each run adds a line to logs/reproductions.jsonl, the source of the table in docs/reproducibility.md. Nothing that is
-published changes.
+Each run adds a line to logs/reproductions.jsonl, the source of the table in docs/reproducibility.md.
 """
 
 from tools import command  # isort: skip
@@ -23,7 +21,7 @@ from utils.runs.records import RunMetadata
 
 
 def train(published: RunMetadata) -> RunMetadata:
-    """What comes out if a published run is trained once more, in a folder that is thrown away."""
+    """The facts of a published run if it is trained again, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}
         return runs.run(EXPERIMENTS[published.name], published.seed, **where).facts
@@ -32,12 +30,8 @@ def train(published: RunMetadata) -> RunMetadata:
 def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.reproduce", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="seeds 0 to N−1, as far as they are published"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of one training; the published runs used one"
-    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="published seeds 0 to N−1")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one training; published runs used one")
     options = parser.parse_args(argv)
     if min(options.seeds, options.threads) < 1:
         raise CourseError(f"--seeds {options.seeds} --threads {options.threads}: expected 1 or more")

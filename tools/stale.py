@@ -22,15 +22,14 @@ def paths() -> list[Path]:
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook. Raises CourseError for what is none."""
+    """A notebook. Raises CourseError if the file is not one."""
     content = files.read(path)
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # a damaged file can raise any exception
-        raise CourseError(
-            f"{files.display_path(path)} is no notebook ({type(error).__name__}). Check out the file again."
-        ) from error
+        name = files.display_path(path)
+        raise CourseError(f"{name} is no notebook ({type(error).__name__}). Check out the file again.") from error
     return notebook
 
 
@@ -40,17 +39,14 @@ def notebooks() -> list[Path]:
 
 
 def untagged(path: Path) -> list[str]:
-    """The cells that show what is published and have no tag; a cell that needs what was trained before it says `# not
-    recomputed`."""
+    """Cells that show published results without the tag; a cell that depends on a training says `# not recomputed`."""
     cells = [cell for cell in read(path).cells[3:] if cell.cell_type == "code"]
-    free = [
-        cell for cell in cells if TAG not in cell.metadata.get("tags", []) and "# not recomputed" not in cell.source
-    ]
+    free = [c for c in cells if TAG not in c.metadata.get("tags", []) and "# not recomputed" not in c.source]
     return [cell.source for cell in free if any(word in cell.source for word in SHOWS)]
 
 
 def differences(path: Path) -> list[str]:
-    """What the published cells of a notebook print now, where it is not what is committed; one text for each cell."""
+    """One text for each published cell that now prints something else."""
     notebook = read(path)
     cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if not cells:
@@ -84,24 +80,23 @@ def new_shell():
 
 
 def run(shell, source: str) -> tuple[str, str]:
-    """What a cell prints, and the texts that it displays, each in its order. Raises what the cell raises."""
+    """The text that a cell prints, and the Markdown that it displays. Raises what the cell raises."""
     from IPython.utils.capture import capture_output
 
     with capture_output() as captured:
         result = shell.run_cell(source, silent=False)
     result.raise_error()
-    return captured.stdout, displayed(
-        [{"output_type": "display_data", "data": output.data} for output in captured.outputs]
-    )
+    outputs = [{"output_type": "display_data", "data": output.data} for output in captured.outputs]
+    return captured.stdout, displayed(outputs)
 
 
 def printed(outputs: list[dict]) -> str:
-    """What a cell's outputs hold of standard output."""
+    """The standard output in a cell's outputs."""
     streams = [output for output in outputs if output["output_type"] == "stream" and output["name"] == "stdout"]
     return "".join(output["text"] for output in streams)
 
 
 def displayed(outputs: list[dict]) -> str:
-    """The Markdown that a cell's outputs display; nothing of a picture or a highlighted source."""
+    """The Markdown in a cell's outputs, without pictures and highlighted sources."""
     shown = [output.get("data", {}) for output in outputs if output["output_type"] != "stream"]
     return "\n".join(data.get("text/markdown", "") for data in shown if "image/png" not in data)

@@ -22,66 +22,60 @@ from utils.runs.records import RunPaths
 from utils.training.loops import Score, evaluate, predict
 
 LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
+Datasets = dict[str, datasets.Dataset]  # loaded so far, by name
+Finding = tuple[str, str, str]  # the sidecar's score, the score now, and the verdict
 
 
-def agrees(found: Score, message: Score) -> bool:
-    """Whether two evaluations of one network on two machines are the same: ± 1 correct in 10,000, and the loss to a
-    thousandth."""
-    return (
-        abs(found.correct - message.correct) * 10_000 <= max(message.total, 10_000)
-        and abs(found.loss - message.loss) <= LOSS * message.loss
-    )
+def agrees(found: Score, recorded: Score) -> bool:
+    """Whether two machines evaluated the same network: ± 1 correct in 10,000, and the loss to a thousandth."""
+    close = abs(found.correct - recorded.correct) * 10_000 <= max(recorded.total, 10_000)
+    return close and abs(found.loss - recorded.loss) <= LOSS * recorded.loss
 
 
-def check(path: Path, loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
-    """What the sidecar of a state dict says, what was found, and the verdict. loaded: the data sets so far, by name."""
-    message = found = "–"
+def check(path: Path, loaded: Datasets) -> Finding:
+    """Evaluate one state dict."""
+    recorded = found = "–"
     try:
         model, facts = pretrained.load_model(path)
-        message = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
-        if models.count_parameters(model) != facts.parameters:
-            return (
-                message,
-                found,
-                f"DISAGREES: {models.count_parameters(model)} parameters, the sidecar says {facts.parameters}",
-            )
+        recorded = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
+        parameters = models.count_parameters(model)
+        if parameters != facts.parameters:
+            return recorded, found, f"DISAGREES: {parameters} parameters, the sidecar says {facts.parameters}"
         name = facts.data.name
         dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
-            return message, found, f"NOT EVALUATED: {name} was not found"
-        normalization = (facts.normalization.mean, facts.normalization.std)
-        score = evaluate(model, dataset.test, *normalization)
+            return recorded, found, f"NOT EVALUATED: {name} was not found"
+        pixels = (facts.normalization.mean, facts.normalization.std)
+        score = evaluate(model, dataset.test, *pixels)
         found = f"{score.correct}/{score.total}"
-        parts = {part: evaluate(model, split, *normalization) for part, split in dataset.parts.items()}
+        parts = {part: evaluate(model, split, *pixels) for part, split in dataset.parts.items()}
         good = facts.test and agrees(score, facts.test) and parts.keys() == facts.parts.keys()
         good = good and all(agrees(parts[part], facts.parts[part]) for part in parts)
-        return message, found, "agrees" if good else "DISAGREES"
+        return recorded, found, "agrees" if good else "DISAGREES"
     except CourseError as error:
-        return message, found, f"REFUSED: {error}"
+        return recorded, found, f"REFUSED: {error}"
 
 
 def answer(path: Path, split: Split) -> Tensor:
-    """The (N, 10) float64 probabilities that a state dict's network gives. Raises CourseError like
-    pretrained.load_model."""
+    """The probabilities (N, 10) float64 of a state dict's network. Raises CourseError like load_model."""
     model, facts = pretrained.load_model(path)
     outputs = predict(model, split.images, facts.normalization.mean, facts.normalization.std)
     return models.probabilities(model, outputs.double())
 
 
 def weighted_mean(answers: dict[str, Tensor], votes: dict[str, int]) -> Tensor:
-    """The mean of the members' probabilities (N, 10), each as often as it has votes."""
+    """The mean of the members' probabilities (N, 10), weighted by votes."""
     return sum(answers[name] * count for name, count in votes.items()) / sum(votes.values())
 
 
 def score_probabilities(probabilities: Tensor, labels: Tensor) -> Score:
     """Mean cross-entropy and correct answers of probabilities (N, 10) float64."""
-    return Score(
-        F.nll_loss(probabilities.log(), labels).item(), int((probabilities.argmax(1) == labels).sum()), len(labels)
-    )
+    correct = int((probabilities.argmax(1) == labels).sum())
+    return Score(F.nll_loss(probabilities.log(), labels).item(), correct, len(labels))
 
 
 def score_ensemble(votes: dict[str, int], split: Split) -> Score:
-    """What the published members reach together. Raises CourseError for one that is not there."""
+    """The score of the published members together. Raises CourseError for a missing one."""
     unknown = ", ".join(name for name in votes if name not in EXPERIMENTS)
     if unknown:
         raise CourseError(f"no experiment is called {unknown}. Make it again: python -m tools.ensemble.")
@@ -89,38 +83,39 @@ def score_ensemble(votes: dict[str, int], split: Split) -> Score:
     return score_probabilities(weighted_mean(answers, votes), split.labels)
 
 
-def check_ensemble(loaded: dict[str, datasets.Dataset]) -> tuple[str, str, str]:
-    """The same of the networks that answer together (tools.ensemble)."""
-    message = found = "–"
+def check_ensemble(loaded: Datasets) -> Finding:
+    """Evaluate the ensemble of tools.ensemble."""
+    recorded = found = "–"
     try:
-        recorded = read_ensemble()
-        message = f"{recorded.test.correct}/{recorded.test.total}"
+        ensemble = read_ensemble()
+        recorded = f"{ensemble.test.correct}/{ensemble.test.total}"
         dataset = loaded["mnist"] = loaded.get("mnist") or datasets.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
-            return message, found, "NOT EVALUATED: mnist was not found"
-        score = score_ensemble(recorded.votes, dataset.test)
-        return message, f"{score.correct}/{score.total}", "agrees" if agrees(score, recorded.test) else "DISAGREES"
+            return recorded, found, "NOT EVALUATED: mnist was not found"
+        score = score_ensemble(ensemble.votes, dataset.test)
+        return recorded, f"{score.correct}/{score.total}", "agrees" if agrees(score, ensemble.test) else "DISAGREES"
     except CourseError as error:
-        return message, found, f"REFUSED: {error}"
+        return recorded, found, f"REFUSED: {error}"
 
 
 def strays(root: Path = ROOT) -> list[str]:
-    """One line for each published file that is missing, or that does not belong there, or that its log contradicts."""
+    """One line for each published file that is missing, unknown, unreadable, or contradicted by its log."""
     _, findings = inventory.published(root)
     for experiment in EXPERIMENTS.values():
         run = RunPaths(root, experiment.name, 0)
         if run.facts.is_file() and experiment.weights:
-            findings += [
-                f"{path.relative_to(root)} is missing"
-                for path in (run.weights, run.weights.with_suffix(".json"))
-                if not path.is_file()
-            ]
-        findings += contradictions(run) + unreadable_trials(root / "logs" / "trials" / f"{experiment.name}.jsonl")
+            pair = (run.weights, run.weights.with_suffix(".json"))
+            findings += [f"{path.relative_to(root)} is missing" for path in pair if not path.is_file()]
+        findings += contradictions(run)
+        try:
+            trials.read_file(root / "logs" / "trials" / f"{experiment.name}.jsonl")
+        except CourseError as error:
+            findings.append(printable(str(error)))
     return findings
 
 
 def contradictions(run: RunPaths) -> list[str]:
-    """One line for each log of an experiment that can't be read, and for a sidecar that is not its log's twin."""
+    """One line for each unreadable log of an experiment, and for a sidecar that differs from its log."""
     findings = []
     for path in sorted(run.log.parent.glob("seed*.json")):
         seed = records.seed_of(path)
@@ -131,38 +126,23 @@ def contradictions(run: RunPaths) -> list[str]:
             findings.append(printable(str(error)))
     sidecar = run.weights.with_suffix(".json")
     if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
-        findings.append(
-            f"{sidecar.relative_to(run.root)} is not what {run.facts.relative_to(run.root)} says: it was changed"
-        )
+        log = run.facts.relative_to(run.root)
+        findings.append(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
     return findings
 
 
-def unreadable_trials(path: Path) -> list[str]:
-    """One line if a study can't be read."""
-    try:
-        trials.read_file(path)
-    except CourseError as error:
-        return [printable(str(error))]
-    return []
-
-
 def verify(root: Path = ROOT) -> tuple[str, bool]:
-    """A table of every state dict below `root`/saved_dict, one line for each further finding, and whether all is
-    well."""
+    """A table of all state dicts below `root`/saved_dict, further findings, and whether everything agrees."""
     for sidecar in (root / "saved_dict").glob("*.json"):
         pretrained.fetch(sidecar.with_suffix(".pth"))
-    paths, loaded = sorted((root / "saved_dict").glob("*.pth")), {}
-    rows = [[path.name, *check(path, loaded)] for path in paths]
+    loaded: Datasets = {}
+    rows = [[path.name, *check(path, loaded)] for path in sorted((root / "saved_dict").glob("*.pth"))]
     if root == ROOT and ENSEMBLE.exists():
         rows.append([ENSEMBLE.name, *check_ensemble(loaded)])
     findings = strays(root)
     good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
-    text = (
-        tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows)
-        if rows
-        else f"{root / 'saved_dict'} holds no state dict"
-    )
-    return "\n".join([text, *findings]), good
+    table = tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows)
+    return "\n".join([table if rows else f"{root / 'saved_dict'} holds no state dict", *findings]), good
 
 
 def main(argv: list[str]) -> int:
