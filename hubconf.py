@@ -1,5 +1,5 @@
-"""Entry points for torch.hub, one for every published network: torch.hub.load(REPO_OR_DIR, "mnist_medium",
-pretrained=True)."""
+"""Entry points for torch.hub, one per published network: torch.hub.load(REPO_OR_DIR, "mnist_medium",
+pretrained=True)"""
 
 import hashlib
 import importlib
@@ -7,26 +7,16 @@ import importlib.util
 import pathlib
 import sys
 
-dependencies = [
-    "torch",
-    "numpy",
-    "msgspec",
-    "tqdm",
-    "matplotlib",
-]  # all that importing this, and building its networks, needs
+dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib"]  # for importing this and building its networks
 
 
 def _load_package() -> str:
-    """Load the folder utils as a package whose name no other package has, and return that name: `utils` stays the
-    reader's own."""
+    """Load the folder utils under a unique name, and return that name: `utils` stays free for the reader."""
     folder = pathlib.Path(__file__).resolve().parent / "utils"
-    name = (
-        f"_small_cnns_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"  # two clones may be loaded in one process
-    )
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]  # a process may load two clones
+    name, path = f"_small_cnns_{digest}", folder / "__init__.py"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
+        spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(folder)])
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return name
@@ -52,19 +42,13 @@ def _entry_point(experiment):
     {(_models.MODELS[_models.parse(experiment.recipe.model)[0]].__doc__ or "").strip()}
 
     Args:
-        pretrained (bool): If True, returns the published network in eval mode, its file checked against its hash, and with
-            its preprocessing: ``model(model.preprocess(image)).argmax(1)`` for a 28×28 uint8 image, a batch of them or a PIL
-            image. If False, returns the same network with random weights, in training mode.
+        pretrained (bool): If True, returns the published network in eval mode, its file checked against its hash, and
+            with its preprocessing: ``model(model.preprocess(image)).argmax(1)`` for a 28×28 uint8 image, a batch of
+            them or a PIL image. If False, returns the same network with random weights, in training mode.
     """
     return load
 
 
-globals().update(
-    {
-        name: _entry_point(experiment)
-        for name, experiment in _experiments.EXPERIMENTS.items()
-        if _records.RunPaths.of(experiment, 0)
-        .weights.with_suffix(".json")
-        .is_file()  # a clone may leave large weights out
-    }
-)
+for _name, _experiment in _experiments.EXPERIMENTS.items():
+    if _records.RunPaths.of(_experiment, 0).weights.with_suffix(".json").is_file():  # a clone may leave weights out
+        globals()[_name] = _entry_point(_experiment)

@@ -39,9 +39,10 @@ RANGES = {  # field → lowest and highest value that a run could use
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that, together with a seed, determines the trained weights. Each field is a flag of train.py, and its comment is the help.
+    """Everything that, together with a seed, determines the trained weights.
 
-    A new field needs a default that keeps the old behavior, because older logs lack the field.
+    Each field is a flag of train.py, and its comment is the help. A new field needs a default that keeps the old
+    behavior, because older logs lack the field.
     """
 
     model: str  # a network of utils/models.py, with its arguments if it takes any: separable(width=24)
@@ -50,9 +51,8 @@ class Recipe:
     valid: int = 0  # training images held out for choices (pinned split); 0 trains on all and tests every epoch
     epochs: int = 15  # passes over the training images
     images: int = 0  # how many training images an epoch draws, others in each; 0: all
-    patience: int = (
-        0  # stop after this many epochs without held-out improvement, and keep the best epoch's weights; 0: the last's
-    )
+    # stop after this many epochs without held-out improvement, and keep the best epoch's weights; 0: the last's
+    patience: int = 0
     keep: str = "accuracy"  # what early stopping compares: accuracy or loss
     batch_size: int = 1024  # images per step
     optimizer: str = "adam"  # adam, adamw, sgd (Nesterov's momentum) or heavy_ball (SGD with classical momentum)
@@ -60,12 +60,12 @@ class Recipe:
     weight_decay: float = 0.0  # of the optimizer; also --l2
     decay_vectors: bool = True  # whether weight decay also applies to biases and batch norm's factors
     momentum: float = 0.9  # of sgd and heavy_ball; 0 is plain SGD
-    schedule: str = "step"  # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, at the fourth epoch no better)
+    # constant, step (a tenth from epoch `drop_at`), one_cycle, or plateau (half, at the fourth epoch no better)
+    schedule: str = "step"
     drop_at: int = 12  # the epoch from which `step` takes a tenth
     warmup: float = 0.3  # one_cycle: fraction of all steps that climb to the peak
-    average: float = (
-        0.0  # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
-    )
+    # test and keep the weights' running average over the steps, with this decay per step; 0: the last weights
+    average: float = 0.0
     dropout: float = 0.0  # fraction of features set to 0 in training
     label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
     rotate: float = 0.0  # augmentation, each drawn uniformly per image: ± degrees
@@ -76,9 +76,8 @@ class Recipe:
     fresh: bool = False  # voxels: build a new grid from the deformed digit each time it is used
     stroke: float = 0.0  # images: largest change toward a pen two pixels wider or thinner (0 to 1), uniform per image
     erase: float = 0.0  # images: side in pixels of a square set to black, anywhere in each image
-    start: str = (
-        ""  # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
-    )
+    # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
+    start: str = ""
     levels: int = 0  # round weights to this odd number of values, in training too (quantize.levels_of); 0: float32
     bfloat16: bool = False  # train in bfloat16 on devices with hardware support for it (steps.forward)
 
@@ -103,49 +102,41 @@ class Recipe:
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """For each invalid combination of fields: whether it is present, and the message."""
+        data, voxels, held = f"data = {self.data!r}", self.kind == "voxels", f"valid = {self.valid}"
         deformed = self.rotate or self.scale or self.shear or self.elastic
         return [
-            (
-                self.levels and not self.levels % 2,
-                f"levels = {self.levels}: expected an odd number, as many values below 0 as above",
-            ),
-            (
-                self.start and self.valid,
-                f"start = {self.start!r} with valid = {self.valid}: a published network has learned the images that would be held out",
-            ),
+            (self.levels and not self.levels % 2, f"levels = {self.levels}: expected an odd number, to include 0"),
             (self.levels == 1, "levels = 1: expected 3 or more, or 0 for weights that are not rounded"),
             (
+                self.start and self.valid,
+                f"start = {self.start!r} with {held}: a published network has learned the images to hold out",
+            ),
+            (
                 self.patience and not self.valid,
-                f"patience = {self.patience} with valid = 0: early stopping needs held-out images, never the test set's",
+                f"patience = {self.patience} with {held}: early stopping needs held-out images, never the test set's",
             ),
             (
                 self.schedule == "plateau" and not self.valid,
-                "schedule = 'plateau' with valid = 0: it goes by the loss of held-out images, never by the test set's",
+                f"schedule = 'plateau' with {held}: it goes by the loss of held-out images, never by the test set's",
             ),
-            (self.fresh and self.kind != "voxels", f"data = {self.data!r} with fresh: expected mnist3d or mnist3d_all"),
-            (
-                self.fresh and self.shift,
-                f"shift = {self.shift} with fresh: expected 0, because each grid is centered on its point cloud",
-            ),
-            (
-                self.data == "mnist3d_all" and not self.fresh,
-                "data = 'mnist3d_all' without fresh: expected fresh, because its grids are never stored",
-            ),
+            (self.fresh and not voxels, f"{data} with fresh: expected mnist3d or mnist3d_all"),
+            (self.fresh and self.shift, f"shift = {self.shift} with fresh: expected 0, because grids are centered"),
+            (self.data == "mnist3d_all" and not self.fresh, f"{data} without fresh: its grids are never stored"),
             (
                 self.data == "mnist3d_published" and self.fresh,
-                "data = 'mnist3d_published' with fresh: expected mnist3d, whose digits are known",
+                f"{data} with fresh: expected mnist3d, whose digits are known",
             ),
             (
-                self.kind == "voxels" and not self.fresh and deformed,
-                f"data = {self.data!r} with rotate, scale, shear or elastic: expected fresh, because stored grids cannot be deformed",
+                voxels and not self.fresh and deformed,
+                f"{data} with rotate, scale, shear or elastic: expected fresh, because stored grids cannot be deformed",
             ),
             (
-                self.kind == "voxels" and (self.stroke or self.erase),
-                f"data = {self.data!r} with stroke = {self.stroke:g}, erase = {self.erase:g}: expected 0, as both are for images",
+                voxels and (self.stroke or self.erase),
+                f"{data} with stroke = {self.stroke:g}, erase = {self.erase:g}: expected 0, as both are for images",
             ),
             (
-                self.kind == "voxels" and self.valid % 2,
-                f"valid = {self.valid} with data = {self.data!r}: expected an even number, so that both grids of a digit stay together",
+                voxels and self.valid % 2,
+                f"{held} with {data}: expected an even number, to keep a digit's grids together",
             ),
         ]
 
@@ -160,21 +151,18 @@ class Recipe:
 
     def changes(self, before: "Recipe") -> dict[str, tuple]:
         """What differs from another recipe: field → (its value there, its value here)."""
-        return {
-            name: (getattr(before, name), value)
-            for name, value in asdict(self).items()
-            if value != getattr(before, name)
-        }
+        pairs = {name: (getattr(before, name), value) for name, value in asdict(self).items()}
+        return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
     def digest(self) -> str:
-        """Eight letters that tell one recipe from another; fields at their default don't count, so a new field changes no digest."""
+        """Eight letters that identify a recipe; fields at their default don't count, so new fields change no digest."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Range:
-    """Any number from low to high. Its logarithm is uniform if high is at least four times low; otherwise the number is."""
+    """Any number from low to high, log-uniform if high is at least four times low, else uniform."""
 
     low: float
     high: float
@@ -190,9 +178,7 @@ class Experiment:
     notebook: str = ""  # stem of the notebook that shows it
     seeds: int = 5  # how many are published
     weights: bool = True  # whether the weights of seed 0 are published; False for ablations
-    search: dict[str, tuple | Range] = field(
-        default_factory=dict, hash=False
-    )  # field → its choices, or Range, for --search
+    search: dict[str, tuple | Range] = field(default_factory=dict, hash=False)  # --search: field → choices or Range
 
     def with_recipe(self, **changes) -> "Experiment":
         """The same experiment with another recipe. Raises ValueError for a value that no run could use."""
@@ -210,7 +196,7 @@ class Experiment:
 
     @property
     def chooses_on_held_out(self) -> bool:
-        """Whether it holds out images that the course's recipe does not. Such a run makes a choice, so it never uses the test set."""
+        """Whether it holds out images that the course's recipe does not; such a run never uses the test set."""
         return self.recipe.valid > 0 and not self.registered
 
 
@@ -228,8 +214,8 @@ DROPOUT = Experiment(
     teaches="one change: dropout before each pool",
     notebook="03_dropout",
 )
-# Nesterov's momentum at a high rate is slightly better than Adam for the augmented network. In 15 epochs, more augmentation than this
-# lowers the accuracy.
+# Nesterov's momentum at a high rate is slightly better than Adam for the augmented network. In 15 epochs, more
+# augmentation than this lowers the accuracy.
 BN_AUGMENTATION = Experiment(
     "bn_augmentation",
     replace(
@@ -263,8 +249,8 @@ AUGMENTATION_ALONE = Experiment(
     seeds=3,
     weights=False,
 )
-# At a rate of 0.2, base collapses without batch norm: it predicts one class for all images. At 0.1, one of three seeds learned, one
-# collapsed, and the loss of one became NaN, so this ablation is not published.
+# At a rate of 0.2, base collapses without batch norm: it predicts one class for all images. At 0.1, one of three seeds
+# learned, one collapsed, and the loss of one became NaN, so this ablation is not published.
 OPTIMIZER_ALONE = Experiment(
     "optimizer_alone",
     replace(BASE.recipe, optimizer="sgd", lr=0.1, weight_decay=2e-4),
@@ -343,8 +329,8 @@ MNIST_ULTRASMALL_REFERENCE = Experiment(
     seeds=1,
 )
 
-# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. It does not state how it scales the images. With normalized
-# images, the double softmax of medium_cnn saturates, and its gradient vanishes.
+# The reference's recipe as it ran: its L2 of 1 never reached the optimizer. It does not state how it scales the images.
+# With normalized images, the double softmax of medium_cnn saturates, and its gradient vanishes.
 SMALL_CNN = Experiment(
     "small_cnn",
     Recipe(
@@ -370,7 +356,8 @@ MEDIUM_CNN = Experiment(
     notebook="02_kernels",
     seeds=3,
 )
-# With the two repairs alone, the networks memorize the training set at every weight decay tried. Augmentation adds the rest.
+# With the two repairs alone, the networks memorize the training set at every weight decay tried. Augmentation adds the
+# rest.
 SMALL_CNN_REPAIRED = Experiment(
     "small_cnn_repaired",
     replace(
@@ -430,8 +417,8 @@ MEDIUM_CNN_REPAIRED = Experiment(
     seeds=3,
 )
 
-# About half of the images are enough if the rate climbs for nearly half of the steps. Such a short training gains most from label
-# smoothing. Larger batches mean fewer steps and less time, but need more images for the same accuracy.
+# About half of the images are enough if the rate climbs for nearly half of the steps. Such a short training gains most
+# from label smoothing. Larger batches mean fewer steps and less time, but need more images for the same accuracy.
 SPRINT = Experiment(
     "sprint",
     Recipe(
@@ -528,7 +515,8 @@ VOXEL_BEST = Experiment(
         shear=6.0,
         fresh=True,
     ),
-    teaches="each solid is seen along its shortest principal axis, and every epoch draws new copies of the same 5,000 digits",
+    teaches="each solid is seen along its shortest principal axis, and every epoch draws new copies of the "
+    "same 5,000 digits",
     notebook="14_principal_view",
     seeds=3,
 )
@@ -540,14 +528,15 @@ VOXEL_MORE_DIGITS = Experiment(
     seeds=2,
 )
 
-# The frontier: the fewest parameters that reach the accuracy in an experiment's name, and the best accuracy for a number of parameters.
-# Such small networks need many epochs, a high rate that falls to 0, and augmentation that fits both. Augmentation that is too much for ten
-# epochs is too little for sixty, in which even the smallest network begins to memorize. frontier_99 trains at the edge: with a rate of
-# 0.4, the loss of one of five seeds became NaN.
+# The frontier: the fewest parameters that reach the accuracy in an experiment's name, and the best accuracy for a
+# number of parameters. Such small networks need many epochs, a high rate that falls to 0, and augmentation that fits
+# both. Augmentation that is too much for ten epochs is too little for sixty, in which even the smallest network begins
+# to memorize. frontier_99 trains at the edge: with a rate of 0.4, the loss of one of five seeds became NaN.
 FRONTIER_99 = Experiment(
     "frontier_99",
     replace(MNIST_SMALL.recipe, model="recurrent(position_weighted=True)", epochs=60, batch_size=128),
-    teaches="99 % with as few parameters as possible: a separable convolution, used six times, and two kernels that weight positions",
+    teaches="99 % with as few parameters as possible: a separable convolution, used six times, and two "
+    "kernels that weight positions",
     notebook="09_fewest_parameters",
     search={
         "model": (
@@ -564,7 +553,8 @@ FRONTIER_99 = Experiment(
 FRONTIER_99_4 = Experiment(
     "frontier_99_4",
     replace(FRONTIER_99.recipe, model="separable(stem=15,width=23,position_weighted=True)", lr=0.2),
-    teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two depthwise kernels that weight positions",
+    teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two depthwise kernels "
+    "that weight positions",
     notebook="09_fewest_parameters",
     search={
         "model": (
@@ -598,8 +588,8 @@ FRONTIER_99_5 = Experiment(
         )
     },
 )
-# The fewest bytes instead of the fewest parameters: slightly wider networks than the frontier's, with weights of few levels
-# from the first step on.
+# The fewest bytes instead of the fewest parameters: slightly wider networks than the frontier's, with weights of few
+# levels from the first step on.
 BYTES_99_5 = Experiment(
     "bytes_99_5",
     replace(
@@ -647,7 +637,8 @@ FRONTIER_100K = Experiment(
         shear=12.0,
         bfloat16=True,
     ),
-    teaches="the best of up to 100,000 parameters: five 5×5 layers at full resolution, and a weight for each remaining position",
+    teaches="the best of up to 100,000 parameters: five 5×5 layers at full resolution, and a weight for each "
+    "remaining position",
     notebook="11_best_network",
     search={
         "model": ("residual(width=24)", "unpadded(width=16,step=5,depth=5,kernel=5)"),

@@ -1,6 +1,6 @@
 """All networks of the course. The end of each line gives the output shape and the receptive field (RF).
 
-To add a network, add a public function that is annotated to return an nn.Module, or a class of that kind. MODELS then lists it.
+To add a network, add a public function that is annotated to return an nn.Module, or such a class. MODELS then lists it.
 """
 
 import ast
@@ -91,7 +91,7 @@ def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
 
 
 def under_20k(dropout: float = 0.0) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 19,602 parameters; 1×1 convolutions narrow the maps before the costly layers."""
+    """(N, 1, 28, 28) → (N, 10) logits in 19,602 parameters; 1×1 convolutions narrow the maps."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3),  # 32×26×26  RF 3
         nn.ReLU(inplace=True),
@@ -171,7 +171,7 @@ def mnist_small(dropout: float = 0.0) -> nn.Sequential:
 
 
 def mnist_ultrasmall(dropout: float = 0.0) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 4,464 parameters: as mnist_small, but at a quarter of the side by the fifth layer."""
+    """(N, 1, 28, 28) → (N, 10) logits in 4,464 parameters: mnist_small, at a quarter of the side by the fifth layer."""
     return nn.Sequential(
         *_unit(1, 8),  # 8×28×28  RF 3
         nn.Dropout(dropout),
@@ -196,7 +196,7 @@ def mnist_ultrasmall(dropout: float = 0.0) -> nn.Sequential:
 
 
 def small_cnn_logits(dropout: float = 0.0) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 785,210 parameters, nearly all in the first linear layer; ``dropout`` > 0 stands before it."""
+    """(N, 1, 28, 28) → (N, 10) logits in 785,210 parameters, nearly all in the first linear layer."""
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(
         nn.Conv2d(1, 10, 3, padding=1),  # 10×28×28  RF 3
@@ -238,8 +238,8 @@ def medium_cnn(dropout: float = 0.0) -> nn.Sequential:
 def sprint(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 33,914 parameters, built to need little time rather than little memory.
 
-    The first convolution takes steps of two pixels, so all that follows works on a quarter of them; channels come in
-    multiples of 16, a vector register's width; the pool stands before batch norm and ReLU, which leaves them a quarter to do.
+    The first convolution takes steps of two pixels, so the rest works on a quarter of them. Channels come in multiples
+    of 16, a vector register's width. The pool before batch norm and ReLU leaves them a quarter of the work.
     """
     return nn.Sequential(
         nn.ZeroPad2d(-2),  # 1×24×24: cut off the margin, which is empty in MNIST
@@ -260,7 +260,7 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
 
 
 def voxel_reference(dropout: float = 0.25, colored: bool = True) -> nn.Sequential:
-    """(N, 1, 16, 16, 16) densities → (N, 10) logits in 4,279,082 parameters, colored first; twice ``dropout`` before the last layer."""
+    """(N, 1, 16, 16, 16) densities → (N, 10) logits in 4,279,082 parameters; ``dropout`` is used twice."""
     return nn.Sequential(
         *([Oranges()] if colored else []),  # the reference's input: 3×16×16×16
         nn.Conv3d(3 if colored else 1, 8, 3, padding=1),  # 8×16×16×16  RF 3
@@ -288,9 +288,11 @@ def voxel_density(dropout: float = 0.25) -> nn.Sequential:
 
 
 def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
-    """(N, C, side, side) → (N, C, 1, 1): the plain average; or `placed`, of every map its own weight for each row and for each column.
+    """(N, C, side, side) → (N, C, 1, 1): the average, or with position_weighted a weight for each row and column of a
+    map.
 
-    Chen et al. 2018, "MobileFaceNets", weigh each place of each map; two thin kernels take twice the side instead of its square.
+    Chen et al. 2018, "MobileFaceNets", weigh each place of a map; two thin kernels take twice the side instead of its
+    square.
     """
     if not position_weighted:
         return nn.AdaptiveAvgPool2d(1)
@@ -299,9 +301,10 @@ def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
 
 
 def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
-    """(N, 1, 16, 16, 16) densities → (N, 10) logits: the principal view of each solid first, so two dimensions are enough.
+    """(N, 1, 16, 16, 16) densities → (N, 10) logits: a 2D CNN on the principal view of each solid.
 
-    The receptive field is counted in pixels of that view. position_weighted: features are weighted by their position in the view.
+    The receptive field is in pixels of that view. position_weighted: features are weighted by their position in the
+    view.
     """
     return nn.Sequential(
         PrincipalAxisView(),  # 4×24×24
@@ -321,7 +324,7 @@ def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = 
 
 
 def _separable(into: int, out: int) -> list[nn.Module]:
-    """A 3×3 convolution in two cheap parts (Chollet 2017, "Xception"): each channel on its own, then across channels; and batch norm."""
+    """A 3×3 convolution in two cheap parts (Chollet 2017, "Xception"): per channel, then across channels."""
     return [
         nn.Conv2d(into, into, 3, padding=1, groups=into, bias=False),
         nn.Conv2d(into, out, 1, bias=False),
@@ -330,7 +333,7 @@ def _separable(into: int, out: int) -> list[nn.Module]:
 
 
 def _used_again(repeats: int, into: int, kernel: int = 3) -> nn.Sequential:
-    """A residual separable convolution, used several times with the same weights, each time with a batch norm of its own."""
+    """A residual separable convolution, used several times with the same weights and different batch norms."""
     shared = (
         nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False),
         nn.Conv2d(into, into, 1, bias=False),
@@ -344,7 +347,7 @@ def separable(
 ) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 3,170 parameters: depthwise-separable blocks, three of them residual.
 
-    times: how often each residual block is used, with the same weights. placed: where in a map something was seen counts, too.
+    repeats: how often each residual block is used, with the same weights. position_weighted: see _pooled.
     """
     return nn.Sequential(
         nn.Conv2d(1, stem, 3, padding=1, bias=False),  # 8×28×28  RF 3
@@ -392,9 +395,10 @@ def _conv_bn_relu(into: int, out: int, kernel: int = 3, padding: int = 1) -> lis
 
 
 def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and the maximum of each map decides.
+    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and each map's
+    maximum.
 
-    placed: instead of the maximum a weight for each row and one for each column of a map.
+    position_weighted: instead of the maximum, a weight for each row and each column of a map.
     """
 
     def block(into: int, out: int) -> list[nn.Module]:
@@ -419,10 +423,12 @@ def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = Fa
 
 
 def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 10, kernel: int = 3) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 309,802 parameters: no padding, stride or pool, each convolution takes a rim off its maps.
+    """(N, 1, 28, 28) → (N, 10) logits in 309,802 parameters: without padding, stride or pool, so each convolution cuts
+    a rim.
 
-    width: maps of the first; step: how many more each further one has. After An et al. 2020, "An ensemble of simple convolutional neural
-    network models for MNIST digit recognition", whose networks have kernels of 3 (32 maps, 16 more each), 5 (32, 32 more) and 7.
+    width: maps of the first; step: added for each further one. After An et al. 2020, "An ensemble of simple
+    convolutional neural network models for MNIST digit recognition", with kernels of 3 (32 maps, 16 more each), 5 (32,
+    32 more) and 7.
     """
     widths = [1] + [width + step * number for number in range(depth)]
     return nn.Sequential(
@@ -446,19 +452,15 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-MOST, LARGEST, LONGEST = (
-    8,
-    20_000_000,
-    200,
-)  # of an argument in times its default, of a network in parameters, of its text in characters
+# the largest argument (times its default), network (parameters) and text (characters)
+MOST, LARGEST, LONGEST = 8, 20_000_000, 200
 
 
 def parse(model: str) -> tuple[str, dict]:
-    """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for a network or an argument that is not there, and for a
-    value that is not of the argument's type, or no number from 1 to MOST times its default."""
-    wrong = CourseError(
-        f"model = {model[:LONGEST]!r}: expected a network's name, with its arguments by name if any: separable(width=24)"
-    )
+    """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for an unknown network or argument, and
+    for a value of another type, or outside 1 to MOST times its default."""
+    expected = "expected a network's name, with its arguments by name if any: separable(width=24)"
+    wrong = CourseError(f"model = {model[:LONGEST]!r}: {expected}")
     if len(model) > LONGEST:
         raise wrong
     try:
@@ -472,9 +474,8 @@ def parse(model: str) -> tuple[str, dict]:
         raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
     known = {word: about for word, about in inspect.signature(MODELS[name]).parameters.items() if word != "dropout"}
     if positional or len(arguments) < len(getattr(call, "keywords", [])) or not arguments.keys() <= known.keys():
-        raise CourseError(
-            f"model = {model!r}: {name} takes {', '.join(f'{word}=…' for word in known) or 'no arguments'}"
-        )
+        takes = ", ".join(f"{word}=…" for word in known) or "no arguments"
+        raise CourseError(f"model = {model!r}: {name} takes {takes}")
     for word, value in arguments.items():
         kind, usual = known[word].annotation, known[word].default
         if type(value) is not kind or (kind is int and not 1 <= value <= MOST * usual):
@@ -484,9 +485,9 @@ def parse(model: str) -> tuple[str, dict]:
 
 
 def build(model: str, dropout: float = 0.0) -> nn.Module:
-    """A new network by its name in MODELS, with its arguments if it takes any, and random weights from the global generator.
+    """A new network by its name in MODELS, perhaps with arguments, and random weights from the global generator.
 
-    Raises CourseError for one that is not there, and for arguments of which no network results that takes a digit.
+    Raises CourseError for an unknown network, and for arguments whose network doesn't accept a digit.
     """
     name, arguments = parse(model)
     if not arguments:
@@ -501,16 +502,15 @@ def build(model: str, dropout: float = 0.0) -> nn.Module:
             network = MODELS[name](dropout, **arguments)
         require_an_answer(network)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CourseError(
-            f"model = {model!r} can't be built: {' '.join(str(error).split())[:160]}. Try other arguments."
-        ) from error
+        why = " ".join(str(error).split())[:160]
+        raise CourseError(f"model = {model!r} can't be built: {why}. Try other arguments.") from error
     return network
 
 
 @torch.no_grad()
 def require_an_answer(network: nn.Module) -> None:
-    """Raise ValueError, or what a layer raises, unless a network turns a digit into ten numbers; draws no random number. Of a network
-    without memory for its numbers (on PyTorch's meta device) nothing is asked: that would take seconds."""
+    """Raise ValueError, or what a layer raises, unless a network turns a digit into ten numbers, without drawing random
+    numbers. A network on PyTorch's meta device is not tried, which would take seconds."""
     shape = input_shape(network)
     if not any(parameter.is_meta for parameter in network.parameters()):
         answer = network.eval()(torch.zeros(1, *shape))
@@ -520,7 +520,7 @@ def require_an_answer(network: nn.Module) -> None:
 
 
 def with_random_weights(network: nn.Module) -> nn.Module:
-    """A copy, on the CPU, whose layers draw their weights again from the global generator, as they did when they were built.
+    """A copy on the CPU with new weights from the global generator, as when it was built.
 
     A parameter of a module without reset_parameters() keeps its value.
     """
@@ -532,14 +532,12 @@ def with_random_weights(network: nn.Module) -> nn.Module:
 
 
 def difference(network: nn.Module, published: nn.Module) -> str:
-    """The first difference between two networks with the same weights, or "": state-dict keys, shapes, then what they compute for eight
-    random inputs, in training mode (dropout, batch norm's averages) and in eval mode. Draws no number from the global generator.
+    """The first difference between two networks with the same weights, or "": state-dict keys, shapes, then the outputs
+    for eight random inputs, in training and in eval mode. Draws no number from the global generator.
 
     Raises what a layer raises for an input that does not fit.
     """
-    found, expected = (
-        {name: tuple(tensor.shape) for name, tensor in one.state_dict().items()} for one in (network, published)
-    )
+    found, expected = ({k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (network, published))
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
             return f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such entry')}"
@@ -558,7 +556,8 @@ def difference(network: nn.Module, published: nn.Module) -> str:
 
 
 def digest(network: nn.Module) -> str:
-    """Eight letters that distinguish the structure of networks: layers and their settings, the path of the data, shapes of the tensors.
+    """Eight letters that identify the structure of a network: layers and settings, the path of the data, tensors'
+    shapes.
 
     Raises ValueError for a network whose path depends on its input's values.
     """
@@ -567,14 +566,14 @@ def digest(network: nn.Module) -> str:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into all that has layers inside."""
+    """Looks into all modules with layers inside."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not any(module.children())
 
 
 def graph(model: nn.Module) -> list[fx.Node]:
-    """Every step that the data take through a network, in order."""
+    """Every step of the data through a network, in order."""
     return list(_Tracer().trace(model).nodes)
 
 
@@ -582,36 +581,36 @@ SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Conv3d, nn.MaxPool3d)
 
 
 def probabilities(model: nn.Module, outputs: Tensor) -> Tensor:
-    """A network's (N, 10) outputs as probabilities, also those of a network whose last layer is a softmax already."""
+    """A network's (N, 10) outputs as probabilities, whether its last layer is a softmax or not."""
     return outputs if isinstance(layers(model)[-1], nn.Softmax) else outputs.softmax(1)
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    """The layers without layers inside, in the order in which an input meets them; one that is used again is there again."""
+    """The layers without layers inside, in the order of the data, once for each use."""
     return [model.get_submodule(node.target) for node in graph(model) if node.op == "call_module"]
 
 
 def input_shape(model: nn.Module) -> tuple[int, ...]:
-    """What a network of the course takes, without N: (1, 16, 16, 16) grids or (1, 28, 28) images."""
+    """The input of a network of the course, without N: (1, 16, 16, 16) grids or (1, 28, 28) images."""
     volumes = isinstance(next(iter(layers(model)), None), (Oranges, PrincipalAxisView, nn.Conv3d))
     return (1, 16, 16, 16) if volumes else (1, 28, 28)
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers; those that several layers share count once."""
+    """Trainable numbers; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def count_folded(model: nn.Module) -> int:
-    """Parameters that are left when each batch norm behind a convolution is folded into it, as one does for use.
+    """Parameters after folding each batch norm into the convolution before it, as for deployment.
 
-    Scales vanish in the convolution's weights and shifts become its bias, unless the convolution is used more than once.
+    Scales vanish in the convolution's weights and shifts become its bias, unless the convolution is used more than
+    once.
     """
     nodes = [node for node in graph(model) if node.op == "call_module"]
     uses = [node.target for node in nodes]
-    shared = {
-        id(layer): sum(model.get_submodule(name) is layer for name in uses) for layer in map(model.get_submodule, uses)
-    }
+    modules = [model.get_submodule(name) for name in uses]
+    shared = {id(layer): sum(layer is other for other in modules) for layer in modules}
     saved = 0
     for node in nodes:
         norm, before = model.get_submodule(node.target), node.args[0]
@@ -623,10 +622,11 @@ def count_folded(model: nn.Module) -> int:
 
 
 def receptive_field(model: nn.Module) -> int:
-    """Side, in input pixels, of what one output position before the first Flatten or Linear can see; of branches the widest counts.
+    """Side, in input pixels, of what one output position before the first Flatten or Linear sees; the widest branch
+    counts.
 
-    By arithmetic over convolutions and poolings in the order of the data: r ← r + (k − 1)·j, j ← j·s
-    (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning").
+    By arithmetic over convolutions and poolings in the order of the data: r ← r + (k − 1)·j, j ← j·s (Dumoulin & Visin
+    2016, "A guide to convolution arithmetic for deep learning").
     """
     seen: dict[fx.Node, tuple[int, int]] = {}  # field and jump of each value
     widest = 1
@@ -638,7 +638,7 @@ def receptive_field(model: nn.Module) -> int:
             break
         if isinstance(layer, SPATIAL):
             kernel, stride = (
-                max(size) if isinstance(size, tuple) else size for size in (layer.kernel_size, layer.stride)
+                size if isinstance(size, int) else max(size) for size in (layer.kernel_size, layer.stride)
             )
             field += (kernel - 1) * jump
             jump *= stride
