@@ -1,4 +1,4 @@
-"""In a mount namespace of its own: the course on a real file system of a few kilobytes, which grows by two pages from
+"""In a mount namespace of its own: the course on a real file system of a few kilobytes, which grows by four pages from
 run to run.
 
 test_faults.py starts it as root of that namespace: unshare --map-root-user --mount python tests/small_disk.py FOLDER.
@@ -20,7 +20,7 @@ from conftest import empty_repository  # noqa: E402
 from utils import CourseError, runs  # noqa: E402
 from utils.data import datasets, voxels  # noqa: E402
 
-STEP = 8  # KiB, two pages
+STEP = 16  # KiB, four pages
 
 
 def mount(folder: Path, kilobytes: int, *options: str) -> None:

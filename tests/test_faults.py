@@ -1,5 +1,4 @@
-"""Signals, full disks, folders that can't be written, poor terminals: a command ends in one line, and nothing that was
-done is lost."""
+"""Signals, full disks, poor terminals: a command ends in one line, and nothing that was done is lost."""
 
 import errno
 import os
@@ -19,17 +18,12 @@ from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, voxels
 from utils.runs import records
 
+REAL = {"COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1"]
 
 
 def start(root: Path, argv: list[str]) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "COURSE_RUNS": str(root),
-        "COURSE_SMOKE": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = os.environ | REAL | {"COURSE_RUNS": str(root)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=environment, **pipes)
 
@@ -43,21 +37,15 @@ def test_a_signal_ends_several_runs_in_one_line_with_the_state_saved(number, sta
         process.send_signal(number)
         message = process.communicate()
     assert process.returncode == status and "seed 1:" not in message[0]
-    assert (
-        message[1]
-        == "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
-    )
+    told = "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
+    assert message[1] == told
     [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
     assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 3  # what is printed is kept
 
 
-@pytest.mark.parametrize(
-    "argv", [["-m", "tools.verify"], ["-m", "tools.report", "--check"], [*BASE, "--list"]], ids=lambda argv: argv[-1]
-)
+@pytest.mark.parametrize("argv", [["-m", "tools.verify"], [*BASE, "--list"]], ids=["verify", "train"])
 def test_a_signal_while_a_command_still_imports_is_one_line(argv, tmp_path):
-    with start(
-        tmp_path, ["-X", "importtime", *argv]
-    ) as process:  # which tells on standard error what has been imported
+    with start(tmp_path, ["-X", "importtime", *argv]) as process:  # prints on standard error what has been imported
         for line in process.stderr:
             if "tools.command" in line:
                 break
@@ -83,24 +71,20 @@ def test_a_cluster_s_command_ends_in_one_line(tmp_path):
     assert records.read_checkpoint(checkpoint)
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
+def test_how_a_command_ends(capsys):
+    def action(error):
+        raise error
+
+    for error, status, told in (
         (CourseError("no space"), 2, "tool: no space\n"),
         (Interrupted("stopped"), 130, "tool: stopped\n"),
         (KeyboardInterrupt(), 130, "tool: interrupted\n"),
-    ],
-    ids=["mistake", "interrupted run", "interrupted"],
-)
-def test_how_a_command_ends(error, status, message, capsys):
-    def action(argv):
-        raise error
-
-    assert command.run("tool", action, []) == status and capsys.readouterr().err == message
-    assert command.run("tool", action, [], speaks=lambda: False) == status and capsys.readouterr().err == ""
-    assert (
-        command.run("tool", lambda argv: len(argv), ["a"] * 1) == 1 and command.run("tool", lambda argv: None, []) == 0
-    )
+    ):
+        assert command.run("tool", lambda _, error=error: action(error), []) == status
+        assert capsys.readouterr().err == told
+        assert command.run("tool", lambda _, error=error: action(error), [], speaks=lambda: False) == status
+        assert capsys.readouterr().err == ""
+    assert command.run("tool", lambda argv: len(argv), ["a"]) == 1 and command.run("tool", lambda argv: None, []) == 0
     with pytest.raises(ZeroDivisionError):  # a mistake of the course's own is shown whole
         command.run("tool", lambda argv: 1 // 0, [])
 
@@ -114,20 +98,12 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a disk without any space")
 def test_a_full_or_closed_output_loses_no_epoch(tmp_path):
     argv = [sys.executable, *BASE, "--epochs", "2"]
-    environment = {**os.environ, "COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    for end, status, message in ((">/dev/full", 2, "No space left"), ("2>/dev/full", 0, ""), (">&- 2>&- <&-", 0, "")):
-        root = tmp_path / str(status) / end.replace("/", "")
-        how = {
-            "cwd": ROOT,
-            "env": {**environment, "COURSE_RUNS": str(root)},
-            "stderr": subprocess.PIPE,
-            "stdout": subprocess.DEVNULL,
-        }
-        done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *argv], text=True, **how)
-        assert (
-            done.returncode == status and message in done.stderr and done.stderr.count("\n") == (1 if message else 0)
-        ), done.stderr
-        assert list(root.glob("saved_dict/*.pth" if not status else "unfinished/*.pt")) or message, end
+    for end, status, told in ((">/dev/full", 2, "No space left"), (">&- 2>/dev/full <&-", 0, "")):
+        root = tmp_path / str(status)
+        how = {"env": os.environ | REAL | {"COURSE_RUNS": str(root)}, "stdout": subprocess.DEVNULL, "text": True}
+        done = subprocess.run(["sh", "-c", f'exec "$@" {end}', "sh", *argv], cwd=ROOT, stderr=subprocess.PIPE, **how)
+        assert done.returncode == status and told in done.stderr and done.stderr.count("\n") == bool(told), done.stderr
+        assert status or list(root.glob("saved_dict/*.pth")), end  # else its first line could not be printed
 
 
 def test_an_epoch_is_on_disk_before_its_line_is_printed(scratch, monkeypatch):
@@ -181,8 +157,7 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkey
 
 
 def test_a_small_disk_that_is_full_loses_nothing(tmp_path):
-    """As above, but on a real file system: two pages more each time, from too small for the first write to large enough
-    for the last."""
+    """As above, but on a real file system, which grows from too small for the first write to large enough."""
     own = ["unshare", "--map-root-user", "--mount"]
     if not shutil.which(own[0]) or subprocess.run([*own, "true"], capture_output=True).returncode:
         pytest.skip("no mount namespace may be made here")
@@ -191,7 +166,7 @@ def test_a_small_disk_that_is_full_loses_nothing(tmp_path):
     if done.stderr.startswith("no small disk:"):
         pytest.skip(done.stderr)
     found = dict(line.split() for line in done.stdout.splitlines())
-    assert done.returncode == 0 and int(found["runs"]) > 8 and int(found["builds"]) > 1, done.stderr
+    assert done.returncode == 0 and int(found["runs"]) > 4 and int(found["builds"]) > 1, done.stderr
 
 
 @pytest.fixture
@@ -209,19 +184,13 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
         cubes = datasets.load("mnist3d")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    message = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
-    assert (
-        len(cubes.train) == 120
-        and len(message) == 1
-        and message[0].endswith("Going on without it.")
-        and "File too large" in message[0]
-    )
+    [told] = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
+    assert len(cubes.train) == 120 and told.endswith("Going on without it.") and "File too large" in told
     assert not list(real_digits.rglob("*.h5*"))
     shutil.rmtree(real_digits / "data")
     (real_digits / "data").write_text("in the place of a folder")
-    assert (
-        datasets.load("mnist3d").fingerprint == cubes.fingerprint and "Going on without it." in capsys.readouterr().err
-    )
+    assert datasets.load("mnist3d").fingerprint == cubes.fingerprint
+    assert "Going on without it." in capsys.readouterr().err
     (real_digits / "data").unlink()
     datasets.load("mnist3d")
     assert (real_digits / "data" / voxels.REBUILT).is_file()
@@ -231,23 +200,20 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
 
 def test_two_builds_at_once_leave_one_whole_file(real_digits):
     script = (
-        "import sys; from pathlib import Path; from utils.data import datasets, voxels; datasets.ROOT = Path(sys.argv[1]); "
-        "voxels.TRAIN, voxels.TEST = 60, 20; print(datasets.load('mnist3d').fingerprint)"
+        "import sys; from pathlib import Path; from utils.data import datasets, voxels; "
+        "datasets.ROOT, voxels.TRAIN, voxels.TEST = Path(sys.argv[1]), 60, 20; "
+        "print(datasets.load('mnist3d').fingerprint)"
     )
     both = [start(real_digits, ["-c", script, str(real_digits)]) for _ in range(2)]
-    message = [process.communicate()[0] for process in both]
-    assert message[0] == message[1] == datasets.load("mnist3d").fingerprint + "\n" and [
-        process.returncode for process in both
-    ] == [0, 0]
+    printed = [process.communicate()[0] for process in both]
+    assert printed == [datasets.load("mnist3d").fingerprint + "\n"] * 2
     assert [path.name for path in (real_digits / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is what even root can't write to")
 def test_a_repository_that_can_not_be_written_says_where_else_results_may_go(scratch, monkeypatch):
     monkeypatch.setenv("COURSE_RUNS", "/proc/runs")
-    with pytest.raises(
-        CourseError, match=r"/proc/runs/.* could not be written .*COURSE_RUNS names another folder"
-    ) as error:
+    with pytest.raises(CourseError, match=r"/proc/runs/.* could not be written .*COURSE_RUNS names another") as error:
         runs.run(TINY, device="cpu", echo=False)
     assert "\n" not in str(error.value)
     monkeypatch.setenv("COURSE_RUNS", str(scratch / "elsewhere"))
@@ -282,8 +248,7 @@ def test_a_poor_terminal_no_home_and_another_folder_change_nothing(elsewhere, tm
     assert trained.returncode == 0 and trained.stderr == "", trained.stderr
     assert "L\\" in trained.stdout and len(list((tmp_path / "Läufe" / "saved_dict").glob("*.pth"))) == 1
     drawn = call("-m", "tools.report", str(tmp_path / "Läufe"))
-    assert (
-        drawn.returncode == 0 and "Traceback" not in drawn.stderr and list((tmp_path / "Läufe" / "pngs").glob("*.png"))
-    ), drawn.stderr
+    assert drawn.returncode == 0 and "Traceback" not in drawn.stderr, drawn.stderr
+    assert list((tmp_path / "Läufe" / "pngs").glob("*.png"))
     rejected = call(str(elsewhere / "train.py"), "bäse")
     assert rejected.returncode == 2 and rejected.stderr.count("\n") == 1 and "b\\" in rejected.stderr
