@@ -1,5 +1,4 @@
-"""What the benchmark does around its measurements: a GPU that is not there, processes that keep a machine busy, how
-threads wait."""
+"""What the benchmark does around its measurements: a GPU that is not there, busy processes, how threads wait."""
 
 import os
 import subprocess
@@ -29,8 +28,6 @@ def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
     with pytest.raises(CourseError, match="no row holds nothing"):
         measure.main(["--only", "nothing"])
 
-
-def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
     for row in rows.ROWS["cuda"].keys() & rows.ROWS["cpu"].keys():
         assert list(rows.ROWS["cuda"][row].sides) == list(rows.ROWS["cpu"][row].sides)
 
@@ -38,13 +35,7 @@ def test_a_gpu_s_rows_of_the_same_name_are_compared_with_the_same_ways():
 EVERY_NETWORK = "10,000 images by every published network"
 # not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
 SLOW = {"torch.compile", "torchvision"} | set(measurements.DAILY) - {measurements.ALONE, EVERY_NETWORK}
-SAID = {
-    "time to": "accuracy",
-    "held-out": "accuracy",
-    "to sprint": "accuracy",
-    EVERY_NETWORK: "networks",
-    "60 digits": "rows",
-}
+SAID = {"time to": "accuracy", "held-out": "accuracy", EVERY_NETWORK: "networks", "60 digits": "rows"}
 
 
 @pytest.mark.parametrize("row", [row for row in rows.ROWS["cpu"] if row not in SLOW])
@@ -61,9 +52,10 @@ def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
             assert argv not in row or found[message] > 0, side
 
 
-def test_a_fresh_process_answers_and_what_failed_in_it_is_said():
+def test_a_fresh_process_answers_and_what_failed_in_it_is_said(monkeypatch):
     found = rows.in_fresh_process("--once", "loading MNIST", "data.load", "3", COURSE_SMOKE="1")
     assert found["seed"] == 3 and found["images"] > 0
+    monkeypatch.setattr(rows.sys, "executable", "false")  # the command of that name
     with pytest.raises(CourseError, match="--once nothing course 0 failed: "):
         rows.in_fresh_process("--once", "nothing", "course", "0")
 
@@ -97,12 +89,7 @@ def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
         measure, "in_fresh_process", lambda *argv, **_: asked.append(argv[3:]) or {"seconds": float(len(asked))}
     )
     whole = measure.measure([row], 2, tmp_path / "unfinished.json")
-    assert asked == [
-        (row, "data.load", "0"),
-        (row, "torchvision", "0"),
-        (row, "data.load", "1"),
-        (row, "torchvision", "1"),
-    ]  # in turn
+    assert asked == [(row, side, seed) for seed in "01" for side in ("data.load", "torchvision")]  # in turn
     assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
 
 
@@ -122,22 +109,20 @@ def test_an_accuracy_stands_beside_its_seconds():
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
-    times, machine = (
-        [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}],
-        measurements.read().environment,
-    )
-    published = {
-        row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times)
-        for row in ("time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS, "make verify")
-    }
+    times = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}]
+    machine, ladder = measurements.read().environment, (measurements.MACHINE_STEPS, measurements.RECIPE_STEPS)
+    names = ("time to 99 %", *ladder, "make verify")
+    published = {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in names}
     for module in (measurements, measure):
         monkeypatch.setattr(module, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
     monkeypatch.setattr(datasets, "load", lambda name: dataset(train=60))
     monkeypatch.setitem(datasets.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
     anew = [times[0] | {"seconds": 1.0}]
-    monkeypatch.setattr(
-        measure, "measure", lambda wanted, *_: {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted}
-    )
+
+    def again(wanted, *_):
+        return {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted}
+
+    monkeypatch.setattr(measure, "measure", again)
     before = measurements.Benchmark(published, replace(machine, device="CPU, older"))
     files.write_json(tmp_path / "cpu.json", before)
     return before
@@ -149,13 +134,15 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
     assert after.rows.keys() == measured.rows.keys() and after.environment == measured.environment
     assert after.rows[measurements.MACHINE_STEPS] == measured.rows[measurements.MACHINE_STEPS]
     assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
-    assert (
-        after.later.keys() == {"time to 99 %", "make verify"}
-        and after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
-    )
+    assert after.later.keys() == {"time to 99 %", "make verify"}
+    assert after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
     message = measurements.note(after, [measurements.TO_99, measurements.MACHINE_STEPS, "make verify"])
     assert f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message
     assert "verify" not in message  # most rows need no name
+    with pytest.raises(CourseError, match="measured on different machines"):  # a ladder has no steps of two machines
+        measurements.ladder(measurements.read())
+    measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS])
+    assert measurements.ladder(measurements.read())
 
 
 def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
@@ -166,20 +153,10 @@ def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, m
     assert measurements.read().floor == measurements.read().sprint_floor == {"here": 1.0}
 
 
-def test_a_ladder_has_no_steps_of_two_machines(measured, capsys):
-    assert measurements.ladder(measurements.read())
-    measure.main(["--publish", "--only", "time to 99 %"])
-    with pytest.raises(CourseError, match="measured on different machines"):
-        measurements.ladder(measurements.read())
-    measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS])
-    assert measurements.ladder(measurements.read())
-
-
 def test_the_speed_is_split_into_the_network_and_the_machine(measured):
     def seconds(*found, epochs):
-        return [
-            [{"seconds": one, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": epochs}] for one in found
-        ]
+        rest = {"loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": epochs}
+        return [[{"seconds": one, **rest}] for one in found]
 
     example, *_ = rows.ROWS["cpu"][measurements.TO_99].sides.keys() - {"course"}
     found = replace(
@@ -191,11 +168,8 @@ def test_the_speed_is_split_into_the_network_and_the_machine(measured):
         },
     )
     [text] = measurements.speed_shares(found)
-    assert (
-        "recipe make it 40.0 × faster" in text
-        and "the machine makes it 1.5 × faster" in text
-        and "factors is 60.0 ×" in text
-    )
+    assert "recipe make it 40.0 × faster" in text and "the machine makes it 1.5 × faster" in text
+    assert "factors is 60.0 ×" in text
     assert measurements.speed_shares(replace(found, rows={measurements.TO_99: found.rows[measurements.TO_99]})) == []
 
 
@@ -207,20 +181,14 @@ def test_busy_processes_end_with_their_block(monkeypatch):
     assert len(run_start) == 2 and None not in [process.poll() for process in run_start]
 
 
-@pytest.mark.parametrize(
-    ("running", "others"), [("procs_running 1", False), ("procs_running 3", True), ("nothing", False)]
-)
-def test_whether_others_are_at_work_is_what_linux_says(running, others, monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda path: f"ctxt 7\n{running}\nprocs_blocked 0\n")
-    assert command._other_processes_running() is others
-
-
-def test_how_threads_wait_is_left_as_it_is_set():
+def test_how_threads_wait_is_left_as_it_is_set_and_hangs_on_others_at_work(monkeypatch):
+    for running, others in (("procs_running 1", False), ("procs_running 3", True), ("nothing", False)):
+        monkeypatch.setattr(Path, "read_text", lambda path, text=running: f"ctxt 7\n{text}\nprocs_blocked 0\n")
+        assert command._other_processes_running() is others
     code = (
         "import os, sys; from tools import command; command._wait_passively_among_others(); "
         "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
     )
-    environment = {**os.environ, "GOMP_SPINCOUNT": "5", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"GOMP_SPINCOUNT": "5", "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_WAIT_POLICY", None)
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["None", "False"]
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "None False\n"
