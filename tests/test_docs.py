@@ -24,9 +24,8 @@ def snippet(marker: str) -> str:
 def run(code: str, folder, course: bool = False) -> str:
     """What the code prints in `folder`; course: whether it can import the repository."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}" if course else code
-    ended = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True
-    )
+    command = [sys.executable, "-I", "-W", "ignore", "-c", code]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
 
