@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,23 +16,12 @@ from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.runs import execution, records
 from utils.training import ddp, loops
 
-# 1,437 training images: the last batch of each epoch holds a single one, so the second process gets none
-DIGITS = {"data": "digits", "epochs": 2, "batch_size": 359, "rotate": 10.0, "shift": 2.0, "scale": 0.1}
+# 719 images: the last batch of each epoch holds a single one, so the second process gets none
+DIGITS = {"data": "digits", "images": 719, "epochs": 2, "batch_size": 359, "rotate": 10.0, "shift": 2.0, "scale": 0.1}
 PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
 # batches of 58, so that both processes have grids of their own; the last holds 36
-FRESH = Recipe(
-    "tiny_voxels",
-    data="mnist3d",
-    fresh=True,
-    epochs=2,
-    batch_size=58,
-    schedule="one_cycle",
-    rotate=5.0,
-    scale=0.1,
-    shear=6.0,
-    average=0.9,
-)
-VOXELS = Experiment("voxels", FRESH, "")
+FRESH = Recipe("tiny_voxels", data="mnist3d", fresh=True, epochs=2, batch_size=58, schedule="one_cycle", average=0.9)
+VOXELS = Experiment("voxels", replace(FRESH, rotate=5.0, scale=0.1, shear=6.0), "")
 CASES = {
     "float64": PLAIN.with_recipe(epochs=1),
     "voxels_float64": VOXELS,
@@ -43,8 +33,7 @@ TURNED = VOXELS.with_recipe(dropout=0.1)
 
 
 class Float64(nn.Module):
-    """A network that computes in float64, where two orders of adding up the same numbers can't be told from each
-    other."""
+    """A network that computes in float64, where the order of a sum does not matter."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -62,9 +51,8 @@ def few_digits(name: str) -> datasets.Dataset:
     images, labels = digits.train.images, digits.train.labels.repeat_interleave(2)
     rows = torch.from_numpy(voxels.pairs(images[:112, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16)
     train, test = datasets.Split(rows[:192], labels[:192]), datasets.Split(rows[192:], labels[192:224])
-    return replace(
-        digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0, originals=images[:96, 0]
-    )
+    solids = replace(digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0)
+    return replace(solids, originals=images[:96, 0])
 
 
 def train(experiment: Experiment, root: Path, float64: bool = False, **options) -> dict:
@@ -127,9 +115,7 @@ def main(folder: Path) -> None:
         weights[f"{kind} uninterrupted"] = train(experiment, folder / f"{kind} uninterrupted")
         for how in ("continued", "forgotten"):
             name = f"{kind} {how}"
-            found[name] = rejections(
-                lambda name=name, experiment=experiment: train(experiment, folder / name, after_epoch=interrupt)
-            )
+            found[name] = rejections(partial(train, experiment, folder / name, after_epoch=interrupt))
             if first and how == "forgotten":
                 [path] = (folder / name / "unfinished").glob("*.pt")
                 run_start, state = records.read_checkpoint(path)
