@@ -42,7 +42,8 @@ def test_notebook_runs_in_colab(name, environment, server, python, tmp_path):
 
 SETUP = f"""{colab.BOOTSTRAP}
 from utils.runs.pretrained import load_pretrained
-print("clone", sum(path.stat().st_size for path in root.rglob("*") if path.is_file()), Path.cwd() == root, (root / {LARGE!r}).exists())
+size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+print("clone", size, Path.cwd() == root, (root / {LARGE!r}).exists())
 load_pretrained("voxel_reference")
 print("fetched", (root / {LARGE!r}).stat().st_size)
 """
