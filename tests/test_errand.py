@@ -26,7 +26,7 @@ NETWORK = '''def newcomer(dropout: float = 0.0) -> nn.Sequential:
 
 '''
 FIELD = "    dim: float = 0.0  # ± fraction of the brightness, uniformly per image\n"
-AUGMENTATION = '''def dim(images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole=None):
+CHANGE = '''def dim(images: Tensor, generator: torch.Generator, strength: float, shard: slice = WHOLE, whole=None):
     """Change the brightness of each image; generator, shard, whole: as of `affine`."""
     if not strength:
         return images
@@ -77,7 +77,7 @@ def scratch(tmp_path_factory):
     insert(root / "utils" / "models.py", "def _is_network(", NETWORK)
     insert(root / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
     insert(root / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
-    insert(root / "utils" / "data" / "augment.py", "@lru_cache\ndef _pixels(", AUGMENTATION)
+    insert(root / "utils" / "data" / "augment.py", "@lru_cache\ndef _pixels(", CHANGE)
     call = "        images = dim(images, generator, recipe.dim, shard=shard, whole=whole)\n"
     insert(root / "utils" / "data" / "augment.py", "        return erase_square(", call)
     notebook = nbformat.read(root / "notebooks" / "01_base.ipynb", as_version=4)

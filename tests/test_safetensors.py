@@ -90,7 +90,7 @@ ODD = {
 def test_a_damaged_file_is_one_line(name, tmp_path):
     path = tmp_path / "odd.safetensors"
     path.write_bytes(ODD[name])
-    with pytest.raises(CourseError, match="is no file of tensors|can't be used") as found:
+    with pytest.raises(CourseError, match=r"is no file of tensors|can't be used") as found:
         load_pretrained(path)
     assert "\n" not in str(found.value)
 

@@ -84,7 +84,7 @@ html_theme_options = {
 
 
 def as_written(app, what, name, thing, options, lines):
-    """Docstrings are plain text: what is indented is shown as it stands, and no character of the rest means anything but a backtick."""
+    """Docstrings are plain text: indented blocks are shown verbatim, and in the rest only backticks are markup."""
     text = "" if lines[:1] and lines[0].startswith("Alias for field number") else "\n".join(lines)
     shown = []
     for block in re.split(r"\n\s*\n", text):
@@ -136,7 +136,7 @@ SPELLED = ((r"\\(big{1,2}|Big{1,2})(?![a-zA-Z])", r"\\\1l"), (r"\\dots(?![a-z])"
 
 
 def mathml(translator, node):
-    """A formula as MathML, which browsers draw by themselves. A formula that can't be converted is a warning, and so ends the build."""
+    """A formula as MathML, which browsers draw. A formula that can't be converted is a warning, which ends the build."""
     text, is_block = node.astext(), isinstance(node, nodes.math_block)
     for pattern, other in SPELLED:
         text = re.sub(pattern, other, text)

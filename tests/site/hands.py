@@ -12,7 +12,8 @@ from tools.site import __main__ as tool
 
 QUIET = """() => { // for a quarter of a second nothing has been drawn or worked on
     const picture = document.getElementById("seen").toDataURL() + document.getElementById("way-note").textContent;
-    if (document.getElementById("answers").ariaBusy === "true" || picture !== window.before) window.since = performance.now();
+    const busy = document.getElementById("answers").ariaBusy === "true";
+    if (busy || picture !== window.before) window.since = performance.now();
     window.before = picture;
     return performance.now() - window.since > 250;
 }"""

@@ -322,7 +322,8 @@ def test_without_webgl_a_body_is_read_and_its_slices_are_shown(page, site):
 
 
 KEPT = """async () => {  // the page, and the largest of what it needs to answer
-    const found = await Promise.all([location.href, "../networks/sprint_994.bin", "workings.mjs"].map((address) => caches.match(address)));
+    const addresses = [location.href, "../networks/sprint_994.bin", "workings.mjs"];
+    const found = await Promise.all(addresses.map((address) => caches.match(address)));
     return found.every(Boolean);
 }"""
 

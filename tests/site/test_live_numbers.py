@@ -27,8 +27,9 @@ def test_upright_bodies_are_pythons_to_the_last_bit(page, site, mnist, figure):
         f"""async ([text, golden]) => {{ {BYTES} {MODULE}
         const {{ cloud, voxelize }} = await load("voxels.mjs");
         const expected = new Float32Array(Uint8Array.from(atob(golden), (letter) => letter.charCodeAt(0)).buffer);
-        return Array.from({{ length: bytes.length / 784 }}, (_, n) => voxelize(cloud(bytes.subarray(n * 784, (n + 1) * 784)))
-          .every((value, i) => value === expected[n * 4096 + i])); }}""",
+        const solid = (n) => voxelize(cloud(bytes.subarray(n * 784, (n + 1) * 784)));
+        const same = (_, n) => solid(n).every((value, i) => value === expected[n * 4096 + i]);
+        return Array.from({{ length: bytes.length / 784 }}, same); }}""",
         [sent(images), sent(golden)],
     )
     figure("upright bodies of test digits that equal Python's to the last bit", f"{sum(same)} of {len(same)}")
@@ -95,7 +96,8 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     script = f"""async (text) => {{ {BYTES} {MODULE}
         const {{ fromPicture }} = await load("preprocess.mjs");
         const [n, size] = [bytes.length / 78400, 78400];
-        return Array.from({{ length: n }}, (_, i) => [...fromPicture(bytes.subarray(i * size, (i + 1) * size), 280, 280)]);
+        const picture = (_, i) => [...fromPicture(bytes.subarray(i * size, (i + 1) * size), 280, 280)];
+        return Array.from({{ length: n }}, picture);
         }}"""
     seen = [image for few in np.split(canvases, 50) for image in page.evaluate(script, sent(few))]
     expected = pytorch("bn_augmentation", originals[:, None])

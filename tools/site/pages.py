@@ -48,10 +48,8 @@ BOOTSTRAP = "finds the course"  # in the first line of the cell that every noteb
 
 
 def write(path: Path, text: str) -> None:
-    """Leave a file alone that holds this text already: Sphinx reads again what is newer than its last visit."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def reachable(match: re.Match) -> str:
@@ -167,8 +165,8 @@ def reference(source: Path) -> None:
 
 def stage(source: Path, found: dict) -> None:
     """Write the whole source of the pages to `source`; what is no longer part of it goes."""
-    shutil.rmtree(source / "logs", ignore_errors=True)
-    shutil.copytree(PAGES, source, dirs_exist_ok=True)
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(PAGES, source)
     for name in ("notebooks", "docs", "api"):
         (source / f"{name}.md").unlink()
     count = notebooks(source)
