@@ -136,7 +136,7 @@ SPELLED = ((r"\\(big{1,2}|Big{1,2})(?![a-zA-Z])", r"\\\1l"), (r"\\dots(?![a-z])"
 
 
 def mathml(translator, node):
-    """A formula as MathML, which browsers draw. A formula that can't be converted is a warning, which ends the build."""
+    """A formula as MathML, which browsers draw. One that can't be converted is a warning, which ends the build."""
     text, is_block = node.astext(), isinstance(node, nodes.math_block)
     for pattern, other in SPELLED:
         text = re.sub(pattern, other, text)
