@@ -212,9 +212,8 @@ def test_face_on_shows_a_turned_body_as_it_was():
     assert torch.isfinite(face_on(torch.zeros(2, 1, 16, 16, 16))).all()
     upright = face_on(grids)
     assert upright.shape == (1, 4, 24, 24) and upright.min() >= 0 and upright.max() <= 1
-    assert (
-        upright[0].mean(0)[14:].sum() > upright[0].mean(0)[:10].sum()
-    )  # z runs up: the cut corner is in the upper half
+    # z runs up: the cut corner is in the upper half
+    assert upright[0].mean(0)[14:].sum() > upright[0].mean(0)[:10].sum()
     # y → x, x → −y: seen along its thinnest direction it is the same picture again, upside up, but from one side or the
     # other
     turned = face_on(grids.transpose(3, 4).flip(3))

@@ -177,12 +177,8 @@ def minutes(notebook: str, runs: str) -> str:
     return f"{statistics.median(found) / 60:.1f}" if found else "–"
 
 
-PARTS = {
-    "01": "Foundations",
-    "07": "Design",
-    "13": "Three dimensions",
-    "15": "In use",
-}  # by the number of its first lesson
+# by the number of its first lesson
+PARTS = {"01": "Foundations", "07": "Design", "13": "Three dimensions", "15": "In use"}
 
 
 def title(path: Path) -> str:

@@ -5,11 +5,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
-KINDS = {
-    "mnist3d": "voxels",
-    "mnist3d_all": "voxels",
-    "mnist3d_published": "voxels",
-}  # of data sets; all others hold images
+# of data sets; all others hold images
+KINDS = {"mnist3d": "voxels", "mnist3d_all": "voxels", "mnist3d_published": "voxels"}
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
 SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 RANGES = {  # field → lowest and highest value that a run could use

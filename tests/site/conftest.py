@@ -62,9 +62,8 @@ def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.fail("no Chromium was found: apt-get install chromium, or install Chrome")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )  # no sandbox where the tests run as root
+        # no sandbox where the tests run as root
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield running
         running.close()
 

@@ -35,9 +35,8 @@ PAYLOADS = (
     "$\\frac{1}{2}$ **bold** `code`",
     "\x1b[31m \u202e",
 )
-TYPOGRAPHY = str.maketrans(
-    {"–": "--", **dict.fromkeys('“”"', "'"), "‘": "'", "’": "'"}
-)  # Sphinx's quotation marks and dashes
+# Sphinx's quotation marks and dashes
+TYPOGRAPHY = str.maketrans({"–": "--", **dict.fromkeys('“”"', "'"), "‘": "'", "’": "'"})
 PAGES = ("results.html", "logs/trials/index.html", "logs/benchmarks/index.html", "logs/tiny/index.html")
 
 

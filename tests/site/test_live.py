@@ -53,9 +53,8 @@ def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
         touch(phone, strokes)
         assert read(phone) == digit
         assert phone.evaluate("scrollY") == 0, "a stroke must not scroll the page"
-        for _ in range(
-            5
-        ):  # a browser without time takes a tap for a long press, or for a part of the gesture before it
+        # a browser without time takes a tap for a long press, or for a part of the gesture before it
+        for _ in range(5):
             phone.wait_for_timeout(500)
             phone.get_by_role("button", name="Clear").tap()
             settled(phone)

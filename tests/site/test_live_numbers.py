@@ -72,9 +72,8 @@ def pytorch(name, inputs):
 def test_the_page_gives_pytorchs_labels(page, site, mnist, figure):
     start(page, site)
     images = mnist.test.images[:1000].numpy()
-    solids = np.concatenate(
-        [voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])]
-    )  # upright and turned
+    # upright and turned
+    solids = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])
     inputs = {"image": images, "voxels": solids.reshape(-1, 1, 16, 16, 16)}
     for name, network in networks().items():
         chosen = inputs[network["kind"]]

@@ -144,6 +144,5 @@ def test_digits_come_with_their_labels():
     base = next(one for one in NETWORKS if one["name"] == "base")
     images = np.fromfile(FOLDER / "digits.bin", "u1").reshape(-1, 1, 28, 28)
     right = outputs(base, images)["logits"].argmax(1) == torch.tensor(facts["labels"])
-    assert (
-        right.float().mean() > 0.5
-    )  # the digits that stand in for MNIST are harder, and by chance one in ten is right
+    # the digits that stand in for MNIST are harder, and by chance one in ten is right
+    assert right.float().mean() > 0.5

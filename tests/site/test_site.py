@@ -68,12 +68,8 @@ def test_results_are_what_readme_says(found):
     assert sum(len(one["runs"]) for one in found["experiments"]) > len(found["experiments"]) > 0
 
 
-RESULTS = (
-    "results.html",
-    "logs/index.html",
-    "logs/trials/index.html",
-    "logs/benchmarks/index.html",
-)  # a page for each question
+# a page for each question
+RESULTS = ("results.html", "logs/index.html", "logs/trials/index.html", "logs/benchmarks/index.html")
 
 
 def test_charts_hold_as_many_marks_as_logs(page, site, found):

@@ -27,11 +27,8 @@ from utils.training.steps import make_optimizer, make_scheduler
 
 NODE = tool.ROOT / "tests" / "site" / "sprint_in_node.mjs"
 RECIPE = EXPERIMENTS["sprint"].recipe
-MEAN, STD, COPIES = (
-    0.13,
-    0.31,
-    15,
-)  # as sprint_in_node.mjs has them; of each digit
+# as sprint_in_node.mjs has them; of each digit
+MEAN, STD, COPIES = (0.13, 0.31, 15)
 
 
 @pytest.fixture(scope="module")

@@ -96,13 +96,8 @@ def sphinx(source: Path) -> None:
 def build() -> None:
     """Write all of _site/, or nothing. Raises CourseError if a page, a network or a link is missing, or a file does not
     belong."""
-    from tools.site import (
-        check,
-        networks,
-        pages,
-        results,
-        train,
-    )  # here: they import torch, which --serve does not need
+    # imported here, because they import torch, which --serve does not need
+    from tools.site import check, networks, pages, results, train
     from utils.runs import inventory
 
     head, new = commit(), WORK / "new"

@@ -43,17 +43,10 @@ KINDS = {
     "Gemm": "linear",
 }
 KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
-SILENT = {
-    "Reshape",
-    "Flatten",
-    "Identity",
-    "Gather",
-}  # change no value; an average's shape is restored by a Gather of all it has
-ONE = {
-    "size": [1, 1],
-    "jump": 1,
-    "start": [0, 0],
-}  # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
+# change no value; an average's shape is restored by a Gather of all it has
+SILENT = {"Reshape", "Flatten", "Identity", "Gather"}
+# of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
+ONE = {"size": [1, 1], "jump": 1, "start": [0, 0]}
 
 
 class Weights:
@@ -193,16 +186,8 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
             field = padded_array(field, does)
         if kind == "add":
             does, field = {"and": sources[1]["output"]}, merged_graph(field, sources[1]["field"])
-        blocks.append(
-            {
-                "output": name,
-                "kind": kind,
-                "shape": graph.shapes[old],
-                "from": sources[0]["output"],
-                **does,
-                "field": field,
-            }
-        )
+        place = {"output": name, "kind": kind, "shape": graph.shapes[old], "from": sources[0]["output"]}
+        blocks.append(place | does | {"field": field})
         names |= {} if old == "logits" else {old: name}
         made[old] = blocks[-1]
     axis = graph.axis()

@@ -21,11 +21,8 @@ from utils.runs import facts, job, run
 from utils.training.loops import predict
 
 PATH = ROOT / "logs" / "benchmarks" / "no_digit.json"
-NETWORK, HELD_OUT, SHARE = (
-    "sprint_994",
-    10_000,
-    0.02,
-)  # quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
+# quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
+NETWORK, HELD_OUT, SHARE = ("sprint_994", 10_000, 0.02)
 FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",

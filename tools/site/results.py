@@ -266,11 +266,8 @@ def experiment_page(one: dict) -> str:
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
     if "reported" in one:
         figure = one["reported"]
-        name = (
-            link(figure["name"], figure["address"])
-            if figure.get("address")
-            else escape(figure.get("name", "its reference"))
-        )
+        name = escape(figure.get("name", "its reference"))
+        name = link(figure["name"], figure["address"]) if figure.get("address") else name
         note = f" ({escape(figure['note'])})" if figure["note"] else ""
         lines += [f"Reported: {figure['test']:g} %{note}. {name}, {escape(figure['where'])}.", ""]
     if one["weights"]:

@@ -61,9 +61,8 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     if reported_test:
         label = f"reported test {reported_test:.2f}"
         accuracy.axhline(reported_test, color=GRAY, linestyle="--", linewidth=1, label=label)
-    shown = [
-        row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows
-    ]  # the first tenth may be cut off
+    # the first tenth may be cut off
+    shown = [row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows]
     lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
     limits = (min(lowest, reported_test or 100) - 0.3, 100.1)
     accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=limits)
