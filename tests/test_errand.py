@@ -78,7 +78,7 @@ def scratch(tmp_path_factory):
     insert(root / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
     insert(root / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
     insert(root / "utils" / "data" / "augment.py", "@lru_cache\ndef _pixels(", CHANGE)
-    call = "        images = dim(images, generator, recipe.dim, shard=shard, whole=whole)\n"
+    call = "        images = dim(images, generator, recipe.dim, **part)\n"
     insert(root / "utils" / "data" / "augment.py", "        return erase_square(", call)
     notebook = nbformat.read(root / "notebooks" / "01_base.ipynb", as_version=4)
     notebook.cells = [*notebook.cells[:2], *(nbformat.v4.new_code_cell(source) for source in CELLS)]
