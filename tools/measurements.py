@@ -397,6 +397,18 @@ class NoDigit:
     finished: str
 
 
+def c_section() -> str:
+    """What networks cost in C, as `python -m tools.export NAME --to c --publish` measured it."""
+    found = files.read_json(path("c"), dict, "`python -m tools.export NAME --to c --publish` writes it.")
+    keys = ("flash", "constants", "memory", "multiplications")
+    rows = [
+        [name, *("–" if costs[key] is None else f"{costs[key]:,}" for key in keys)] for name, costs in found.items()
+    ]
+    header = ["network", "flash, bytes", "of it constants", "static memory, bytes", "multiplications"]
+    compilers = ", ".join(dict.fromkeys(escape(costs["compiler"]) for costs in found.values()))
+    return f"{table(header, rows, right=header[1:])}\n\nFlash: constants and machine code, by {compilers}."
+
+
 IN_TAB = ROOT / "logs" / "benchmarks" / "train_in_tab.json"
 
 

@@ -40,6 +40,7 @@ SECTIONS = {
     "machines": lambda _: measurements.reproductions_section(),
     "speed": lambda _: measurements.speed_section(),
     "stress": lambda _: measurements.stress_section(),
+    "c": lambda _: measurements.c_section(),
     "train_in_tab": lambda _: measurements.in_tab_section(),
     "photographs": lambda _: measurements.photographs_section(),
 }
