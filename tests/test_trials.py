@@ -1,4 +1,4 @@
-"""A study tells what differs from the kept recipe, how well it did on held-out images, and whether it is better."""
+"""A study tells what differs from the kept recipe and how well it did on held-out images."""
 
 from dataclasses import replace
 

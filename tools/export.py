@@ -26,8 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tools import c_header
-from utils import ROOT, CourseError, files, models
+from tools import c_header, measurements
+from utils import CourseError, files, models
 from utils.data import datasets
 from utils.files import display_path
 from utils.runs.pretrained import Preprocess, find_weights, load_model, load_pretrained
@@ -35,7 +35,7 @@ from utils.runs.records import RunMetadata, own_root, read_facts
 from utils.training.loops import predict
 
 INCLUDED = {"preprocess": "included in this file's graph"}
-COSTS = ROOT / "logs" / "benchmarks" / "c.json"
+COSTS = measurements.path("c")
 
 
 class Whole(nn.Module):

@@ -3,6 +3,7 @@
 logs/benchmarks/KIND.json         python -m tools.speed.measure --publish    how fast the course is
 logs/benchmarks/stress.json       python -m tools.stress --publish           what kill -9 loses
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
+logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
 logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
 logs/reproductions.jsonl          python -m tools.reproduce NAME             published runs, trained again
 logs/ensemble.json                python -m tools.ensemble                   networks that answer together
@@ -50,15 +51,13 @@ class Machine(Environment):
 @dataclass(frozen=True)
 class Benchmark:
     """The measurements of one kind of device: by row, then by side. environment: of all rows but those in `later`,
-    which were measured again. floor, sprint_floor: see measure.floor. profile, sizes: in published files only."""
+    which were measured again. floor, sprint_floor: see measure.floor."""
 
     rows: dict[str, dict[str, list[MEASURED]]]
     environment: Machine
     floor: dict[str, float] = field(default_factory=dict)  # of an epoch of bn_augmentation
     sprint_floor: dict[str, float] = field(default_factory=dict)
     later: dict[str, Machine] = field(default_factory=dict)
-    profile: dict[str, float] = field(default_factory=dict)
-    sizes: dict[str, list[MEASURED]] = field(default_factory=dict)
 
     def machine(self, row: str) -> Machine:
         """Where and when a row was measured."""
@@ -66,7 +65,7 @@ class Benchmark:
 
 
 def path(kind: str = "cpu", root: Path = ROOT) -> Path:
-    """The file of a device's benchmark, or of `stress` or `photographs`."""
+    """The file of a device's benchmark, or of `stress`, `photographs`, `c` or `train_in_tab`."""
     return root / "logs" / "benchmarks" / f"{kind}.json"
 
 
@@ -409,12 +408,9 @@ def c_section() -> str:
     return f"{table(header, rows, right=header[1:])}\n\nFlash: constants and machine code, by {compilers}."
 
 
-IN_TAB = ROOT / "logs" / "benchmarks" / "train_in_tab.json"
-
-
 @dataclass(frozen=True)
 class TabRun:
-    """A training in an engine. correct: of `total` test images; seconds: of the training alone; sha256: of the state
+    """A training in an engine. correct: of `total` test images. seconds: of the training alone. sha256: of the state
     dict."""
 
     engine: str
@@ -427,8 +423,8 @@ class TabRun:
 
 @dataclass(frozen=True)
 class InTab:
-    """What the "Train" tab reaches. images: that it loads to train on; bytes: of what it loads, by file; load: how many
-    processes wanted a core when the measurement began, in the mean of a minute (0: unknown)."""
+    """What the "Train" tab reaches. images: how many it loads to train on. bytes: of each file that it loads. load: how
+    many processes wanted a core at the start of the measurement, averaged over a minute (0: unknown)."""
 
     images: int
     bytes: dict[str, int]
@@ -441,10 +437,9 @@ class InTab:
 
 def in_tab_section() -> str:
     """What the "Train" tab reaches in each engine."""
-    if not IN_TAB.exists():
-        path = files.display_path(IN_TAB)
-        return f"Not measured yet: `{path}` does not exist (`python -m tools.site.train_in_tab`)."
-    found = files.read_json(IN_TAB, InTab, "`python -m tools.site.train_in_tab` writes it.")
+    if not path("train_in_tab").exists():
+        return not_measured("train_in_tab", "python -m tools.site.train_in_tab")
+    found = files.read_json(path("train_in_tab"), InTab, "`python -m tools.site.train_in_tab` writes it.")
     first = {run.seed: run.sha256 for run in reversed(found.runs)}  # of the first engine
     rows = []
     for engine in dict.fromkeys(run.engine for run in found.runs):
@@ -457,10 +452,10 @@ def in_tab_section() -> str:
     header = ["engine", "test accuracy, %", "seconds of training", "same state dict", "n"]
     sizes = ", ".join(f"`{name}` {count / 1e6:.2f} MB" for name, count in found.bytes.items())
     place = escape(f"{found.environment.device}, {found.finished[:10]}")
-    busy = f"; {found.load:.0f} other processes shared its {found.cores} cores" if found.load >= 1 else ""
+    busy = f", while {found.load:.0f} other processes shared its {found.cores} cores" if found.load >= 1 else ""
     return (
         f"{table(header, rows, right=('n',))}\n\n"
-        f"n seeds in each engine, at the last step; the engines took turns on {place}{busy}. "
+        f"n seeds in each engine, at the last step. The engines took turns on {place}{busy}. "
         "“Same state dict”: its SHA-256 is that of the first engine for the same seed. "
         f"The tab loads {sizes}, with {found.images:,} training images."
     )

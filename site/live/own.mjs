@@ -1,4 +1,4 @@
-// Networks of the reader's own, beside the published ones: trained here, or read from a picture.
+// The reader's own networks, next to the published ones: trained here, or read from a picture.
 
 /** The numbers of a network of the architecture `sprint`, in the places where the blocks of a published one have theirs: a Float32Array.
  * A batch norm that follows a convolution is one with it there. state: PyTorch's names → {data}. */

@@ -3,7 +3,7 @@
 const [VERSION, VECTOR_LEVELS, MILLION, PIXELS, HALVES] = [1, 64, 1e6, 2 ** 20, 2 ** 16]; // as there
 
 /** The normalization and the values of a network; null for a file of another network, or a damaged one. network: an entry of
- * networks.json whose `packed` says which numbers the file holds, in its order. */
+ * networks.json whose `packed` lists the numbers of the file, in its order. */
 export function unpack(content, { model, packed, weights }) {
   const [body, levels] = [content.subarray(4), content[1]];
   if (content[0] !== VERSION || levels !== packed?.levels || checksum(model, levels, body) !== content[2] + 256 * content[3]) return null;
@@ -40,7 +40,7 @@ class Numbers {
     });
   }
 
-  /** The next `count` symbols. How often each has come so far says how likely it is to come next. */
+  /** The next `count` symbols. Its probability is its share of the symbols so far. */
   counted(count, levels) {
     const counts = Array.from({ length: levels }, (_, symbol) => 1 + Math.min(symbol, levels - 1 - symbol));
     let sum = counts.reduce((a, b) => a + b);

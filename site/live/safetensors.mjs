@@ -17,7 +17,7 @@ export function safetensors(tensors, facts) {
   return file;
 }
 
-/** The file of a network that has been trained: load_pretrained of the course reads it. state: of sprint.mjs; steps: that it was trained for;
+/** The file of a network that has been trained: load_pretrained of the course reads it. state: of sprint.mjs. steps: how many it was trained for.
  * facts: seed, mean and std of the pixels, and how many (correct) of all test images (total) are right. */
 export function trained(state, steps, facts) {
   const tracked = ["2", "6", "9"].map((name) => [`${name}.num_batches_tracked`, { shape: [], data: BigInt64Array.of(BigInt(steps)) }]);

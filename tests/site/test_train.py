@@ -15,7 +15,8 @@ from hands import STROKES, draw, read, settled, start
 from torch.nn import functional as F
 
 from conftest import SIZES, opened, serving
-from tools.measurements import IN_TAB, InTab
+from tools import measurements
+from tools.measurements import InTab
 from tools.site import __main__ as tool
 from tools.site import train
 from utils import files, models
@@ -177,12 +178,18 @@ def has_digits():
 
 
 SEED = 4  # one of those in train_in_tab.json
+
+
+def measured_runs():
+    return files.read_json(measurements.path("train_in_tab"), InTab).runs
+
+
 SAID, CURVE = "#view-train .said", "document.querySelector('.loss svg').getAttribute('aria-label')"
 STEP = f"Number(({CURVE}.match(/at step (\\d+)/) ?? [0, 0])[1])"
 
 
 def test_published_trainings_give_the_same_state_dict_in_each_engine():
-    runs = files.read_json(IN_TAB, InTab).runs
+    runs = measured_runs()
     by_seed = {seed: [run for run in runs if run.seed == seed] for seed in {run.seed for run in runs}}
     assert len(by_seed) >= 5
     for found in by_seed.values():
@@ -230,7 +237,9 @@ def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, 
         waiting.value.save_as(path)
         shown = page.locator("#view-train .quiet code").all_inner_texts()
         assert shown == [f'load_pretrained("{path.name}")', hashlib.sha256(path.read_bytes()).hexdigest()]
-        published = {run.sha256 for run in files.read_json(IN_TAB, InTab).runs if run.seed == SEED}
+        published = {
+            run.sha256 for run in files.read_json(measurements.path("train_in_tab"), InTab).runs if run.seed == SEED
+        }
         assert published == {hashlib.sha256(path.read_bytes()).hexdigest()}
         model, preprocess = load_pretrained(path)
         packed = Split(((mnist.test.images.int() + 8) // 17 * 17).to(torch.uint8), mnist.test.labels)

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-from tools import command
-from tools.measurements import IN_TAB
+from tools import command, measurements
 from tools.site.__main__ import SOURCE, program
 from tools.site.server import SITE, Handler, Server
 from utils import CourseError, files
@@ -107,8 +106,9 @@ def main(argv: list[str]) -> None:
     busy = {"load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, "cores": os.cpu_count()}
     found = {"images": digits["train"]["images"], "bytes": sizes, **busy, "runs": measure(options.seeds)}
     source = {"environment": facts.environment(torch.device("cpu")), "finished": facts.now()}
-    files.write_json(IN_TAB, found | source)
-    print(f"{files.display_path(IN_TAB)}: {len(found['runs'])} trainings")
+    target = measurements.path("train_in_tab")
+    files.write_json(target, found | source)
+    print(f"{files.display_path(target)}: {len(found['runs'])} trainings")
 
 
 if __name__ == "__main__":
