@@ -6,14 +6,19 @@ logs/benchmarks/photographs.json  python -m tools.photographs                how
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
 logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
 logs/reproductions.jsonl          python -m tools.reproduce NAME             published runs, trained again
+logs/writers.jsonl                python -m tools.writers                    accuracy on images of known and new writers
 logs/ensemble.json                python -m tools.ensemble                   networks that answer together
 """
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
 
 from utils import ROOT, CourseError, files
 from utils.experiments import EXPERIMENTS
@@ -36,6 +41,7 @@ BUSY = tuple(f"the same, other processes at work: {busy}" for busy in (1, 2))
 DAILY = (ALONE, *BUSY, "five seeds of bn_augmentation, two epochs each", "from the command to 99 %", "loading MNIST")
 DAILY += ("10,000 images by every published network", "make verify")
 REPRODUCTIONS, ENSEMBLE = ROOT / "logs" / "reproductions.jsonl", ROOT / "logs" / "ensemble.json"
+HELD_OUT_RUNS = ROOT / "logs" / "writers.jsonl"
 
 
 @dataclass(frozen=True)
@@ -265,6 +271,71 @@ def reproductions_section() -> str:
         return "No published run has been trained again yet: `python -m tools.reproduce NAME`."
     header = ["experiment", "device", "threads", "torch", "identical", "here %", "published %", "images apart"]
     return table(header, found, right="threads")
+
+
+@dataclass(frozen=True)
+class HeldOutRun:
+    """A training of sprint_994 without held-out images: a random tenth or so of the images, or all of random writers.
+    images: how many of them each writer has; wrong, test_wrong: the writer of each misread one, and test image."""
+
+    by_writer: bool
+    split: int
+    seed: int
+    images: dict[int, int]
+    wrong: list[int]
+    test_wrong: list[int]
+    code: Code
+    environment: Environment
+    finished: str
+
+    @property
+    def held_out(self) -> float:
+        """Accuracy on the held-out images, in percent."""
+        return 100 * (1 - len(self.wrong) / sum(self.images.values()))
+
+    @property
+    def test(self) -> float:
+        """Accuracy on the 10,000 test images, in percent."""
+        return 100 - len(self.test_wrong) / 100
+
+
+def held_out_runs() -> list[HeldOutRun]:
+    """All lines so far. Raises CourseError for a damaged line."""
+    return files.read_lines(HELD_OUT_RUNS, HeldOutRun)
+
+
+def clustered_interval(images: dict[int, int], wrong: list[int], draws: int = 2000) -> tuple[float, float]:
+    """The middle 95 % of accuracies in percent if the writers are drawn anew, each with all images (bootstrap)."""
+    counts, mistakes = np.array(list(images.values())), Counter(wrong)
+    misread = np.array([mistakes[writer] for writer in images])
+    drawn = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
+    return tuple(np.percentile(100 * (1 - drawn @ misread / (drawn @ counts)), (2.5, 97.5)))
+
+
+def held_out_section() -> str:
+    """Accuracy on held-out images of known writers, and of new ones, against the test images."""
+    rows, runs = [], held_out_runs()
+    for by_writer in (False, True):
+        group = [run for run in runs if run.by_writer == by_writer]
+        if not group:
+            return "Not measured yet: `python -m tools.writers`."
+        widths = []
+        for run in group:
+            n = sum(run.images.values())
+            wilson = binomtest(n - len(run.wrong), n).proportion_ci(method="wilson")
+            low, high = clustered_interval(run.images, run.wrong)
+            widths.append((50 * (wilson.high - wilson.low), (high - low) / 2))
+        sides = [mean_sd([getattr(run, side) for run in group]) for side in ("held_out", "test")]
+        apart = mean_sd([run.held_out - run.test for run in group])
+        intervals = [f"± {statistics.mean(width):.2f}" for width in zip(*widths, strict=True)]
+        rows.append(["by writer" if by_writer else "at random", len(group), *sides, apart, *intervals])
+    header = ["held out", "n", "held-out images, %", "test images, %", "difference", "Wilson", "by writer"]
+    where = escape(f"{runs[0].environment.device}, torch {runs[0].environment.torch}")
+    return (
+        f"{table(header, rows, right=('n',))}\n\n"
+        f"n runs of sprint_994, mean ± standard deviation ({where}). The last two columns are half the width of a run's "
+        "95 % interval for the held-out images: Wilson's, which takes images as independent, and a bootstrap by writer."
+    )
 
 
 @dataclass(frozen=True)
