@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 
 from utils import ROOT, CourseError, files
 from utils.experiments import EXPERIMENTS
+from utils.report import trust
 from utils.report.tables import Markup, escape, mean_sd, table
 from utils.runs import records
 from utils.runs.facts import Code, Environment
@@ -322,9 +322,8 @@ def held_out_section() -> str:
         widths = []
         for run in group:
             n = sum(run.images.values())
-            wilson = binomtest(n - len(run.wrong), n).proportion_ci(method="wilson")
-            low, high = clustered_interval(run.images, run.wrong)
-            widths.append((50 * (wilson.high - wilson.low), (high - low) / 2))
+            pairs = trust.wilson(n - len(run.wrong), n), clustered_interval(run.images, run.wrong)
+            widths.append([(high - low) / 2 for low, high in pairs])
         sides = [mean_sd([getattr(run, side) for run in group]) for side in ("held_out", "test")]
         apart = mean_sd([run.held_out - run.test for run in group])
         intervals = [f"± {statistics.mean(width):.2f}" for width in zip(*widths, strict=True)]
