@@ -20,7 +20,7 @@ def test_images_or_whole_writers_are_held_out_and_each_split_differs():
 
 
 def test_an_interval_by_writer_is_wide_if_mistakes_gather_in_few_writers():
-    images = dict.fromkeys(range(100), 100)
+    images = dict.fromkeys(map(str, range(100)), 100)
     spread = measurements.clustered_interval(images, [*range(100)])  # each writer's hundredth image is misread
     gathered = measurements.clustered_interval(images, [7] * 100)  # all images of one writer
     assert spread == pytest.approx((99, 99))

@@ -281,7 +281,7 @@ class HeldOutRun:
     by_writer: bool
     split: int
     seed: int
-    images: dict[int, int]
+    images: dict[str, int]  # a key of JSON is a string
     wrong: list[int]
     test_wrong: list[int]
     code: Code
@@ -304,10 +304,10 @@ def held_out_runs() -> list[HeldOutRun]:
     return files.read_lines(HELD_OUT_RUNS, HeldOutRun)
 
 
-def clustered_interval(images: dict[int, int], wrong: list[int], draws: int = 2000) -> tuple[float, float]:
+def clustered_interval(images: dict[str, int], wrong: list[int], draws: int = 2000) -> tuple[float, float]:
     """The middle 95 % of accuracies in percent if the writers are drawn anew, each with all images (bootstrap)."""
     counts, mistakes = np.array(list(images.values())), Counter(wrong)
-    misread = np.array([mistakes[writer] for writer in images])
+    misread = np.array([mistakes[int(writer)] for writer in images])
     drawn = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
     return tuple(np.percentile(100 * (1 - drawn @ misread / (drawn @ counts)), (2.5, 97.5)))
 

@@ -76,9 +76,10 @@ def measure(mnist: Dataset, writers: list[Tensor], by_writer: bool, split: int, 
     return HeldOutRun(by_writer, split, seed, images(writers[0][out]), *wrong, facts.code(), where, facts.now())
 
 
-def images(writers: Tensor) -> dict[int, int]:
+def images(writers: Tensor) -> dict[str, int]:
     """How many images each writer has."""
-    return dict(zip(*(part.tolist() for part in writers.unique(return_counts=True)), strict=True))
+    names, counts = writers.unique(return_counts=True)
+    return dict(zip(map(str, names.tolist()), counts.tolist(), strict=True))
 
 
 def main(argv: list[str]) -> None:
