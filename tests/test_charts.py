@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.report import charts, plots
+from utils.report import plots
 from utils.report.tables import Point
 
 
 def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported():
-    (axes,) = charts.spread({"a": [99.0, 99.0, 99.3], "b": [98.0]}, "seeds", "%", {"b": 98.5}).axes
+    (axes,) = plots.spread({"a": [99.0, 99.0, 99.3], "b": [98.0]}, "seeds", "%", {"b": 98.5}).axes
     dots = [(line.get_xdata()[0], line.get_color()) for line in axes.get_lines() if line.get_marker() == "o"]
     assert [x for x, color in dots if color == plots.TEST][:4] == [99.0, 99.0, 99.3, 98.0]
     heights = [float(line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "o"]
@@ -25,7 +25,7 @@ def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported
 
 def test_a_gallery_shows_every_picture_and_colours_the_wrong_titles():
     pictures = [np.arange(12).reshape(3, 4), Image.new("L", (5, 2)), np.zeros((28, 28))]
-    figure = charts.gallery(pictures, ["a", "b", "c"], columns=2, wrong={1})
+    figure = plots.gallery(pictures, ["a", "b", "c"], columns=2, wrong={1})
     assert [axes.images[0].get_array().shape for axes in figure.axes[:3]] == [(3, 4), (2, 5), (28, 28)]
     assert not figure.axes[3].images
     assert [axes.title.get_color() for axes in figure.axes[:3]] == ["black", plots.WRONG, "black"]

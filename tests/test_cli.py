@@ -15,7 +15,7 @@ from tools import command, report, train
 from utils import ROOT, CourseError, models
 from utils.experiments import EXPERIMENTS, Recipe
 from utils.runs import execution, records
-from utils.training.steps import make_optimizer
+from utils.training.loops import make_optimizer
 
 SMOKE = {**os.environ, "COURSE_SMOKE": "1"}
 

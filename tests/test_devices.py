@@ -10,8 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from utils import models
 from utils.data import augment, fresh_voxels
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.training.loops import normalize, predict
-from utils.training.steps import cross_entropies, forward
+from utils.training.loops import cross_entropies, forward, normalize, predict
 
 CUDA = torch.device("cuda", 0)
 

@@ -14,7 +14,7 @@ from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Range, Recipe
 from utils.report import tables
 from utils.runs import execution, job
-from utils.training import cpu, loops
+from utils.training import devices, loops
 from utils.training.loops import Score
 
 SHORT = replace(RECIPE, epochs=1, batch_size=20)
@@ -61,7 +61,7 @@ def small(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     published = NETWORKS["tiny"]().state_dict(), replace(FACTS, sha256="0" * 64, recipe=SHORT)
     monkeypatch.setattr(job, "read_state_dict", lambda path: published)
-    monkeypatch.setattr(cpu, "has_bfloat16", lambda device: True)  # every device can, if slowly
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)  # every device can, if slowly
     return monkeypatch
 
 

@@ -14,7 +14,7 @@ from utils import ROOT, CourseError, models
 from utils.experiments import EXPERIMENTS
 from utils.layers import ZERO, Oranges, PrincipalAxisView, Residual, smallest_principal_axis, smallest_rotation
 from utils.runs import pretrained
-from utils.training import cpu
+from utils.training import devices
 
 REFERENCE = {"base": 7034, "bn_augmentation": 7786, "under_20k": 19_602, "mnist_medium": 7632, "mnist_small": 5616}
 REFERENCE |= {"mnist_ultrasmall": 4464, "small_cnn": 785_210, "medium_cnn": 1_571_030, "voxel_reference": 4_279_082}
@@ -124,7 +124,7 @@ def test_comments_at_line_ends_are_true_and_the_network_is_plain_pytorch(name):
     assert kinds <= {"torch.nn", "utils.layers"}
     plain = models.build(name)
     before = copy.deepcopy(plain.state_dict())
-    prepared = cpu.prepare(plain, CPU).state_dict()  # what a CPU adds leaves no trace in the state dict
+    prepared = devices.prepare(plain, CPU).state_dict()  # what a CPU adds leaves no trace in the state dict
     assert before.keys() == prepared.keys() and all(map(torch.equal, before.values(), prepared.values()))
 
 
@@ -146,10 +146,10 @@ def test_batch_norm_in_front_of_a_convolution_or_behind_a_shared_one_can_not_be_
 
 def test_batch_norms_of_few_channels_are_faster_ones_on_a_cpu_only():
     def kinds(device):
-        model = cpu.prepare(models.build("bn_augmentation"), torch.device(device))
+        model = devices.prepare(models.build("bn_augmentation"), torch.device(device))
         return [type(layer) for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
 
-    few, plain = cpu.FewChannels, nn.BatchNorm2d
+    few, plain = devices.FewChannels, nn.BatchNorm2d
     assert kinds("cpu") == [few, few, plain, few, plain, plain]  # 8, 8, 16, 8, 16 and 16 channels
     assert kinds("meta") == [plain] * 6
 
@@ -265,7 +265,7 @@ def test_batch_norm_is_pytorch_s_own(channels, layout):
     features = (torch.randn(32, channels, 14, 14) * 3 + 1).to(memory_format=layout)
     upstream = torch.randn_like(features)
     found = []
-    for norm, dtype in ((cpu.FewChannels(channels), torch.float32), (nn.BatchNorm2d(channels), torch.float64)):
+    for norm, dtype in ((devices.FewChannels(channels), torch.float32), (nn.BatchNorm2d(channels), torch.float64)):
         norm = norm.to(dtype)
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(0.5, 2, channels))

@@ -123,11 +123,11 @@ AGAIN = """
 import json, sys
 from pathlib import Path
 from utils import runs
-from utils.runs import comparison
+from utils.runs import records
 from utils.experiments import EXPERIMENTS
 result = runs.run(EXPERIMENTS["sprint"], device="cpu", folder=Path(sys.argv[1]), echo=False)
 facts = result.facts
-print(json.dumps([facts.sha256, facts.test.percent, comparison.against_published(result.experiment, facts)]))
+print(json.dumps([facts.sha256, facts.test.percent, records.against_published(result.experiment, facts)]))
 """
 
 

@@ -19,7 +19,7 @@ from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import tables
-from utils.runs import comparison, execution, facts, pretrained, records, trials
+from utils.runs import execution, facts, pretrained, records, trials
 from utils.runs.facts import Code
 from utils.runs.records import RunPaths, read_log, read_record
 from utils.training import devices, loops
@@ -360,7 +360,7 @@ def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys, monkey
     table = tables.summary([result])
     assert "| closed |" in table and "tiny, held-out images: " in table
     assert json.loads(result.log.with_suffix(".json").read_text())["test"] is None
-    assert "the test set stays closed while images are held out" in comparison.against_published(HELD, result.facts)
+    assert "the test set stays closed while images are held out" in records.against_published(HELD, result.facts)
     open_ = train()  # the control: without held-out images all of these show one
     assert open_.facts.test and "closed" not in tables.summary([open_]) and "test_correct" in open_.log.read_text()
     assert 360 in looked

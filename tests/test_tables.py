@@ -12,7 +12,7 @@ from utils import files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import tables
-from utils.runs import comparison, records
+from utils.runs import records
 from utils.runs.facts import environment
 from utils.runs.records import DataFacts, RunMetadata, RunPaths
 from utils.training.loops import Score
@@ -216,16 +216,16 @@ def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> RunMetadata:
 
 def test_a_run_is_compared_with_the_published_ones_in_one_line():
     two_seeds()
-    told = comparison.against_published(TINY, yours())
+    told = records.against_published(TINY, yours())
     assert told.startswith(
         "tiny, seed 0: yours 98.50 %, published 98.50 ± 0.71 % (2 seeds); the same bits as its seed 0, "
     )
     there = yours().environment
     elsewhere = replace(there, threads=64, torch="1.0")
-    told = comparison.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
+    told = records.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
     changed = f"threads 64 (there {there.threads}), torch 1.0 (there {there.torch})"
     assert f"other bits as its seed 0, with other {changed};" in told
-    assert "tiny, seed 9: yours 98.50 %" in comparison.against_published(TINY, yours(seed=9))
+    assert "tiny, seed 9: yours 98.50 %" in records.against_published(TINY, yours(seed=9))
 
 
 @pytest.mark.parametrize(
@@ -234,19 +234,19 @@ def test_a_run_is_compared_with_the_published_ones_in_one_line():
 def test_the_spread_is_four_standard_deviations(seeds, correct, within):
     """Of two seeds 98.5 ± 0.707: 95.67 to 101.3; of one that of 1,000 images at 98 %, ± 0.443: 96.2 to 99.8."""
     two_seeds() if seeds == 2 else publish(TINY, 0, [row(1, 900, 980)])
-    line = comparison.against_published(TINY, yours(correct))
+    line = records.against_published(TINY, yours(correct))
     assert line.endswith("within the spread." if within else "OUTSIDE the spread.")
 
 
 def test_other_data_other_recipes_and_held_out_images_are_not_compared():
     two_seeds()
     other = yours(100, data=DataFacts("fallback", "images", (1, 28, 28), "0" * 64, 1000, True))
-    assert "10.00 % on other data than the published runs'," in comparison.against_published(TINY, other)
-    stand_in = comparison.against_published(TINY, yours(recipe=replace(TINY.recipe, data="mnist")))  # of the digits
+    assert "10.00 % on other data than the published runs'," in records.against_published(TINY, other)
+    stand_in = records.against_published(TINY, yours(recipe=replace(TINY.recipe, data="mnist")))  # of the digits
     assert "1,797 digits as a stand-in for mnist; compared with nothing." in stand_in
-    changed = comparison.against_published(TINY.with_recipe(lr=0.5), yours())
+    changed = records.against_published(TINY.with_recipe(lr=0.5), yours())
     assert changed == "tiny, seed 0: 98.50 %; no published run has this recipe."
-    closed = comparison.against_published(TINY.with_recipe(valid=10), replace(yours(), test=None))
+    closed = records.against_published(TINY.with_recipe(valid=10), replace(yours(), test=None))
     assert "the test set stays closed while images are held out" in closed and "%" not in closed
 
 

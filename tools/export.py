@@ -10,7 +10,7 @@ onnx, pt2      the network with its preprocessing. Input "images": (N, 1, 28, 28
 safetensors    the weights alone; a tensor that several layers share is stored once
 c              one header (.h) without dependencies or heap, for networks of images; the system's C compiler checks it
 
-onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx and safetensors need
+onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx needs
 requirements-extra.txt.
 """
 
@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -88,14 +89,13 @@ def read_pt2(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
 
 
 def write_safetensors(whole: Whole, metadata: dict[str, str], path: Path) -> None:
-    safetensors = command.need("safetensors.torch")
     with files.replacing(path) as temporary:
-        safetensors.save_model(whole.model, str(temporary), metadata)
+        safetensors.torch.save_model(whole.model, str(temporary), metadata)
 
 
 def read_safetensors(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     model = models.build(facts.recipe.model, facts.recipe.dropout)
-    command.need("safetensors.torch").load_model(model, path)
+    safetensors.torch.load_model(model, path)
     return Whole(model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)).eval()
 
 

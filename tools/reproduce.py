@@ -16,7 +16,7 @@ import torch
 from tools.measurements import REPRODUCTIONS, Reproduction
 from utils import CourseError, closest, files, runs
 from utils.experiments import EXPERIMENTS
-from utils.runs import comparison, records
+from utils.runs import records
 from utils.runs.records import RunMetadata
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             now = train(record.facts)
             line = Reproduction(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished)
             files.append_line(REPRODUCTIONS, line)
-            print(comparison.against_published(EXPERIMENTS[name], now), flush=True)
+            print(records.against_published(EXPERIMENTS[name], now), flush=True)
     return 0
 
 

@@ -20,7 +20,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from utils import ROOT, CourseError, Interrupted, closest, runs, smoke
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
 from utils.report import tables
-from utils.runs import comparison, job, records
+from utils.runs import job, records
 from utils.training import ddp
 
 Task = tuple[Experiment, int]  # an experiment and a seed
@@ -275,7 +275,7 @@ def summarize(results: list[runs.Result]) -> None:
     if not results:
         return
     print(tables.summary(results))
-    stand_ins = ", ".join(sorted({run.experiment.name for run in results if comparison.stand_in(run.facts)}))
+    stand_ins = ", ".join(sorted({run.experiment.name for run in results if records.stand_in(run.facts)}))
     if stand_ins:
         print(f"{stand_ins}: scikit-learn's 1,797 digits replaced the data. Do not compare these figures with others.")
     if smoke():

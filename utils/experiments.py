@@ -76,7 +76,7 @@ class Recipe:
     # NAME-HASH of a published network, eight letters of its file's SHA-256: training begins with its weights
     start: str = ""
     levels: int = 0  # round weights to this odd number of values, in training too (quantize.levels_of); 0: float32
-    bfloat16: bool = False  # train in bfloat16 on devices with hardware support for it (steps.forward)
+    bfloat16: bool = False  # train in bfloat16 on devices with hardware support for it (loops.forward)
 
     def __post_init__(self):
         """Raise ValueError, naming the field, for a value or a combination that no run could use."""

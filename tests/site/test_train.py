@@ -23,8 +23,7 @@ from utils import files, models
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.runs import load_pretrained
-from utils.training.loops import evaluate
-from utils.training.steps import make_optimizer, make_scheduler
+from utils.training.loops import evaluate, make_optimizer, make_scheduler
 
 NODE = tool.ROOT / "tests" / "site" / "sprint_in_node.mjs"
 RECIPE = EXPERIMENTS["sprint"].recipe

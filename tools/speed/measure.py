@@ -32,7 +32,7 @@ from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import Recipe
 from utils.runs import facts, records
-from utils.training import cpu
+from utils.training import devices
 
 Found = dict[str, dict[str, list[MEASURED]]]  # row → side → one measurement per repetition
 
@@ -79,7 +79,7 @@ def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
     start = time.perf_counter()
     data = datasets.load(known[row].data) if known[row].data else None
     if work.tuned:
-        cpu.keep_memory()
+        devices.keep_memory()
     torch.manual_seed(seed)
     work.warm_up()
     torch.manual_seed(seed)

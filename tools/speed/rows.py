@@ -29,9 +29,8 @@ from utils.data.fresh_voxels import fresh_grids
 from utils.experiments import EXPERIMENTS, Recipe
 from utils.runs import pretrained
 from utils.runs.records import RunPaths
-from utils.training import cpu
-from utils.training.loops import Training, evaluate, fit, normalize, train_epoch
-from utils.training.steps import make_optimizer, make_scheduler
+from utils.training import devices
+from utils.training.loops import Training, evaluate, fit, make_optimizer, make_scheduler, normalize, train_epoch
 
 CPU = torch.device("cpu")
 NAMES = ("bn_augmentation", "sprint", "sprint_994", "frontier_best", "voxel_reference")
@@ -77,7 +76,7 @@ def in_fresh_process(*argv: str, **environment: str) -> MEASURED:
 
 def network(recipe: Recipe, device: torch.device = CPU) -> nn.Module:
     """A recipe's network as the course trains it."""
-    return cpu.prepare(models.build(recipe.model, recipe.dropout), device)
+    return devices.prepare(models.build(recipe.model, recipe.dropout), device)
 
 
 def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None]:
@@ -253,8 +252,8 @@ def example_epoch(keep: bool, prepare: bool) -> Work:
 
     def work(data: Dataset, seed: int) -> None:
         if keep:
-            cpu.keep_memory()
-        model = cpu.prepare(baseline.example_network(), CPU) if prepare else baseline.example_network()
+            devices.keep_memory()
+        model = devices.prepare(baseline.example_network(), CPU) if prepare else baseline.example_network()
         train_epoch(as_example(model, baseline.EXAMPLE, seed, len(data.train)), data)
 
     return work
@@ -404,7 +403,7 @@ def narrow() -> nn.Module:
     model = models.build(SPRINT.model)
     model[1], model[2] = nn.Conv2d(1, 8, 5, stride=2, bias=False), nn.BatchNorm2d(8)
     model[4] = nn.Conv2d(8, 32, 3, bias=False)
-    return cpu.prepare(model, CPU)
+    return devices.prepare(model, CPU)
 
 
 def held_out(data: Dataset, seed: int, build: Callable[[], nn.Module] = lambda: network(SPRINT), **changes) -> MEASURED:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import math
 import os
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ NEEDED = {  # module → package: what the course imports and Colab or Kaggle ma
     "h5py": "h5py",
     "matplotlib": "matplotlib",
     "msgspec": "msgspec",
+    "safetensors": "safetensors",
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "torchsummary": "torchsummary",
@@ -49,9 +51,9 @@ def setup(save_to_drive: bool = False) -> None:
         keep_runs_in_drive()
     import torch
 
-    from ..training import devices
+    from ..training.devices import pick_device
 
-    device = {"cuda": "a GPU", "mps": "Apple's GPU", "cpu": "the CPU"}[devices.pick_device().type]
+    device = {"cuda": "a GPU", "mps": "Apple's GPU", "cpu": "the CPU"}[pick_device().type]
     print(f"torch {torch.__version__} on {device}{', smoke run: a few hundred images, one epoch' if smoke() else ''}")
 
 
@@ -253,6 +255,17 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     size = f"{len(published.state_dict())} state-dict keys and shapes"
     parameters = f"{models.count_parameters(published):,} parameters"
     print(f"This is the published network {experiment.name}: the same {size}, {parameters}, equal outputs.")
+
+
+def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval, in %, of the accuracies that `correct` of `total` speak for (Wilson 1927, "Probable inference, the
+    law of succession, and statistical inference"). Unlike p ± 2 standard errors it never leaves 0 to 100.
+    """
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    p = correct / total
+    middle, half = p + z**2 / (2 * total), z * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
+    low, high = ((middle + side * half) / (1 + z**2 / total) for side in (-1, 1))
+    return 100 * max(low, 0.0), 100 * min(high, 1.0)
 
 
 def claim(sentence: str, holds: bool, data: "Dataset | None" = None, **numbers: float) -> None:

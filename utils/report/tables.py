@@ -12,8 +12,7 @@ from .. import files, models, workspace
 from ..experiments import EXPERIMENTS, Experiment, Recipe
 from ..files import display_path
 from ..runs import records, trials
-from ..runs.comparison import mean_sd, percent, seeds, test_percents
-from ..runs.records import FinishedRun, RunPaths
+from ..runs.records import FinishedRun, RunPaths, mean_sd, percent, seeds, test_percents
 
 
 @dataclass(frozen=True)

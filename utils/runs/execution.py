@@ -12,15 +12,13 @@ from .. import CourseError, Interrupted, files, models, smoke, workspace
 from ..data.datasets import Dataset, Split
 from ..experiments import Experiment
 from ..files import display_path
-from ..training import cpu, ddp
-from ..training.devices import pick_device
+from ..training import ddp, devices
 from ..training.loops import CheckpointMismatch, Row, Score, Training, describe, evaluate, result_epoch
 from ..training.loops import fit as train
 from . import facts, packed, records, trials
-from .comparison import against_published
 from .job import Job, prepare_data, resolve, smoke_version, start_of
 from .pretrained import load_model
-from .records import DataFacts, FinishedRun, RunMetadata, RunPaths, RunStart, Use
+from .records import DataFacts, FinishedRun, RunMetadata, RunPaths, RunStart, Use, against_published
 
 AfterEpoch = Callable[[list[Row]], None]
 
@@ -74,7 +72,7 @@ def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
     job = ddp.on_rank0(first)
     job = mine[0] if mine else job
     data = ddp.first_process_first(lambda: job.data or prepare_data(job.experiment))
-    where = ddp.raise_together(lambda: pick_device(device, job.experiment.recipe.kind))
+    where = ddp.raise_together(lambda: devices.pick_device(device, job.experiment.recipe.kind))
     ddp.require_same({"data": DataFacts.of(data), "sources": facts.code().sources, "device": where.type})
     return replace(job, data=data, device=where)
 
@@ -86,10 +84,10 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
     if job.state and job.echo:
         print_continued(job)
     if job.device.type == "cpu":
-        cpu.keep_memory()
+        devices.keep_memory()
     torch.backends.cudnn.deterministic = True  # same seed, same bits on CUDA too
     torch.manual_seed(job.seed)
-    model = cpu.prepare(initial(job.experiment, job.network), job.device)
+    model = devices.prepare(initial(job.experiment, job.network), job.device)
     if ddp.rank():
         torch.manual_seed(job.seed + ddp.rank())  # equal initial weights, but different dropout masks
 

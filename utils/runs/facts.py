@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .. import ROOT
-from ..training import cpu
+from ..training import devices
 
 # the modules that a training run goes through; the others can change without a bit of the result changing
 DECIDING = ("files", "models", "layers", "data/datasets", "data/voxels", "data/fresh_voxels", "data/augment")
@@ -81,7 +81,7 @@ def environment(device: torch.device, processes: int = 1, wants_bfloat16: bool =
         python=platform.python_version(),
         torch=str(torch.__version__),
         numpy=np.__version__,
-        no_bfloat16=wants_bfloat16 and not cpu.has_bfloat16(device),
+        no_bfloat16=wants_bfloat16 and not devices.has_bfloat16(device),
         tf32=(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32) if cuda else None,
     )
 

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import json
 import math
 import os
 import subprocess
@@ -20,7 +19,6 @@ from .. import CourseError, closest, files, models, workspace
 from ..data import photo
 from ..data.augment import scaled
 from ..files import display_path
-from ..training import states
 from ..training.loops import normalize
 from .records import OWN, RunMetadata, own_root, read_facts
 
@@ -157,11 +155,11 @@ def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module,
     """
     state, facts = read_state_dict(path)
     model = structure(facts, network, path)
-    wrong = states.of_network(state, model, "the state dict")
-    if wrong:
-        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model}: {wrong}"
-        raise CourseError(f"{misfit}. Check it out again, or train it again.")
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model}: {files.shorten(error)}"
+        raise CourseError(f"{misfit}. Check it out again, or train it again.") from error
     return model.eval(), facts
 
 
@@ -195,32 +193,20 @@ def find_weights(name: str | Path) -> Path:
     raise CourseError(f"no published network or run of your own is called {name!r}: expected {closest(name, known)}")
 
 
-DTYPES = {"F32": torch.float32, "I64": torch.int64}
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The float32 and int64 tensors of a .safetensors file, and its metadata. Raises CourseError for another file.
+    """The tensors of a .safetensors file, and its metadata. Raises CourseError for another file."""
+    from safetensors import SafetensorError, safe_open  # few readers need it
+    from safetensors.torch import load_file
 
-    Format: the length of the header as a little-endian uint64, the header in JSON, and the numbers of all tensors
-    (https://github.com/huggingface/safetensors).
-    """
-    content = files.read(path, "Download it again from the page that trained it.", files.TENSORS)
+    files.require_regular_file(path, "Download it again from the page that trained it.")
     try:
-        start = 8 + int.from_bytes(content[:8], "little")
-        header, numbers = json.loads(content[8:start]), content[start:]
-        facts, tensors = header.pop("__metadata__", {}), {}
-        if sum(one["data_offsets"][1] - one["data_offsets"][0] for one in header.values()) != len(numbers):
-            raise ValueError("the tensors have another size than the file")
-        for name, one in header.items():
-            first, end = one["data_offsets"]
-            values = torch.frombuffer(bytearray(numbers[first:end]), dtype=DTYPES[one["dtype"]])
-            tensors[name] = values.reshape(one["shape"])
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        with safe_open(path, "pt") as file:
+            return load_file(path), file.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise CourseError(
             f"{display_path(path)} is no file of tensors that the course reads ({type(error).__name__}): "
             "expected what the “Train” tab of the web pages writes. Download it again."
         ) from error
-    return tensors, facts
 
 
 def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
@@ -230,13 +216,12 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
     try:
         mean, std = float(facts["mean"]), float(facts["std"])
         model = copy.deepcopy(network) if network else models.build(facts["model"])
-        wrong = states.of_network(state, model, "the state dict")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        wrong, mean, std = "its metadata is not that of the “Train” tab", 0.0, 1.0
-    if wrong or not (math.isfinite(mean) and 0 < std < math.inf):
-        wrong = wrong or "mean or std is out of range"
-        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.")
-    model.load_state_dict(state)
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError("mean or std is out of range")
+        model.load_state_dict(state)
+    except (ValueError, KeyError, RuntimeError) as error:
+        wrong = f"{type(error).__name__}: {files.shorten(error)}"
+        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.") from error
     return model.eval(), Preprocess(mean, std)
 
 

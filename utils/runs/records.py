@@ -12,14 +12,14 @@ RUN is the experiment's name, and for a reader's own runs also the recipe's dige
 import csv
 import hashlib
 import io
+import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
-import torch
 
 from .. import ROOT, CourseError, files, folder_setting, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
@@ -33,9 +33,6 @@ for _part in ("train", "valid", "test"):
     COLUMNS |= {f"{_part}_loss": ".6f", f"{_part}_correct": "d", f"{_part}_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
 FORMS = [[name for name in COLUMNS if not name.startswith(part)] for part in ("valid", "test")]  # a log's header
-# the parts of a checkpoint besides its rows (see loops.Training)
-STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor}
-STATE |= {"numbers": torch.Tensor, "device": str, "processes": list, "best": dict | None}
 
 
 @dataclass(frozen=True)
@@ -317,7 +314,7 @@ class Saved:
 def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
     """The facts and the training state of a checkpoint, or None. Raises CourseError if it is damaged, or another run's.
 
-    Training.load_state_dict checks whether its tensors fit the network.
+    Its SHA-256 shows that it is what write_checkpoint wrote.
     """
     if not files.exists(path):
         return None
@@ -333,27 +330,7 @@ def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
     expected = RunPaths(path.parent.parent, key, run_start.seed).checkpoint.name
     if path.name != expected:
         raise CourseError(f"{name} is of another run, expected the name {expected}. Rename it or delete it.")
-    wrong = _state_problem(training, saved.history, run_start.recipe.epochs)
-    if wrong:
-        raise CourseError(f"{name} can't be continued: {wrong}. {todo}")
     return run_start, training | {"history": saved.history}
-
-
-def _state_problem(training: object, history: list[Row], epochs: int) -> str:
-    """What is wrong with a checkpoint's training state, whatever its network; "" if nothing is."""
-    if not isinstance(training, dict) or training.keys() != STATE.keys():
-        return f"expected the parts {', '.join(STATE)}"
-    for name, kind in STATE.items():
-        part = training[name]
-        if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
-            expected = getattr(kind, "__name__", kind)
-            return f"its part {name} is an empty or other {type(part).__name__}, expected {expected}"
-    if training["device"] not in ("cpu", "cuda", "mps"):
-        return f"it was saved on the device {training['device'][:40]!r}, expected cpu, cuda or mps"
-    if not 1 <= len(history) <= epochs:
-        return f"its history has {len(history)} rows, expected 1 to {epochs}"
-    problems = ((epoch, row_problem(row, epoch)) for epoch, row in enumerate(history, 1))
-    return next((f"row {epoch} of its history: expected {wrong}" for epoch, wrong in problems if wrong), "")
 
 
 def write_checkpoint(
@@ -364,3 +341,62 @@ def write_checkpoint(
     saved = files.without_defaults(Saved(run_start, training["history"]))
     content = msgspec.json.encode(saved) + b"\n" + files.to_bytes(tensors)
     files.write(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content, before_rename)
+
+
+# ---- a run next to the published ones
+
+
+def percent(row: Row, part: str) -> float:
+    """Accuracy of one epoch, in %."""
+    return 100 * row[f"{part}_correct"] / row[f"{part}_total"]
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """Mean ± standard deviation (of a sample; left out for a single value)."""
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values) or "none"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def seeds(found: Sequence) -> str:
+    return "1 seed" if len(found) == 1 else f"{len(found)} seeds"
+
+
+def test_percents(found: list[FinishedRun]) -> list[float]:
+    """Test accuracies (%) of the kept epochs; with held-out images, of the one test at the end."""
+    tests = [(record.result_row, record.facts.test) for record in found]
+    return [percent(row, "test") if "test_correct" in row else test.percent for row, test in tests]
+
+
+def stand_in(facts: RunMetadata) -> bool:
+    """Whether a run saw scikit-learn's digits instead of its recipe's data."""
+    return facts.data.name.startswith("digits") and not facts.recipe.data.startswith("digits")
+
+
+def against_published(experiment: Experiment, facts: RunMetadata) -> str:
+    """One line: a run's test accuracy and the published ones, what differs between the machines, and whether it is
+    within four standard deviations of the seeds (with one seed: four standard errors of its accuracy)."""
+    found, title = published(experiment) if experiment.registered else [], f"{experiment.name}, seed {facts.seed}"
+    if stand_in(facts):
+        yours = f"{facts.test.percent:.2f} % of {facts.test.total} test digits" if facts.test else "trained"
+        data = f"scikit-learn's 1,797 digits as a stand-in for {facts.recipe.data}"
+        return f"{title}: {yours}, on {data}; compared with nothing."
+    if not found or facts.test is None:
+        yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
+        return f"{title}: {yours}; no published run has this recipe."
+    percents = test_percents(found)
+    mean, yours = statistics.mean(percents), facts.test.percent
+    if all(facts.data.fingerprint != record.facts.data.fingerprint for record in found):
+        return f"{title}: {yours:.2f} % on other data than the published runs', so it is not compared."
+    chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5
+    within = abs(yours - mean) <= 4 * (statistics.stdev(percents) if len(percents) > 1 else chance)
+    same = next((record for record in found if record.facts.seed == facts.seed), found[0])
+    pairs = {key: (here, getattr(same.facts.environment, key)) for key, here in vars(facts.environment).items()}
+    differs = [f"{key} {here} (there {there})" for key, (here, there) in pairs.items() if here != there]
+    # torch's versions write different files of the same weights
+    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"
+    bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
+    conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
+    spread = f"{'within' if within else 'OUTSIDE'} the spread"
+    ours = f"yours {yours:.2f} %, published {mean_sd(percents)} % ({seeds(found)})"
+    return f"{title}: {ours}; {bits} as its seed {same.facts.seed}, {conditions}; {spread}."

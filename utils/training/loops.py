@@ -1,12 +1,12 @@
 """The only training loop and the only test loop."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
-from . import ddp, quantize, states
-from .steps import cross_entropies, forward, make_optimizer, make_scheduler
+from . import ddp, devices, quantize
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -69,6 +68,58 @@ def evaluate(model: nn.Module, split: Split, mean: float, std: float) -> Score:
     """Mean cross-entropy and correct / total over the whole split."""
     logits, labels = predict(model, split.images, mean, std).cpu(), split.labels.cpu()  # not every device has float64
     return Score(F.cross_entropy(logits.double(), labels).item(), int((logits.argmax(1) == labels).sum()), len(split))
+
+
+def cross_entropies(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy, plain and with smoothed labels: both results of F.cross_entropy to the last bit."""
+    log_p = F.log_softmax(logits, 1)
+    plain = F.nll_loss(log_p, targets)
+    return plain, (1 - smoothing) * plain - log_p.sum(1).mean() * (smoothing / logits.shape[1]) if smoothing else plain
+
+
+def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network as training calls it: (N, C, ...) float32 → float32 logits. With recipe.bfloat16, its convolutions
+    and linear layers multiply in torch.bfloat16 if the device has it; the weights stay float32. COURSE_COMPILE=1
+    compiles it (torch.compile, with CUDA graphs), which changes the bits."""
+    if os.environ.get("COURSE_COMPILE") == "1":
+        network = torch.compile(network, mode="reduce-overhead")
+    if not (recipe.bfloat16 and devices.has_bfloat16(device)):
+        return network
+
+    def autocast(seen: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return network(seen).float()
+
+    return autocast
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer; one fused kernel for all parameters if the device has it."""
+    parameters = list(model.parameters())
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
+    if not recipe.decay_vectors:
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+        parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    if recipe.optimizer in ("sgd", "heavy_ball"):
+        nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
+    """The recipe's learning rate; `steps`: batches per epoch."""
+    if recipe.schedule == "one_cycle":
+        total, warmup = steps * recipe.epochs, recipe.warmup
+        if warmup * total == 1:  # a warmup of length 0, by which it would be divided
+            warmup *= 1 - 1e-12
+        shape = {"pct_start": warmup, "cycle_momentum": False, "div_factor": 10, "final_div_factor": 100}
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=total, **shape)
+    if recipe.schedule == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+    drops = [(recipe.drop_at - 1) * steps] if recipe.schedule == "step" else []
+    return lr_scheduler.MultiStepLR(optimizer, drops)
 
 
 class Training:
@@ -135,23 +186,13 @@ class Training:
         """Continue from state_dict(), bit for bit on the same kind of device; on another kind, the generators start
         from the epoch's number.
 
-        Raises ValueError, or what a generator raises, for a state of another network, optimizer or schedule.
+        Raises what PyTorch raises for a state of another network.
         """
-        by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
-        steps = len(state["history"]) * (1 if by_loss else self.steps)
-        networks = {"model": self.model} | ({"average": self.average} if self.average else {})
-        networks |= {"best": self.tested} if state["best"] else {}
-        wrong = next(filter(None, (states.of_network(state[name], own, name) for name, own in networks.items())), "")
-        wrong = wrong or states.of_schedule(state["scheduler"], self.scheduler, steps, "scheduler")
-        if wrong:
-            raise ValueError(wrong)
-        make = partial(make_optimizer, recipe=self.recipe)
-        optimizer = states.fitted(state["optimizer"], self.model, self.optimizer, make, "optimizer")
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
         fused = [group["fused"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(optimizer)
+        self.optimizer.load_state_dict(state["optimizer"])
         for group, value in zip(self.optimizer.param_groups, fused, strict=True):
             group["fused"] = value
         self.scheduler.load_state_dict(state["scheduler"])
@@ -188,9 +229,8 @@ def fit(
     if state:
         try:
             training.load_state_dict(state)
-        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # invalid states raise any
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise CheckpointMismatch(" ".join(f"{kind}{error}".split())[:200]) from error
+        except (ValueError, LookupError, RuntimeError) as error:  # the network's source was changed
+            raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
