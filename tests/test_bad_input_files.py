@@ -19,7 +19,7 @@ import torch
 from rejections import rejected, rejected_command
 from tiny import FACTS, TINY, TRIAL
 
-from tools import colab, export, qr, report, stale, train, verify
+from tools import colab, export, qr, report, train, verify
 from tools.measurements import Benchmark
 from utils import CourseError, Interrupted, files, runs
 from utils.data import photo, voxels
@@ -42,7 +42,7 @@ READERS = {
     "rows.h5": voxels.read,
     "digit.png": photo.read,
     "weights.pth": pretrained.load_model,
-    "lesson.ipynb": stale.read,
+    "lesson.ipynb": report.read_notebook,
     "stamped.ipynb": colab.read,
     "code.png": lambda path: qr.main(["--read", str(path)]),
 }

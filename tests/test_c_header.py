@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tools import c_header, export
+from tools import export
 from utils import ROOT, CourseError, files, models, smoke
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -18,7 +18,7 @@ from utils.training import quantize
 from utils.training.loops import predict
 
 compiled = pytest.mark.skipif(
-    not any(map(shutil.which, c_header.COMPILERS)), reason="C needs a compiler (cc, gcc or clang)"
+    not any(map(shutil.which, export.COMPILERS)), reason="C needs a compiler (cc, gcc or clang)"
 )
 IMAGES = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 FEW = "recurrent(width=4,repeats=1,position_weighted=True)"  # one convolution, used twice
@@ -52,9 +52,9 @@ def network(name: str, levels: int) -> nn.Module:
 
 
 def in_c(model: nn.Module, levels: int, images: torch.Tensor, folder) -> tuple[torch.Tensor, torch.Tensor]:
-    text, _ = c_header.header("tiny", model, levels, 0.13066, 0.308108)
+    text, _ = export.header("tiny", model, levels, 0.13066, 0.308108)
     files.write(folder / "tiny.h", text.encode())
-    return c_header.answers(folder / "tiny.h", "tiny", images)
+    return export.answers(folder / "tiny.h", "tiny", images)
 
 
 @compiled
@@ -86,7 +86,7 @@ def test_the_header_says_what_it_needs():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[[[1.0, 0.0], [2.0, 3.0]]], [[[0.0, 0.0], [0.0, 1.0]]]]))
         model[4].weight.fill_(1.0)
-    text, program = c_header.header("tiny", model, 7, 0.0, 1.0)  # 31 in the first and the last layer: five bits
+    text, program = export.header("tiny", model, 7, 0.0, 1.0)  # 31 in the first and the last layer: five bits
     # pixels, weights that are not 0, steps
     assert program.multiplications == 2 * 784 + (3 + 1) * 14 * 14 + 20 + (8 + 20)
     assert program.bytes == (8 * 5 + 7) // 8 + 1 + (20 * 5 + 7) // 8 + 1 + 4 * 10  # and a byte behind each array
@@ -97,18 +97,18 @@ def test_the_header_says_what_it_needs():
 
 def test_what_can_not_be_written_or_compiled_is_told(monkeypatch, tmp_path):
     for name, called in (("tiny-0a1b", "tiny_0a1b"), ("99 ü", "network_99__"), ("", "network_")):
-        assert c_header.identifier(name) == called
+        assert export.identifier(name) == called
     with pytest.raises(CourseError, match="Sigmoid is not written in C yet"):
-        c_header.header("tiny", nn.Sequential(nn.Sigmoid(), nn.Flatten(), nn.Linear(784, 10)), 0, 0.0, 1.0)
+        export.header("tiny", nn.Sequential(nn.Sigmoid(), nn.Flatten(), nn.Linear(784, 10)), 0, 0.0, 1.0)
     with pytest.raises(CourseError, match="takes grids of voxels: C is written for networks of images only"):
-        c_header.header("tiny", models.build("voxel_best"), 0, 0.0, 1.0)
-    if any(map(shutil.which, c_header.COMPILERS)):
+        export.header("tiny", models.build("voxel_best"), 0, 0.0, 1.0)
+    if any(map(shutil.which, export.COMPILERS)):
         (tmp_path / "tiny.h").write_text("int tiny_digit(")
         with pytest.raises(CourseError, match=r"tiny\.h can't be compiled: .*error"):
-            c_header.answers(tmp_path / "tiny.h", "tiny", IMAGES)
+            export.answers(tmp_path / "tiny.h", "tiny", IMAGES)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(CourseError, match="no C compiler was found: expected one of cc, gcc, clang"):
-        c_header.answers(tmp_path / "tiny.h", "tiny", IMAGES)
+        export.answers(tmp_path / "tiny.h", "tiny", IMAGES)
 
 
 # ---- what is published
@@ -122,10 +122,10 @@ def test_a_published_network_gives_the_same_labels_in_c(name, mnist, tmp_path):
     if models.count_parameters(model) > (30_000 if smoke() else LARGE):
         pytest.skip("a large header takes long to compile (COURSE_SMOKE=0 compiles those of up to a million weights)")
     normalization = message.normalization.mean, message.normalization.std
-    text, _ = c_header.header(name, model, message.recipe.levels, *normalization)
+    text, _ = export.header(name, model, message.recipe.levels, *normalization)
     files.write(tmp_path / "network.h", text.encode())
     images = mnist.test.images if message.recipe.levels or not smoke() else mnist.test.images[:300]
-    labels, _ = c_header.answers(tmp_path / "network.h", name, images)
+    labels, _ = export.answers(tmp_path / "network.h", name, images)
     assert torch.equal(labels.long(), predict(model, images, *normalization).argmax(1))
 
 
@@ -147,6 +147,6 @@ def test_published_costs_are_those_of_the_published_networks():
     for name, kept in json.loads(export.COSTS.read_text()).items():
         model, told = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")
         normalization = told.normalization.mean, told.normalization.std
-        _, program = c_header.header(name, model, told.recipe.levels, *normalization)
+        _, program = export.header(name, model, told.recipe.levels, *normalization)
         found = program.levels, program.bytes, 4 * program.memory.length, program.multiplications
         assert found == tuple(kept[key] for key in ("levels", "constants", "memory", "multiplications")), name

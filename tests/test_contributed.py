@@ -14,7 +14,7 @@ from tools import measurements, report, verify
 from utils import CourseError, files, printable
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
-from utils.runs import facts, inventory, records, trials
+from utils.runs import facts, records, trials
 from utils.training.loops import Score
 
 MARKUP = (
@@ -96,7 +96,7 @@ STRAYS = dict.fromkeys(TEXTS, lambda path: path.write_text("{}")) | {
 
 @pytest.mark.skipif(os.name == "nt", reason="names and links that Windows does not have")
 def test_what_does_not_belong_is_named_in_one_line_and_never_published(published):
-    before = set(inventory.published(published)[0])
+    before = set(verify.published(published)[0])
     for name, make in STRAYS.items():
         path = published / name
         try:
@@ -105,7 +105,7 @@ def test_what_does_not_belong_is_named_in_one_line_and_never_published(published
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         make(path)
-        paths, findings = inventory.published(published)
+        paths, findings = verify.published(published)
         assert set(paths) == before and all(line.isprintable() for line in findings)
         assert any(printable(name) in line for line in findings), findings
         assert set(findings) <= set(verify.strays(published)) and len(records.published(TINY)) == 1  # it counts nowhere
@@ -207,5 +207,5 @@ def test_known_files_are_all_published():
     """Of the repository itself: what is there belongs there."""
     from utils import ROOT
 
-    paths, findings = inventory.published(ROOT)
+    paths, findings = verify.published(ROOT)
     assert findings == [] and len(paths) > len(EXPERIMENTS)

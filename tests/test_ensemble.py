@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import dataset
 
-from tools import ensemble, measurements, verify
+from tools import measurements, verify
 from utils import CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -35,11 +35,11 @@ def test_who_helps_is_chosen_with_as_many_votes_as_it_takes_and_who_does_not_is_
         "better": answers(0.9, 0.9, 0.9, 0.9, 0.9, 0.1),
         "helper": answers(0.6, 0.6, 0.6, 0.2, 0.4, 0.95),
     }
-    assert ensemble.choose(found, LABELS) == {"better": 1, "helper": 1} and right(found, better=1, helper=1) == 6
+    assert verify.choose(found, LABELS) == {"better": 1, "helper": 1} and right(found, better=1, helper=1) == 6
     found = {"sure": answers(*[0.8] * 5, 0.3), "doubtful": answers(*[0.1] * 5, 0.95)}
-    assert ensemble.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
+    assert verify.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
     assert right(found, sure=1, doubtful=1) == 1 and right(found, sure=2, doubtful=1) == 6
-    assert ensemble.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
+    assert verify.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
 
 
 def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
@@ -52,22 +52,22 @@ def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
 def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "own_root", lambda: tmp_path)
     with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
-        ensemble.twins()
+        verify.twins()
     experiment = EXPERIMENTS["frontier_99"]
     held_out = experiment.with_recipe(valid=10_000)
     for other in (experiment, held_out.with_recipe(epochs=3), EXPERIMENTS["voxel_best"].with_recipe(valid=10_000)):
         files.write(RunPaths.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
     with pytest.raises(CourseError, match="no published network has a twin"):
-        ensemble.twins()
+        verify.twins()
     twin = RunPaths.of(experiment.with_recipe(valid=10_000), 0, tmp_path).weights
     files.write(twin, b"weights")
-    assert ensemble.twins() == {"frontier_99": twin}
+    assert verify.twins() == {"frontier_99": twin}
 
 
 def test_nothing_is_chosen_or_tested_on_other_images(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name: replace(dataset(), name="digits"))
     with pytest.raises(CourseError, match="the whole of MNIST"):
-        ensemble.make()
+        verify.make()
 
 
 @pytest.fixture

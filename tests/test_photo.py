@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tools import measurements, read, train
+from tools import measurements, train
 from tools import photographs as measure
 from utils import CourseError, files
 from utils.data import frames, photo
@@ -526,7 +526,7 @@ def test_any_file_name_is_printed_and_drawn_as_plain_text(five, tmp_path, capsys
 
 def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_none(five, tmp_path, capsys, monkeypatch):
     draw = lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None  # noqa: E731
-    monkeypatch.setattr(read, "save_picture", draw)
+    monkeypatch.setattr(measure, "save_picture", draw)
     with pytest.raises(CourseError, match=r"1 of 3 pictures could not be read as one digit: missing\.png is missing"):
         train.main(["base", "--read", five, "missing.png", five])
 

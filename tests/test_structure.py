@@ -9,7 +9,7 @@ from utils import ROOT
 
 LAYERS = ("utils", "utils.files", "utils.experiments utils.models utils.layers utils.data", "utils.training")
 LAYERS += ("utils.runs", "utils.report", "tools", "train")
-READERS = ("report", "measurements", "verify", "stale", "site")
+READERS = ("report", "measurements", "verify", "site")
 
 
 def modules() -> dict[str, Path]:

@@ -16,24 +16,35 @@ requirements-extra.txt.
 
 from tools import command  # isort: skip
 
+import ctypes
 import io
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+import math
+import operator
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
-from tools import c_header, measurements
+from tools import measurements
 from utils import CourseError, files, models
 from utils.data import datasets
 from utils.files import display_path
 from utils.runs.pretrained import Preprocess, find_weights, load_model, load_pretrained
 from utils.runs.records import RunMetadata, own_root, read_facts
 from utils.training.loops import predict
+from utils.training.quantize import levels_of, weight_grid
 
 INCLUDED = {"preprocess": "included in this file's graph"}
 COSTS = measurements.path("c")
@@ -138,16 +149,297 @@ def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
     return same, len(test)
 
 
-def export_c(name: str, path: Path) -> tuple[c_header.Costs, int, int]:
+# ---- C: a header with one function, `int NAME_digit(const unsigned char pixels[784], float scores[10])`. It compiles
+# as C99 and C++, and is not reentrant, because its one array is static.
+
+LAYERS = Path(__file__).with_name("layers.h")
+SAME = (nn.Dropout, nn.Identity, nn.Flatten, nn.Softmax)  # numbers stay where they are; a softmax changes no order
+MOVING = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)  # not in place
+COMPILERS = ("cc", "gcc", "clang")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a network costs in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for
+    one image, without skipped weights of 0 and without address arithmetic. flash: bytes of constants and machine code,
+    built for small size; None without the tool `size`."""
+
+    levels: int
+    constants: int
+    memory: int
+    multiplications: int
+    flash: int | None
+    compiler: str
+
+
+@dataclass
+class Memory:
+    """One array, in which the place of a value is free again after the value's last use."""
+
+    used: dict[int, int] = field(default_factory=dict)  # where a value begins → its length
+    length: int = 0
+
+    def take(self, length: int) -> int:
+        """The first gap of this length."""
+        place = 0
+        for begin in sorted(self.used):
+            if begin - place >= length:
+                break
+            place = max(place, begin + self.used[begin])
+        self.used[place] = length
+        self.length = max(self.length, place + length)
+        return place
+
+
+class Program:
+    """The steps of a network in C, its constants, and what they cost."""
+
+    def __init__(self, model: nn.Module, levels: int):
+        self.model, self.levels = model, levels
+        self.of = {layer.weight: own for layer, own in levels_of(model, levels)}
+        self.steps: list[str] = []
+        self.constants: dict[str, str] = {}  # what has been declared, by its name
+        self.bytes, self.multiplications = 0, 2 * 784  # the pixels are scaled
+        self.memory = Memory()
+        self.places: dict[fx.Node, int] = {}
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.nodes = models.graph(model)
+        self.names = {id(parameter): name.replace(".", "_") for name, parameter in model.named_parameters()}
+        for position, node in enumerate(self.nodes):
+            self.add(node, position)
+
+    def add(self, node: fx.Node, position: int) -> None:
+        """Add the step of one node. Raises CourseError for a layer that has no C code here."""
+        if node.op == "output":
+            return
+        if node.op == "placeholder":
+            self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
+            return
+        sources = node.all_input_nodes
+        layer = self.model.get_submodule(node.target) if node.op == "call_module" else node.target
+        with torch.no_grad():
+            self.shapes[node] = tuple(layer(*(torch.zeros(1, *self.shapes[source]) for source in sources)).shape[1:])
+        ends = [source for source in dict.fromkeys(sources) if not self.needed(source, position)]
+        in_place = not isinstance(layer, MOVING)
+        if (ends and in_place) or isinstance(layer, SAME):
+            self.places[node] = self.places[(ends or sources)[0]]
+        else:
+            self.places[node] = self.memory.take(math.prod(self.shapes[node]))
+        self.steps += self.step(layer, sources, node)
+        for place in {self.places[source] for source in ends} - {self.places[node]}:
+            del self.memory.used[place]
+
+    def needed(self, value: fx.Node, position: int) -> bool:
+        """Whether a later step reads the place of this value."""
+        there = {node for node, place in self.places.items() if place == self.places[value]}
+        return any(there & set(node.all_input_nodes) for node in self.nodes[position + 1 :] if node.op != "output")
+
+    def step(self, layer: nn.Module, sources: list[fx.Node], node: fx.Node) -> Iterator[str]:
+        """The lines of C that compute a layer."""
+        (channels, height, width), (filters, *out) = ((*self.shapes[value], 1, 1)[:3] for value in (sources[0], node))
+        start, to = (f"values + {self.places[value]}" for value in (sources[0], node))
+        plane, numbers = math.prod(out), filters * math.prod(out)
+        planes = f"{start}, {height}, {width}, {to}, {out[0]}, {out[1]}, {channels}"
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            yield f"NAME_convolve({planes}, {self.convolution(layer, (channels, height, width))});"
+            if layer.bias is not None:
+                yield f"NAME_affine({to}, {to}, {filters}, {plane}, 0, {self.vector(layer.bias)});"
+        elif isinstance(layer, nn.BatchNorm2d):
+            factor = layer.weight / (layer.running_var + layer.eps).sqrt()
+            shift, name = layer.bias - layer.running_mean * factor, self.names[id(layer.weight)]
+            self.multiplications += numbers
+            vectors = f"{self.vector(factor, name)}, {self.vector(shift, self.names[id(layer.bias)])}"
+            yield f"NAME_affine({start}, {to}, {channels}, {plane}, {vectors});"
+        elif isinstance(layer, nn.ReLU):
+            yield f"NAME_relu({start}, {to}, {numbers});"
+        elif isinstance(layer, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
+            adaptive = isinstance(layer, nn.AdaptiveMaxPool2d)
+            kernel, stride = ((height, width), 1) if adaptive else (pair(layer.kernel_size), pair(layer.stride)[0])
+            yield f"NAME_largest({planes}, {kernel[0]}, {kernel[1]}, {stride});"
+        elif isinstance(layer, nn.AdaptiveAvgPool2d):
+            self.multiplications += channels
+            yield f"NAME_average({start}, {to}, {channels}, {height * width});"
+        elif isinstance(layer, nn.ZeroPad2d):
+            yield f"NAME_window({planes}, {-layer.padding[2]}, {-layer.padding[0]});"
+        elif layer is operator.add:
+            yield f"NAME_add({start}, values + {self.places[sources[-1]]}, {to}, {numbers});"
+        elif not isinstance(layer, SAME):
+            raise CourseError(f"{type(layer).__name__} is not written in C yet: expected a network of images")
+
+    def convolution(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int]) -> str:
+        """The arguments of NAME_convolve. A linear layer is a convolution with one position."""
+        linear = isinstance(layer, nn.Linear)
+        weight = layer.weight[:, :, None, None] if linear else layer.weight
+        (stride, _), (top, left), groups = (
+            ((1, 1), (0, 0), 1) if linear else (layer.stride, layer.padding, layer.groups)
+        )
+        used = F.conv2d(torch.ones(1, *shape), (weight != 0).float(), stride=stride, padding=(top, left), groups=groups)
+        self.multiplications += int(used.double().sum()) + (weight.numel() if self.levels else 0)
+        constants, step = self.matrix(layer.weight)
+        sizes = (len(weight), groups, *weight.shape[2:], stride, top, left)
+        return f"{', '.join(map(str, sizes))}, {constants}{step}"
+
+    def matrix(self, weight: Tensor) -> tuple[str, str]:
+        """The name of a declared array of weights; and, if they have levels, their step and their bits."""
+        if not self.levels:
+            return self.vector(weight.flatten(), self.names[id(weight)]), ""
+        levels = self.of[weight]
+        bits, (step, whole) = (levels - 1).bit_length(), weight_grid(weight.detach(), levels)
+        codes = packed_bits((whole.flatten() + (1 << bits) // 2 - 1).int().numpy(), bits)
+        name = self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1)
+        return name, f", {literal(step)}, {bits}"
+
+    def vector(self, values: Tensor, name: str | None = None) -> str:
+        return self.declare("float", name or self.names[id(values)], [literal(value) for value in values.detach()], 4)
+
+    def declare(self, kind: str, name: str, values: list[str], size: int) -> str:
+        if name not in self.constants:
+            lines, line = [], ""
+            for value in values:
+                if len(line) + len(value) > 118:
+                    lines, line = [*lines, line], ""
+                line += value + ","
+            start = f"static const {kind} NAME_{name}[{len(values)}] = {{"
+            self.constants[name] = "\n".join([start, *lines, line, "};"])
+            self.bytes += size * len(values)
+        return f"NAME_{name}"
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def literal(value: Tensor) -> str:
+    """A float32 in C, to the last bit."""
+    text = f"{float(value):.9g}"
+    return text + ("f" if "." in text or "e" in text else ".f")
+
+
+def packed_bits(codes: np.ndarray, bits: int) -> list[int]:
+    """Codes of `bits` bits each, least significant bit first, and one more byte, which a reader may touch."""
+    each = (codes[:, None] >> np.arange(bits)) & 1
+    return [*np.packbits(each.astype(np.uint8).ravel(), bitorder="little").tolist(), 0]
+
+
+# the parameters of NAME_convolve, and how it reads weight number i
+PACKED = "const unsigned char *weights, float step, int bits"
+WEIGHT = {"STORED": PACKED, "WEIGHT": "step * NAME_weight(weights, bits, next++)"}
+FLOAT = {"STORED": "const float *weights", "WEIGHT": "weights[next++]"}
+UNPACK = """/* Weight number i in steps: so many bits, and 0 in the middle. */
+static inline int NAME_weight(const unsigned char *weights, int bits, int i)
+{
+    int at = i * bits;
+    return ((weights[at >> 3] | weights[(at >> 3) + 1] << 8) >> (at & 7) & ((1 << bits) - 1)) - (1 << bits) / 2 + 1;
+}
+"""
+DIGIT = """/* Which digit 28 x 28 pixels show, row after row, each from 0 (black, the background) to 255.
+ * scores: room for ten numbers, of which the digit's will be the largest, or 0. */
+static inline int NAME_digit(const unsigned char *pixels, float *scores)
+{
+    static float values[LENGTH];
+    int best = 0;
+    for (int i = 0; i < 784; i++)
+        values[i] = (pixels[i] / 255.0f - MEAN) / STD;
+STEPS
+    for (int i = 0; i < 10; i++) {
+        if (scores)
+            scores[i] = values[LAST + i];
+        if (values[LAST + i] > values[LAST + best])
+            best = i;
+    }
+    return best;
+}
+"""
+
+
+def identifier(name: str) -> str:
+    """A network's name in C."""
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    return name if name[:1].isalpha() else f"network_{name}"
+
+
+def header(name: str, model: nn.Module, levels: int, mean: float, std: float) -> tuple[str, Program]:
+    """A network as a C header, and its program. levels: 0 for float32. Raises CourseError for voxels."""
+    if models.input_shape(model) != (1, 28, 28):
+        what = f"{name} takes grids of voxels: C is written for networks of images only"
+        raise CourseError(f"{what} (leave out --to c for ONNX)")
+    program = Program(model.eval(), levels)
+    last = program.places[program.nodes[-1].all_input_nodes[0]]
+    argv = {"LAST": last, "LENGTH": program.memory.length} | (WEIGHT if levels else FLOAT)
+    argv |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
+    memory = f"{4 * program.memory.length:,} bytes of\n * static memory"
+    about = (
+        f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {memory}, "
+        f"{program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
+    )
+    parts = [about, *program.constants.values(), *([UNPACK] if levels else []), LAYERS.read_text(), DIGIT, "#endif\n"]
+    text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    return re.sub(rf"\b({'|'.join(argv)})\b", lambda word: str(argv[word[0]]), text).replace("NAME", name), program
+
+
+def compiler() -> str:
+    """The system's C compiler. Raises CourseError if there is none."""
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if not found:
+        raise CourseError(f"no C compiler was found: expected one of {', '.join(COMPILERS)}, to compare with PyTorch")
+    return found
+
+
+def build(path: Path, name: str, folder: Path, *flags: str) -> Path:
+    """Compile the header's network in `folder`, behind one function for many images. Raises CourseError if it fails."""
+    source = f"""#include "{path.resolve().as_posix()}"
+void read_all(const unsigned char *pixels, int images, int *labels, float *scores)
+{{
+    for (int i = 0; i < images; i++)
+        labels[i] = {name}_digit(pixels + 784 * i, scores + 10 * i);
+}}
+"""
+    files.write(folder / "all.c", source.encode())
+    command = [compiler(), "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *flags, "all.c", "-o", "all.so"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if ended.returncode:
+        raise CourseError(f"{path.name} can't be compiled: {' '.join(ended.stderr.split())[:300]}")
+    return folder / "all.so"
+
+
+def answers(path: Path, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The labels (N,) int32 and scores (N, 10) float32 that a header gives (N, 1, 28, 28) uint8 images."""
+    pixels, scores = np.ascontiguousarray(images.numpy()), np.empty((len(images), 10), np.float32)
+    labels = np.empty(len(images), np.int32)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        library = ctypes.CDLL(str(build(path, name, Path(folder), "-O2", "-shared", "-fPIC")))
+        first, second, third = (array.ctypes.data_as(ctypes.c_void_p) for array in (pixels, labels, scores))
+        library.read_all(first, ctypes.c_int(len(images)), second, third)
+    return torch.from_numpy(labels), torch.from_numpy(scores)
+
+
+def costs(path: Path, name: str, program: Program) -> Costs:
+    """What a header's network costs, compiled for this machine. Raises CourseError."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        built = build(path, name, Path(folder), "-Os", "-c")
+        size = ["size", str(built)]
+        message = subprocess.run(size, capture_output=True, text=True).stdout if shutil.which("size") else ""
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
+    return Costs(
+        levels=program.levels,
+        constants=program.bytes,
+        memory=4 * program.memory.length,
+        multiplications=program.multiplications,
+        flash=sum(map(int, message.splitlines()[1].split()[:2])) if message else None,  # text and data
+        compiler=f"{version} -Os, {platform.machine()}",
+    )
+
+
+def export_c(name: str, path: Path) -> tuple[Costs, int, int]:
     """Write a network as a C header. Returns its costs, and how many of how many test images agree with PyTorch."""
     model, facts = load_model(find_weights(name))
-    called, pixels = c_header.identifier(find_weights(name).stem), (facts.normalization.mean, facts.normalization.std)
-    text, program = c_header.header(called, model, facts.recipe.levels, *pixels)
+    called, pixels = identifier(find_weights(name).stem), (facts.normalization.mean, facts.normalization.std)
+    text, program = header(called, model, facts.recipe.levels, *pixels)
     files.write(path, text.encode())
     images = datasets.load("mnist").test.images
-    labels, _ = c_header.answers(path, called, images)
+    labels, _ = answers(path, called, images)
     same = int((labels == predict(model, images, *pixels).argmax(1)).sum())
-    return c_header.costs(path, called, program), same, len(images)
+    return costs(path, called, program), same, len(images)
 
 
 def main(argv: list[str]) -> int:

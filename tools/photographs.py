@@ -1,23 +1,118 @@
-"""How often a network reads photographs of digits: in frames, in hard shadows, cropped tightly.
+"""Photographs of digits, read by a network: those of a reader (`python train.py NAME --read photo.jpg …`), and how
+often reading succeeds: in frames, in hard shadows, cropped tightly.
 
 python -m tools.photographs [--n N]    make them from MNIST's test images, and write logs/benchmarks/photographs.json
+python -m tools.photographs --bound    choose the confidence below which the live page doubts that a drawing is a digit,
+                                       and write logs/benchmarks/no_digit.json
 """
 
 from tools import command  # isort: skip
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
 
-from tools.measurements import Kind, Photographs, path, photographs_section
-from utils import CourseError, files
-from utils.data import datasets, photo
-from utils.runs import facts, load_pretrained
+from tools.measurements import Kind, Photographs, photographs_section
+from tools.measurements import path as measurement_path
+from tools.report import save_picture
+from utils import CourseError, files, models, runs, smoke
+from utils.data import datasets, photo, voxels
+from utils.experiments import EXPERIMENTS, Experiment
+from utils.files import display_path, shorten
+from utils.report import plots
+from utils.runs import facts, job, load_pretrained, records
+from utils.training.loops import predict
 
+DRAWN = 30  # pictures in the figure, at most
 NETWORK, WIDE, HIGH = "bn_augmentation", 480, 400
+# the network behind the bound is quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
+DOUBTER, HELD_OUT, SHARE = "sprint_994", 10_000, 0.02
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono")
+FONTS += ("STIXGeneral", "STIXGeneralItalic")
+LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuvwxy"  # not those that could be digits: B, I, l, O, S, Z, …
 Place = tuple[int, int, int]  # left, top and size of the digit's square
+
+
+# ---- a reader's
+
+
+def find_run(experiment: Experiment, seed: int = 0) -> Path:
+    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError."""
+    found = runs.load(experiment, seed, echo=False)
+    if found.model is None:
+        why = "no trained weights of this recipe found. Train it: repeat the command without --read"
+        raise CourseError(f"{experiment.name}, seed {seed}: {why}")
+    return found.weights
+
+
+def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
+    """Print one line per picture: its path, digit and probability. Returns where the drawing of the inputs is.
+
+    Pictures that can't be read as one digit get a line too; at the end they raise CourseError.
+    """
+    weights = find_run(experiment, seed)
+    model, preprocess = load_pretrained(weights)
+    inputs, titles, rejections = [], [], []
+    for path in paths:
+        try:
+            image = _input(path, preprocess.kind)
+        except CourseError as error:
+            rejections.append(str(error))
+            if len(paths) > 1:
+                print(error, flush=True)
+            continue
+        digit, most = _answer(model, preprocess(image))
+        print(f"{shorten(path)}: {digit} ({most:.1%})", flush=True)
+        if len(inputs) < DRAWN:
+            inputs.append(image)
+            titles.append(f"{shorten(Path(path).name, 24)}: {digit}, {most:.0%}")
+    where = ""
+    if inputs:
+        draw = plots.solids if preprocess.kind == "voxels" else _gallery
+        target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
+            save_picture(draw(inputs, titles), target)
+        first = f" (the first {DRAWN} pictures)" if len(paths) - len(rejections) > DRAWN else ""
+        where = f"What {experiment.name} saw{first}: {display_path(target)}"
+    if rejections:
+        if where:
+            print(where)
+        count = f"{len(rejections)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
+        raise CourseError(f"{count}{rejections[0]}")
+    return where
+
+
+def _gallery(inputs: list[Tensor], titles: list[str]) -> plots.Figure:
+    return plots.images(torch.stack(inputs)[:, None], titles, columns=min(3, len(titles)))
+
+
+def _answer(model: nn.Module, batch: Tensor) -> tuple[int, float]:
+    """The most probable digit and its probability."""
+    with torch.inference_mode():
+        probabilities = models.probabilities(model, model(batch))
+    return int(probabilities.argmax()), float(probabilities.max())
+
+
+def _input(path: str, kind: str) -> Tensor:
+    """The input of a network for a photograph: (28, 28) uint8, or the digit's upright voxel grid."""
+    try:
+        image = photo.read(path)
+    except CourseError as error:
+        name = shorten(path)
+        raise CourseError(str(error) if name in str(error) else f"{name}: {error}") from error
+    if kind == "voxels":
+        return torch.from_numpy(voxels.voxelize(voxels.cloud(image)).astype(np.float32)).view((voxels.SIDE,) * 3)
+    return torch.from_numpy(image)
+
+
+# ---- made from test images
 
 
 def page(random: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, Place]:
@@ -119,16 +214,61 @@ def measure(kind: str, test: datasets.Split, n: int, predict: Callable[[np.ndarr
     return Kind(n, correct, rejected, n - correct - rejected)
 
 
+# ---- the bound of doubt
+
+
+def letters() -> Tensor:
+    """Printed letters as MNIST's images: (N, 1, 28, 28) uint8."""
+    images = []
+    for font in (Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf") for name in FONTS):
+        for letter in LETTERS:
+            page = Image.new("L", (300, 300), 255)
+            ImageDraw.Draw(page).text((150, 150), letter, 0, ImageFont.truetype(str(font), 160), anchor="mm")
+            images.append(photo.read(page))
+    return torch.from_numpy(np.stack(images))[:, None]
+
+
+def measure_bound() -> None:
+    """Write the confidence that all but a few held-out digits reach.
+
+    A published network has seen every training image, so its recipe is trained once more without some of them. Printed
+    letters show what the bound is worth; nothing is chosen on them.
+    """
+    experiment = EXPERIMENTS[DOUBTER].with_recipe(valid=HELD_OUT)
+    job.require_committed(experiment)
+    done = None if smoke() else runs.run(experiment, publish=False)
+    if done is None or done.data.name != "mnist":
+        raise CourseError(
+            "the bound is chosen on all of MNIST: set COURSE_DATA to its folder, and leave out COURSE_SMOKE"
+        )
+    held_out, printed = (
+        predict(done.model, images, done.data.mean, done.data.std).softmax(1).max(1).values.double()
+        for images in (done.data.valid.images, letters())
+    )
+    least = int(float(torch.quantile(held_out, SHARE)) * 1000) / 1000  # rounded down to what can be shown
+    doubted = {"share": float((held_out < least).double().mean()), "doubted": int((printed < least).sum())}
+    found = {"network": DOUBTER, "least": least, "held_out": HELD_OUT, "letters": len(printed), **doubted}
+    source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
+    target = measurement_path("no_digit")
+    files.write_json(target, found | source | {"finished": facts.now()})
+    counts = f"{doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters"
+    print(f"{display_path(target)}: below {least:.1%} for {counts}")
+
+
 def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.photographs", description=__doc__)
     parser.add_argument("--n", type=int, default=200, help="photographs of each kind (default: 200)")
-    n, mnist = parser.parse_args(argv).n, datasets.load("mnist")
+    parser.add_argument("--bound", action="store_true", help="measure the bound of doubt instead")
+    options = parser.parse_args(argv)
+    if options.bound:
+        return measure_bound()
+    n, mnist = options.n, datasets.load("mnist")
     if mnist.name != "mnist" or not 1 <= n <= len(mnist.test):
         raise CourseError(f"--n {n}: expected 1 to {len(mnist.test)} of the real MNIST's test images (COURSE_DATA)")
     model, preprocess = load_pretrained(NETWORK)
     found = {kind: measure(kind, mnist.test, n, lambda image: int(model(preprocess(image)).argmax())) for kind in KINDS}
     where = facts.environment(torch.device("cpu"))
-    files.write_json(path("photographs"), Photographs(NETWORK, found, facts.code(), where, facts.now()))
+    files.write_json(measurement_path("photographs"), Photographs(NETWORK, found, facts.code(), where, facts.now()))
     print(photographs_section())
 
 

@@ -11,6 +11,7 @@ from tools import command  # isort: skip
 
 import difflib
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from tools import colab, measurements, stale
+from tools import colab, measurements
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -176,12 +177,92 @@ def own_report(root: Path) -> str:
     return "\n".join([f"{table}\n", f"Curves: {display_path(root / 'pngs')}/", *ignored, *unreadable])
 
 
+# ---- notebooks: cells with the tag `published` show only what logs/, saved_dict/ and logs/trials/ contain. They are
+# run again in this process, and every table and every number is compared with the committed outputs.
+
+TAG = "published"
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook. Raises CourseError if the file is not one."""
+    content = files.read(path)
+    try:
+        notebook = nbformat.reads(content.decode(), as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # a damaged file can raise any exception
+        name = files.display_path(path)
+        raise CourseError(f"{name} is no notebook ({type(error).__name__}). Check out the file again.") from error
+    return notebook
+
+
+def stale() -> list[Path]:
+    """The notebooks in which a published cell would now print something else."""
+    return [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if differences(path)]
+
+
+def differences(path: Path) -> list[str]:
+    """One text for each published cell that now prints something else."""
+    notebook = read_notebook(path)
+    cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
+    if not cells:
+        return []
+    found = []
+    before = dict(os.environ), Path.cwd()
+    os.environ |= {"COURSE_SMOKE": "0", "COURSE_PUBLISH": "1", "COURSE_RUNS": "no runs of one's own"}
+    os.chdir(path.parent)
+    try:
+        shell = new_shell()
+        run_cell(shell, notebook.cells[2].source.replace("RETRAIN = True", "RETRAIN = False"))
+        for cell in cells:
+            now, committed = run_cell(shell, cell.source), (printed(cell.outputs), displayed(cell.outputs))
+            if [text.split() for text in now] != [text.split() for text in committed]:
+                found.append("\n".join([f"{path.name} shows now", *now, "instead of", *committed]))
+    finally:
+        os.environ.clear()
+        os.environ |= before[0]
+        os.chdir(before[1])
+    return found
+
+
+def new_shell():
+    """An IPython shell without a history, whose pictures are drawn into nothing."""
+    import matplotlib
+    from IPython.core.interactiveshell import InteractiveShell
+
+    matplotlib.use("Agg")
+    InteractiveShell.clear_instance()
+    return InteractiveShell.instance(history_length=0)
+
+
+def run_cell(shell, source: str) -> tuple[str, str]:
+    """The text that a cell prints, and the Markdown that it displays. Raises what the cell raises."""
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured:
+        result = shell.run_cell(source, silent=False)
+    result.raise_error()
+    outputs = [{"output_type": "display_data", "data": output.data} for output in captured.outputs]
+    return captured.stdout, displayed(outputs)
+
+
+def printed(outputs: list[dict]) -> str:
+    """The standard output in a cell's outputs."""
+    streams = [output for output in outputs if output["output_type"] == "stream" and output["name"] == "stdout"]
+    return "".join(output["text"] for output in streams)
+
+
+def displayed(outputs: list[dict]) -> str:
+    """The Markdown in a cell's outputs, without pictures and highlighted sources."""
+    shown = [output.get("data", {}) for output in outputs if output["output_type"] != "stream"]
+    return "\n".join(data.get("text/markdown", "") for data in shown if "image/png" not in data)
+
+
 def execute(path: Path) -> None:
     """Execute a notebook and replace the file. If a cell fails, the file stays as it is, and CourseError is raised."""
     from nbclient import NotebookClient  # only here: drawing a table needs no kernel
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-    book = stale.read(path)
+    book = read_notebook(path)
     folder = {"metadata": {"path": str(path.parent)}}
     try:
         NotebookClient(book, timeout=None, record_timing=False, coalesce_streams=True, resources=folder).execute()
@@ -203,7 +284,7 @@ def main(argv: list[str]) -> int:
         print(own_report(options.folder.resolve()))
         return 0
     if options.stale or options.execute:
-        for path in stale.notebooks():
+        for path in stale():
             if options.execute:
                 execute(path)
             else:

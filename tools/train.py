@@ -304,9 +304,9 @@ def show(experiment: Experiment, seed: int) -> runs.Result:
 
 def print_read(experiment: Experiment, paths: tuple[str, ...], seed: int) -> None:
     """--read: one line per picture."""
-    from tools import read  # takes a second to import
+    from tools import photographs  # takes a second to import
 
-    print(read.run(experiment, list(paths), seed))
+    print(photographs.read_all(experiment, list(paths), seed))
 
 
 if __name__ == "__main__":  # one task of a cluster: it ends with its worker, which keeps this standard input open

@@ -12,12 +12,12 @@ import pytest
 from tiny import TINY, TRIAL
 
 from conftest import opened, serving
-from tools import measurements
+from tools import measurements, verify
 from tools.site import pages, results
 from tools.site.server import SITE
 from utils import ROOT, CourseError, files
 from utils.report import tables
-from utils.runs import inventory, records, trials
+from utils.runs import records, trials
 from utils.training.loops import Score
 
 PAYLOADS = (
@@ -111,7 +111,7 @@ def build(root, found: dict):
     argv = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going", str(source), str(built)]
     ended = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    for path in inventory.published(root)[0]:
+    for path in verify.published(root)[0]:
         (built / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, built / path.relative_to(root))
     (built / "results.json").write_text(json.dumps(found))

@@ -97,11 +97,11 @@ def build() -> None:
     """Write all of _site/, or nothing. Raises CourseError if a page, a network or a link is missing, or a file does not
     belong."""
     # imported here, because they import torch, which --serve does not need
+    from tools import verify
     from tools.site import check, networks, pages, results, train
-    from utils.runs import inventory
 
     head, new = commit(), WORK / "new"
-    published, strays = inventory.published(ROOT)
+    published, strays = verify.published(ROOT)
     if strays:
         more = f" (and {len(strays) - 1} more: python -m tools.verify)" if len(strays) > 1 else ""
         raise CourseError(strays[0] + more)
