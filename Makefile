@@ -37,7 +37,7 @@ $(BIN)/.installed-extra: requirements-extra.txt $(BIN)/.installed
 	touch $@
 
 test: $(BIN)/.installed-extra
-	$(PYTEST) --nbval
+	$(PYTEST) --nbval --ignore notebooks/solutions  # tests/test_solutions.py runs them
 	$(MAKE) --no-print-directory lint
 
 # nothing of MNIST is found (but what lies in data/), and whoever tries the network meets a closed door: mirrors, npm and pip fail at once;

@@ -50,18 +50,6 @@ def test_a_cell_shows_its_text_and_nothing_else():
         assert html.unescape("".join(one["raw"] for one in cell)) == tables.CONTROLS.sub(" ", text).strip()
 
 
-def test_names_and_numbers_stay_as_they_are():
-    for text in (
-        "separable(width=24)",
-        "99.43 ± 0.05",
-        "> 105.7 ×",
-        "CPU, AMD EPYC (family 25, model 17)",
-        "-1,234.5 %",
-    ):
-        assert tables.escape(text) == text
-    assert tables.table(["a"], [[tables.Markup("**b**")]]).splitlines()[2] == "| **b** |"
-
-
 @pytest.fixture
 def published(scratch):
     """A repository with one published run and one trial of it."""

@@ -82,13 +82,12 @@ def test_batch_norm_sees_its_own_shard_only_and_all_end_with_the_statistics_of_o
     assert facts.environment.processes == 2
 
 
-@pytest.mark.parametrize("kind", ["images", "voxels"])
-def test_continued_training_of_two_processes_is_exact(kind, two):
+def test_continued_training_of_two_processes_is_exact(two):
     found, weights = two
-    assert all("interrupted. The same command continues it" in told for told in found[f"{kind} continued"])
-    assert files.to_bytes(weights[f"{kind} continued"]) == files.to_bytes(weights[f"{kind} uninterrupted"])
+    assert all("interrupted. The same command continues it" in told for told in found["continued"])
+    assert files.to_bytes(weights["continued"]) == files.to_bytes(weights["uninterrupted"])
     # the control: without process 1's random state it draws other dropout
-    assert difference(weights[f"{kind} forgotten"], weights[f"{kind} uninterrupted"]) > 1e-5
+    assert difference(weights["forgotten"], weights["uninterrupted"]) > 1e-5
 
 
 def test_an_error_of_one_process_ends_all(two):

@@ -156,19 +156,6 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkey
     assert writes > 8  # checkpoint and log of three epochs, weights, sidecar, facts
 
 
-def test_a_small_disk_that_is_full_loses_nothing(tmp_path):
-    """As above, but on a real file system, which grows from too small for the first write to large enough."""
-    own = ["unshare", "--map-root-user", "--mount"]
-    if not shutil.which(own[0]) or subprocess.run([*own, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespace may be made here")
-    script = [*own, sys.executable, str(ROOT / "tests" / "small_disk.py"), str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if done.stderr.startswith("no small disk:"):
-        pytest.skip(done.stderr)
-    found = dict(line.split() for line in done.stdout.splitlines())
-    assert done.returncode == 0 and int(found["runs"]) > 4 and int(found["builds"]) > 1, done.stderr
-
-
 @pytest.fixture
 def real_digits(tmp_path, monkeypatch):
     """A few of scikit-learn's digits in MNIST's place, in a repository without a data folder."""

@@ -320,17 +320,6 @@ def test_an_exported_file_states_how_to_use_it_and_no_local_path(to, tmp_path):
         assert str(folder).encode() not in (tmp_path / "file").read_bytes()
 
 
-def test_two_clones_export_equal_onnx_files(tmp_path):
-    require("onnx")
-    clone = tmp_path / "another clone"
-    for folder in ("utils", "tools", "saved_dict"):
-        shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    script = "import sys; from pathlib import Path; from tools import export; export.export('base', Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "there.onnx")], cwd=clone, check=True)
-    export.export("base", tmp_path / "here.onnx")
-    assert (tmp_path / "there.onnx").read_bytes() == (tmp_path / "here.onnx").read_bytes()
-
-
 def test_readme_is_what_the_logs_say(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr().out
 

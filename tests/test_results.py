@@ -1,4 +1,4 @@
-"""`make results` rebuilds everything from nothing, in a scratch copy with recipes of smoke-run size."""
+"""`make results` rebuilds everything from nothing, in a scratch copy with a few recipes of smoke-run size."""
 
 import os
 import shutil
@@ -14,11 +14,12 @@ from utils.experiments import EXPERIMENTS
 
 STAND_INS = """
 
-# stand-ins for a test: every recipe in one epoch, one seed each
+# stand-ins for a test: a recipe of each kind in one epoch, one seed each
+FEW = "base dropout logits_alone mnist_medium mnist_small mnist_ultrasmall sprint bytes_99 voxel_best voxel_more_digits"
 EXPERIMENTS = {
-    name: replace(entry.with_recipe(epochs=1, start="", **smaller), seeds=1)
-    for name, entry in EXPERIMENTS.items()
-    for r in [entry.recipe]
+    name: replace(EXPERIMENTS[name].with_recipe(epochs=1, start="", **smaller), seeds=1)
+    for name in FEW.split()
+    for r in [EXPERIMENTS[name].recipe]
     for smaller in [{"patience": min(1, r.patience), "valid": min(64, r.valid), "images": min(64, r.images)}]
 }
 """
@@ -65,11 +66,12 @@ def test_results_are_rebuilt_from_nothing(scratch):
     assert trained.returncode == 0, trained.stderr
     drawn = call(scratch, "-m", "tools.report")
     assert drawn.returncode == 0, drawn.stderr
-    kept = {name for name, experiment in EXPERIMENTS.items() if experiment.weights}
+    names = {path.name for path in (root / "logs").iterdir()} & EXPERIMENTS.keys()
+    assert len(names) == 10
+    kept = {name for name in names if EXPERIMENTS[name].weights}
     assert {path.stem for path in (root / "saved_dict").glob("*.pth")} == kept
-    assert {path.name for path in (root / "logs").iterdir()} >= set(EXPERIMENTS)
     readme, results = ((root / page).read_text(encoding="utf-8") for page in ("README.md", "docs/results.md"))
-    assert all(f"[{name}](" in results for name in EXPERIMENTS) and all(f"[{name}](" in readme for name in kept)
+    assert all(f"[{name}](" in results for name in names) and all(f"[{name}](" in readme for name in kept)
     assert (root / "pngs" / "frontier.png").is_file()
     verified = call(scratch, "-m", "tools.verify")
     assert verified.returncode == 0 and verified.stdout.count("agrees") == len(kept), verified.stdout

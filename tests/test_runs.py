@@ -1,7 +1,6 @@
 """A run gives the same bits again, survives kill -9, is not done twice, and publishes only what is real."""
 
 import csv
-import errno
 import json
 import os
 import signal
@@ -204,21 +203,6 @@ def test_on_other_data_a_run_is_neither_continued_nor_taken_as_finished(monkeypa
     assert [one.facts.data.fingerprint for one in records.own(TINY)] == ["1" * 64]  # own runs on any data are shown
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], None], ids=["truncated", "a folder"])
-def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(damage, counted):
-    interrupted()
-    checkpoint = own().checkpoint
-    content = checkpoint.read_bytes()
-    checkpoint.unlink()
-    checkpoint.write_bytes(damage(content)) if damage else checkpoint.mkdir()
-    name = f"runs/unfinished/{checkpoint.name}"
-    with pytest.raises(CourseError, match=f"^{name}.*Delete {name} to start this run anew") as refusal:
-        train()
-    assert "\n" not in str(refusal.value) and len(counted) == 1
-    checkpoint.unlink() if damage else checkpoint.rmdir()
-    assert train().facts.continued == []
-
-
 # ---- what is finished is not done again
 
 
@@ -397,18 +381,6 @@ def test_a_loss_that_is_not_finite_keeps_nothing_of_the_run(scratch):
     with pytest.raises(CourseError, match=r"tiny, seed 0: the training loss became (nan|inf) in epoch 1.*--lr"):
         train(TINY.with_recipe(optimizer="sgd", schedule="constant", lr=1e6, weight_decay=1e6, batch_size=20))
     assert not listing(scratch)
-
-
-def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    path = tmp_path / "weights.pth"
-    files.write(path, b"old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CourseError, match=r"weights.pth could not be written \(No space left.*the old file is unt"):
-        files.write(path, b"new")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_smoke_run_is_short_and_goes_with_the_process(monkeypatch):

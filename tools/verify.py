@@ -31,6 +31,7 @@ from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import facts, pretrained, records, trials
 from utils.runs.records import RunPaths, seed_of
+from utils.training import devices
 from utils.training.loops import Score, evaluate, predict
 
 SINGLE = ("logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
@@ -50,6 +51,7 @@ def check(path: Path, loaded: Datasets) -> Finding:
     recorded = found = "–"
     try:
         model, facts = pretrained.load_model(path)
+        model = devices.prepare(model, torch.device("cpu"))  # a fifth to a half less time
         recorded = f"{facts.test.correct}/{facts.test.total}" if facts.test else "no test"
         parameters = models.count_parameters(model)
         if parameters != facts.parameters:
