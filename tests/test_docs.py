@@ -56,7 +56,6 @@ def test_fine_tuning_in_one_epoch_separates_five_classes(tmp_path, monkeypatch):
 
 
 def test_safetensors_restores_shared_weights(tmp_path):
-    pytest.importorskip("safetensors", reason="the packages of requirements-extra.txt are not installed")
     export.export("frontier_99", tmp_path / "frontier_99.safetensors", "safetensors")
     check = f"""
 COURSE = {str(ROOT)!r}
