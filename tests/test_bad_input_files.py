@@ -19,7 +19,7 @@ import torch
 from rejections import rejected, rejected_command
 from tiny import FACTS, TINY, TRIAL
 
-from tools import colab, export, qr, report, train, verify
+from tools import colab, export, report, train, verify
 from tools.measurements import Benchmark
 from utils import CourseError, Interrupted, files, runs
 from utils.data import photo, voxels
@@ -44,7 +44,7 @@ READERS = {
     "weights.pth": pretrained.load_model,
     "lesson.ipynb": report.read_notebook,
     "stamped.ipynb": colab.read,
-    "code.png": lambda path: qr.main(["--read", str(path)]),
+    "code.png": lambda path: export.main(["--read", str(path)]),
 }
 KINDS_OF_NONE = {
     "missing": lambda path: None,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 from tiny import TINY
 
-from tools import qr
+from tools import export
 from utils import ROOT, CourseError, runs
 from utils.experiments import EXPERIMENTS
 from utils.runs import packed, records
@@ -45,27 +45,27 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
 @pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
 def test_bytes_come_back_from_a_picture_of_their_code(length, seen):
     content = random.Random(length).randbytes(length)
-    assert qr.scan(seen(Image.open(io.BytesIO(qr.draw(content))))) == content
+    assert export.scan(seen(Image.open(io.BytesIO(export.draw(content))))) == content
 
 
 def test_a_network_is_recognized_by_its_bytes():
     for name in ("bytes_99_5", "bytes_99"):
         model, levels = EXPERIMENTS[name].recipe.model, EXPERIMENTS[name].recipe.levels
         network = quantize.end(packed.models.build(model), levels)
-        found, read, *_ = qr.recognize(packed.write(network, model, levels, 0.1, 0.3))
+        found, read, *_ = export.recognize(packed.write(network, model, levels, 0.1, 0.3))
         assert found == name and torch.equal(read[0].weight, network[0].weight)
 
 
 def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
     few = TINY.with_recipe(levels=5)
     monkeypatch.setitem(EXPERIMENTS, "tiny", few)
-    monkeypatch.setattr(qr, "ROOT", scratch)
-    monkeypatch.setattr(qr.datasets, "load", lambda name, load=qr.datasets.load: load("digits"))
+    monkeypatch.setattr(export, "ROOT", scratch)
+    monkeypatch.setattr(export.datasets, "load", lambda name, load=export.datasets.load: load("digits"))
     result = runs.run(few, device="cpu", echo=False)
-    qr.main([str(result.weights)])
+    export.main([str(result.weights), "--to", "qr"])
     path = records.own_root() / "pngs" / f"{few.key}_qr.png"
     assert path.is_file() and f"{result.facts.packed} bytes" in capsys.readouterr().out
-    qr.main(["--read", str(path)])
+    export.main(["--read", str(path)])
     told = f"holds tiny: {result.facts.test.correct} of {result.facts.test.total} test images of digits"
     assert told in capsys.readouterr().out
 
@@ -73,13 +73,13 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
 def test_mistakes_are_told_in_one_line(monkeypatch):
     monkeypatch.chdir(ROOT)
     for action, message in (
-        (lambda: qr.main([]), "expected the NAME of a network to draw, or --read FILE"),
-        (lambda: qr.main(["base"]), r"base\.bin.*Only a network whose recipe has levels"),
-        (lambda: qr.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
-        (lambda: qr.draw(bytes(2954)), "2954 bytes: expected at most the 2953"),
-        (lambda: qr.scan(Image.new("L", (200, 200), 255)), "no QR code can be read"),
+        (lambda: export.main([]), "expected the NAME of a network to export, or --read FILE"),
+        (lambda: export.main(["base", "--to", "qr"]), r"base\.bin.*Only a network whose recipe has levels"),
+        (lambda: export.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
+        (lambda: export.draw(bytes(2954)), "2954 bytes: expected at most the 2953"),
+        (lambda: export.scan(Image.new("L", (200, 200), 255)), "no QR code can be read"),
         (
-            lambda: qr.recognize(b"hello"),
+            lambda: export.recognize(b"hello"),
             "the 5 bytes of this code are no network of the course: expected one of bytes",
         ),
     ):
@@ -92,7 +92,7 @@ def test_mistakes_are_told_in_one_line(monkeypatch):
 def test_a_printed_network_has_the_score_of_its_sidecar(path, seen, mnist):
     name = path.stem.removesuffix("_qr")
     message = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
-    content = qr.scan(seen(Image.open(path)))
+    content = export.scan(seen(Image.open(path)))
     assert content == (ROOT / "saved_dict" / f"{name}.bin").read_bytes()
-    found, model, mean, std = qr.recognize(content)
+    found, model, mean, std = export.recognize(content)
     assert (found, evaluate(model, mnist.test, mean, std).correct) == (name, message.test.correct)

@@ -1,7 +1,8 @@
-"""A network in a format for use without this course: ONNX, PyTorch's own .pt2, safetensors, or C.
+"""A network in a format for use without this course: ONNX, PyTorch's own .pt2, safetensors, C, or a QR code to print.
 
 python -m tools.export NAME [FILE] [--to FORMAT]   write FILE (default: runs/FORMAT/NAME.FORMAT), evaluate it
 python -m tools.export NAME --to c --publish       also keep what the network costs in logs/benchmarks/c.json
+python -m tools.export --read FILE                 read the network in a picture of a QR code, and evaluate it
 
 NAME: a published network, or a run of your own by its name or the path of its state dict.
 
@@ -9,8 +10,10 @@ onnx, pt2      the network with its preprocessing. Input "images": (N, 1, 28, 28
                (N, 1, 16, 16, 16) float32, 0 to 1. Output "logits": (N, 10) float32.
 safetensors    the weights alone; a tensor that several layers share is stored once
 c              one header (.h) without dependencies or heap, for networks of images; the system's C compiler checks it
+qr             the packed file of a network whose recipe has levels (see utils/runs/packed.py) as a picture (default:
+               pngs/NAME_qr.png, or below runs/). The largest code, version 40, holds 2,953 bytes (ISO/IEC 18004).
 
-onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx needs
+onnx, pt2 and safetensors carry the class names, the input convention and the license. onnx and qr need
 requirements-extra.txt.
 """
 
@@ -34,16 +37,19 @@ from typing import NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from tools import measurements
-from utils import CourseError, files, models
-from utils.data import datasets
+from utils import ROOT, CourseError, files, models
+from utils.data import datasets, photo
+from utils.experiments import EXPERIMENTS
 from utils.files import display_path
+from utils.runs import packed
 from utils.runs.pretrained import Preprocess, find_weights, load_model, load_pretrained
 from utils.runs.records import RunMetadata, own_root, read_facts
-from utils.training.loops import predict
+from utils.training.loops import evaluate, predict
 from utils.training.quantize import levels_of, weight_grid
 
 INCLUDED = {"preprocess": "included in this file's graph"}
@@ -442,17 +448,80 @@ def export_c(name: str, path: Path) -> tuple[Costs, int, int]:
     return costs(path, called, program), same, len(images)
 
 
+# ---- QR codes
+
+PIXELS = 4  # the side of a module, the smallest square of a code
+
+
+def draw(content: bytes) -> bytes:
+    """Bytes as a QR code in a PNG picture. Raises CourseError without segno, and for too many bytes."""
+    segno, picture = command.need("segno"), io.BytesIO()
+    try:
+        segno.make_qr(content, error="L", mode="byte").save(picture, kind="png", scale=PIXELS)
+    except segno.DataOverflowError as error:
+        raise CourseError(f"{len(content)} bytes: expected at most the 2953 that a QR code holds") from error
+    return picture.getvalue()
+
+
+def scan(picture: Image.Image) -> bytes:
+    """The bytes of the QR code in a picture. Raises CourseError without zxing-cpp, and if no code is readable."""
+    zxingcpp = command.need("zxingcpp")
+    found = zxingcpp.read_barcode(picture.convert("L"), formats=zxingcpp.BarcodeFormat.QRCode)
+    if not found:
+        raise CourseError("no QR code can be read in this picture: expected a sharp one with a white margin")
+    return found.bytes
+
+
+def recognize(content: bytes) -> tuple[str, nn.Module, float, float]:
+    """The experiment whose network the bytes hold, the network, and its pixels' mean and standard deviation."""
+    for experiment in EXPERIMENTS.values():
+        if experiment.recipe.levels:
+            try:
+                return experiment.name, *packed.read(content, experiment.recipe.model)
+            except CourseError:
+                continue
+    names = ", ".join(e.name for e in EXPERIMENTS.values() if e.recipe.levels)
+    raise CourseError(f"the {len(content)} bytes of this code are no network of the course: expected one of {names}")
+
+
+def export_qr(weights: Path, path: Path | None) -> None:
+    """Draw the packed file beside a state dict. Raises CourseError if there is none."""
+    content = files.read(weights.with_suffix(".bin"), "Only a network whose recipe has levels has such a file.")
+    root = ROOT if weights.parent.parent == ROOT else own_root()
+    path = path or root / "pngs" / f"{weights.stem}_qr.png"
+    files.write(path, draw(content))
+    print(f"{display_path(path)}: {len(content)} bytes")
+
+
+def read_qr(path: Path) -> None:
+    """Evaluate the network in a picture of a code."""
+    name, model, mean, std = recognize(scan(photo.open_picture(path)))
+    test = datasets.load("mnist")
+    score = evaluate(model, test.test, mean, std)
+    right = f"{score.correct} of {score.total} test images of {test.name} are right"
+    print(f"{display_path(path)} holds {name}: {right}")
+
+
 def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.export", description=__doc__)
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", nargs="?")
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
-    parser.add_argument("--to", choices=[*FORMATS, "c"], default="onnx", help="the file's format (default: onnx)")
+    parser.add_argument("--to", choices=[*FORMATS, "c", "qr"], default="onnx", help="the file's format (default: onnx)")
     parser.add_argument("--publish", action="store_true", help="with --to c: keep the costs in logs/benchmarks/c.json")
+    parser.add_argument("--read", metavar="FILE", type=Path)
     options = parser.parse_args(argv)
+    if (options.name is None) == (options.read is None):
+        raise CourseError("expected the NAME of a network to export, or --read FILE")
     if options.publish and options.to != "c":
         raise CourseError("--publish keeps what a network costs in C: add --to c, or leave it out")
-    stem, suffix = find_weights(options.name).stem, "h" if options.to == "c" else options.to
-    path = options.file or own_root() / options.to / f"{stem}.{suffix}"
+    if options.read:
+        read_qr(options.read)
+        return 0
+    weights, suffix = find_weights(options.name), "h" if options.to == "c" else options.to
+    if options.to == "qr":
+        export_qr(weights, options.file)
+        return 0
+    path, stem = options.file or own_root() / options.to / f"{weights.stem}.{suffix}", weights.stem
     if options.to == "c":
         costs, same, total = export_c(options.name, path)
         if options.publish:
