@@ -17,7 +17,8 @@ _left_behind = tempfile.TemporaryDirectory(prefix="mnist-course-tests-", ignore_
 os.environ["TMPDIR"] = _left_behind.name
 
 # The longest files come first, so that no process waits for another at the end. Tests of SPLIT share no slow fixture.
-LONGEST = ("test_results.py", "test_errand.py", "test_cluster.py", "test_ddp.py", "test_snippets.py", "test_docs.py")
+LONGEST = ("test_solutions.py", "test_cluster.py", "test_ddp.py", "test_errand.py", "test_snippets.py", "test_docs.py")
+LONGEST += ("test_results.py",)
 SPLIT = ("test_published.py", "test_stress.py", "test_faults.py", "test_cli.py", "test_speed.py", "test_runs.py")
 
 

@@ -1,7 +1,6 @@
 """train.py reports a mistake in one line, and does what its flags say."""
 
 import ast
-import builtins
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from dataclasses import fields
 import pytest
 from rejections import rejected_command
 
-from tools import command, report, train
+from tools import report, train
 from utils import ROOT, CourseError, models
 from utils.experiments import EXPERIMENTS, Recipe
 from utils.runs import execution, records
@@ -165,14 +164,6 @@ def test_under_run_a_command_leaves_the_same_and_the_notebook_s_signals_and_a_mi
     assert [line.split(": ")[0] for line in ended.stderr.splitlines()] == ["train.py", "report"]
 
 
-def test_idle_s_streams_need_nothing(monkeypatch):
-    monkeypatch.delattr(builtins, "__IPYTHON__", raising=False)
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    assert not command.interactive()
-    monkeypatch.setitem(sys.modules, "idlelib.run", object())
-    assert command.interactive() and command.finish(2) is None
-
-
 OLD = "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); sys.argv = sys.argv[1:]; "
 
 
@@ -205,9 +196,3 @@ def test_outside_the_environment_one_line_says_how_to_install():
         ended = subprocess.run([sys.executable, "-S", *argv], cwd=ROOT, capture_output=True, text=True)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and "is not installed for" in ended.stderr
         assert "Run the same command with" in ended.stderr or "requirements.txt" in ended.stderr
-
-
-def test_a_setting_that_is_neither_on_nor_off_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setenv("COURSE_SMOKE", "2")
-    line = rejected_command("train.py", train.main, ["--list"], tmp_path)
-    assert line == "train.py: COURSE_SMOKE = '2': expected 1, true, yes or on, or else 0, false, no or off\n"
