@@ -67,7 +67,7 @@ def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, mo
 def test_nothing_is_chosen_or_tested_on_other_images(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name: replace(dataset(), name="digits"))
     with pytest.raises(CourseError, match="the whole of MNIST"):
-        verify.make()
+        verify.make_ensemble()
 
 
 @pytest.fixture

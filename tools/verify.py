@@ -273,7 +273,7 @@ def twins() -> dict[str, Path]:
     return found
 
 
-def make() -> Ensemble:
+def make_ensemble() -> Ensemble:
     """Choose among the twins, and test the published networks that they stand for. Raises CourseError."""
     mnist = datasets.load("mnist")
     if not (mnist.name == "mnist" and mnist.whole):
@@ -298,7 +298,7 @@ def main(argv: list[str]) -> int:
         retrain(options.retrain, options.seeds, options.threads)
         return 0
     if options.choose_ensemble:
-        ensemble = make()
+        ensemble = make_ensemble()
         files.write_json(ENSEMBLE, ensemble)
         print(ensemble_table(ensemble))
         return 0
