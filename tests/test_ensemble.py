@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import dataset
 
-from tools import measurements, verify
+from tools import ensemble, measurements, verify
 from utils import CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
@@ -26,7 +26,7 @@ def answers(*right: float) -> torch.Tensor:
 
 
 def right(found, **votes) -> int:
-    return verify.score_probabilities(verify.weighted_mean(found, votes), LABELS).correct
+    return ensemble.score_probabilities(ensemble.weighted_mean(found, votes), LABELS).correct
 
 
 def test_who_helps_is_chosen_with_as_many_votes_as_it_takes_and_who_does_not_is_left_out():
@@ -35,45 +35,45 @@ def test_who_helps_is_chosen_with_as_many_votes_as_it_takes_and_who_does_not_is_
         "better": answers(0.9, 0.9, 0.9, 0.9, 0.9, 0.1),
         "helper": answers(0.6, 0.6, 0.6, 0.2, 0.4, 0.95),
     }
-    assert verify.choose(found, LABELS) == {"better": 1, "helper": 1} and right(found, better=1, helper=1) == 6
+    assert ensemble.choose(found, LABELS) == {"better": 1, "helper": 1} and right(found, better=1, helper=1) == 6
     found = {"sure": answers(*[0.8] * 5, 0.3), "doubtful": answers(*[0.1] * 5, 0.95)}
-    assert verify.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
+    assert ensemble.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
     assert right(found, sure=1, doubtful=1) == 1 and right(found, sure=2, doubtful=1) == 6
-    assert verify.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
+    assert ensemble.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
 
 
 def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
-    mean = verify.weighted_mean({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
+    mean = ensemble.weighted_mean({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
     torch.testing.assert_close(mean, answers(0.625), rtol=1e-15, atol=0)  # exact numbers, a sum and a division
-    found = verify.score_probabilities(mean, LABELS[:1])
+    found = ensemble.score_probabilities(mean, LABELS[:1])
     assert (found.correct, found.total) == (1, 1) and found.loss == pytest.approx(-math.log(0.625), rel=1e-12)
 
 
 def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "own_root", lambda: tmp_path)
     with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
-        verify.twins()
+        ensemble.twins()
     experiment = EXPERIMENTS["frontier_99"]
     held_out = experiment.with_recipe(valid=10_000)
     for other in (experiment, held_out.with_recipe(epochs=3), EXPERIMENTS["voxel_best"].with_recipe(valid=10_000)):
         files.write(RunPaths.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
     with pytest.raises(CourseError, match="no published network has a twin"):
-        verify.twins()
+        ensemble.twins()
     twin = RunPaths.of(experiment.with_recipe(valid=10_000), 0, tmp_path).weights
     files.write(twin, b"weights")
-    assert verify.twins() == {"frontier_99": twin}
+    assert ensemble.twins() == {"frontier_99": twin}
 
 
 def test_nothing_is_chosen_or_tested_on_other_images(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name: replace(dataset(), name="digits"))
     with pytest.raises(CourseError, match="the whole of MNIST"):
-        verify.make_ensemble()
+        ensemble.make()
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """Writes what an ensemble of two published networks is said to reach."""
-    for module in (measurements, verify):
+    for module in (measurements, ensemble, verify):
         monkeypatch.setattr(module, "ENSEMBLE", tmp_path / "ensemble.json")
     published = records.published(EXPERIMENTS["frontier_99"])[0].facts
 
@@ -89,7 +89,7 @@ def recorded(tmp_path, monkeypatch):
 
 def test_verify_tests_the_recorded_ensemble_again(recorded, mnist, monkeypatch):
     real = replace(mnist, test=mnist.test[:1000])
-    truly = verify.score_ensemble({"base": 1, "mnist_ultrasmall": 2}, real.test)
+    truly = ensemble.score({"base": 1, "mnist_ultrasmall": 2}, real.test)
     recorded(truly, base=1, mnist_ultrasmall=2)
     assert verify.check_ensemble({"mnist": real})[2] == "agrees"
     recorded(replace(truly, correct=truly.correct - 5), base=1, mnist_ultrasmall=2)
@@ -120,6 +120,6 @@ def test_probabilities_are_taken_as_they_are():
     base = models.probabilities(models.build("base"), outputs)
     torch.testing.assert_close(base, models.probabilities(models.build("medium_cnn"), outputs.softmax(1)))
     torch.testing.assert_close(base.sum(1), torch.ones(1))
-    found = verify.answer(RunPaths.of(EXPERIMENTS["medium_cnn"], 0).weights, dataset().test)
+    found = ensemble.answer(RunPaths.of(EXPERIMENTS["medium_cnn"], 0).weights, dataset().test)
     torch.testing.assert_close(found.sum(1), torch.ones(40, dtype=torch.float64), atol=1e-6, rtol=0)
     assert found.max() > 0.5  # of a softmax of probabilities, no number is above e / (e + 9)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny import TINY
 
-from tools import measurements, verify
+from tools import measurements, reproduce
 from utils import CourseError, files
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
@@ -35,7 +35,7 @@ def recorded(tmp_path, monkeypatch):
 
 
 def test_nothing_trained_again_is_said_in_a_sentence(recorded):
-    assert recorded() == [] and "python -m tools.verify --retrain NAME" in measurements.reproductions_section()
+    assert recorded() == [] and "python -m tools.reproduce NAME" in measurements.reproductions_section()
 
 
 def test_a_row_of_each_kind_of_conditions_counts_what_is_the_same_to_the_last_digit_and_the_images_between(recorded):
@@ -50,7 +50,7 @@ def test_what_cannot_be_compared_is_one_line(recorded, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     for name, why in (("sprnt", "no experiment is called 'sprnt'"), ("tiny", "is not published")):
         with pytest.raises(CourseError, match=why):
-            verify.main(["--retrain", name])
+            reproduce.main([name])
     with pytest.raises(
         CourseError, match=r"reproductions\.jsonl, line 1: no experiment is called 'sprnt'. Delete that"
     ):

@@ -5,9 +5,9 @@ logs/benchmarks/stress.json       python -m tools.stress --publish           wha
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
 logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
-logs/reproductions.jsonl          python -m tools.verify --retrain NAME      published runs, trained again
+logs/reproductions.jsonl          python -m tools.reproduce NAME             published runs, trained again
 logs/writers.jsonl                python -m tools.writers                    accuracy on images of known and new writers
-logs/ensemble.json                python -m tools.verify --choose-ensemble   networks that answer together
+logs/ensemble.json                python -m tools.ensemble                   networks that answer together
 """
 
 import re
@@ -268,7 +268,7 @@ def reproductions_section() -> str:
     """The table of what another machine, another number of threads or another version changes."""
     found = reproduction_rows()
     if not found:
-        return "No published run has been trained again yet: `python -m tools.verify --retrain NAME`."
+        return "No published run has been trained again yet: `python -m tools.reproduce NAME`."
     header = ["experiment", "device", "threads", "torch", "identical", "here %", "published %", "images apart"]
     return table(header, found, right="threads")
 
@@ -352,7 +352,7 @@ class Ensemble:
 
 def read_ensemble() -> Ensemble | None:
     """The published ensemble, or None. Raises CourseError if it is damaged."""
-    todo = "Make it again: python -m tools.verify --choose-ensemble."
+    todo = "Make it again: python -m tools.ensemble."
     return files.read_json(ENSEMBLE, Ensemble, todo) if ENSEMBLE.exists() else None
 
 

@@ -1,13 +1,7 @@
-"""Are the published results what their files say?
-
-python -m tools.verify                               load, hash and evaluate every published state dict
-python -m tools.verify --retrain sprint --seeds 20   train published runs again, here (--threads 2): is the test loss
-                                                     identical, and if not, how far apart are the accuracies?
-python -m tools.verify --choose-ensemble             choose the ensemble again on held-out images, then test it once
+"""Load, hash and evaluate every published state dict, and compare it with its sidecar: python -m tools.verify
 
 Exit status 1 and one line per finding if a file is missing, damaged, altered or unknown, or if its score differs from
-its sidecar. Each retrained run adds a line to logs/reproductions.jsonl, the source of the table in
-docs/reproducibility.md. logs/ensemble.json records the ensemble.
+its sidecar.
 """
 
 from tools import command  # isort: skip
@@ -15,26 +9,22 @@ from tools import command  # isort: skip
 import os
 import re
 import stat
-import tempfile
-from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from tools.measurements import ENSEMBLE, REPRODUCTIONS, Ensemble, Reproduction, ensemble_table, read_ensemble
-from utils import ROOT, CourseError, closest, files, models, printable, runs
+from tools import ensemble
+from tools.measurements import ENSEMBLE, read_ensemble
+from utils import ROOT, CourseError, models, printable
 from utils.data import datasets
-from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
-from utils.runs import facts, pretrained, records, trials
+from utils.runs import pretrained, records, trials
 from utils.runs.records import RunPaths, seed_of
 from utils.training import devices
-from utils.training.loops import Score, evaluate, predict
+from utils.training.loops import Score, evaluate
 
-SINGLE = ("logs/reproductions.jsonl", "logs/ensemble.json", "logs/runs.csv")
+SINGLE = ("logs/reproductions.jsonl", "logs/writers.jsonl", "logs/ensemble.json", "logs/runs.csv")
 LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
 Datasets = dict[str, datasets.Dataset]  # loaded so far, by name
 Finding = tuple[str, str, str]  # the sidecar's score, the score now, and the verdict
@@ -171,137 +161,23 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
 # ---- published runs, trained again
 
 
-def retrain(names: list[str], seeds: int, threads: int) -> None:
-    """Train published seeds of experiments again, and add a line for each. Raises CourseError."""
-    if min(seeds, threads) < 1:
-        raise CourseError(f"--seeds {seeds} --threads {threads}: expected 1 or more")
-    for name in names:
-        if name not in EXPERIMENTS:
-            raise CourseError(f"no experiment is called {name!r}: expected {closest(name, EXPERIMENTS)}")
-        if not records.published(EXPERIMENTS[name]):
-            raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
-    torch.set_num_threads(threads)
-    for name in names:
-        for record in records.published(EXPERIMENTS[name])[:seeds]:
-            with tempfile.TemporaryDirectory() as folder:
-                where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}
-                now = runs.run(EXPERIMENTS[name], record.facts.seed, **where).facts
-            line = Reproduction(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished)
-            files.append_line(REPRODUCTIONS, line)
-            print(records.against_published(EXPERIMENTS[name], now), flush=True)
-
-
-# ---- the ensemble: the choice of members needs images that no network was trained on, and must not use the test
-# images. So each candidate has a twin with the same recipe that never saw 10,000 training images (python train.py
-# NAME --valid 10000). The twins' predictions there decide.
-
-HELD_OUT = 10_000  # images
-VOTES = 20  # at most, over all members
-
-
-def answer(path: Path, split: Split) -> Tensor:
-    """The probabilities (N, 10) float64 of a state dict's network. Raises CourseError like load_model."""
-    model, facts = pretrained.load_model(path)
-    outputs = predict(model, split.images, facts.normalization.mean, facts.normalization.std)
-    return models.probabilities(model, outputs.double())
-
-
-def weighted_mean(answers: dict[str, Tensor], votes: dict[str, int]) -> Tensor:
-    """The mean of the members' probabilities (N, 10), weighted by votes."""
-    return sum(answers[name] * count for name, count in votes.items()) / sum(votes.values())
-
-
-def score_probabilities(probabilities: Tensor, labels: Tensor) -> Score:
-    """Mean cross-entropy and correct answers of probabilities (N, 10) float64."""
-    correct = int((probabilities.argmax(1) == labels).sum())
-    return Score(F.nll_loss(probabilities.log(), labels).item(), correct, len(labels))
-
-
-def score_ensemble(votes: dict[str, int], split: Split) -> Score:
-    """The score of the published members together. Raises CourseError for a missing one."""
-    unknown = ", ".join(name for name in votes if name not in EXPERIMENTS)
-    if unknown:
-        raise CourseError(
-            f"no experiment is called {unknown}. Make it again: python -m tools.verify --choose-ensemble."
-        )
-    answers = {name: answer(RunPaths.of(EXPERIMENTS[name], 0).weights, split) for name in votes}
-    return score_probabilities(weighted_mean(answers, votes), split.labels)
-
-
 def check_ensemble(loaded: Datasets) -> Finding:
     """Evaluate the published ensemble."""
     recorded = found = "–"
     try:
-        ensemble = read_ensemble()
-        recorded = f"{ensemble.test.correct}/{ensemble.test.total}"
+        chosen = read_ensemble()
+        recorded = f"{chosen.test.correct}/{chosen.test.total}"
         dataset = loaded["mnist"] = loaded.get("mnist") or datasets.load("mnist")
         if dataset.name != "mnist" or not dataset.whole:
             return recorded, found, "NOT EVALUATED: mnist was not found"
-        score = score_ensemble(ensemble.votes, dataset.test)
-        return recorded, f"{score.correct}/{score.total}", "agrees" if agrees(score, ensemble.test) else "DISAGREES"
+        score = ensemble.score(chosen.votes, dataset.test)
+        return recorded, f"{score.correct}/{score.total}", "agrees" if agrees(score, chosen.test) else "DISAGREES"
     except CourseError as error:
         return recorded, found, f"REFUSED: {error}"
 
 
-def choose(answers: dict[str, Tensor], labels: Tensor) -> dict[str, int]:
-    """Votes of the members. Repeatedly, one vote goes to the network that adds the most correct answers, or the lowest
-    loss in a tie. The smallest best number of votes is kept (R. Caruana et al. 2004, "Ensemble selection from libraries
-    of models")."""
-
-    def worth(votes: Counter) -> tuple[int, float]:
-        found = score_probabilities(weighted_mean(answers, votes), labels)
-        return found.correct, -found.loss
-
-    tried = [Counter()]
-    for _ in range(VOTES):
-        tried.append(max((tried[-1] + Counter([name]) for name in answers), key=worth))
-    return dict(max(tried[1:], key=lambda votes: worth(votes)[0]))  # max() keeps the first of equals
-
-
-def twins() -> dict[str, Path]:
-    """The state dicts of the twins that were trained here, by published experiment. Raises CourseError without any."""
-    found = {}
-    for experiment in EXPERIMENTS.values():
-        if experiment.recipe.data != "mnist" or experiment.recipe.start:  # a start network has seen held-out images
-            continue
-        twin = RunPaths.of(experiment.with_recipe(valid=HELD_OUT), 0, records.own_root()).weights
-        if twin.exists() and experiment.weights and records.finished(experiment, 0):
-            found[experiment.name] = twin
-    if not found:
-        todo = f"train some first, python train.py NAME --valid {HELD_OUT}"
-        raise CourseError(f"no published network has a twin here: {todo}")
-    return found
-
-
-def make_ensemble() -> Ensemble:
-    """Choose among the twins, and test the published networks that they stand for. Raises CourseError."""
-    mnist = datasets.load("mnist")
-    if not (mnist.name == "mnist" and mnist.whole):
-        raise CourseError("an ensemble is chosen and tested on the whole of MNIST, which was not found")
-    held_out = mnist.hold_out(HELD_OUT).valid
-    answers = {name: answer(path, held_out) for name, path in twins().items()}
-    votes = choose(answers, held_out.labels)
-    alone = {name: score_probabilities(answers[name], held_out.labels) for name in answers}
-    reached = score_probabilities(weighted_mean(answers, votes), held_out.labels)
-    where = facts.environment(torch.device("cpu"))
-    return Ensemble(votes, alone, reached, score_ensemble(votes, mnist.test), where, facts.code(), facts.now())
-
-
 def main(argv: list[str]) -> int:
-    parser = command.Parser(prog="python -m tools.verify", description=__doc__)
-    parser.add_argument("--retrain", nargs="+", metavar="EXPERIMENT")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of --retrain: published seeds 0 to N−1")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of --retrain; published runs used one")
-    parser.add_argument("--choose-ensemble", action="store_true")
-    options = parser.parse_args(argv)
-    if options.retrain:
-        retrain(options.retrain, options.seeds, options.threads)
-        return 0
-    if options.choose_ensemble:
-        ensemble = make_ensemble()
-        files.write_json(ENSEMBLE, ensemble)
-        print(ensemble_table(ensemble))
-        return 0
+    command.Parser(prog="python -m tools.verify", description=__doc__).parse_args(argv)
     text, good = verify()
     print(text)
     return 0 if good else 1
