@@ -67,7 +67,7 @@ export function panel(place, networks, sentence, doubt, bound) {
 }
 
 function doubted({ network, least, share, held_out, letters, doubted: found, log }, sure) {
-  const said = `It looks like no digit: ${network} gives none of the ten more than ${percent(sure)}. Below ${percent(least)} lie ${percent(share)} of `
+  const said = `This does not look like a digit: ${network} gives none of the ten more than ${percent(sure)}. Below ${percent(least)} are ${percent(share)} of `
     + `${held_out.toLocaleString("en")} digits that the same recipe was trained without, which chose this bound, and ${percent(found / letters)} of printed letters (`;
   return [said, element("a", { href: `../${log}`, textContent: "how" }), ")."];
 }

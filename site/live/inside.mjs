@@ -24,14 +24,14 @@ export async function inside(place, networks) {
   const heading = element("h3", { className: "chosen" });
   const own = element("input", { type: "checkbox", onchange: () => draw() });
   const slide = element("button", { type: "button", textContent: "Slide the window", "aria-pressed": false, onclick: () => sliding(!timer) });
-  const hint = element("p", { className: "hint", textContent: "Draw a digit, or take one of the test set: each block then shows what it makes of it." });
+  const hint = element("p", { className: "hint", textContent: "Draw a digit, or pick one from the test set. Each block then shows its output." });
   place.append(
     element("p", {}, element("label", { for: "inside-network", textContent: "Network " }), choice),
     hint, blocks, heading, maps,
     element("div", { className: "origin" },
       element("p", { className: "options" }, slide, element("label", {}, own, " Scale the brightness of each map by its own largest value")),
       element("figure", {}, large, element("figcaption", { className: "quiet", textContent: "Choose a pixel: point at it, or use the arrow keys." })),
-      element("figure", {}, input, element("figcaption", { className: "quiet", textContent: "What it sees of the input." })),
+      element("figure", {}, input, element("figcaption", { className: "quiet", textContent: "The part of the input that this pixel sees." })),
       sums));
   const at = { block: 1, channel: 0, row: 0, column: 0 };
   let [network, image, values, read, timer] = [networks()[0], null, null, null, 0];

@@ -9,8 +9,8 @@ import { fromPicture, fromStrokes, rawFromStrokes } from "./preprocess.mjs";
 const $ = (id) => document.getElementById(id);
 const TABS = ["draw", "inside", "turn", "train"];
 const NOTES = {
-  mnist: "Scaled to 20 pixels, averaged down, brightest 255, center of mass in the middle: as MNIST’s digits were made.",
-  raw: "Only averaged down. Draw small or off the middle: the networks have seen nothing like it.",
+  mnist: "Scaled to 20 pixels, averaged down, brightest 255, center of mass in the middle: the way MNIST’s digits were made.",
+  raw: "Only averaged down. Try a small digit, or one away from the middle: the networks were not trained on anything like it.",
 };
 const views = {}; // tab → show(image or null)
 const own = {}; // networks of the reader's, by where they come from

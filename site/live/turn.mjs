@@ -13,7 +13,7 @@ const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0,
 export async function turn(place, networks, runtime, loaded) {
   const choice = element("select", { id: "body-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   choice.value = networks.at(-1).name;
-  const canvas = element("canvas", { id: "stage", tabIndex: 0, role: "application", "aria-label": "The digit in space. Arrow keys turn it." });
+  const canvas = element("canvas", { id: "stage", tabIndex: 0, role: "application", "aria-label": "The digit in three dimensions. Arrow keys turn it." });
   const verdict = element("p", { className: "verdict", "aria-live": "polite" });
   const why = element("p", { className: "quiet why" });
   const slices = element("div", { className: "slices" });
@@ -33,7 +33,7 @@ export async function turn(place, networks, runtime, loaded) {
   const scene = stage(canvas);
   const asked = new Set();
   let [points, busy, again, angles, last] = [null, false, false, [0, 0, 0], null];
-  if (!scene) canvas.replaceWith(element("p", { textContent: "This browser has no WebGL, so the body is not drawn. The sliders turn it all the same." }));
+  if (!scene) canvas.replaceWith(element("p", { textContent: "This browser has no WebGL, so the solid is not drawn. The sliders still turn it." }));
 
   function slider(name, about, k) {
     const oninput = () => set(angles.with(k, Number(input.value)));
@@ -135,7 +135,7 @@ function explained(axis, matrix) {
   const dot = (a, b) => a.reduce((sum, value, k) => sum + value * b[k], 0);
   const depth = dot(axis, matrix[0]);
   if (Math.abs(depth) < 0.85)
-    return "The thinnest direction is not the digit’s depth: a digit that is itself narrow, as a 1 is, may be seen from its side.";
+    return "The thinnest direction is not the digit’s depth: a narrow digit, such as a 1, may be seen from its side.";
   const angle = Math.round((Math.atan2(dot(matrix[2], right), dot(matrix[2], up)) * 180) / Math.PI);
   const side = depth < 0 ? "from behind, as in a mirror" : "from the front";
   if (Math.abs(angle) < 20) return `It is seen ${side} and stands upright${depth < 0 ? "" : ": as on paper"}.`;

@@ -71,7 +71,7 @@ function norm({ block, at, before, read, value }) {
 function add({ at, before, beside, value }) {
   const [, rows = 1, columns = 1] = before.shape;
   const [one, other] = [before, beside].map(({ data }) => data[(at.channel * rows + at.row) * columns + at.column]);
-  return [text(`What came before, and what the layers since then add to it: ${shown(one)} + ${shown(other)} = ${shown(value)}`)];
+  return [text(`The earlier map, plus what the layers after it add: ${shown(one)} + ${shown(other)} = ${shown(value)}`)];
 }
 
 /** Every input of a linear layer times its weight, as maps of the block below. */
@@ -84,7 +84,7 @@ function linear({ block, at, before, read, value }) {
   const bias = read(block.bias)?.data[at.channel] ?? 0;
   const sum = products.reduce((a, b) => a + b, 0);
   return [
-    text(`Value times weight for each pixel of the ${channels} maps below: what speaks for a ${at.channel} is white, what speaks against it orange.`),
+    text(`Value times weight for each pixel of the ${channels} maps below: evidence for a ${at.channel} is white, and evidence against it is orange.`),
     element("div", { className: "products maps" }, ...Array.from({ length: channels }, (_, channel) =>
       picture(products.subarray(channel * rows * columns, (channel + 1) * rows * columns), columns, `Products of map ${channel}`, most))),
     text(`Sum ${shown(sum)} + bias ${shown(bias)} = ${shown(sum + bias)}; the network says ${shown(value)}.`),
