@@ -37,14 +37,16 @@ def _entry_point(experiment):
         return model
 
     load.__name__ = load.__qualname__ = experiment.name
+    build = _models.MODELS[_models.parse(experiment.recipe.model)[0]]
     load.__doc__ = f"""{experiment.name}: {experiment.teaches}.
 
-    {(_models.MODELS[_models.parse(experiment.recipe.model)[0]].__doc__ or "").strip()}
+    {(build.__doc__ or "").strip()}
 
     Args:
-        pretrained (bool): If True, returns the published network in eval mode, its file checked against its hash, and
-            with its preprocessing: ``model(model.preprocess(image)).argmax(1)`` for a 28×28 uint8 image, a batch of
-            them or a PIL image. If False, returns the same network with random weights, in training mode.
+        pretrained (bool): If True, checks the file against its hash, and returns the published network in eval mode.
+            ``x = model.preprocess(image)`` takes a 28×28 uint8 image, a batch of them or a PIL image, and
+            ``model(x).argmax(1)`` is the answer. If False, returns the same network with random weights, in training
+            mode.
     """
     return load
 

@@ -104,7 +104,8 @@ def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, lis
             client = Client(address, timeout=PATIENCE, set_as_default=False)
             client.wait_for_workers(1, timeout=PATIENCE)
         except (OSError, ValueError, asyncio.TimeoutError) as error:
-            why = f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})"
+            kind = type(error).__name__
+            why = f"no Dask scheduler with a worker answers at {address} ({kind})"
             todo = "start `python -m dask scheduler` and, in the course's folder, `… worker`"
             raise CourseError(f"{why}: {todo}") from error
         with client:

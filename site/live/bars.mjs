@@ -35,8 +35,8 @@ function row(network) {
   return { network, chart, said, whole };
 }
 
-/** A row for each network in `place`; returns show(image or null), which resolves to the labels that they gave. networks: gives the list as it
- * is now; doubt: where the note stands that a picture looks like no digit; bound: the entry of networks.json for this doubt, or nothing. */
+/** A row for each network in `place`. Returns show(image or null), which resolves to the labels that they gave. networks: gives the present
+ * list. doubt: the place of the note that a picture does not look like a digit. bound: the entry of networks.json for this doubt, or nothing. */
 export function panel(place, networks, sentence, doubt, bound) {
   let [rows, asked] = [[], 0];
   return async (image) => {

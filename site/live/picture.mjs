@@ -41,5 +41,7 @@ export function picture(values, columns, label, most) {
 
 /** A number with a sign and two or three significant digits. */
 export function shown(value) {
-  return (Math.abs(value) < 1e-9 ? "0" : value.toPrecision(Math.abs(value) < 1 ? 2 : 3)).replace("-", "−");
+  const size = Math.abs(value);
+  const digits = size < 1 ? 2 : 3;
+  return size < 1e-9 ? "0" : value.toPrecision(digits).replace("-", "−");
 }

@@ -39,9 +39,11 @@ function conv({ block, at, before, read, value }) {
   const total = rows.reduce((sum, row) => sum + row.sum, 0);
   const bias = read(block.bias)?.data[at.channel] ?? 0;
   const loudest = rows.reduce((most, row) => (Math.abs(row.sum) > Math.abs(most.sum) ? row : most));
-  const list = element("ol", { className: "products" }, ...rows.map(({ channel, seen, weights, sum }) =>
-    element("li", {}, picture(seen, wide, `Window in map ${channel}`), " × ", picture(weights, wide, `Kernel for map ${channel}`),
-      " = ", picture(seen.map((value, i) => value * weights[i]), wide, `Products of map ${channel}`), element("span", { textContent: `sum ${shown(sum)}` }))));
+  const list = element("ol", { className: "products" }, ...rows.map(({ channel, seen, weights, sum }) => {
+    const multiplied = seen.map((value, i) => value * weights[i]);
+    return element("li", {}, picture(seen, wide, `Window in map ${channel}`), " × ", picture(weights, wide, `Kernel for map ${channel}`),
+      " = ", picture(multiplied, wide, `Products of map ${channel}`), element("span", { textContent: `sum ${shown(sum)}` }));
+  }));
   const products = Array.from(loudest.seen, (seen, i) => `${shown(seen)} × ${shown(loudest.weights[i])}`).join(" + ");
   return [
     text(`The window in ${channels > 1 ? `each of the ${channels} maps` : `map ${first}`} below it, times the kernel, summed:`),

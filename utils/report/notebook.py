@@ -180,7 +180,8 @@ def machine(experiment: "Experiment") -> str:
     if not found:
         return "no log yet"
     where = f"{tables.escape(found[0].device)}, {found[0].threads} thread{'s' * (found[0].threads > 1)}"
-    return f"the logs of {len(found)} published run{'s' * (len(found) > 1)} ({where})"
+    runs = "run" if len(found) == 1 else "runs"
+    return f"the logs of {len(found)} published {runs} ({where})"
 
 
 def curves(experiment: "Experiment", alt: str) -> None:
@@ -252,7 +253,8 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     if wrong:
         print(f"This is not the published network {experiment.name}: {wrong}. Training it is a run of your own.")
         return
-    size = f"{len(published.state_dict())} state-dict keys and shapes"
+    keys = len(published.state_dict())
+    size = f"{keys} state-dict keys and shapes"
     parameters = f"{models.count_parameters(published):,} parameters"
     print(f"This is the published network {experiment.name}: the same {size}, {parameters}, equal outputs.")
 

@@ -148,7 +148,8 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
                 axes.text(column, row, count, ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(n), classes)
     axes.set_yticks(range(n), classes)
-    title = f"{f'{name}: ' if name else ''}{int(wrong.sum())} of {len(labels)} wrong"
+    mistakes = int(wrong.sum())
+    title = f"{f'{name}: ' if name else ''}{mistakes} of {len(labels)} wrong"
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return finish(figure)
 
@@ -317,9 +318,9 @@ def frontier(
 ) -> Figure:
     """Test accuracy against each of the costs (keys of COSTS), one chart below the other. size: of a chart, in inches.
 
-    ours, theirs: tables.Point, measured here (mean ± standard deviation over the seeds), and reported by others (hollow
-    if chosen on the test set; only in the first chart). A line joins the networks that no network of lower cost beats;
-    they alone have a name.
+    ours: tables.Point, measured here (mean ± standard deviation over the seeds). theirs: tables.Point, reported by
+    others, in the first chart only; hollow if chosen on the test set. A line joins the networks that no network of
+    lower cost beats, and only they have a name.
     """
     inches = size[0], size[1] * len(costs)
     figure, charts = plt.subplots(len(costs), 1, figsize=inches, layout="constrained", squeeze=False)

@@ -195,22 +195,26 @@ def details(link: str = "") -> str:
     rows = []
     for e, runs in (published_of_kind("images") | published_of_kind("voxels")).items():
         train, size = train_percents(runs), f"{runs[0].facts.bytes / 1024:,.0f}" if e.weights else "–"
-        gap = f"{statistics.mean(train) - statistics.mean(test_percents(runs)):.2f}"
+        gap = statistics.mean(train) - statistics.mean(test_percents(runs))
         minutes = f"{statistics.median(record.facts.seconds for record in runs) / 60:.1f}"
         accuracies = [unbroken(mean_sd(train)), unbroken(headline(e, runs))]
-        rows.append([name(e, link), *accuracies, gap, best_epoch(runs), size, minutes])
+        rows.append([name(e, link), *accuracies, f"{gap:.2f}", best_epoch(runs), size, minutes])
     return table(header, rows, right=header[3:4] + header[5:])
 
 
 def best_epoch(runs: list[FinishedRun]) -> str:
     """Mean and maximum of the runs' best test accuracies."""
     best = best_percents(runs)
-    return f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated"
+    if not best:
+        return "not evaluated"
+    mean, highest = statistics.mean(best), max(best)
+    return f"{mean:.2f} ({highest:.2f})"
 
 
 def headline(experiment: Experiment, found: list[FinishedRun]) -> str:
     """Test accuracy over the seeds, with a dagger if early stopping chose the epoch."""
-    return Markup(f"**{mean_sd(test_percents(found))}**{'†' if experiment.recipe.patience else ''}")
+    accuracy = mean_sd(test_percents(found))
+    return Markup(f"**{accuracy}**{'†' if experiment.recipe.patience else ''}")
 
 
 def early_stopping(found: dict[Experiment, list[FinishedRun]]) -> list[str]:
@@ -266,7 +270,8 @@ def family(experiments: Sequence[Experiment], link: str = "") -> str:
         model, figure, found = models.build(e.recipe.model), reported(e), records.published(e)
         counts = [f"{count(model):,}" for count in (models.count_parameters, models.count_folded)]
         theirs = f"{figure.test:.2f}" if figure else "–"
-        ours = Markup(f"**{mean_sd(test_percents(found))}** ({seeds(found)})")
+        accuracy, count = mean_sd(test_percents(found)), seeds(found)
+        ours = Markup(f"**{accuracy}** ({count})")
         rows.append([e.name, *counts, models.receptive_field(model), theirs, ours, links(e, link)])
     return table(header, rows, right="parameters batch norm folded receptive field")
 
@@ -325,8 +330,8 @@ def list_experiments() -> str:
     header = ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
     rows = []
     for e in EXPERIMENTS.values():
-        parameters = f"{models.count_parameters(models.build(e.recipe.model, e.recipe.dropout)):,}"
-        rows.append([e.name, parameters, epochs(e.recipe), e.recipe.data, len(records.published(e)), e.teaches])
+        parameters = models.count_parameters(models.build(e.recipe.model, e.recipe.dropout))
+        rows.append([e.name, f"{parameters:,}", epochs(e.recipe), e.recipe.data, len(records.published(e)), e.teaches])
     return table(header, rows, right="parameters epochs published seeds")
 
 
@@ -348,7 +353,8 @@ def summary(results: Sequence) -> str:
         places = [display_path(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
         epoch, seconds = f"{percent(best, part):.2f} in epoch {best['epoch']}", f"{run.facts.seconds:.0f}"
         rows.append([run.experiment.name, run.seed, *scores, epoch, seconds, *places])
-    means = [f"{e.name}, held-out images: {mean_sd(values)} % ({seeds(values)})" for e, values in held.items()]
+    spread = [(e.name, mean_sd(values), seeds(values)) for e, values in held.items()]
+    means = [f"{name}, held-out images: {percents} % ({count})" for name, percents, count in spread]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])
 
 

@@ -69,6 +69,7 @@ function scatter(figure, data, width) {
   const says = (one) => `${one.name}: ${spread(one.test)} % (${times(one.test.n, "seed")}), ${whole(one.parameters)} parameters, ${whole(one.seconds.mean)} s a run`;
   const accuracies = [...points.flatMap(({ test }) => [test.mean - (test.sd ?? 0), test.mean + (test.sd ?? 0)]), ...theirs.map(({ reported }) => reported.test), ...field.map(({ accuracy }) => accuracy)];
   const label = by === "parameters" ? "parameters" : "seconds of a training run";
+  const fill = (one) => (best(one) ? color.ours : color.soft);
   const svg = shell(figure, width, {
     ariaLabel: `Test accuracy against ${label}`,
     x: { type: "log", label: `${label} →`, tickFormat: "~s", ticks: width < 480 ? 4 : 6, inset: width < 480 ? 20 : 44 },
@@ -81,7 +82,7 @@ function scatter(figure, data, width) {
         href: () => "#elsewhere", ariaLabel: ({ name, accuracy, conditions }) => `${name}, elsewhere: ${accuracy} % (${conditions})` }),
       Plot.dot(theirs, { x: "x", y: ({ reported }) => rank(reported.test), r: 5, stroke: color.theirs, strokeWidth: 1.6, fill: "var(--course-paper)",
         href: ({ reported, page }) => reported.address || address(page), ariaLabel: ({ name, reported }) => `${name} as reported by ${reported.name ?? "its reference"}: ${reported.test} %` }),
-      Plot.dot(points, { x: "x", y: ({ test }) => rank(test.mean), r: 5.5, fill: (one) => (best(one) ? color.ours : color.soft), stroke: "var(--course-paper)",
+      Plot.dot(points, { x: "x", y: ({ test }) => rank(test.mean), r: 5.5, fill, stroke: "var(--course-paper)",
         href: ({ page }) => address(page), ariaLabel: says }),
       Plot.text(front, { x: "x", y: ({ test }) => rank(test.mean), text: "name", dy: -14, fill: "var(--course-ink)", stroke: "var(--course-paper)", strokeWidth: 4, pointerEvents: "none" }),
     ],
@@ -122,6 +123,8 @@ function curves(figure, data, width) {
   const digits = what === "curves" ? 2 : 4;
   const says = (run) => `${one.name}, seed ${run.seed}: ${watched} ${number(last(run), digits)}${unit} after epoch ${run[what][watched].length}`;
   const shown = small ? points.filter(({ part }) => part === watched) : points;
+  const values = shown.map(({ value }) => value);
+  const lastEpoch = d3.max(points, ({ epoch }) => epoch);
   const mean = d3.rollups(shown, (group) => d3.mean(group, ({ value }) => value), ({ part }) => part, ({ epoch }) => epoch)
     .flatMap(([part, epochs]) => epochs.map(([epoch, value]) => ({ part, epoch, value })));
   const stroke = ({ part }) => (part === "train" ? color.quiet : part === "valid" && watched !== "valid" ? color.theirs : color.ours);
@@ -130,13 +133,13 @@ function curves(figure, data, width) {
     ariaLabel: `${one.name}: ${what === "curves" ? "accuracy" : "loss"} by epoch, every seed`,
     ...(small && { height: 150, marginLeft: 36, marginBottom: 24, marginTop: 10, marginRight: 6 }),
     ...(!small && { marginRight: 48 }),
-    x: { label: small ? null : "epoch →", ticks: d3.ticks(1, d3.max(points, ({ epoch }) => epoch), small ? 3 : 8).filter(Number.isInteger), tickFormat: "d" },
-    y: what === "curves" ? accuracyAxis(shown.map(({ value }) => value), small ? null : "↑ accuracy, %") : lossAxis(shown.map(({ value }) => value), "↑ loss"),
+    x: { label: small ? null : "epoch →", ticks: d3.ticks(1, lastEpoch, small ? 3 : 8).filter(Number.isInteger), tickFormat: "d" },
+    y: what === "curves" ? accuracyAxis(values, small ? null : "↑ accuracy, %") : lossAxis(values, "↑ loss"),
     marks: [
       Plot.line(shown.filter(({ part }) => part !== watched), { x: "epoch", y, z: ({ run, part }) => `${part} ${run.seed}`, stroke, strokeOpacity: 0.35, strokeWidth: 1 }),
       Plot.line(shown.filter(({ part, run }) => part === watched && run[what][part].length > 1), { x: "epoch", y, z: ({ run }) => run.seed, stroke, strokeOpacity: 0.45, strokeWidth: 1.2,
         href: ({ run }) => address(run.log), ariaLabel: ({ run }) => says(run) }),
-      ...(d3.max(points, ({ epoch }) => epoch) > 1 ? [] : [
+      ...(lastEpoch > 1 ? [] : [
         Plot.dot(shown.filter(({ part }) => part === watched), { x: "epoch", y, r: 3, fill: stroke, fillOpacity: 0.5, href: ({ run }) => address(run.log), ariaLabel: ({ run }) => says(run) }),
       ]),
       Plot.line(mean, { x: "epoch", y, z: "part", stroke, strokeWidth: 2.2, pointerEvents: "none" }),
