@@ -126,7 +126,7 @@ def notebooks(source: Path) -> int:
         write(source / path.relative_to(ROOT), notebook(path, path in solutions))
     listed = toctree([path.stem for path in paths])
     if solutions:
-        listed += "\n\n## Solutions\n\nTry first: the cells are folded.\n\n" + toctree(
+        listed += "\n\n## Solutions\n\nTry the exercises first. The answers are folded.\n\n" + toctree(
             [f"solutions/{path.stem}" for path in solutions]
         )
     write(source / "notebooks" / "index.md", f"{(PAGES / 'notebooks.md').read_text(encoding='utf-8')}\n{listed}\n")
@@ -176,7 +176,7 @@ def stage(source: Path, found: dict) -> None:
         write(source / name, text)
     listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
     compared = results.accuracy_table(found["experiments"], "../")
-    text = "Every experiment with its recipe, its seeds and their curves. Thin lines are seeds, thick ones their mean."
+    text = "Each experiment has a page with its recipe and its seeds. Thin lines are seeds, thick ones their mean."
     curves = '<figure class="chart" data-chart="all-curves"></figure>'
     write(
         source / "logs" / "index.md",

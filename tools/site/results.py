@@ -23,7 +23,7 @@ from utils.runs.records import FinishedRun
 
 NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
 COMPARED = (
-    "The course against the usual way of doing the same, on one machine: medians of fresh processes. "
+    "The course compared with the usual approach, on one machine. Times are medians of fresh processes. "
     "The course's bars are blue. The first bar of each group is the one that the others are compared with."
 )
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
@@ -260,7 +260,7 @@ def experiment_page(one: dict) -> str:
         f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs",
     ]
     if one["stopped"]:
-        facts.append("the epoch that is best on held-out training images; the test set is looked at once")
+        facts.append("the epoch that is best on held-out training images; the test set is evaluated once")
     if one["lesson"]:
         facts.append(link(f"lesson {one['lesson']}", f"../../notebooks/{one['lesson']}.html"))
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]

@@ -225,7 +225,7 @@ function draw(figure, data) {
   figure.drawn = width;
   const readout = document.createElement("figcaption");
   readout.className = "readout";
-  readout.textContent = "Point at a mark, or use Tab and the arrow keys: its numbers appear here. It links to its log.";
+  readout.textContent = "Point at a mark, or use Tab and the arrow keys, to show its numbers here. Each mark links to its log.";
   figure.replaceChildren(CHARTS[figure.dataset.chart](figure, data, width), readout);
 }
 
@@ -274,5 +274,5 @@ async function main() {
 }
 
 main().catch((error) => {
-  for (const figure of document.querySelectorAll("figure.chart")) figure.textContent = `The chart could not be drawn (${error.message}); its numbers stand in the table.`;
+  for (const figure of document.querySelectorAll("figure.chart")) figure.textContent = `The chart could not be drawn (${error.message}); its numbers are in the table.`;
 });
