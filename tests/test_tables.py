@@ -224,7 +224,7 @@ def test_a_run_is_compared_with_the_published_ones_in_one_line():
     elsewhere = replace(there, threads=64, torch="1.0")
     told = records.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
     changed = f"threads 64 (there {there.threads}), torch 1.0 (there {there.torch})"
-    assert f"other bits as its seed 0, with other {changed};" in told
+    assert f"not the same bits as its seed 0, with other {changed};" in told
     assert "tiny, seed 9: yours 98.50 %" in records.against_published(TINY, yours(seed=9))
 
 

@@ -159,6 +159,8 @@ def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
 # as C99 and C++, and is not reentrant, because its one array is static.
 
 LAYERS = Path(__file__).with_name("layers.h")
+UNPACK = Path(__file__).with_name("weight.h")
+DIGIT = Path(__file__).with_name("digit.h")
 SAME = (nn.Dropout, nn.Identity, nn.Flatten, nn.Softmax)  # numbers stay where they are; a softmax changes no order
 MOVING = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)  # not in place
 COMPILERS = ("cc", "gcc", "clang")
@@ -247,15 +249,17 @@ class Program:
         plane, numbers = math.prod(out), filters * math.prod(out)
         planes = f"{start}, {height}, {width}, {to}, {out[0]}, {out[1]}, {channels}"
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            yield f"NAME_convolve({planes}, {self.convolution(layer, (channels, height, width))});"
+            kernels = self.convolution(layer, (channels, height, width))
+            yield f"NAME_convolve({planes}, {kernels});"
             if layer.bias is not None:
-                yield f"NAME_affine({to}, {to}, {filters}, {plane}, 0, {self.vector(layer.bias)});"
+                bias = self.vector(layer.bias)
+                yield f"NAME_affine({to}, {to}, {filters}, {plane}, 0, {bias});"
         elif isinstance(layer, nn.BatchNorm2d):
             factor = layer.weight / (layer.running_var + layer.eps).sqrt()
             shift, name = layer.bias - layer.running_mean * factor, self.names[id(layer.weight)]
             self.multiplications += numbers
-            vectors = f"{self.vector(factor, name)}, {self.vector(shift, self.names[id(layer.bias)])}"
-            yield f"NAME_affine({start}, {to}, {channels}, {plane}, {vectors});"
+            factors, shifts = self.vector(factor, name), self.vector(shift, self.names[id(layer.bias)])
+            yield f"NAME_affine({start}, {to}, {channels}, {plane}, {factors}, {shifts});"
         elif isinstance(layer, nn.ReLU):
             yield f"NAME_relu({start}, {to}, {numbers});"
         elif isinstance(layer, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
@@ -282,8 +286,8 @@ class Program:
         used = F.conv2d(torch.ones(1, *shape), (weight != 0).float(), stride=stride, padding=(top, left), groups=groups)
         self.multiplications += int(used.double().sum()) + (weight.numel() if self.levels else 0)
         constants, step = self.matrix(layer.weight)
-        sizes = (len(weight), groups, *weight.shape[2:], stride, top, left)
-        return f"{', '.join(map(str, sizes))}, {constants}{step}"
+        sizes = ", ".join(map(str, (len(weight), groups, *weight.shape[2:], stride, top, left)))
+        return f"{sizes}, {constants}{step}"
 
     def matrix(self, weight: Tensor) -> tuple[str, str]:
         """The name of a declared array of weights; and, if they have levels, their step and their bits."""
@@ -331,31 +335,6 @@ def packed_bits(codes: np.ndarray, bits: int) -> list[int]:
 PACKED = "const unsigned char *weights, float step, int bits"
 WEIGHT = {"STORED": PACKED, "WEIGHT": "step * NAME_weight(weights, bits, next++)"}
 FLOAT = {"STORED": "const float *weights", "WEIGHT": "weights[next++]"}
-UNPACK = """/* Weight number i in steps: so many bits, and 0 in the middle. */
-static inline int NAME_weight(const unsigned char *weights, int bits, int i)
-{
-    int at = i * bits;
-    return ((weights[at >> 3] | weights[(at >> 3) + 1] << 8) >> (at & 7) & ((1 << bits) - 1)) - (1 << bits) / 2 + 1;
-}
-"""
-DIGIT = """/* Which digit 28 x 28 pixels show, row after row, each from 0 (black, the background) to 255.
- * scores: room for ten numbers, of which the digit's will be the largest, or 0. */
-static inline int NAME_digit(const unsigned char *pixels, float *scores)
-{
-    static float values[LENGTH];
-    int best = 0;
-    for (int i = 0; i < 784; i++)
-        values[i] = (pixels[i] / 255.0f - MEAN) / STD;
-STEPS
-    for (int i = 0; i < 10; i++) {
-        if (scores)
-            scores[i] = values[LAST + i];
-        if (values[LAST + i] > values[LAST + best])
-            best = i;
-    }
-    return best;
-}
-"""
 
 
 def identifier(name: str) -> str:
@@ -378,7 +357,8 @@ def header(name: str, model: nn.Module, levels: int, mean: float, std: float) ->
         f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {memory}, "
         f"{program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
     )
-    parts = [about, *program.constants.values(), *([UNPACK] if levels else []), LAYERS.read_text(), DIGIT, "#endif\n"]
+    pieces = [path.read_text() for path in ([UNPACK] if levels else []) + [LAYERS, DIGIT]]
+    parts = [about, *program.constants.values(), *pieces, "#endif\n"]
     text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
     return re.sub(rf"\b({'|'.join(argv)})\b", lambda word: str(argv[word[0]]), text).replace("NAME", name), program
 
@@ -404,7 +384,8 @@ void read_all(const unsigned char *pixels, int images, int *labels, float *score
     command = [compiler(), "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *flags, "all.c", "-o", "all.so"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if ended.returncode:
-        raise CourseError(f"{path.name} can't be compiled: {' '.join(ended.stderr.split())[:300]}")
+        why = " ".join(ended.stderr.split())[:300]
+        raise CourseError(f"{path.name} can't be compiled: {why}")
     return folder / "all.so"
 
 

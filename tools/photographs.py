@@ -71,7 +71,8 @@ def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
         print(f"{shorten(path)}: {digit} ({most:.1%})", flush=True)
         if len(inputs) < DRAWN:
             inputs.append(image)
-            titles.append(f"{shorten(Path(path).name, 24)}: {digit}, {most:.0%}")
+            name = shorten(Path(path).name, 24)
+            titles.append(f"{name}: {digit}, {most:.0%}")
     where = ""
     if inputs:
         draw = plots.solids if preprocess.kind == "voxels" else _gallery

@@ -190,8 +190,8 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # a damaged file can raise any exception
-        name = files.display_path(path)
-        raise CourseError(f"{name} is no notebook ({type(error).__name__}). Check out the file again.") from error
+        name, kind = files.display_path(path), type(error).__name__
+        raise CourseError(f"{name} is not a notebook ({kind}). Check out the file again.") from error
     return notebook
 
 

@@ -103,11 +103,11 @@ def _why_stray(path: Path, name: str) -> str:
     if is_known and name in (f"logs/trials/{path.stem}.jsonl", f"saved_dict/{path.stem}.pth"):
         return ""  # a missing sidecar is reported where it is read
     if is_known and name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
-        return "" if path.with_suffix(".pth").is_file() else "has no state dict beside it"
+        return "" if path.with_suffix(".pth").is_file() else "has no state dict next to it"
     twins = {".csv": ".json", ".json": ".csv"}
     if name == f"logs/{folder}/{path.name}" and folder in EXPERIMENTS and seed_of(path) is not None and suffix in twins:
         twin = path.with_suffix(twins[suffix])
-        return "" if twin.is_file() else f"has no {twin.name} beside it"
+        return "" if twin.is_file() else f"has no {twin.name} next to it"
     return "belongs to no experiment: delete it"
 
 

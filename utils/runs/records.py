@@ -394,7 +394,7 @@ def against_published(experiment: Experiment, facts: RunMetadata) -> str:
     pairs = {key: (here, getattr(same.facts.environment, key)) for key, here in vars(facts.environment).items()}
     differs = [f"{key} {here} (there {there})" for key, (here, there) in pairs.items() if here != there]
     # torch's versions write different files of the same weights
-    alike = "the same loss to the last digit" if facts.test == same.facts.test else "other bits"
+    alike = "the same loss to the last digit" if facts.test == same.facts.test else "not the same bits"
     bits = "the same bits" if facts.sha256 == same.facts.sha256 else alike
     conditions = f"with other {', '.join(differs)}" if differs else "under the same conditions"
     spread = f"{'within' if within else 'OUTSIDE'} the spread"
