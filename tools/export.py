@@ -466,7 +466,7 @@ def recognize(content: bytes) -> tuple[str, nn.Module, float, float]:
 
 
 def export_qr(weights: Path, path: Path | None) -> None:
-    """Draw the packed file beside a state dict. Raises CourseError if there is none."""
+    """Draw the packed file of a published network. Raises CourseError if there is none."""
     content = files.read(weights.with_suffix(".bin"), "Only a network whose recipe has levels has such a file.")
     root = ROOT if weights.parent.parent == ROOT else own_root()
     path = path or root / "pngs" / f"{weights.stem}_qr.png"

@@ -21,7 +21,7 @@ import numpy as np
 
 from utils import ROOT, CourseError, files
 from utils.experiments import EXPERIMENTS
-from utils.report import trust
+from utils.report import notebook
 from utils.report.tables import Markup, escape, mean_sd, table
 from utils.runs import records
 from utils.runs.facts import Code, Environment
@@ -305,7 +305,7 @@ def held_out_runs() -> list[HeldOutRun]:
 
 
 def clustered_interval(images: dict[str, int], wrong: list[int], draws: int = 2000) -> tuple[float, float]:
-    """The middle 95 % of accuracies in percent if the writers are drawn anew, each with all images (bootstrap)."""
+    """The middle 95 % of accuracies in percent if writers are drawn at random, each with all images (bootstrap)."""
     counts, mistakes = np.array(list(images.values())), Counter(wrong)
     misread = np.array([mistakes[int(writer)] for writer in images])
     drawn = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
@@ -322,7 +322,7 @@ def held_out_section() -> str:
         widths = []
         for run in group:
             n = sum(run.images.values())
-            pairs = trust.wilson(n - len(run.wrong), n), clustered_interval(run.images, run.wrong)
+            pairs = notebook.wilson(n - len(run.wrong), n), clustered_interval(run.images, run.wrong)
             widths.append([(high - low) / 2 for low, high in pairs])
         sides = [mean_sd([getattr(run, side) for run in group]) for side in ("held_out", "test")]
         apart = mean_sd([run.held_out - run.test for run in group])
@@ -473,7 +473,7 @@ def c_section() -> str:
     rows = [
         [name, *("–" if costs[key] is None else f"{costs[key]:,}" for key in keys)] for name, costs in found.items()
     ]
-    header = ["network", "flash, bytes", "of it constants", "static memory, bytes", "multiplications"]
+    header = ["network", "flash, bytes", "constants, bytes", "static memory, bytes", "multiplications"]
     compilers = ", ".join(dict.fromkeys(escape(costs["compiler"]) for costs in found.values()))
     return f"{table(header, rows, right=header[1:])}\n\nFlash: constants and machine code, by {compilers}."
 
