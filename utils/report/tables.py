@@ -296,11 +296,13 @@ def runs_csv() -> str:
 
 
 def frontier() -> tuple[list[Point], list[Point]]:
-    """Accuracy against size: every published network on images, and every figure that others report."""
+    """Accuracy against size: every published network on images (not ablations), and every figure of others."""
     ours, theirs = [], []
     for c in (*references().field, *references().files):
         theirs.append(Point(c.name, c.parameters, c.accuracy, selected_on_test=c.selected_on_test, bytes=c.bytes))
     for e, runs in published_of_kind("images").items():
+        if not e.weights:
+            continue
         percents, parameters = test_percents(runs), runs[0].facts.parameters
         sd = statistics.stdev(percents) if len(percents) > 1 else None
         seconds = statistics.median(record.facts.seconds for record in runs)
