@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import pytest
 from rejections import rejected_command
+from tiny import POOR
 
 from tools import report, train
 from utils import ROOT, CourseError, models
@@ -159,7 +160,8 @@ def test_under_run_a_command_leaves_the_same_and_the_notebook_s_signals_and_a_mi
         "assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before"
     )
     command = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=SMOKE, check=True)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**SMOKE, **POOR}, check=True)
+    assert "UnicodeEncodeError" not in ended.stdout + ended.stderr
     assert "left 1 Sequential digits (1, 28, 28)" in ended.stdout and "SystemExit" not in ended.stdout + ended.stderr
     assert [line.split(": ")[0] for line in ended.stderr.splitlines()] == ["train.py", "report"]
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import TINY, few_voxels
+from tiny import POOR, TINY, few_voxels
 
 from tools import command
 from utils import ROOT, CourseError, Interrupted, files, runs
@@ -219,9 +219,6 @@ def elsewhere(tmp_path_factory):
     for name in ("train.py", "references.json"):
         shutil.copy(ROOT / name, root)
     return root
-
-
-POOR = {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_a_poor_terminal_no_home_and_another_folder_change_nothing(elsewhere, tmp_path):

@@ -20,6 +20,9 @@ from utils.training.loops import Score
 OFFLINE = {"COURSE_DATA": "nowhere", "npm_config_offline": "true", "PIP_NO_INDEX": "1"}
 OFFLINE |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
+# a terminal that has only ASCII
+POOR = {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
 
 def tiny(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits; with all that has a state: a batch norm, dropout, vectors and matrices."""

@@ -1,7 +1,8 @@
 """What all commands share: an error is one line, and Ctrl-C or SIGTERM ends them in order.
 
 Each command imports this module first. From then on Ctrl-C and SIGTERM end the command with one line and exit status
-130 or 143, and a character that the terminal lacks is escaped. In a library or a notebook, the import changes nothing.
+130 or 143. In a library or a notebook, the import changes nothing. While a command runs, also under %run, a character
+that the terminal lacks is escaped.
 """
 
 import argparse
@@ -14,8 +15,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,9 +64,10 @@ def run(
     message, status = "", 0
     try:
         smoke()  # a value that is neither on nor off ends here
-        returned = action(argv)
+        with _escaped_output():
+            returned = action(argv)
+            print(end="", flush=True)
         status = returned if isinstance(returned, int) else 0
-        print(end="", flush=True)
     except Interrupted as stop:
         message, status = str(stop), 128 + _received
     except CourseError as error:
@@ -83,6 +85,22 @@ def run(
     if message and speaks():
         print(f"{name}: {printable(message)}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def _escaped_output() -> Iterator[None]:
+    """Escape what standard output can't encode. A notebook's stream takes every character."""
+    stream = sys.stdout
+    if not hasattr(stream, "reconfigure"):
+        yield
+        return
+    before = stream.errors
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # a full disk, or a closed stream
+            stream.reconfigure(errors=before)
 
 
 def _unwritten() -> str:
@@ -173,7 +191,6 @@ def _begin() -> None:
         pass  # a closed stream would give its number to the next file, and what is printed would go there
     os.close(descriptor)
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    sys.stdout.reconfigure(errors="backslashreplace")
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"
     sys.stderr = io.TextIOWrapper(_Messages(2, "w", closefd=False), encoding, "backslashreplace", write_through=True)
 
