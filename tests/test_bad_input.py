@@ -54,6 +54,7 @@ ARGUMENTS = {  # what a notebook may call with arguments that can't be meant, an
     "a network too large": (lambda: models.build("unpadded(width=128,step=64,depth=12,kernel=3)"), CourseError),
     "pick_device": (lambda: devices.pick_device("cpu:9"), CourseError),
     "load_pretrained of a folder": (lambda: pretrained.load_pretrained("saved_dict"), CourseError),
+    "load_pretrained of a number": (lambda: pretrained.load_pretrained(7), CourseError),
     "load_pretrained of what is too long": (lambda: pretrained.load_pretrained("a" * 100_000), CourseError),
     "a picture that is none": (lambda: photo.read(7), CourseError),
     "no ink to draw a body of": (lambda: voxels.cloud(torch.zeros(28, 28).numpy()), CourseError),

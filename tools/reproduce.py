@@ -35,7 +35,7 @@ def reproduce(names: list[str], seeds: int, threads: int) -> None:
         raise CourseError(f"--seeds {seeds} --threads {threads}: expected 1 or more")
     for name in names:
         if name not in EXPERIMENTS:
-            raise CourseError(f"no experiment is called {name!r}: expected {closest(name, EXPERIMENTS)}")
+            raise CourseError(f"no experiment is called {name[:80]!r}: expected {closest(name, EXPERIMENTS)}")
         if not records.published(EXPERIMENTS[name]):
             raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
     torch.set_num_threads(threads)

@@ -140,7 +140,7 @@ def chosen(options: Options) -> list[Experiment]:
     names = tuple(EXPERIMENTS) if names == ("all",) else names
     for name in names:
         if name not in EXPERIMENTS:
-            raise CourseError(f"no experiment is called {name!r}: expected {closest(name, [*EXPERIMENTS, 'all'])}")
+            raise CourseError(f"no experiment is called {name[:80]!r}: expected {closest(name, [*EXPERIMENTS, 'all'])}")
     changes = {name: value for name, value in asdict(options.recipe).items() if value is not None}
     try:
         return [EXPERIMENTS[name].with_recipe(**changes) for name in names]

@@ -50,7 +50,8 @@ def switch(name: str) -> bool:
     """
     value = os.environ.get(name, "").strip().lower()
     if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
-        raise CourseError(f"{name} = {os.environ[name]!r}: expected 1, true, yes or on, or else 0, false, no or off")
+        found = os.environ[name][:80]
+        raise CourseError(f"{name} = {found!r}: expected 1, true, yes or on, or else 0, false, no or off")
     return value in ("1", "true", "yes", "on")
 
 

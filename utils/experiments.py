@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
 # of data sets; all others hold images
@@ -88,8 +87,8 @@ class Recipe:
                 raise ValueError(f"{f.name} = {value!r}: expected {f.type.__name__}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                raise ValueError(f"{name} = {value}: expected {low:g} to {high:g}")
+            if not low <= value <= high:  # NaN fails, too
+                raise ValueError(f"{name} = {str(value)[:40]}: expected {low:g} to {high:g}")
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("keep", ("accuracy", "loss"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(known)}")

@@ -232,6 +232,8 @@ def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple
 
     Raises CourseError for an unknown name, and like read_state_dict.
     """
+    if not isinstance(name, str | Path):
+        raise CourseError(f"the network is a {type(name).__name__}: expected its name, or the path of a file")
     if Path(name).suffix == ".safetensors":
         return load_from_page(Path(name), network)
     model, facts = load_model(find_weights(name), network)
