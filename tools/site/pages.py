@@ -36,11 +36,7 @@ HIGHLIGHTS = (  # experiment, what it stands for, and what it took
     ("frontier_best", "Best network", size),
     ("frontier_99_5", "A small network", size),
     ("frontier_99", "A very small network", size),
-    (
-        "bytes_99_5",
-        "A network in one QR code",
-        lambda one: f"{(ROOT / one['weights']['file']).with_suffix('.bin').stat().st_size:,} bytes",
-    ),
+    ("bytes_99_5", "A network in one QR code", file_size),
     ("sprint", "Trained on two CPU cores", lambda one: f"{one['seconds']['mean']:.1f} seconds"),
     ("voxel_frontier", "Solids in 3D, half of them rotated", size),
 )

@@ -49,6 +49,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def send_head(self):
         if self.headers.get("Host", "").rsplit(":", 1)[0] not in HOSTS:
             return self.send_error(421, "Misdirected Request")
+        try:
+            return self._send_file()
+        except (OSError, ValueError):  # a name that no file can have
+            return self.send_error(404, "File not found")
+
+    def _send_file(self):
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
         if path.resolve() != Path(self.directory).resolve() / path.relative_to(self.directory):
