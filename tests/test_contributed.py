@@ -11,7 +11,7 @@ import pytest
 from tiny import TINY, TRIAL
 
 from tools import measurements, report, verify
-from utils import CourseError, files, printable
+from utils import CourseError, files, printable, runs
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import facts, records, trials
@@ -100,6 +100,20 @@ def test_what_does_not_belong_is_named_in_one_line_and_never_published(published
         path.unlink()
 
 
+def test_a_packed_file_that_is_missing_or_holds_another_network_is_named(scratch, monkeypatch):
+    few = TINY.with_recipe(levels=5)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", few)
+    runs.run(few, device="cpu", publish=True, echo=False)
+    other = runs.run(few, 1, device="cpu", echo=False).weights.with_suffix(".bin")
+    path = scratch / "saved_dict" / "tiny.bin"
+    assert verify.verify(scratch)[1]
+    path.write_bytes(other.read_bytes())
+    assert "DISAGREES: tiny.bin holds another network" in verify.verify(scratch)[0]
+    path.unlink()
+    text, good = verify.verify(scratch)
+    assert "tiny.pth has no tiny.bin beside it" in text and "tiny.bin is missing" in text and not good
+
+
 def change(path: Path, *keys, to) -> None:
     facts = place = json.loads(path.read_text())
     for key in keys[:-1]:
@@ -169,6 +183,11 @@ def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_mark
             CourseError, match=r"cpu\.json: a measurement is missing or no number \(.*Measure it again\.$"
         ):
             measurements.speed_section()
+    (c := path.with_name("c.json")).write_text('{"tiny": {"flash": 1}}')
+    monkeypatch.setattr(measurements, "path", lambda kind: c)
+    with pytest.raises(CourseError, match=r"c\.json: "):
+        measurements.c_section()
+    monkeypatch.setattr(measurements, "path", lambda kind: path)
     hostile = replace(records.published(TINY)[0].facts.environment, torch=MARKUP[0])
     found = measurements.Photographs(
         MARKUP[1], {MARKUP[0]: measurements.Kind(1, 1, 0, 0)}, facts.Code("a", "b"), hostile, MARKUP[2]

@@ -42,6 +42,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from tools import measurements
+from tools.measurements import Costs
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets, photo
 from utils.experiments import EXPERIMENTS
@@ -164,20 +165,6 @@ DIGIT = Path(__file__).with_name("digit.h")
 SAME = (nn.Dropout, nn.Identity, nn.Flatten, nn.Softmax)  # numbers stay where they are; a softmax changes no order
 MOVING = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)  # not in place
 COMPILERS = ("cc", "gcc", "clang")
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a network costs in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for
-    one image, without skipped weights of 0 and without address arithmetic. flash: bytes of constants and machine code,
-    built for small size; None without the tool `size`."""
-
-    levels: int
-    constants: int
-    memory: int
-    multiplications: int
-    flash: int | None
-    compiler: str
 
 
 @dataclass
@@ -506,7 +493,8 @@ def main(argv: list[str]) -> int:
     if options.to == "c":
         costs, same, total = export_c(options.name, path)
         if options.publish:
-            files.write_json(COSTS, (files.read_json(COSTS, dict) if COSTS.exists() else {}) | {stem: costs})
+            before = files.read_json(COSTS, dict[str, Costs]) if COSTS.exists() else {}
+            files.write_json(COSTS, before | {stem: costs})
         size = f"{costs.constants:,} bytes of constants, {costs.memory:,} bytes of static memory"
     else:
         export(options.name, path, options.to)

@@ -349,6 +349,10 @@ class Ensemble:
     code: Code
     finished: str
 
+    def __post_init__(self):
+        if not self.votes or min(self.votes.values()) < 1:
+            raise ValueError("votes: expected one or more of each member")
+
 
 def read_ensemble() -> Ensemble | None:
     """The published ensemble, or None. Raises CourseError if it is damaged."""
@@ -466,15 +470,29 @@ class NoDigit:
     finished: str
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a network costs in C. constants: bytes of weights. memory: bytes of the static array. multiplications: for
+    one image, without skipped weights of 0 and without address arithmetic. flash: bytes of constants and machine code,
+    built for small size; None without the tool `size`."""
+
+    levels: int
+    constants: int
+    memory: int
+    multiplications: int
+    flash: int | None
+    compiler: str
+
+
 def c_section() -> str:
     """What networks cost in C, as `python -m tools.export NAME --to c --publish` measured it."""
-    found = files.read_json(path("c"), dict, "`python -m tools.export NAME --to c --publish` writes it.")
-    keys = ("flash", "constants", "memory", "multiplications")
-    rows = [
-        [name, *("–" if costs[key] is None else f"{costs[key]:,}" for key in keys)] for name, costs in found.items()
-    ]
+    found = files.read_json(path("c"), dict[str, Costs], "`python -m tools.export NAME --to c --publish` writes it.")
+    rows = []
+    for name, one in found.items():
+        counts = (one.flash, one.constants, one.memory, one.multiplications)
+        rows.append([name, *("–" if count is None else f"{count:,}" for count in counts)])
     header = ["network", "flash, bytes", "constants, bytes", "static memory, bytes", "multiplications"]
-    compilers = ", ".join(dict.fromkeys(escape(costs["compiler"]) for costs in found.values()))
+    compilers = ", ".join(dict.fromkeys(escape(one.compiler) for one in found.values()))
     return f"{table(header, rows, right=header[1:])}\n\nFlash: constants and machine code, by {compilers}."
 
 
@@ -489,6 +507,10 @@ class TabRun:
     correct: int
     total: int
     sha256: str
+
+    def __post_init__(self):
+        if not 0 <= self.correct <= self.total > 0:
+            raise ValueError(f"{self.correct} of {self.total} test images: expected a part of one or more")
 
 
 @dataclass(frozen=True)

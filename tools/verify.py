@@ -12,15 +12,16 @@ import stat
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tools import ensemble
 from tools.measurements import ENSEMBLE, read_ensemble
-from utils import ROOT, CourseError, models, printable
+from utils import ROOT, CourseError, files, models, printable
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
-from utils.runs import pretrained, records, trials
-from utils.runs.records import RunPaths, seed_of
+from utils.runs import packed, pretrained, records, trials
+from utils.runs.records import RunMetadata, RunPaths, seed_of
 from utils.training import devices
 from utils.training.loops import Score, evaluate
 
@@ -46,6 +47,8 @@ def check(path: Path, loaded: Datasets) -> Finding:
         parameters = models.count_parameters(model)
         if parameters != facts.parameters:
             return recorded, found, f"DISAGREES: {parameters} parameters, the sidecar says {facts.parameters}"
+        if wrong := packed_problem(path, model, facts):
+            return recorded, found, f"DISAGREES: {wrong}"
         name = facts.data.name
         dataset = loaded[name] = loaded.get(name) or datasets.load(name)
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
@@ -59,6 +62,17 @@ def check(path: Path, loaded: Datasets) -> Finding:
         return recorded, found, "agrees" if good else "DISAGREES"
     except CourseError as error:
         return recorded, found, f"REFUSED: {error}"
+
+
+def packed_problem(path: Path, model: nn.Module, facts: RunMetadata) -> str:
+    """Why the packed file of a state dict holds another network; "" if it does not, or if none belongs there.
+    Raises CourseError if it can't be read."""
+    if not facts.recipe.levels:
+        return ""
+    content = files.read(path.with_suffix(".bin"), most=facts.packed)  # a larger one would be read for minutes
+    state, small = model.state_dict(), packed.read(content, facts.recipe.model)[0].state_dict()
+    same = all(torch.equal(value, state[key]) for key, value in small.items() if "num_batches_tracked" not in key)
+    return "" if same else f"{path.stem}.bin holds another network"
 
 
 # ---- which files are published
@@ -100,8 +114,11 @@ def _why_stray(path: Path, name: str) -> str:
     folder, suffix, is_known = path.parent.name, path.suffix, path.stem in EXPERIMENTS
     if name in SINGLE or re.fullmatch(r"logs/benchmarks/\w+\.json", name):
         return ""
-    if is_known and name in (f"logs/trials/{path.stem}.jsonl", f"saved_dict/{path.stem}.pth"):
-        return ""  # a missing sidecar is reported where it is read
+    if is_known and name == f"logs/trials/{path.stem}.jsonl":
+        return ""
+    if is_known and name == f"saved_dict/{path.stem}.pth":  # a missing sidecar is reported where it is read
+        small = path.with_suffix(".bin")
+        return "" if small.is_file() or not EXPERIMENTS[path.stem].recipe.levels else f"has no {small.name} beside it"
     if is_known and name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
         return "" if path.with_suffix(".pth").is_file() else "has no state dict next to it"
     twins = {".csv": ".json", ".json": ".csv"}
