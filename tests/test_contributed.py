@@ -134,6 +134,9 @@ def test_a_log_or_a_trial_of_no_known_network_or_without_a_test_is_one_line(publ
         change(log, "recipe", "model", to=model)
         assert any("seed0.json" in line and line.isprintable() for line in verify.strays(published))
         log.write_bytes(content)
+    with (published / "saved_dict" / "tiny.json").open("ab") as sidecar:
+        sidecar.truncate(files.JSON + 1)  # not read, or 10 GB would be
+    assert any("tiny.json is 2,097,153 bytes: expected at most" in line for line in verify.strays(published))
     change(path, "recipe", "model", to="tiny")
     change(path, "name", to="base")
     with pytest.raises(CourseError, match="found a trial of 'base', expected tiny"):

@@ -125,6 +125,7 @@ def test_without_network_digits_stand_in_and_the_last_line_says_how_to_fix_it(
         (3, lambda raw: header(19) + bytes(19), "holds 20 images, but its labels file 19 labels"),
         (1, lambda raw: header(20) + bytes([10] * 20), "expected 28×28 images with labels 0 to 9"),
         (0, lambda raw: header(20, 8, 8) + bytes(20 * 64), r"expected 28×28 images .* found \(8, 8\)"),
+        (0, lambda raw: raw[:2] + b"\x0c" + raw[3:16] + bytes(4 * 20 * 784), r"holds torch\.int32 values: expected"),
     ],
 )
 def test_damaged_files_are_one_clear_error(which, damage, message, tmp_path, monkeypatch):

@@ -155,9 +155,14 @@ def contradictions(run: RunPaths) -> list[str]:
         except CourseError as error:
             findings.append(printable(str(error)))
     sidecar = run.weights.with_suffix(".json")
-    if sidecar.is_file() and run.facts.is_file() and sidecar.read_bytes() != run.facts.read_bytes():
-        log = run.facts.relative_to(run.root)
-        findings.append(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
+    if sidecar.is_file() and run.facts.is_file():
+        try:
+            one, other = (files.read(path, most=files.JSON) for path in (sidecar, run.facts))
+        except CourseError as error:
+            return [*findings, printable(str(error))]
+        if one != other:
+            log = run.facts.relative_to(run.root)
+            findings.append(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
     return findings
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .. import CourseError
@@ -24,6 +25,14 @@ from ..files import display_path, replacing
 SILENCE = 20  # seconds without an answer after which a source counts as unreachable
 RETRY = 60  # seconds until a failed download is repeated, so that load() doesn't wait again each time
 _failed: dict[tuple[str, Path], float] = {}  # set and folder → when its download failed
+
+
+def require_bytes(images: Tensor) -> Tensor:
+    """The images of a file. Raises CourseError unless they are uint8."""
+    if images.dtype != torch.uint8:
+        todo = "Delete the files of this data set and run again to download them."
+        raise CourseError(f"a file images-idx3-ubyte holds {images.dtype} values: expected bytes, 0 to 255. {todo}")
+    return images
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Source:
     labels: str = "labels-idx1-ubyte"
     options: dict = field(default_factory=dict)
     classes: tuple[str, ...] = tuple("0123456789")
-    fix: Callable[[Tensor], Tensor] = lambda images: images
+    fix: Callable[[Tensor], Tensor] = require_bytes
     npm: str = ""  # NAME@VERSION; its folder data/ holds the files
     sha256: dict[str, str] = field(default_factory=dict)  # file name → digest, where it is known
 
@@ -89,7 +98,7 @@ SOURCES = {
         "EMNIST",
         prefixes=("emnist-digits-train-", "emnist-digits-test-"),
         options={"split": "digits"},
-        fix=lambda images: images.transpose(-1, -2),  # EMNIST's files hold columns first
+        fix=lambda images: require_bytes(images).transpose(-1, -2),  # EMNIST's files hold columns first
     ),
 }
 
