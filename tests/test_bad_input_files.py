@@ -21,6 +21,7 @@ from tiny import FACTS, TINY, TRIAL
 
 from tools import colab, export, report, train, verify
 from tools.measurements import Benchmark
+from tools.site import pages
 from utils import CourseError, Interrupted, files, runs
 from utils.data import photo, voxels
 from utils.report import tables
@@ -43,7 +44,9 @@ READERS = {
     "digit.png": photo.read,
     "weights.pth": pretrained.load_model,
     "lesson.ipynb": report.read_notebook,
+    "page.ipynb": lambda path: pages.notebook(path, False),
     "stamped.ipynb": colab.read,
+    "runs.csv": colab.read_runs,
     "code.png": lambda path: export.main(["--read", str(path)]),
 }
 KINDS_OF_NONE = {

@@ -16,6 +16,7 @@ import json
 import re
 import statistics
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from utils import ROOT, CourseError
@@ -177,6 +178,17 @@ def minutes(notebook: str, runs: str) -> str:
     return f"{statistics.median(found) / 60:.1f}" if found else "–"
 
 
+def read_runs(path: Path) -> str:
+    """The text of logs/runs.csv. Raises CourseError if it is not such a table, or much larger."""
+    text = ""
+    with suppress(OSError):
+        if path.is_file() and path.stat().st_size <= LARGEST:
+            text = path.read_text(encoding="utf-8", errors="replace")
+    if not {"experiment", "seconds"} <= set(text.partition("\n")[0].strip().split(",")):
+        raise CourseError(f"{path.name} is no table of runs: python -m tools.report writes it")
+    return text
+
+
 # by the number of its first lesson
 PARTS = {"01": "Foundations", "07": "Design", "13": "Three dimensions", "15": "In use"}
 
@@ -252,7 +264,7 @@ def main(argv: list[str]) -> None:
     if repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):  # it is written into the notebooks' code
         raise CourseError(f"{repo!r} is not an address on GitHub: expected owner/name")
     page = ROOT / "README.md"
-    runs = (ROOT / "logs" / "runs.csv").read_text(encoding="utf-8", errors="replace")
+    runs = read_runs(ROOT / "logs" / "runs.csv")
     text = readme(page.read_text(encoding="utf-8"), repo, runs)
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("solutions/*.ipynb")]:
         write(path, stamp(path, repo))

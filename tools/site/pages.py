@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools import colab
+from tools import colab, stale
 from tools.site import results
 from utils import ROOT
 from utils.experiments import EXPERIMENTS
@@ -77,7 +77,7 @@ def described(cell, heading: str) -> str:
 def notebook(path: Path, is_solution: bool) -> str:
     """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative
     text."""
-    book = nbformat.read(path, as_version=4)
+    book = stale.read(path)
     heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
     links = [f'<a href="{path.name}" download>Download this notebook</a>', f'<a href="{draw}">Draw a digit</a>']
     logged = [one.name for one in EXPERIMENTS.values() if one.notebook == path.stem and records.published(one)]
