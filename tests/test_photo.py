@@ -74,6 +74,7 @@ MODES = {
     "blue ink": blue_ink,
     "shaded": shaded,
     **{mode: lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "CMYK", "HSV", "LA")},
+    "La": lambda image: image.convert("LA").convert("La"),
 }
 
 
@@ -348,12 +349,19 @@ def png(width, height, bits, color):
     return b"\x89PNG\r\n\x1a\n" + chunk(head) + chunk(body) + chunk(b"IEND")
 
 
-@pytest.mark.parametrize("size", [(8945, 8945), (2_000_000, 1000)])
-def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(size, tmp_path, monkeypatch):
-    (tmp_path / "bomb.png").write_bytes(png(*size, 16, 0))
+GRAY, RGBA, MOST = (16, 0), (8, 6), photo.LARGEST
+TOO_LARGE = [(8945, 8945, GRAY, photo.read, MOST), (2_000_000, 1000, GRAY, photo.read, MOST)]
+TOO_LARGE += [(4500, 4500, RGBA, photo.read, MOST // 4), (1001, 1000, GRAY, photo.tones, photo.SMALL)]
+
+
+@pytest.mark.parametrize(("width", "height", "kind", "read", "most"), TOO_LARGE)
+def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(
+    width, height, kind, read, most, tmp_path, monkeypatch
+):
+    (tmp_path / "bomb.png").write_bytes(png(width, height, *kind))
     monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("unpacked"))
-    with pytest.raises(CourseError, match=f"at most {photo.LARGEST:,}"):
-        photo.read(tmp_path / "bomb.png")
+    with pytest.raises(CourseError, match=f"at most {most:,}"):
+        read(tmp_path / "bomb.png")
     assert photo.LARGEST < Image.MAX_IMAGE_PIXELS, "Pillow's limit must not come first"
 
 

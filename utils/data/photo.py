@@ -25,6 +25,8 @@ from . import frames
 BOX, SIDE, MIDDLE = 20, 28, 14  # pixels: the digit's longer side, the picture's, and where the center of mass goes
 WORKING = 1000  # pixels: a larger photograph is first averaged down to a longer side of at most this
 SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the whole picture (below Pillow's own limit)
+SMALL = 1_000_000  # pixels: of a picture that should be as small as MNIST's
+LIGHT = {"1", "L", "P", "RGB", "I;16", "I;16B"}  # modes that take at most six bytes a pixel while a picture is read
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # only these: EPS, for example, would start a program
 TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → its inverse Image.Transpose
 CONTRAST = 0.04  # of the range from black to white: the least difference between ink and paper
@@ -81,10 +83,10 @@ def steps(picture) -> Steps:
 
 def gray(picture) -> np.ndarray:
     """A picture's brightness: (H, W) float32, 0 to 1, upright, on its paper, at most WORKING pixels long."""
-    image = _upright(open_picture(picture))
-    few = max(image.size) // WORKING + (max(image.size) % WORKING > 0)
+    image = open_picture(picture)
+    turn, few = _turn(image), max(image.size) // WORKING + (max(image.size) % WORKING > 0)
     if image.mode[0] in "IF":  # 16 bits, 32 bits or floats, in any range
-        image = image.convert("F")
+        image = _turned(image.convert("F"), turn)
         values = np.asarray(image.reduce(few) if few > 1 else image, np.float64)
         finite = values[np.isfinite(values)]
         if not finite.size:
@@ -93,9 +95,9 @@ def gray(picture) -> np.ndarray:
         return ((np.clip(np.nan_to_num(values, nan=low), low, high) - low) / max(high - low, 1e-12)).astype(np.float32)
     if image.has_transparency_data:
         image = _on_paper(image.convert("RGBA"))
-    elif image.mode not in ("1", "L"):
+    elif image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
-    image = image.convert("L")
+    image = _turned(image.convert("L"), turn)  # in gray, which takes a quarter of the memory
     return np.asarray(image.reduce(few) if few > 1 else image, np.float32) / 255
 
 
@@ -106,7 +108,8 @@ def tones(picture) -> np.ndarray:
     picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises
     CourseError.
     """
-    image = _upright(open_picture(picture))
+    image = open_picture(picture, SMALL)
+    image = _turned(image, _turn(image))
     if image.mode[0] == "F":
         return np.array(image, np.float32)
     if image.mode[0] == "I":
@@ -127,8 +130,11 @@ def _name(picture) -> str:
     return shorten(picture) if isinstance(picture, str | os.PathLike) else "the picture"
 
 
-def open_picture(picture) -> Image.Image:
-    """A path, file or PIL image → a PIL image with its pixels loaded and of a usable size. Raises CourseError."""
+def open_picture(picture, largest: int = LARGEST) -> Image.Image:
+    """A path, file or PIL image → a PIL image with its pixels loaded and of a usable size. Raises CourseError.
+
+    largest: pixels of a picture that needs little memory; of others a quarter.
+    """
     what = _name(picture)
     if isinstance(picture, str | os.PathLike):
         require_regular_file(Path(picture), "Save the picture as PNG or JPEG.")
@@ -137,9 +143,11 @@ def open_picture(picture) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and of its own limit, which is higher
             image = picture if isinstance(picture, Image.Image) else Image.open(picture, formats=FORMATS)
             size = f"{image.width} × {image.height} pixels"
-            if image.width * image.height > LARGEST:
-                raise CourseError(f"{what} has {size}: expected at most {LARGEST:,}. Make it smaller.")
+            most = largest if image.mode in LIGHT and not image.has_transparency_data else largest // 4
+            if image.width * image.height > most:
+                raise CourseError(f"{what} has {size} ({image.mode}): expected at most {most:,}. Make it smaller.")
             image.load()
+            image = image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image  # premultiplied
     except CourseError:
         raise
     except FileNotFoundError as error:
@@ -157,14 +165,17 @@ def open_picture(picture) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """A picture, rotated as its EXIF data state unless they are damaged."""
+def _turn(image: Image.Image) -> int | None:
+    """The Image.Transpose that makes a picture upright, by its EXIF data; None if it is, or if they are damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            turn = TURNS.get(image.getexif().get(0x0112))
+            return TURNS.get(image.getexif().get(0x0112))
     except Exception:  # damaged EXIF data can raise anything, and the picture can be read without them
-        return image
+        return None
+
+
+def _turned(image: Image.Image, turn: int | None) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
