@@ -384,3 +384,10 @@ def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
     text = report.own_report(records.own_root())
     assert f"| {TINY.key} " in text and "Left out: " in text and "seed0.csv, line 3" in text
     assert "seed0.csv, line 3" in rejected(partial(tables.compare, [TINY], records.own), finished)
+
+
+def test_a_page_that_the_report_can_not_read_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    for make in (lambda path: None, Path.mkdir, lambda path: path.rmdir() or os.mkfifo(path)):
+        make(tmp_path / "README.md")
+        assert "README.md is no readable file" in rejected_command("report", report.main, ["--check"])

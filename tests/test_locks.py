@@ -16,7 +16,7 @@ from tiny import TINY
 
 from utils import ROOT, CourseError, runs
 from utils.runs import facts, lock, records
-from utils.runs.lock import SILENT, AlreadyRunning, Lock
+from utils.runs.lock import SILENT, AlreadyRunning, Holder, Lock
 from utils.runs.records import RunPaths
 
 
@@ -167,3 +167,8 @@ def test_a_run_that_was_taken_over_writes_nothing_more(scratch):
     assert [len(history) for history in seen] == [1, 2]
     saved = records.read_checkpoint(RunPaths.of(TINY, 0, records.own_root()).checkpoint)
     assert len(saved[1]["history"]) == 2 and lock_of().with_suffix(".holder").exists()  # the other's
+
+
+def test_a_holder_s_name_of_any_length_makes_a_short_line(tmp_path):
+    holder = Holder(1, "a" * 10**6, "then", "token")
+    assert len(Lock(tmp_path / "run.lock", "tiny, seed 0,")._occupied(holder)) < 1000

@@ -178,12 +178,17 @@ def minutes(notebook: str, runs: str) -> str:
     return f"{statistics.median(found) / 60:.1f}" if found else "–"
 
 
-def read_runs(path: Path) -> str:
-    """The text of logs/runs.csv. Raises CourseError if it is not such a table, or much larger."""
-    text = ""
+def read_text(path: Path) -> str:
+    """A page or a table of the repository. Raises CourseError if it can't be read, or is much larger."""
     with suppress(OSError):
         if path.is_file() and path.stat().st_size <= LARGEST:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            return path.read_text(encoding="utf-8", errors="replace")
+    raise CourseError(f"{path.name} is no readable file of at most {LARGEST:,} bytes: check it out again")
+
+
+def read_runs(path: Path) -> str:
+    """The text of logs/runs.csv. Raises CourseError if it is not such a table."""
+    text = read_text(path)
     if not {"experiment", "seconds"} <= set(text.partition("\n")[0].strip().split(",")):
         raise CourseError(f"{path.name} is no table of runs: python -m tools.report writes it")
     return text
@@ -265,7 +270,7 @@ def main(argv: list[str]) -> None:
         raise CourseError(f"{repo!r} is not an address on GitHub: expected owner/name")
     page = ROOT / "README.md"
     runs = read_runs(ROOT / "logs" / "runs.csv")
-    text = readme(page.read_text(encoding="utf-8"), repo, runs)
+    text = readme(read_text(page), repo, runs)
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("solutions/*.ipynb")]:
         write(path, stamp(path, repo))
     write(page, text.encode())

@@ -68,8 +68,8 @@ def texts() -> tuple[dict[Path, str], dict[Path, str]]:
     """Every generated text file: its present text, and its text according to the logs and the notebooks."""
     readme, runs = ROOT / "README.md", ROOT / "logs" / "runs.csv"
     pages = [readme, *sorted((ROOT / "docs").glob("*.md"))]
-    found = [path for path in (*pages, runs) if path.is_file()]
-    old = {runs: ""} | {path: path.read_text(encoding="utf-8", errors="replace") for path in found}
+    found = [*pages, runs] if files.exists(runs) else pages
+    old = {runs: ""} | {path: colab.read_text(path) for path in found}
     new = filled({path: old[path] for path in pages}) | {runs: tables.runs_csv()}
     new[readme] = colab.readme(new[readme], colab.address(), new[runs])
     return old, new

@@ -77,6 +77,7 @@ def described(cell, heading: str) -> str:
 def notebook(path: Path, is_solution: bool) -> str:
     """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative
     text."""
+    colab.read(path)  # raises an error for a notebook without title and setup cell
     book = stale.read(path)
     heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
     links = [f'<a href="{path.name}" download>Download this notebook</a>', f'<a href="{draw}">Draw a digit</a>']

@@ -104,7 +104,9 @@ class Lock:
         return None
 
     def _occupied(self, holder: Holder | None) -> str:
-        who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder else "another process"
+        who = "another process"
+        if holder:
+            who = files.shorten(f"process {holder.pid} on {holder.host} since {holder.since}")
         return f"{self.title} is already running: {who} holds {display_path(self.path)}. Wait until it ends, or end it."
 
     def _require_no_other_machine(self) -> None:
