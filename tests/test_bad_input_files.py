@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -369,6 +370,13 @@ def test_a_checkpoint_of_a_network_whose_source_was_changed_is_refused(finished)
 
 
 # ---- a folder of runs
+
+
+def test_any_name_of_a_folder_of_runs_is_drawn_as_plain_text(finished):
+    for name in ("$\\frac$", os.fsdecode(b"\xff\x1b[31m")):
+        folder = shutil.copytree(own().log.parent, own().log.parent.with_name(name))
+        assert "Curves: " in report.own_report(records.own_root())
+        shutil.rmtree(folder)
 
 
 def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):

@@ -167,7 +167,8 @@ def own_report(root: Path) -> str:
         raise CourseError(unreadable[0] if unreadable else none)
     rows = []
     for key, runs in found.items():
-        save_picture(plots.curves([record.history for record in runs], key), root / "pngs" / f"{key}_curves.png")
+        title = files.shorten(key, 80)
+        save_picture(plots.curves([record.history for record in runs], title), root / "pngs" / f"{key}_curves.png")
         part, facts = "test" if "test_loss" in runs[0].history[0] else "valid", runs[0].facts
         accuracy = tables.mean_sd([tables.percent(record.result_row, part) for record in runs])
         rows.append([key, part, accuracy, len(runs), f"{facts.parameters:,}", facts.epochs])

@@ -71,6 +71,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     loss.yaxis.set_major_formatter(PlainLog())
     loss.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     for axes in (loss, accuracy):
+        axes.title.set_parse_math(False)
         axes.grid(alpha=0.25)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="best", frameon=False)
