@@ -74,6 +74,7 @@ def test_mistakes_are_told_in_one_line(monkeypatch):
     monkeypatch.chdir(ROOT)
     for action, message in (
         (lambda: export.main([]), "expected the NAME of a network to export, or --read FILE"),
+        (lambda: export.main(["bytes_99_5", "/", "--to", "qr"]), "/ is a folder: expected the path of a file"),
         (lambda: export.main(["base", "--to", "qr"]), r"base\.bin.*Only a network whose recipe has levels"),
         (lambda: export.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
         (lambda: export.draw(bytes(2954)), "2954 bytes: expected at most the 2953"),
