@@ -25,6 +25,7 @@ IMAGES = EXPERIMENTS["sprint"].recipe.images
 MARGIN, LEVELS = 2, 16  # pixels that the network leaves out on each side; gray levels
 # -ffp-contract=off: no multiplication is fused with an addition, which would round differently
 FLAGS = ("--target=wasm32-freestanding", "-O3", "-msimd128", "-ffp-contract=off", "-nostdlib", "-Wl,--no-entry", "-s")
+EXPORTED = ("-fvisibility=default", "-Wl,--export-dynamic")  # what is not static
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
@@ -32,7 +33,7 @@ def compile_network(path: Path) -> None:
     """Compile sprint.c to WebAssembly. Raises CourseError without ziglang, and for code that zig rejects."""
     path.parent.mkdir(parents=True, exist_ok=True)
     found = subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", *FLAGS, *WARNINGS, "-o", str(path), str(SOURCE)],
+        [sys.executable, "-m", "ziglang", "cc", *FLAGS, *EXPORTED, *WARNINGS, "-o", str(path), str(SOURCE)],
         capture_output=True,
         text=True,
         errors="replace",
