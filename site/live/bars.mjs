@@ -1,6 +1,7 @@
 // What several networks say to one picture: ten bars each, and one sentence.
 
-import { best, outputs, softmax } from "./networks.mjs";
+import { softmax } from "./layers.mjs";
+import { best, outputs } from "./networks.mjs";
 import { element } from "./picture.mjs";
 
 const percent = (share) => (share > 0.9995 ? "> 99.9 %" : `${(100 * share).toFixed(share > 0.995 ? 1 : 0)} %`);
@@ -32,14 +33,17 @@ function row(network) {
   const facts = [about, `${parameters.toLocaleString("en")} parameters`, accuracy && `${accuracy.toFixed(2)} % of the test set`];
   const heading = element("h3", {}, about ? name : element("a", { href: `../logs/${name}/index.html`, textContent: name }));
   const whole = element("div", { className: "network" }, heading, element("p", { textContent: facts.filter(Boolean).join(", ") }), chart.figure, said);
-  return { network, chart, said, whole };
+  return { network, chart, said, whole, time: 0 };
 }
 
-/** A row for each network in `place`. Returns show(image or null), which resolves to the labels that they gave. networks: gives the present
- * list. doubt: the place of the note that a picture does not look like a digit. bound: the entry of networks.json for this doubt, or nothing. */
+const SLOW = 100; // milliseconds of an answer, before which the page first follows the pen
+
+/** A row for each network in `place`. Returns show(image or null, isOld), which resolves to the labels that they gave. isOld(): whether there is
+ * a newer image. networks: gives the present list. doubt: the place of the note that a picture does not look like a digit. bound: the entry of
+ * networks.json for this doubt, or nothing. */
 export function panel(place, networks, sentence, doubt, bound) {
   let [rows, asked] = [[], 0];
-  return async (image) => {
+  return async (image, isOld = () => false) => {
     const mine = ++asked;
     rows = networks().map((network) => rows.find((one) => one.network === network) ?? row(network));
     if (rows.some(({ whole }, i) => whole !== place.children[i]) || place.children.length > rows.length) place.replaceChildren(...rows.map(({ whole }) => whole));
@@ -51,10 +55,17 @@ export function panel(place, networks, sentence, doubt, bound) {
     }
     const labels = [];
     let sure = Infinity;
-    for (const { network, chart, said } of rows) {
+    for (const one of [...rows.filter(({ time }) => time < SLOW), ...rows.filter(({ time }) => time >= SLOW)]) {
+      const { network, chart, said } = one;
+      if (one.time >= SLOW) {
+        await new Promise(requestAnimationFrame);
+        if (isOld()) return labels;
+      }
+      const begun = performance.now();
       const { logits } = await outputs(network, image);
+      one.time = performance.now() - begun;
       if (mine !== asked) return labels; // there is something newer on the pad
-      const probabilities = softmax(logits.data);
+      const probabilities = network.blocks.at(-1).kind === "softmax" ? Array.from(logits.data) : softmax(logits.data);
       said.textContent = chart.show(probabilities);
       labels.push(best(probabilities));
       if (network.name === bound?.network) sure = Math.max(...probabilities);
@@ -76,6 +87,6 @@ const WORDS = ["No", "One", "Both", "All three", "All four", "All five", "All si
 
 function verdict(labels) {
   const read = [...new Set(labels)];
-  if (read.length === 1) return `${WORDS[labels.length] ?? "All"} networks read a ${read[0]}.`;
+  if (read.length === 1) return `${WORDS[labels.length] ?? `All ${labels.length}`} networks read a ${read[0]}.`;
   return `They disagree: ${read.map((label) => `${labels.filter((other) => other === label).length} × ${label}`).join(", ")}.`;
 }

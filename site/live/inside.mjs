@@ -5,7 +5,7 @@ import { element, largest, paint, picture } from "./picture.mjs";
 import { workings } from "./workings.mjs";
 
 const NAMES = { conv: "convolution", relu: "ReLU", norm: "batch norm", pool: "max pool", add: "sum", mean: "average", max: "maximum",
-  linear: "linear", flatten: "logits", input: "input" };
+  linear: "linear", softmax: "softmax", flatten: "logits", input: "input" };
 
 /** What a block is called and how large its output is. */
 function title({ kind, shape, kernel_size }) {
@@ -44,7 +44,7 @@ export async function inside(place, networks) {
 
   async function show(wanted) {
     image = wanted;
-    network = networks().find(({ name }) => name === network.name); // one of the reader's own may have been trained again
+    network = networks().find(({ name }) => name === network.name) ?? networks()[0]; // one of the reader's own may have been trained again
     choice.replaceChildren(...networks().map(({ name }) => element("option", { textContent: name, selected: name === network.name })));
     const empty = !image;
     hint.hidden = !empty;

@@ -13,27 +13,56 @@ export function forward({ blocks, normalization: { mean, std } }, pixels, read) 
   return values;
 }
 
+/** Σ weights[at + i] · seen[i]; four sums at a time, none of which waits for another. */
+function dot(weights, at, seen) {
+  let [a, b, c, d, i] = [0, 0, 0, 0, 0];
+  for (; i < seen.length - 3; i += 4) {
+    a += weights[at + i] * seen[i];
+    b += weights[at + i + 1] * seen[i + 1];
+    c += weights[at + i + 2] * seen[i + 2];
+    d += weights[at + i + 3] * seen[i + 3];
+  }
+  for (; i < seen.length; i++) a += weights[at + i] * seen[i];
+  return a + b + c + d;
+}
+
 function conv(to, { data: from, shape: [, height, width] }, { shape: [filters, rows, columns], kernel, bias, stride, padding: [top, left], groups }, read) {
   const { data: weights, shape: [, channels, high, wide] } = read(kernel);
   const offsets = read(bias)?.data;
-  let next = 0;
-  for (let filter = 0; filter < filters; filter++) {
-    const start = filter * rows * columns;
-    if (offsets) to.fill(offsets[filter], start, start + rows * columns);
-    const first = Math.floor((filter * groups) / filters) * channels; // of its own group's maps
-    for (let channel = first; channel < first + channels; channel++)
+  const [size, taps, each] = [rows * columns, channels * high * wide, filters / groups];
+  if (offsets) for (let filter = 0; filter < filters; filter++) to.fill(offsets[filter], filter * size, (filter + 1) * size);
+  for (let filter = 0; filter < filters; filter += each % 4 ? 1 : 4) {
+    const first = Math.floor(filter / each) * channels; // of its own group's maps
+    for (let channel = 0; channel < channels; channel++)
       for (let row = 0; row < high; row++)
         for (let column = 0; column < wide; column++) {
-          const weight = weights[next++];
+          const at = filter * taps + (channel * high + row) * wide + column;
           const begin = Math.max(0, Math.ceil((left - column) / stride));
           const end = Math.min(columns, Math.floor((width - 1 + left - column) / stride) + 1);
           for (let y = 0; y < rows; y++) {
             const fromY = y * stride + row - top;
             if (fromY < 0 || fromY >= height) continue;
-            const source = (channel * height + fromY) * width + column - left;
-            for (let x = begin; x < end; x++) to[start + y * columns + x] += weight * from[source + x * stride];
+            const source = ((first + channel) * height + fromY) * width + column - left;
+            const target = filter * size + y * columns;
+            if (each % 4) one(to, target, begin, end, from, source, stride, weights[at]);
+            else four(to, target, size, begin, end, from, source, stride, weights[at], weights[at + taps], weights[at + 2 * taps], weights[at + 3 * taps]);
           }
         }
+  }
+}
+
+function one(to, target, begin, end, from, source, stride, weight) {
+  for (let x = begin; x < end; x++) to[target + x] += weight * from[source + x * stride];
+}
+
+/** The same row of four maps, which see the same values. */
+function four(to, target, size, begin, end, from, source, stride, a, b, c, d) {
+  for (let x = begin; x < end; x++) {
+    const value = from[source + x * stride];
+    to[target + x] += a * value;
+    to[target + size + x] += b * value;
+    to[target + 2 * size + x] += c * value;
+    to[target + 3 * size + x] += d * value;
   }
 }
 
@@ -54,7 +83,15 @@ function norm(to, { data: from }, { shape: [channels], scale, shift }, read) {
 
 function linear(to, { data: from }, { kernel, bias }, read) {
   const [weights, offsets] = [read(kernel).data, read(bias)?.data];
-  for (let k = 0; k < to.length; k++) to[k] = from.reduce((sum, value, i) => sum + value * weights[k * from.length + i], offsets?.[k] ?? 0);
+  for (let k = 0; k < to.length; k++) to[k] = (offsets?.[k] ?? 0) + dot(weights, k * from.length, from);
+}
+
+/** Probabilities of ten logits. */
+export function softmax(logits) {
+  const most = Math.max(...logits);
+  const powers = Array.from(logits, (logit) => Math.exp(logit - most));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((power) => power / sum);
 }
 
 /** Each channel's map → one number. */
@@ -68,6 +105,7 @@ const KINDS = {
   relu: (to, { data: from }) => from.forEach((value, i) => (to[i] = Math.max(0, value))),
   add: (to, { data: from }, _block, _read, other) => from.forEach((value, i) => (to[i] = value + other[i])),
   flatten: (to, { data: from }) => to.set(from),
+  softmax: (to, { data: from }) => to.set(softmax(from)),
   mean: overMap(0, (a, b) => a + b, (sum, size) => sum / size),
   max: overMap(-Infinity, (a, b) => Math.max(a, b), (most) => most),
 };

@@ -1,6 +1,7 @@
 // The page: what is on the pad goes to the tab that is open.
 
 import { panel } from "./bars.mjs";
+import { choice } from "./choice.mjs";
 import { pad, picker } from "./draw.mjs";
 import { catalogue, parameters, testDigits } from "./networks.mjs";
 import { element, paint } from "./picture.mjs";
@@ -21,7 +22,7 @@ picker($("picker"), $("pad"), testDigits, board, attempt);
 $("clear").onclick = board.clear;
 $("undo").onclick = board.undo;
 $("link").onclick = () => attempt(async () => {
-  history.replaceState(null, "", `#${open()}=${board.text()}`);
+  history.replaceState(null, "", `#${open()}=${[board.text(), (await picked()).text()].join("=").replace(/=$/, "")}`);
   await navigator.clipboard.writeText(location.href);
   $("status").textContent = "The link to this drawing is copied.";
 });
@@ -72,7 +73,7 @@ async function answer() {
     const begun = asked;
     await attempt(async () => {
       const show = await view(open());
-      await show(image);
+      await show(image, () => again);
     });
     if (image) document.body.dataset.answered = (performance.now() - begun).toFixed(1); // ms, from the last movement
   } while (again);
@@ -92,11 +93,11 @@ async function attempt(work) {
 
 async function view(tab) {
   const { networks, no_digit, runtime } = await catalogue();
-  const flat = networks.filter(({ kind, blocks }) => kind === "image" && blocks.length);
-  const all = () => [...flat, ...Object.values(own)];
+  const chosen = await picked();
+  const all = () => [...chosen.networks(), ...Object.values(own)];
   if (image && !views.ready) {
     $("status").textContent = "Loading the networks …";
-    await Promise.all(flat.map(parameters));
+    await Promise.all(chosen.networks().map((network) => parameters(network)));
     views.ready = true;
     import("./inside.mjs").catch(() => {}); // the service worker keeps it for a time without a network
     $("status").textContent = "";
@@ -106,9 +107,21 @@ async function view(tab) {
     draw: async () => panel($("bars"), all, $("verdict"), $("doubt"), no_digit),
     inside: async () => (await import("./inside.mjs")).inside($("view-inside"), all),
     turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), runtime, () => files(networks)),
-    train: async () => (await import("./train.mjs")).train($("view-train"), flat.find(({ model }) => model === "sprint"), (network) => (own.trained = network)),
+    train: async () => (await import("./train.mjs")).train($("view-train"), networks.find(({ model }) => model === "sprint"), (network) => (own.trained = network)),
   }[tab]();
   return views[tab];
+}
+
+/** The networks of images, of which some answer: see choice.mjs. */
+async function picked() {
+  const { networks } = await catalogue();
+  const flat = networks.filter(({ kind, blocks }) => kind === "image" && blocks.length);
+  return (views.choice ??= choice($("choice"), flat, () => {
+    stored("sessionStorage", "networks", views.choice.text());
+    if (location.hash.includes("=")) address(open()); // its networks are no longer these
+    files(networks);
+    answer();
+  }, attempt));
 }
 
 function files(networks) {
@@ -167,12 +180,13 @@ $("theme").onclick = () => theme({ auto: "light", light: "dark", dark: "auto" }[
 
 document.querySelectorAll("input[name=way]").forEach((choice) => (choice.onchange = changed));
 attempt(async () => files((await catalogue()).networks));
-/** Open the tab that the address names, with the drawing that it holds, or else with `drawing`. */
-function typed(drawing) {
-  const [tab, text = drawing] = location.hash.slice(1).split("=");
+/** Open the tab that the address names, with the drawing and the networks that it holds, or else with these. */
+function typed(drawing, networks) {
+  const [tab, text = drawing, names = networks] = location.hash.slice(1).split("=");
   if (TABS.includes(tab)) choose(tab);
   if (text) attempt(() => board.restore(text, testDigits));
+  attempt(async () => (await picked()).restore(names ?? ""));
 }
 addEventListener("hashchange", () => typed());
-typed(stored("sessionStorage", "pad"));
+typed(stored("sessionStorage", "pad") ?? undefined, stored("sessionStorage", "networks") ?? undefined);
 changed();

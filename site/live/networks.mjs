@@ -45,9 +45,9 @@ const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toStri
 /** The SHA-256 of bytes, or nothing where the browser can't compute it: on a page that came without encryption. */
 export const sha256Of = async (bytes) => globalThis.crypto?.subtle && hex(await crypto.subtle.digest("SHA-256", bytes));
 
-/** A network's file; its SHA-256 is compared with the one in networks.json if the browser can compute it. */
-async function checked(network, { file, sha256 }) {
-  const bytes = await (await answered(file)).arrayBuffer();
+/** A network's file; progress is called with how many bytes have come. Its SHA-256 is compared with the one in networks.json if the browser can compute it. */
+async function checked(network, { file, sha256 }, progress = () => {}) {
+  const bytes = await received(await answered(file), progress);
   network.checked = await matches(bytes, file, sha256);
   return bytes;
 }
@@ -97,20 +97,12 @@ export function run(network, data, outputs = ["logits"]) {
   return (last = last.then(call, call));
 }
 
-/** Probabilities of ten logits. */
-export function softmax(logits) {
-  const most = Math.max(...logits);
-  const powers = Array.from(logits, (logit) => Math.exp(logit - most));
-  const sum = powers.reduce((a, b) => a + b);
-  return powers.map((power) => power / sum);
-}
-
 export const best = (values) => values.indexOf(Math.max(...values));
 
 /** A function that gives {data, shape} of what a block says about its kernel, bias, scale or shift. A network of the reader's own holds
- * its `values`. */
-export async function parameters(network) {
-  const all = network.values ?? await once(network.weights.file, async () => new Float32Array(await checked(network, network.weights)));
+ * its `values`. progress: called with how many bytes have come. */
+export async function parameters(network, progress) {
+  const all = network.values ?? await once(network.weights.file, async () => new Float32Array(await checked(network, network.weights, progress)));
   return (place) => place && { shape: place.shape, data: all.subarray(place.offset, place.offset + place.shape.reduce((a, b) => a * b)) };
 }
 

@@ -1,8 +1,9 @@
 // Training in this page: a worker trains the network `sprint` from a seed, and the tab shows how the network changes.
 
 import { bars } from "./bars.mjs";
+import { softmax } from "./layers.mjs";
 import { lossCurve } from "./loss_curve.mjs";
-import { sha256Of, softmax, training, trainingFiles } from "./networks.mjs";
+import { sha256Of, training, trainingFiles } from "./networks.mjs";
 import { sprintValues } from "./own.mjs";
 import { element, largest, paint } from "./picture.mjs";
 import { trained } from "./safetensors.mjs";

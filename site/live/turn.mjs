@@ -1,7 +1,8 @@
 // The digit as a solid: rotated by hand, voxelized again after each rotation, and read by the voxel networks.
 
 import { bars } from "./bars.mjs";
-import { best, run, session, softmax } from "./networks.mjs";
+import { softmax } from "./layers.mjs";
+import { best, run, session } from "./networks.mjs";
 import { element, largest, picture } from "./picture.mjs";
 import { stage } from "./stage.mjs";
 import { cloud, rotated, rotation, voxelize } from "./voxels.mjs";

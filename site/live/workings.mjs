@@ -9,7 +9,7 @@ export function workings(network, block, at, values, read) {
   const value = data[(at.channel * rows + at.row) * columns + at.column];
   const before = block.from && values[block.from];
   const beside = block.and && values[block.and];
-  const explain = { conv, pool, relu, norm, add, linear, mean, max, input, flatten }[block.kind];
+  const explain = { conv, pool, relu, norm, add, linear, mean, max, input, flatten, softmax }[block.kind];
   return [element("p", { className: "value" }, "Value ", element("b", { textContent: shown(value) })), ...explain({ network, block, at, before, beside, read, value })];
 }
 
@@ -107,5 +107,7 @@ const input = ({ network: { normalization: { mean: middle, std } }, value }) => 
   const pixel = Math.round((value * std + middle) * 255);
   return [text(`(${pixel} ÷ 255 − ${shown(middle)}) ÷ ${shown(std)} = ${shown(value)}: the pixel, normalized.`)];
 };
+
+const softmax = ({ at, before, value }) => [text(`e^${shown(before.data[at.channel])}, divided by the sum of such powers of all ${before.data.length} values = ${shown(value)}`)];
 
 const flatten = ({ at, value }) => [text(`The logit of the digit ${at.channel}: ${shown(value)}. The largest of the ten is the answer.`)];

@@ -1,6 +1,7 @@
 """What the live page computes is what Python computes: pictures, bodies, labels."""
 
 import base64
+from math import prod
 
 import numpy as np
 import torch
@@ -69,7 +70,14 @@ def pytorch(name, inputs):
         ]
 
 
+def multiplications(network: dict) -> int:
+    """Of the convolutions of a network of images."""
+    layers = [block for block in network["blocks"] if block["kind"] == "conv"]
+    return sum(prod(block["kernel"]["shape"]) * prod(block["shape"][1:]) for block in layers)
+
+
 def test_the_page_gives_pytorchs_labels(page, site, mnist, figure):
+    """Of a network that takes long, fewer images are asked for."""
     start(page, site)
     images = mnist.test.images[:1000].numpy()
     # upright and turned
@@ -77,14 +85,17 @@ def test_the_page_gives_pytorchs_labels(page, site, mnist, figure):
     inputs = {"image": images, "voxels": solids.reshape(-1, 1, 16, 16, 16)}
     for name, network in networks().items():
         chosen = inputs[network["kind"]]
+        if multiplications(network) > 3e6:
+            chosen = chosen[:100]
         same = sum(map(int.__eq__, labels(page, name, chosen), pytorch(name, chosen)))
         figure(f"labels of the page that equal PyTorch's, {name}", f"{same} of {len(chosen)}")
         assert same == len(chosen)
 
 
 def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, site, mnist, figure):
-    originals, random = mnist.test.images[:1000].view(-1, 28, 28).numpy(), np.random.default_rng(0)
-    canvases = np.zeros((1000, 280, 280), np.uint8)
+    count = 300
+    originals, random = mnist.test.images[:count].view(-1, 28, 28).numpy(), np.random.default_rng(0)
+    canvases = np.zeros((count, 280, 280), np.uint8)
     for canvas, original in zip(canvases, originals, strict=True):
         size = round(112 * random.uniform(0.5, 2))
         top, left = random.integers(0, 281 - size, 2)
@@ -98,7 +109,7 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
         const picture = (_, i) => [...fromPicture(bytes.subarray(i * size, (i + 1) * size), 280, 280)];
         return Array.from({{ length: n }}, picture);
         }}"""
-    seen = [image for few in np.split(canvases, 50) for image in page.evaluate(script, sent(few))]
+    seen = [image for few in np.split(canvases, 15) for image in page.evaluate(script, sent(few))]
     expected = pytorch("bn_augmentation", originals[:, None])
     same = sum(map(int.__eq__, pytorch("bn_augmentation", np.array(seen, np.uint8).reshape(-1, 1, 28, 28)), expected))
     plain = np.stack(
@@ -106,10 +117,10 @@ def test_test_digits_enlarged_moved_and_scaled_come_back_with_their_label(page, 
     )
     control = sum(map(int.__eq__, pytorch("bn_augmentation", plain[:, None]), expected))
     figure(
-        "of 1,000 test digits, enlarged, moved, scaled by 0.5 to 2, keep their label",
+        f"of {count} test digits, enlarged, moved, scaled by 0.5 to 2, keep their label",
         f"{same} MNIST's way, {control} averaged down",
     )
-    assert same >= 990 > control
+    assert same >= 0.99 * count > control
 
 
 def test_the_page_and_the_photograph_of_the_same_strokes_agree(page, site, figure):

@@ -97,9 +97,9 @@ def damaged_networks(site: Path) -> list[str]:
     if not table["networks"]:
         wrong.append("networks/networks.json: no network")
     for one in table["networks"]:
-        here = site / "networks"
-        for path, facts in ((here, one["onnx"]), (here, one["weights"]), (site / "saved_dict", one["state_dict"])):
-            file = path / facts["file"]
+        places = {"onnx": "networks", "weights": "networks", "state_dict": "saved_dict"}
+        for facts, folder in ((one[key], folder) for key, folder in places.items() if key in one):
+            file = site / folder / facts["file"]
             if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"]:
                 wrong.append(f"{file.relative_to(site)}: missing, or not the file that networks.json names")
     return wrong

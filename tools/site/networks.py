@@ -1,8 +1,8 @@
-"""Published networks as the live page reads them: ONNX whose further outputs are the activations of every block, and
-what each block does.
+"""Published networks as the live page reads them: what each block does, and every weight.
 
-networks/NAME.onnx    outputs "logits", "block_00_input", "block_01_conv", …; with a principal view also "axis", the
-thinnest direction networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
+networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
+networks/NAME.onnx    of networks of voxels: outputs "logits", "block_00_input", "block_01_conv", …; with a principal
+                      view also "axis", the thinnest direction
 networks.json         their descriptions, from their sidecars and graphs
 """
 
@@ -20,20 +20,13 @@ from torch import nn
 from tools import export
 from tools.measurements import NoDigit
 from utils import ROOT, CourseError, files, models
+from utils.experiments import EXPERIMENTS
 from utils.runs import records
 from utils.training.quantize import NORMS, levels_of
 
-NETWORKS = (
-    "base",
-    "bn_augmentation",
-    "bytes_99_5",
-    "frontier_99",
-    "frontier_99_4",
-    "mnist_medium",
-    "sprint_994",
-    "voxel_best",
-    "voxel_more_digits",
-)
+# answer from the beginning; the reader may add every other published network of images
+FIRST = ("base", "bn_augmentation", "bytes_99_5", "frontier_99", "frontier_99_4", "mnist_medium", "sprint_994")
+VOXELS = ("voxel_best", "voxel_more_digits")
 KINDS = {
     "Conv": "conv",
     "Relu": "relu",
@@ -42,7 +35,7 @@ KINDS = {
     "Add": "add",
     "Gemm": "linear",
 }
-KINDS |= {"ReduceMean": "mean", "ReduceMax": "max"}
+KINDS |= {"ReduceMean": "mean", "ReduceMax": "max", "Softmax": "softmax"}
 # change no value; an average's shape is restored by a Gather of all it has
 SILENT = {"Reshape", "Flatten", "Identity", "Gather"}
 # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
@@ -202,7 +195,9 @@ def packed(model: nn.Module, content: bytes, blocks: list[dict]) -> dict:
     norm that the export has folded into the convolution before it `scales` that kernel."""
     levels = content[1]
     of = {layer.weight: own for layer, own in levels_of(model, levels)}
-    places = iter([block for block in blocks if block["kind"] in ("conv", "linear", "norm")])
+    with_numbers = [block for block in blocks if block["kind"] in ("conv", "linear", "norm")]
+    # a layer that is used repeatedly has one place
+    places = iter({block.get("kernel", block.get("scale"))["offset"]: block for block in with_numbers}.values())
     numbers, last, is_folded = [], {}, False
     for layer in (layer for layer in model.modules() if list(layer.parameters(recurse=False))):
         if isinstance(layer, NORMS) and is_folded:
@@ -232,8 +227,12 @@ def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
+def described(file: str, content: bytes) -> dict:
+    return {"file": file, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
 def network(name: str, folder: Path, cache: Path) -> dict:
-    """Write NAME.onnx and NAME.bin to `folder`; returns the entry of networks.json."""
+    """Write the files of a network to `folder`; returns the entry of networks.json."""
     facts = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
     if facts.test is None:
         raise CourseError(f"saved_dict/{name}.json: found no `test`, expected one: a published network is tested.")
@@ -242,11 +241,15 @@ def network(name: str, folder: Path, cache: Path) -> dict:
     shape = [1, 16, 16, 16] if kind == "voxels" else [1, 28, 28]
     blocks, weights, outputs = opened(model)
     few = ROOT / "saved_dict" / f"{name}.bin"
-    content = model.SerializeToString()
-    (folder / f"{name}.onnx").write_bytes(content)
     (folder / f"{name}.bin").write_bytes(weights)
+    onnx_file = {}
+    if kind == "voxels":
+        content = model.SerializeToString()
+        (folder / f"{name}.onnx").write_bytes(content)
+        onnx_file["onnx"] = described(f"{name}.onnx", content)
     return {
         "name": name,
+        "first": name in FIRST,
         "model": facts.recipe.model,
         "kind": kind,
         "input": {"name": "images", "dtype": "float32" if kind == "voxels" else "uint8", "shape": shape},
@@ -257,9 +260,9 @@ def network(name: str, folder: Path, cache: Path) -> dict:
         "parts": {part: asdict(score) for part, score in facts.parts.items()},
         "seed": facts.seed,
         "epochs": facts.epochs,
-        "onnx": {"file": f"{name}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        **onnx_file,
         "state_dict": {"file": f"{name}.pth", "bytes": facts.bytes, "sha256": facts.sha256},
-        "weights": {"file": f"{name}.bin", "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+        "weights": described(f"{name}.bin", weights),
         "packed": packed(models.build(facts.recipe.model), few.read_bytes(), blocks) if few.is_file() else None,
         "outputs": outputs,
         "axis": "axis" if "axis" in outputs else None,
@@ -283,7 +286,8 @@ def digits(folder: Path, each: int = 20) -> dict:
 def write(folder: Path, cache: Path, commit: str) -> list[dict]:
     """Everything under networks/. A network that is not published here is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    published = [name for name in NETWORKS if (ROOT / "saved_dict" / f"{name}.json").is_file()]
+    others = sorted(name for name, one in EXPERIMENTS.items() if one.recipe.kind == "images" and name not in FIRST)
+    published = [name for name in (*FIRST, *others, *VOXELS) if (ROOT / "saved_dict" / f"{name}.json").is_file()]
     entries = [network(name, folder, cache) for name in published]
     digits(folder)
     doubt = ROOT / "logs" / "benchmarks" / "no_digit.json"
