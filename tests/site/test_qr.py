@@ -5,22 +5,26 @@ import io
 import numpy as np
 import pytest
 import torch
-from hands import STROKES, draw, networks, read, settled, start
+from hands import STROKES, answer, draw, networks, read, settled, start
 from PIL import Image
 
 from tools.site import __main__ as tool
+from tools.site import networks as exported
 from utils import ROOT, models
 from utils.runs import packed
+from utils.training import quantize
 
 NAME = "bytes_99_5"
 PICTURE, FILE = ROOT / "pngs" / f"{NAME}_qr.png", ROOT / "saved_dict" / f"{NAME}.bin"
 OWN = "network from a picture"
-UNPACK = """async ([content, name]) => {
+UNPACK = """async (content) => {  // as what every network of the page that takes these bytes reads them
     const load = (name) => import(new URL(name, location.href).href);
     const { unpack } = await load("packed.mjs");
     const { networks } = await (await load("networks.mjs")).catalogue();
-    const found = unpack(Uint8Array.from(content), networks.find((network) => network.name === name));
-    return found && { ...found.normalization, values: [...found.values] };
+    return networks.flatMap((network) => {
+        const found = unpack(Uint8Array.from(content), network);
+        return found ? [{ name: network.name, ...found.normalization, values: [...found.values] }] : [];
+    });
 }"""
 
 
@@ -34,60 +38,58 @@ def test_the_committed_picture_answers_as_the_published_network(page, site):
     assert not [address for address in page.seen.requests if "zxing" in address]
     page.get_by_label("Load a network from a picture").set_input_files(PICTURE)
     said(page, f"The picture holds a network built as {NAME}.")
-    outputs = {}
-    for name in (NAME, OWN):
-        row = page.locator(".network", has=page.get_by_role("heading", name=name, exact=True))
-        outputs[name] = row.locator("output").inner_text()
+    outputs = {name: answer(page, name).locator("output").inner_text() for name in (NAME, OWN)}
     assert outputs[NAME] == outputs[OWN] and read(page, OWN) == 3
     page.get_by_role("button", name="Test digit 8").click()
     settled(page)
     assert read(page, OWN) == read(page, NAME)
 
 
-def test_a_file_of_few_bytes_is_read_to_the_same_numbers(page, site):
+@pytest.mark.parametrize("path", sorted((ROOT / "saved_dict").glob("*.bin")), ids=lambda path: path.stem)
+def test_every_published_file_of_few_bytes_is_read_to_the_same_numbers(page, site, path):
     start(page, site)
-    found = page.evaluate(UNPACK, [list(FILE.read_bytes()), NAME])
-    network = networks()[NAME]
+    [found] = page.evaluate(UNPACK, list(path.read_bytes()))
+    network = networks()[path.stem]
+    assert network["model"] == networks()[found["name"]]["model"]
     published = np.fromfile(tool.SITE / "networks" / network["weights"]["file"], "<f4")
     np.testing.assert_allclose(np.array(found["values"], np.float32), published, rtol=1e-5, atol=1e-6)
-    assert (found["mean"], found["std"]) == packed.read(FILE.read_bytes(), network["model"])[1:]
+    assert (found["mean"], found["std"]) == packed.read(path.read_bytes(), network["model"])[1:]
 
 
-@pytest.mark.parametrize("damage", ["version", "levels", "checksum", "body", "end", "all"])
-def test_a_damaged_file_is_rejected(page, site, damage):
-    content = bytearray(FILE.read_bytes())
-    place = {"version": 0, "levels": 1, "checksum": 2, "body": 100}.get(damage)
-    if place is not None:
-        content[place] ^= 1
-    content = {"end": content[:-1], "all": b""}.get(damage, content)
+def test_a_damaged_file_is_rejected(page, site):
     start(page, site)
-    assert page.evaluate(UNPACK, [list(content), NAME]) is None
+    good = FILE.read_bytes()
+    damaged = {"end": good[:-1], "all": b""}
+    for what, place in {"version": 0, "levels": 1, "checksum": 2, "body": 100}.items():
+        damaged[what] = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
+    for what, content in damaged.items():
+        assert page.evaluate(UNPACK, list(content)) == [], what
 
 
-def test_another_network_of_the_same_layers_is_read(page, site):
-    """As a reader has one that was trained from another seed."""
-    network = networks()[NAME]
+@pytest.mark.parametrize(("name", "levels"), [(NAME, 7), ("frontier_99", 31)])
+def test_another_network_of_the_same_layers_is_read(page, site, name, levels):
+    """As a reader has one that was trained from another seed. One of the networks uses a layer repeatedly."""
+    network = networks()[name]
     torch.manual_seed(1)
-    model, levels = models.build(network["model"]), network["packed"]["levels"]
+    model = models.build(network["model"])
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
             torch.nn.init.uniform_(layer.bias, -1, 1)
-    from utils.training import quantize
-
     quantize.end(model.eval(), levels)
     content = packed.write(model, network["model"], levels, 0.2, 0.4)
     images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    like = network | {"packed": exported.packed(models.build(network["model"]), content, network["blocks"])}
+    assert network["packed"] in (None, like["packed"])
     start(page, site)
-    script = """async ([content, name, pixels]) => {
+    script = """async ([content, like, pixels]) => {
         const load = (name) => import(new URL(name, location.href).href);
         const { unpack } = await load("packed.mjs");
-        const { catalogue, outputs } = await load("networks.mjs");
-        const like = (await catalogue()).networks.find((network) => network.name === name);
+        const { outputs } = await load("networks.mjs");
         const network = { ...like, ...unpack(Uint8Array.from(content), like) };
         return Promise.all(pixels.map(async (image) => [...(await outputs(network, image)).logits.data]));
     }"""
-    found = page.evaluate(script, [list(content), NAME, images.flatten(1).tolist()])
+    found = page.evaluate(script, [list(content), like, images.flatten(1).tolist()])
     with torch.inference_mode():
         expected = packed.read(content, network["model"])[0]((images / 255 - 0.2) / 0.4)
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-4)
