@@ -248,8 +248,9 @@ def benchmark_table(found: dict) -> str:
     return table(header, rows, right=("median, s", "n", "reached, %"))
 
 
-def experiment_page(one: dict) -> str:
-    """logs/NAME/index.md: what the repository holds about one experiment."""
+def experiment_page(one: dict, is_studied: bool) -> str:
+    """logs/NAME/index.md: what the repository holds about one experiment. is_studied: whether its recipe has a page of
+    what was tried."""
     images = one["recipe"].get("images")
     facts = [
         f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)",
@@ -263,6 +264,8 @@ def experiment_page(one: dict) -> str:
         facts.append("the epoch that is best on held-out training images; the test set is evaluated once")
     if one["lesson"]:
         facts.append(link(f"lesson {one['lesson']}", f"../../notebooks/{one['lesson']}.html"))
+    if is_studied:
+        facts.append(link("what was tried", f"../trials/{one['name']}.html"))
     lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
     if "reported" in one:
         figure = one["reported"]
@@ -289,37 +292,64 @@ def experiment_page(one: dict) -> str:
     return "\n".join(lines)
 
 
-def studies(found: dict) -> str:
-    """Every study: its chart, its table, its file."""
-    chart = '<figure class="chart" data-chart="study" data-study="{}"></figure>'
+FRONT = "---\nhide-toc: true\n---\n"
+TRIED = "Recipes are chosen on held-out training images, never on the test set."
+
+
+def study_page(one: dict, published: set[str]) -> str:
+    """logs/trials/NAME.md: the chart, the table and the file of one study."""
+    name = one["name"]
+    facts = [f"{one['held']:,} held-out images", f"{one['epochs']} epoch{'s' * (one['epochs'] != 1)}"]
+    facts += [link("the experiment", f"../{name}/index.html")] * (name in published)
     parts = [
+        f"{FRONT}# {name}: what was tried",
+        " · ".join([*facts, link("all trials", Path(one["log"]).name), link("all studies", "index.html")]),
+        f"{TRIED} The kept recipe is orange.",
+        f'<figure class="chart" data-chart="study" data-study="{name}"></figure>',
+        study_table(one),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def studies(found: dict) -> str:
+    """logs/trials/index.md: every study with what it reached."""
+    rows = [
         [
-            f"## {one['name']}",
-            f"Held-out images: {one['held']:,}; epochs: {one['epochs']}.",
-            chart.format(one["name"]),
-            study_table(one),
-            link("all trials", "../../" + one["log"]),
+            link(one["name"], f"{one['name']}.html"),
+            len(one["rows"]),
+            sum(row["n"] for row in one["rows"]),
+            f"{one['held']:,}",
+            one["epochs"],
+            max((row["mean"] for row in one["rows"]), default=0),
         ]
         for one in found["studies"]
     ]
-    return "\n\n".join(part for one in parts for part in one) or "No study is published yet."
+    header = ["experiment", "recipes", "runs", "held-out images", "epochs", "best recipe, %"]
+    listed = table(header, [[*row[:-1], f"{row[-1]:.2f}"] for row in rows], right=tuple(header[1:]))
+    names = "\n".join(f"{one['name']} <{one['name']}>" for one in found["studies"])
+    hidden = f"```{{toctree}}\n:hidden:\n\n{names}\n```"
+    shown = f"{listed}\n\n{hidden}" if rows else "No study is published yet."
+    return f"{FRONT}# What was tried\n\n{TRIED} Each study has a page.\n\n{shown}\n"
 
 
 def pages(found: dict) -> Iterator[tuple[str, str]]:
     """(path below the pages' source, Markdown) of all that is written from results.json."""
+    studied, published = ({one["name"] for one in found[key]} for key in ("studies", "experiments"))
     for one in found["experiments"]:
-        yield f"{one['page']}index.md", experiment_page(one)
+        yield f"{one['page']}index.md", experiment_page(one, one["name"] in studied)
+    for one in found["studies"]:
+        yield f"logs/trials/{one['name']}.md", study_page(one, published)
+    yield "logs/trials/index.md", studies(found)
     for kind in ("image", "voxels"):
         yield f"tables/{kind}.md", accuracy_table([one for one in found["experiments"] if one["kind"] == kind])
     yield "tables/field.md", field_table(found["field"]) if found["field"] else "No figure of others is listed yet."
-    front = "---\nhide-toc: true\n---\n"
-    tried = "Recipes are chosen on held-out training images, never on the test set. The kept recipe is orange."
-    yield "logs/trials/index.md", f"{front}# What was tried\n\n{tried}\n\n{studies(found)}\n"
     speed = found["benchmark"]
     measured = "No benchmark is published yet."
     if speed:
         log = link(speed["log"], "../../" + speed["log"])
-        measured = (
-            f'{COMPARED}\n\n<figure class="chart" data-chart="benchmark"></figure>\n\n{log}\n\n{benchmark_table(speed)}'
+        chart = '<figure class="chart" data-chart="benchmark"></figure>'
+        numbers = (
+            f'<details class="numbers"><summary>All measurements</summary>\n\n{benchmark_table(speed)}\n\n</details>'
         )
-    yield "logs/benchmarks/index.md", f"{front}# How fast is the course?\n\n{measured}\n"
+        measured = f"{COMPARED}\n\n{chart}\n\n{log}\n\n{numbers}"
+    yield "logs/benchmarks/index.md", f"{FRONT}# How fast is the course?\n\n{measured}\n"
