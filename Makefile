@@ -109,6 +109,6 @@ test-site: site
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } || \
 	  { echo 'test-site needs Chromium: apt-get install chromium (as root), or install Chrome'; exit 1; }
-	$(BIN)/python -m pytest tests/site
+	$(PYTEST) tests/site
 
 .PHONY: site serve test-site

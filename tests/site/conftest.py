@@ -1,7 +1,6 @@
 """A server over _site/ below a sub-path, the system's Chromium, and pages that remember what they asked for and what
 went wrong."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,27 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tools.site.__main__ import CHROMIUM, installed
 from tools.site.server import SITE, server
+from utils import ROOT
 
 FIGURES = pytest.StashKey[list[str]]()
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-THEMES, SIZES = ("light", "dark"), {"desk": (1280, 800), "phone": (390, 844)}
+SIZES = {"desk": (1280, 800), "phone": (390, 844)}
+AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def pytest_configure(config):
     config.stash[FIGURES] = []
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes
+        session.config.workeroutput["figures"] = session.config.stash[FIGURES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[FIGURES] += getattr(node, "workeroutput", {}).get("figures", [])
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -59,11 +70,12 @@ def site() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
+    chromium = installed(CHROMIUM)
+    if not chromium:
         pytest.fail("no Chromium was found: apt-get install chromium, or install Chrome")
     with sync_playwright() as playwright:
         # no sandbox where the tests run as root
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield running
         running.close()
 
@@ -82,7 +94,7 @@ def opened(browser: Browser, site: str, size: str = "desk", theme: str = "light"
         **options,
     )
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(240_000)  # however busy the machine is
     page.seen = SimpleNamespace(requests=[], errors=[])
     context.on("request", lambda request: page.seen.requests.append(request.url))
     page.on("console", lambda message: page.seen.errors.append(message.text) if message.type == "error" else None)
@@ -106,3 +118,15 @@ def page(browser: Browser, site: str) -> Iterator[Page]:
 def phone(browser: Browser, site: str) -> Iterator[Page]:
     with opened(browser, site, "phone") as page:
         yield page
+
+
+def violations(page: Page) -> list:
+    """What axe-core finds from moderate on: all of its rules, and in the dark theme those that colors matter to."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run().then(({ violations }) => violations)")
+    page.emulate_media(color_scheme="dark")
+    found += page.evaluate(
+        "axe.run({ runOnly: ['color-contrast', 'link-in-text-block'] }).then(({ violations }) => violations)"
+    )
+    page.emulate_media(color_scheme="light")
+    return [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found if one["impact"] != "minor"]

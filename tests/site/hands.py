@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -30,8 +31,13 @@ def networks():
     return {network["name"]: network for network in found["networks"]}
 
 
+READY = "() => document.querySelector('#choice input') || document.getElementById('status').textContent"
+
+
 def start(page, site, tab=""):
-    page.goto(f"{site}live/{tab}", wait_until="networkidle")
+    """Open the live page, and wait until it knows the networks, or says why not."""
+    page.goto(f"{site}live/{tab}")
+    page.wait_for_function(READY)
     return page
 
 
@@ -75,9 +81,19 @@ def touch(page, strokes):
     settled(page)
 
 
+def answer(page, name):
+    """The answer of a network."""
+    return page.locator(".network", has=page.get_by_role("heading", name=name, exact=True))
+
+
 def read(page, name="bn_augmentation"):
     """The digit that a network reads; None for no answer."""
-    message = (
-        page.locator(".network", has=page.get_by_role("heading", name=name, exact=True)).locator("output").inner_text()
-    )
+    message = answer(page, name).locator("output").inner_text()
     return int(message[0]) if message[0].isdigit() else None
+
+
+def choose(page, name):
+    """Let a published network answer that does not, or no longer."""
+    if not page.locator("#choice").is_visible():
+        page.locator(".choice summary").click()
+    page.get_by_label(re.compile(rf"^ ?{name} \d")).click()

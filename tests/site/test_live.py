@@ -5,18 +5,17 @@ import re
 import statistics
 
 import pytest
-from hands import STROKES, draw, networks, read, settled, start, touch
+from hands import STROKES, answer, choose, draw, networks, read, settled, start, touch
 
-from conftest import SIZES, THEMES, opened, serving
+from conftest import SIZES, opened, serving, violations
 from tools.site import __main__ as tool
 from utils import ROOT
-
-AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def test_first_answer_needs_300_kb_and_nothing_before_the_first_stroke(browser, site, figure):
     with opened(browser, site, service_workers="block") as page:
         start(page, site)
+        page.wait_for_load_state("networkidle")
         assert not [address for address in page.seen.requests if address.endswith((".bin", ".onnx", ".wasm"))]
         assert page.locator("#verdict").inner_text() == "Draw a digit."
         sent = []
@@ -47,10 +46,10 @@ def test_ten_shapes_are_read_by_pointer_and_nothing_after_clearing(page, site, f
     )
 
 
-def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
+def test_shapes_are_read_by_touch_on_a_phone(phone, site):
     start(phone, site)
-    for digit, strokes in STROKES.items():
-        touch(phone, strokes)
+    for digit in (0, 4, 8):
+        touch(phone, STROKES[digit])
         assert read(phone) == digit
         assert phone.evaluate("scrollY") == 0, "a stroke must not scroll the page"
         # a browser without time takes a tap for a long press, or for a part of the gesture before it
@@ -64,18 +63,17 @@ def test_ten_shapes_are_read_by_touch_on_a_phone(phone, site):
     assert phone.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]
 
 
-@pytest.mark.parametrize("size", [(360, 640), (390, 844), (430, 932), (844, 390), (667, 375)], ids=str)
-def test_phone_shows_pad_and_verdict_together(phone, site, size):
-    phone.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
-    for tab, verdict in (("", "#verdict"), ("#turn", "#view-turn .verdict")):
-        start(phone, site, tab)
-        touch(phone, STROKES[3])
-        phone.wait_for_function(f"document.querySelector('{verdict}').textContent.endsWith(' 3.')")
+@pytest.mark.parametrize(("tab", "verdict"), [("", "#verdict"), ("#turn", "#view-turn .verdict")])
+def test_phone_shows_pad_and_verdict_together(phone, site, tab, verdict):
+    start(phone, site, tab)
+    touch(phone, STROKES[3])
+    phone.wait_for_function(f"document.querySelector('{verdict}').textContent.endsWith(' 3.')")
+    for width, height in ((360, 640), (390, 844), (430, 932), (844, 390), (667, 375)):
+        phone.set_viewport_size({"width": width, "height": height})
         pad, answer = (phone.locator(one).bounding_box() for one in ("#pad", verdict))
-        assert pad["height"] <= size[1] / 2 + 1 and phone.evaluate("scrollY") == 0
-        assert all(box["y"] + box["height"] <= size[1] for box in (pad, answer))
-        assert phone.evaluate("document.documentElement.scrollWidth") == size[0]
-        phone.goto("about:blank")
+        assert pad["height"] <= height / 2 + 1 and phone.evaluate("scrollY") == 0, (width, height)
+        assert all(box["y"] + box["height"] <= height for box in (pad, answer)), (width, height)
+        assert phone.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_tabs_by_keyboard_and_by_an_address_typed_by_hand(page, site):
@@ -160,26 +158,74 @@ def test_drawing_survives_reload_and_travels_in_a_link(browser, site):
         page.wait_for_function(f"{SEEN} !== '{drawn}'")
 
 
+def test_another_network_loads_when_it_is_chosen_and_travels_in_a_link(browser, site, figure):
+    """Of those with megabytes, one whose last layer is a softmax."""
+    with opened(browser, site, permissions=["clipboard-read", "clipboard-write"], service_workers="block") as page:
+        start(page, site)
+        draw(page, STROKES[3])
+        loaded = lambda: {address for address in page.seen.requests if address.endswith(".bin")}  # noqa: E731
+        before, count = loaded(), page.locator(".network").count()
+        page.route(re.compile(r".*/small_cnn\.bin$"), lambda route: route.abort())
+        choose(page, "small_cnn")
+        page.wait_for_function("document.getElementById('status').textContent.startsWith('That did not work')")
+        box = page.get_by_label(re.compile(r"^ ?small_cnn \d"))
+        assert not box.is_checked() and answer(page, "small_cnn").count() == 0 and read(page) == 3
+        assert "3.1 MB" in box.locator("..").inner_text()
+        page.seen.errors.clear()
+        page.unroute_all()
+        choose(page, "small_cnn")
+        answer(page, "small_cnn").wait_for()
+        settled(page)
+        assert read(page, "small_cnn") == 3 and {one.rpartition("/")[2] for one in loaded() - before} == {
+            "small_cnn.bin"
+        }
+        figure(
+            "answer of small_cnn, whose last layer is a softmax",
+            answer(page, "small_cnn").locator("output").inner_text(),
+        )
+        choose(page, "base")  # which answers from the beginning
+        settled(page)
+        assert answer(page, "base").count() == 0 and page.locator(".network").count() == count
+        page.reload()
+        answer(page, "small_cnn").wait_for()
+        page.get_by_role("button", name="Copy link").click()
+        page.get_by_text("The link to this drawing is copied.").wait_for()
+        link = page.evaluate("navigator.clipboard.readText()")
+    with opened(browser, site) as page:
+        page.goto(link)
+        answer(page, "small_cnn").wait_for()
+        page.wait_for_function("!document.querySelector(\"#bars a[href*='/base/']\")")
+        settled(page)
+        assert read(page, "small_cnn") == read(page) == 3
+
+
 @pytest.mark.parametrize(
-    ("tab", "file"),
+    ("tab", "files"),
     [
-        ("", "networks.json"),
-        ("", "base.bin"),
-        ("#inside", "inside.mjs"),
-        ("#turn", "ort.wasm.min.mjs"),
-        ("#turn", "ort-wasm-simd-threaded.mjs"),
-        ("#turn", "ort-wasm-simd-threaded.wasm"),
-        ("#turn", "voxel_more_digits.onnx"),
+        ("", ["networks.json", "base.bin"]),
+        ("#inside", ["inside.mjs"]),
+        (
+            "#turn",
+            [
+                "ort-wasm-simd-threaded.wasm",
+                "ort.wasm.min.mjs",
+                "voxel_more_digits.onnx",
+                "ort-wasm-simd-threaded.mjs",
+            ],
+        ),
     ],
 )
-def test_failed_request_is_retried_at_the_next_stroke(browser, site, tab, file):
+def test_failed_request_is_retried_at_the_next_stroke(browser, site, tab, files):
+    """Each file fails after the one before it has been loaded."""
     with opened(browser, site, service_workers="block") as page:
-        page.route(re.compile(rf".*/{re.escape(file)}(\?.*)?$"), lambda route: route.abort())
-        start(page, site, tab)
-        draw(page, STROKES[0][:1])
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('That did not work')")
-        page.unroute_all()
-        draw(page, [[(0.4, 0.5), (0.42, 0.5)]])
+        for number, file in enumerate(files):
+            page.route(re.compile(rf".*/{re.escape(file)}(\?.*)?$"), lambda route: route.abort())
+            if not number:
+                start(page, site, tab)
+            draw(page, [[(0.3, 0.2 + 0.1 * number), (0.6, 0.2 + 0.1 * number)]])
+            page.wait_for_function("document.getElementById('status').textContent.startsWith('That did not work')")
+            page.unroute_all()
+        draw(page, [[(0.4, 0.7), (0.42, 0.7)]])
         page.wait_for_function("document.getElementById('status').textContent === '' && document.body.dataset.answered")
         page.locator("#tab-draw").click()
         page.wait_for_function("document.getElementById('verdict').textContent.includes('read')")
@@ -199,11 +245,7 @@ def test_what_looks_like_no_digit_is_doubted_with_the_reason(page, site):
     doubted = 0
     for strokes in (STROKES[3], STROKES[0], A, STAR):
         draw(page, strokes)
-        message = (
-            page.locator(".network", has=page.get_by_role("heading", name=bound["network"], exact=True))
-            .locator("output")
-            .inner_text()
-        )
+        message = answer(page, bound["network"]).locator("output").inner_text()
         assert note.is_visible() == (float(message.split(":")[1].strip(" %>")) < 100 * bound["least"]), message
         if note.is_visible():
             doubted += 1
@@ -219,22 +261,22 @@ def test_what_looks_like_no_digit_is_doubted_with_the_reason(page, site):
 def test_mnists_way_reads_small_digits_in_a_corner_where_raw_does_not(page, site, figure):
     start(page, site)
     right = {"MNIST’s way": 0, "raw": 0}
-    for digit, strokes in STROKES.items():
-        draw(page, strokes, scale=0.35, left=0.03, top=0.6)
+    for digit in (2, 3, 5, 8):
+        draw(page, STROKES[digit], scale=0.35, left=0.03, top=0.6)
         for way in right:
             page.get_by_role("radio", name=way).check()
             settled(page)
             right[way] += read(page) == digit
         page.get_by_role("button", name="Clear").click()
-    figure("ten small digits in a corner, read right", ", ".join(f"{way} {count}" for way, count in right.items()))
-    assert right["MNIST’s way"] == 10 and right["raw"] <= 5
+    figure("four small digits in a corner, read right", ", ".join(f"{way} {count}" for way, count in right.items()))
+    assert right["MNIST’s way"] == 4 and right["raw"] <= 2
 
 
 def test_every_value_inside_is_the_sum_that_the_page_writes_out(page, site):
     start(page, site, "#inside")
     draw(page, STROKES[2])
     for name, network in networks().items():
-        if network["kind"] != "image":
+        if not network["first"]:
             continue
         page.get_by_label("Network", exact=True).select_option(name)
         settled(page)
@@ -297,7 +339,7 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site, figure):
     turns, seconds = page.evaluate("""async () => {
         const [tab, slider] = [document.getElementById("view-turn"), document.getElementById("angle-turn")];
         const [begun, first] = [performance.now(), Number(tab.dataset.turns)];
-        while (performance.now() - begun < 4000) {
+        while (performance.now() - begun < 1500) {
             slider.value = (Number(slider.value) + 187) % 360 - 180;
             slider.dispatchEvent(new Event("input"));
             await new Promise((done) => setTimeout(done, 8));
@@ -321,7 +363,7 @@ def test_without_webgl_a_body_is_read_and_its_slices_are_shown(page, site):
 
 
 KEPT = """async () => {  // the page, and the largest of what it needs to answer
-    const addresses = [location.href, "../networks/sprint_994.bin", "workings.mjs"];
+    const addresses = [location.href, "../networks/sprint_994.bin", "../networks/dropout.bin", "workings.mjs"];
     const found = await Promise.all(addresses.map((address) => caches.match(address)));
     return found.every(Boolean);
 }"""
@@ -334,10 +376,12 @@ def test_what_has_answered_once_answers_without_a_network(browser):
         page.wait_for_function("navigator.serviceWorker.controller !== null")
         draw(page, STROKES[3])
         assert read(page) == 3
+        choose(page, "dropout")
         page.wait_for_function(KEPT)
     page.reload()  # the server is gone now
+    answer(page, "dropout").wait_for()
     settled(page)
-    assert read(page) == 3
+    assert read(page) == read(page, "dropout") == 3
     page.get_by_role("button", name="Clear").click()
     draw(page, STROKES[7])
     assert read(page) == 7
@@ -375,22 +419,22 @@ def test_page_says_that_it_needs_scripts(browser, site):
             assert said.is_visible() and said.text_content().startswith(message)
 
 
-@pytest.mark.parametrize("theme", THEMES)
+ANSWERED = {
+    "": "document.getElementById('verdict').textContent.includes('read')",
+    "#inside": "document.querySelector('.sums')?.textContent",
+    "#turn": "document.querySelector('#view-turn .verdict')?.textContent.startsWith('Read as')",
+    "#train": "document.getElementById('go')",
+}
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_axe_finds_nothing_moderate(browser, site, size, theme):
-    with opened(browser, site, size, theme) as page:
-        for tab in ("", "#inside", "#turn", "#train"):
+def test_axe_finds_nothing_moderate(browser, site, size):
+    with opened(browser, site, size) as page:
+        for tab, answered in ANSWERED.items():
             start(page, site, tab)
             page.get_by_role("button", name="Test digit 4").click()
-            settled(page)
-            page.wait_for_timeout(500)
-            page.locator("details.files summary").click()
-            page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = page.evaluate("async () => (await axe.run()).violations")
-            bad = [
-                (one["id"], one["impact"], [node["target"] for node in one["nodes"]])
-                for one in found
-                if one["impact"] != "minor"
-            ]
-            assert not bad, (tab, bad)
+            page.wait_for_function(answered)
+            for name in ("choice", "files") if not tab else ():
+                page.locator(f"details.{name} summary").click()
+            assert not violations(page), tab
             page.goto("about:blank")

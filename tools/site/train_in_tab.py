@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from tools import command, measurements
-from tools.site.__main__ import SOURCE, program
+from tools.site.__main__ import CHROMIUM, FIREFOX, SOURCE, installed, program
 from tools.site.server import SITE, Handler, Server
 from utils import CourseError, files
 from utils.runs import facts
@@ -51,8 +51,7 @@ def serving(folder: Path, results: queue.Queue):
 def engines(folder: Path, profile: Path) -> list[list[str]]:
     """The commands that open an address, which is to be appended."""
     found = [[*program("node"), str(folder / "measure.mjs")]]
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    firefox = next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
+    chromium, firefox = installed(CHROMIUM), installed(FIREFOX)
     if chromium:
         is_root = hasattr(os, "geteuid") and os.geteuid() == 0
         found.append([chromium, "--headless", *["--no-sandbox"] * is_root, f"--user-data-dir={profile / 'chromium'}"])
