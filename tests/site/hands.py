@@ -48,6 +48,7 @@ def settled(page):
 
 def place_of(page, strokes, scale=0.9, left=0.05, top=0.05):
     """Strokes in the page's pixels, with points as close as a hand's."""
+    page.locator("#pad").scroll_into_view_if_needed()
     box = page.locator("#pad").bounding_box()
     at = [
         [
