@@ -161,6 +161,7 @@ def test_results_are_printed_on_few_pages_without_skip_link(page, site, figure, 
 
 def test_bars_are_printed(page, site):
     page.goto(f"{site}live/")
+    page.emulate_media(media="print")
     page.wait_for_selector(".bars i", state="attached")
     assert page.evaluate("getComputedStyle(document.querySelector('.bars i')).printColorAdjust") == "exact"
 
