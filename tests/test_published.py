@@ -258,7 +258,7 @@ def test_torch_hub_lists_networks_alone_and_each_explains_itself(tmp_path, monke
     assert sorted(listed) == sorted(path.stem for path in WEIGHTS)
     for name in listed:
         entry = getattr(hubconf, name)
-        assert entry.__name__ == name and "pretrained (bool): If True, returns the published network" in entry.__doc__
+        assert entry.__name__ == name and "pretrained (bool): If True, checks the file" in entry.__doc__
 
 
 @pytest.mark.parametrize("before", ["import utils; ", ""], ids=["imported before", "imported after"])

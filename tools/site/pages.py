@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools import colab, stale
+from tools import colab, report
 from tools.site import results
 from utils import ROOT
 from utils.experiments import EXPERIMENTS
@@ -78,7 +78,7 @@ def notebook(path: Path, is_solution: bool) -> str:
     """A notebook as the site shows it: the bootstrap cell folded, solutions folded, every picture with an alternative
     text."""
     colab.read(path)  # raises an error for a notebook without title and setup cell
-    book = stale.read(path)
+    book = report.read_notebook(path)
     heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
     links = [f'<a href="{path.name}" download>Download this notebook</a>', f'<a href="{draw}">Draw a digit</a>']
     logged = [one.name for one in EXPERIMENTS.values() if one.notebook == path.stem and records.published(one)]
