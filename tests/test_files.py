@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import threading
+import tracemalloc
 from dataclasses import asdict
 
 import pytest
@@ -155,6 +156,18 @@ def test_a_line_that_does_not_fit_is_reported_and_leaves_the_file_as_it_was(tmp_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
+
+
+def test_lines_are_read_one_by_one(tmp_path):
+    """Or a million short ones would take a hundred times the memory of the file before the first is rejected."""
+    (tmp_path / "lines.jsonl").write_bytes(b"1\n" * 1_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CourseError, match=r"lines\.jsonl, line 1: "):
+            files.read_lines(tmp_path / "lines.jsonl", Trial)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_pipe_is_not_replaced_by_a_file(path):

@@ -254,22 +254,21 @@ def _write_all(file: io.FileIO, content: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _whole_lines(content: bytes) -> list[bytes]:
+def _whole_lines(content: bytes) -> Iterator[bytes]:
     """The lines of a JSON lines file with their ends, without a last line that was cut off."""
-    *lines, last = content.split(b"\n")
-    lines = [line + b"\n" for line in lines]
+    end = content.rfind(b"\n") + 1
+    yield from io.BytesIO(content[:end])
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        msgspec.json.decode(last)  # fails if the closing bracket is missing
-        lines.append(last)
-    return lines
+        msgspec.json.decode(content[end:])  # fails if the closing bracket is missing
+        yield content[end:]
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
     """The lines of a JSON lines file, without one that was cut off; [] if there is no file. Raises CourseError."""
     if not exists(path):
         return []
-    lines = [(number, line) for number, line in enumerate(_whole_lines(read(path)), 1) if line.strip()]
-    return [decode(line, kind, f"{display_path(path)}, line {number}") for number, line in lines]
+    lines = enumerate(_whole_lines(read(path)), 1)
+    return [decode(line, kind, f"{display_path(path)}, line {number}") for number, line in lines if line.strip()]
 
 
 def load_safely(path: Path, content: bytes, todo: str) -> dict:
