@@ -170,14 +170,6 @@ def test_lines_are_read_one_by_one(tmp_path):
         tracemalloc.stop()
 
 
-def test_a_pipe_is_not_replaced_by_a_file(path):
-    """Nor is a device: python -m tools.export NAME /dev/full would cost root the device."""
-    os.mkfifo(path)
-    with pytest.raises(CourseError, match=r"seed0\.json is a pipe, a device or a socket: .*Choose another path"):
-        files.write(path, b"content")
-    assert path.is_fifo() and list(path.parent.iterdir()) == [path]
-
-
 def test_processes_that_add_side_by_side_lose_no_line(tmp_path):
     path = tmp_path / "tiny.jsonl"
     threads = [threading.Thread(target=lambda: [files.append_line(path, TRIAL) for _ in range(20)]) for _ in range(4)]

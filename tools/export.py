@@ -485,8 +485,10 @@ def main(argv: list[str]) -> int:
     if options.read:
         read_qr(options.read)
         return 0
-    if options.file and options.file.is_dir():
-        raise CourseError(f"{display_path(options.file)} is a folder: expected the path of a file")
+    if options.file:
+        files.require_regular_file(options.file, "Choose another path.")  # root could replace a device
+        if options.file.is_dir():
+            raise CourseError(f"{display_path(options.file)} is a folder: expected the path of a file")
     weights, suffix = find_weights(options.name), "h" if options.to == "c" else options.to
     if options.to == "qr":
         export_qr(weights, options.file)

@@ -51,10 +51,8 @@ def replacing(path: Path, before_rename: Callable[[], None] = lambda: None) -> I
     """A temporary path next to `path` to write to. It replaces `path` after the block, or is deleted if the block or
     `before_rename` fails.
 
-    Raises CourseError if `path` is a pipe or a device, which root could replace, and if the folder can't be written;
-    what was there is then untouched.
+    Raises CourseError if the folder can't be written; the old file is then untouched.
     """
-    require_regular_file(path, "Choose another path.")
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
