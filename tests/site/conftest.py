@@ -2,6 +2,7 @@
 went wrong."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,14 @@ def page(browser: Browser, site: str) -> Iterator[Page]:
 def phone(browser: Browser, site: str) -> Iterator[Page]:
     with opened(browser, site, "phone") as page:
         yield page
+
+
+def until(page: Page, asked: str) -> None:
+    """Wait until an asynchronous function of the page returns true. (wait_for_function takes its promise for true.)"""
+    end = time.monotonic() + 240  # however busy the machine is
+    while not page.evaluate(asked):
+        assert time.monotonic() < end, f"never became true: {asked}"
+        page.wait_for_timeout(100)
 
 
 def violations(page: Page) -> list:

@@ -7,7 +7,7 @@ import statistics
 import pytest
 from hands import STROKES, answer, choose, draw, networks, read, settled, start, touch
 
-from conftest import SIZES, opened, serving, violations
+from conftest import SIZES, opened, serving, until, violations
 from tools.site import __main__ as tool
 from utils import ROOT
 
@@ -377,7 +377,7 @@ def test_what_has_answered_once_answers_without_a_network(browser):
         draw(page, STROKES[3])
         assert read(page) == 3
         choose(page, "dropout")
-        page.wait_for_function(KEPT)
+        until(page, KEPT)
     page.reload()  # the server is gone now
     answer(page, "dropout").wait_for()
     settled(page)

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from tiny import TINY, TRIAL
 
-from conftest import SIZES, opened, serving, violations
+from conftest import SIZES, opened, serving, until, violations
 from tools.site import __main__ as tool
 from tools.site import check, results
 from utils import ROOT
@@ -251,7 +251,7 @@ def test_what_was_loaded_once_needs_no_network(browser, name):
         page = context.new_page()
         show(page, address + name)
         page.wait_for_function("navigator.serviceWorker.controller !== null")
-        page.wait_for_function(KEPT)
+        until(page, KEPT)
     errors = []  # the server is gone now
     page.on("pageerror", lambda error: errors.append(str(error)))
     show(page, address + name)

@@ -14,7 +14,7 @@ import torch
 from hands import STROKES, draw, read, settled, start
 from torch.nn import functional as F
 
-from conftest import SIZES, opened, serving
+from conftest import SIZES, opened, serving, until
 from tools import measurements
 from tools.measurements import InTab
 from tools.site import __main__ as tool
@@ -334,7 +334,7 @@ def test_what_has_been_loaded_trains_without_a_network(browser, has_digits):
         page.wait_for_function("navigator.serviceWorker.controller !== null")
         page.locator("#go").click()
         page.wait_for_function(f"{STEP} > 1")
-        page.wait_for_function(KEPT)
+        until(page, KEPT)
     page.reload()  # the server is gone now
     page.locator("#go").click()
     page.wait_for_function(f"{STEP} > 1")
@@ -352,6 +352,7 @@ def test_a_build_without_mnist_says_so(page, site):
 def test_the_loss_shows_in_forced_colors(browser, site, has_digits):
     with opened(browser, site, forced_colors="active") as page:
         start(page, site, "#train")
+        page.wait_for_selector(".loss .mean", state="attached")
         stroke, paper = page.evaluate("""() => [getComputedStyle(document.querySelector(".loss .mean")).stroke,
             getComputedStyle(document.body).backgroundColor]""")
         assert stroke != paper

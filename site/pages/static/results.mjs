@@ -164,7 +164,11 @@ function allCurves(figure, data) {
     Object.assign(link, { href: address(one.page), textContent: one.name });
     title.append(link, ` ${number(one.test.mean)}`);
     grid.append(cell);
-    requestAnimationFrame(() => cell.replaceChildren(title, curves(cell, data, cell.clientWidth)));
+    requestAnimationFrame(() => {
+      const drawn = curves(cell, data, cell.clientWidth);
+      for (const mark of drawn.querySelectorAll("a")) mark.setAttribute("tabindex", "-1"); // the title leads to the same runs
+      cell.replaceChildren(title, drawn);
+    });
   }
   return grid;
 }
