@@ -544,7 +544,7 @@ def in_tab_section() -> str:
     header = ["engine", "test accuracy, %", "seconds of training", "same state dict", "n"]
     sizes = ", ".join(f"`{name}` {count / 1e6:.2f} MB" for name, count in found.bytes.items())
     place = escape(f"{found.environment.device}, {found.finished[:10]}")
-    busy = f", while {found.load:.0f} other processes shared its {found.cores} cores" if found.load >= 1 else ""
+    busy = f", while {found.load:.0f} other processes shared its {found.cores} cores" if found.load >= 1.5 else ""
     return (
         f"{table(header, rows, right=('n',))}\n\n"
         f"n seeds in each engine, at the last step. The engines took turns on {place}{busy}. "
