@@ -121,6 +121,16 @@ def test_folders_that_may_not_be_entered_and_names_that_are_too_long_are_one_lin
     assert json.loads(os.read(reader, 65536)) == []
 
 
+# ---- counts, logs, studies
+
+ROW = {"epoch": "1", "lr": "0.1", "train_loss": "0.5", "train_correct": "50", "train_total": "60"}
+ROW |= {"test_loss": "0.4", "test_correct": "35", "test_total": "40", "seconds": "1.25"}
+
+
+def plain(value) -> dict:
+    return json.loads(json.dumps(files.msgspec.to_builtins(value)))
+
+
 # ---- IDX and HDF5
 
 
@@ -326,6 +336,8 @@ STATES = {
     "another shape": lambda state: state.update({"0.weight": torch.zeros(3, 3)}),
     "no tensor": lambda state: state.update({"0.weight": "x"}),
     "a name that is none": lambda state: state.update({7: torch.zeros(1)}),
+    "complex numbers": lambda state: state.update({"0.weight": state["0.weight"].to(torch.complex64)}),
+    "a sparse tensor": lambda state: state.update({"0.weight": state["0.weight"].to_sparse()}),
 }
 
 
@@ -360,13 +372,44 @@ def test_a_checkpoint_of_another_run_is_not_continued(finished):
     assert "another run" in rejected(lambda: records.read_checkpoint(path))
 
 
-def test_a_checkpoint_of_a_network_whose_source_was_changed_is_refused(finished):
-    """Its recipe and its SHA-256 are right."""
+def first(state):
+    """Adam's state of the first parameter, and the first group of parameters."""
+    return state["optimizer"]["state"][0], state["optimizer"]["param_groups"][0]
+
+
+CHECKPOINTS = {  # one of each kind; test_fuzz.py draws more
+    "a part is missing": lambda state: state.pop("order"),
+    "a part is text": lambda state: state.update(model="x"),
+    "another epoch": lambda state: state["history"][0].update(epoch=2),
+    "a column too few": lambda state: state["history"][0].pop("lr"),
+    "weights of another type": lambda state: state["model"].update({"0.weight": state["model"]["0.weight"].double()}),
+    "weights of another shape": lambda state: state["model"].update({"0.weight": torch.zeros(3, 3)}),
+    "an optimizer's tensor too short": lambda state: first(state)[0].update(exp_avg=torch.zeros(1)),
+    "an optimizer's tensor is missing": lambda state: first(state)[0].pop("exp_avg_sq"),
+    "other parameters": lambda state: first(state)[1].update(params=[0] * len(first(state)[1]["params"])),
+    "a learning rate without end": lambda state: first(state)[1].update(lr=float("nan")),
+    "a method of the schedule": lambda state: state["scheduler"].update(step=3),
+    "another recipe's schedule": lambda state: state["scheduler"].update(total_steps=7),
+    "a random state too short": lambda state: state.update(numbers=torch.zeros(3, dtype=torch.uint8)),
+    "no random state of a process": lambda state: state.update(processes=[7]),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_checkpoint_with_a_part_of_another_kind_is_refused(case, finished):
     run_start, state = records.read_checkpoint(own(1).checkpoint)
-    state["model"]["0.weight"] = torch.zeros(3, 3)
+    CHECKPOINTS[case](state)
     records.write_checkpoint(own(1).checkpoint, run_start, state)
-    message = rejected(lambda: runs.run(TINY, 1, device="cpu", echo=False), finished)
-    assert own(1).checkpoint.name in message and "Delete" in message
+    told = rejected(lambda: runs.run(TINY, 1, device="cpu", echo=False), finished)
+    assert own(1).checkpoint.name in told and "Delete" in told
+
+
+def test_a_tensor_that_only_looks_as_long_as_it_should_corrupts_no_memory(finished):
+    """Of stride 0, all of it one number: a fused optimizer would write beyond it."""
+    run_start, state = records.read_checkpoint(own(1).checkpoint)
+    first(state)[0]["exp_avg"] = torch.zeros(1).expand(first(state)[0]["exp_avg"].shape)
+    records.write_checkpoint(own(1).checkpoint, run_start, state)
+    assert runs.run(TINY, 1, device="cpu", echo=False).facts.epochs == 3
 
 
 # ---- a folder of runs

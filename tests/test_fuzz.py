@@ -13,7 +13,7 @@ pytest.importorskip("hypothesis", reason="hypothesis is not there: pip install -
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_bad_input_files import HDF5, put
-from tiny import FACTS, TRIAL
+from tiny import FACTS, TRIAL, dataset, tiny
 
 from tools import train
 from utils import CourseError, files, models
@@ -22,6 +22,7 @@ from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
 from utils.runs import records
 from utils.runs.records import RunStart
 from utils.runs.trials import Trial
+from utils.training import loops
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
 PROPERTIES = []
@@ -200,6 +201,37 @@ def test_words_are_a_command_or_refused(folder, argv):
 def test_text_is_a_network_that_takes_a_digit_or_refused(folder, text):
     network = read_or_refused(lambda: models.build(text))
     assert network is None or network.eval()(torch.zeros(1, *models.input_shape(network))).shape == (1, 10)
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+TENSORS = st.builds(
+    torch.zeros, st.integers(0, 9), dtype=st.sampled_from([torch.float32, torch.int64, torch.complex64])
+)
+RECIPE = Recipe("tiny", epochs=3, batch_size=30, schedule="one_cycle", average=0.5)
+
+
+@holds(st.integers(0, 10**6), st.sampled_from(["exchanged", "missing", "one more"]), VALUES | TENSORS)
+def test_a_state_with_any_part_exchanged_is_continued_or_refused(folder, at, how, value):
+    network, data = tiny(), dataset()
+    training = loops.Training(network, RECIPE, 0, len(data.train))
+    training.history.append(loops.train_and_test(training, data, 0, echo=False))
+    state = {**training.state_dict(), "best": None}
+    places = list(containers(state))
+    container, key = places[at % len(places)]
+    if how == "missing":
+        del container[key]
+    else:
+        container[key if how == "exchanged" or isinstance(container, list) else "x"] = value
+    read_or_refused(lambda: loops.fit(tiny(), data, RECIPE, state=state, echo=False))
+
+
+def containers(part):
+    """Every place of nested dicts and lists, as the container and its key."""
+    for key, value in list(part.items() if isinstance(part, dict) else enumerate(part)):
+        if key != "history":  # records.read_checkpoint looks at the rows
+            yield part, key
+            if isinstance(value, dict | list):
+                yield from containers(value)
 
 
 def numbers(name: str, kind: type):

@@ -19,6 +19,7 @@ from .. import CourseError, closest, files, models, workspace
 from ..data import photo
 from ..data.augment import scaled
 from ..files import display_path
+from ..training import states
 from ..training.loops import normalize
 from .records import OWN, RunMetadata, own_root, read_facts
 
@@ -155,11 +156,11 @@ def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module,
     """
     state, facts = read_state_dict(path)
     model = structure(facts, network, path)
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model}: {files.shorten(error)}"
-        raise CourseError(f"{misfit}. Check it out again, or train it again.") from error
+    wrong = states.of_network(state, model, "the state dict")
+    if wrong:
+        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model}: {wrong}"
+        raise CourseError(f"{misfit}. Check it out again, or train it again.")
+    model.load_state_dict(state)
     return model.eval(), facts
 
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import msgspec
+import torch
 
 from .. import ROOT, CourseError, files, folder_setting, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
@@ -33,6 +34,9 @@ for _part in ("train", "valid", "test"):
     COLUMNS |= {f"{_part}_loss": ".6f", f"{_part}_correct": "d", f"{_part}_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
 FORMS = [[name for name in COLUMNS if not name.startswith(part)] for part in ("valid", "test")]  # a log's header
+# the parts of a checkpoint besides its rows (see loops.Training)
+STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor}
+STATE |= {"numbers": torch.Tensor, "device": str, "processes": list, "best": dict | None}
 
 
 @dataclass(frozen=True)
@@ -314,7 +318,7 @@ class Saved:
 def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
     """The facts and the training state of a checkpoint, or None. Raises CourseError if it is damaged, or another run's.
 
-    Its SHA-256 shows that it is what write_checkpoint wrote.
+    Training.load_state_dict checks whether its tensors fit the network.
     """
     if not files.exists(path):
         return None
@@ -330,7 +334,27 @@ def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
     expected = RunPaths(path.parent.parent, key, run_start.seed).checkpoint.name
     if path.name != expected:
         raise CourseError(f"{name} is of another run, expected the name {expected}. Rename it or delete it.")
+    wrong = _state_problem(training, saved.history, run_start.recipe.epochs)
+    if wrong:
+        raise CourseError(f"{name} can't be continued: {wrong}. {todo}")
     return run_start, training | {"history": saved.history}
+
+
+def _state_problem(training: object, history: list[Row], epochs: int) -> str:
+    """What is wrong with a checkpoint's training state, whatever its network; "" if nothing is."""
+    if not isinstance(training, dict) or training.keys() != STATE.keys():
+        return f"expected the parts {', '.join(STATE)}"
+    for name, kind in STATE.items():
+        part = training[name]
+        if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
+            expected = getattr(kind, "__name__", kind)
+            return f"its part {name} is an empty or other {type(part).__name__}, expected {expected}"
+    if training["device"] not in ("cpu", "cuda", "mps"):
+        return f"it was saved on the device {training['device'][:40]!r}, expected cpu, cuda or mps"
+    if not 1 <= len(history) <= epochs:
+        return f"its history has {len(history)} rows, expected 1 to {epochs}"
+    problems = ((epoch, row_problem(row, epoch)) for epoch, row in enumerate(history, 1))
+    return next((f"row {epoch} of its history: expected {wrong}" for epoch, wrong in problems if wrong), "")
 
 
 def write_checkpoint(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
-from . import ddp, devices, quantize
+from . import ddp, devices, quantize, states
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -186,13 +187,23 @@ class Training:
         """Continue from state_dict(), bit for bit on the same kind of device; on another kind, the generators start
         from the epoch's number.
 
-        Raises what PyTorch raises for a state of another network.
+        Raises ValueError, or what a generator raises, for a state of another network, optimizer or schedule.
         """
+        by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
+        steps = len(state["history"]) * (1 if by_loss else self.steps)
+        networks = {"model": self.model} | ({"average": self.average} if self.average else {})
+        networks |= {"best": self.tested} if state["best"] else {}
+        wrong = next(filter(None, (states.of_network(state[name], own, name) for name, own in networks.items())), "")
+        wrong = wrong or states.of_schedule(state["scheduler"], self.scheduler, steps, "scheduler")
+        if wrong:
+            raise ValueError(wrong)
+        make = partial(make_optimizer, recipe=self.recipe)
+        optimizer = states.fitted(state["optimizer"], self.model, self.optimizer, make, "optimizer")
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
         fused = [group["fused"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(optimizer)
         for group, value in zip(self.optimizer.param_groups, fused, strict=True):
             group["fused"] = value
         self.scheduler.load_state_dict(state["scheduler"])
@@ -229,8 +240,9 @@ def fit(
     if state:
         try:
             training.load_state_dict(state)
-        except (ValueError, LookupError, RuntimeError) as error:  # the network's source was changed
-            raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # invalid states raise any
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise CheckpointMismatch(" ".join(f"{kind}{error}".split())[:200]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
