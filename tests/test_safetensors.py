@@ -65,3 +65,5 @@ def test_other_metadata_is_one_line(change, network, tmp_path):
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(CourseError, match=r"own\.safetensors"):
         load_pretrained(tmp_path / "own.safetensors")
+    with pytest.raises(CourseError, match="is no file of tensors"):
+        load_pretrained("\ud800.safetensors")

@@ -203,7 +203,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
             return load_file(path), file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:  # ValueError: an impossible name
         raise CourseError(
             f"{display_path(path)} is no file of tensors that the course reads ({type(error).__name__}): "
             "expected what the “Train” tab of the web pages writes. Download it again."
