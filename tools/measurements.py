@@ -288,6 +288,15 @@ class HeldOutRun:
     environment: Environment
     finished: str
 
+    def __post_init__(self):
+        if not self.images or not 0 < min(self.images.values()) <= max(self.images.values()) <= 60_000:
+            raise ValueError("images: expected 1 to 60,000 of each writer")
+        mistakes = Counter(map(str, self.wrong))
+        if any(count > self.images.get(writer, 0) for writer, count in mistakes.items()):
+            raise ValueError("wrong: expected writers of held-out images, each at most as often as it has images")
+        if len(self.test_wrong) > 10_000:
+            raise ValueError(f"test_wrong: {len(self.test_wrong)} of 10,000 test images")
+
     @property
     def held_out(self) -> float:
         """Accuracy on the held-out images, in percent."""
@@ -306,8 +315,8 @@ def held_out_runs() -> list[HeldOutRun]:
 
 def clustered_interval(images: dict[str, int], wrong: list[int], draws: int = 2000) -> tuple[float, float]:
     """The middle 95 % of accuracies in percent if writers are drawn at random, each with all images (bootstrap)."""
-    counts, mistakes = np.array(list(images.values())), Counter(wrong)
-    misread = np.array([mistakes[int(writer)] for writer in images])
+    counts, mistakes = np.array(list(images.values())), Counter(map(str, wrong))
+    misread = np.array([mistakes[writer] for writer in images])
     drawn = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
     return tuple(np.percentile(100 * (1 - drawn @ misread / (drawn @ counts)), (2.5, 97.5)))
 

@@ -31,10 +31,10 @@ def writer_numbers(mnist: Dataset) -> list[Tensor]:
     source, numbers = sources.SOURCES["qmnist"], []
     for split, prefix in ((mnist.train, source.prefixes[0]), (mnist.test, source.prefixes[1])):
         names = [prefix + source.labels + end for end in ("", ".gz")]
-        places = [folder / source.torchvision_class / "raw" / name for folder in datasets._folders() for name in names]
+        places = [folder / source.torchvision_class / "raw" / name for folder in datasets.folders() for name in names]
+        if not any(place.is_file() for place in places):
+            sources.download("qmnist", datasets.folders()[-1])
         file = next((place for place in places if place.is_file()), None)
-        if file is None and sources.download("qmnist", datasets._folders()[-1]):
-            file = next((place for place in places if place.is_file()), None)
         if file is None:
             raise CourseError(f"no writers found: put {names[0]} into {files.display_path(places[-1].parent)}")
         rows = files.read_idx(file)[: len(split)].long()

@@ -540,7 +540,7 @@ def command(*argv: str, untouched: bool = True) -> Side:
 
 def load_usually(_data: None, _seed: int) -> MEASURED:
     """torchvision's MNIST, from the folder that holds it."""
-    root = next(folder for folder in datasets._folders() if (folder / "MNIST" / "raw").is_dir())
+    root = next(folder for folder in datasets.folders() if (folder / "MNIST" / "raw").is_dir())
     train, _test = (torchvision.datasets.MNIST(str(root), train=half) for half in (True, False))
     return {"images": len(train)}
 

@@ -140,7 +140,7 @@ def load(name: str = "mnist") -> Dataset:
     classes = SOURCES[name].classes if name in SOURCES else tuple("0123456789")
     data = Dataset(name, "images", train, test, *pixels, fingerprint, classes)
     if PUBLISHABLE.get(name, fingerprint) != fingerprint:
-        found = f"{name} in {' or '.join(map(display_path, _folders()))} is not what is known by that name"
+        found = f"{name} in {' or '.join(map(display_path, folders()))} is not what is known by that name"
         print(f"{found}, so nothing on it can be published.", file=sys.stderr)
     return replace(data, train=train[:512], test=test[:256], whole=False) if smoke() else data
 
@@ -176,7 +176,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
 
     If the file can't be written, prints so and goes on.
     """
-    for folder in _folders():
+    for folder in folders():
         path = folder / voxels.REBUILT
         if exists(path):
             rows, facts = voxels.read(path)
@@ -193,7 +193,7 @@ def _rebuilt_rows(mnist: Dataset) -> voxels.Rows:
 
 def _published_rows() -> voxels.Rows:
     """The rows of the published full_dataset_vectors.h5 in a data folder. Raises CourseError if it is missing."""
-    paths = [folder / file for folder in _folders() for file in (voxels.PUBLISHED, voxels.PUBLISHED.name)]
+    paths = [folder / file for folder in folders() for file in (voxels.PUBLISHED, voxels.PUBLISHED.name)]
     found = next(filter(exists, paths), None)
     if found is None:
         expected = f"expected kaggle.com/daavoo/3d-mnist's file at {display_path(paths[-2])}"
@@ -208,14 +208,14 @@ def _first(mnist: Dataset, train: int, test: int) -> list[tuple[np.ndarray, np.n
     return [(split.images[:count, 0].numpy(), split.labels[:count].numpy()) for split, count in halves]
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
     """The folders of data: $COURSE_DATA if it is set, then data/."""
     return list(dict.fromkeys([ROOT / (folder_setting("COURSE_DATA") or "data"), ROOT / "data"]))
 
 
 def _locate(name: str) -> list[Path] | None:
     """The four files of a set from the first folder with all of them, else downloaded into data/; or None."""
-    source, roots = SOURCES[name], _folders()
+    source, roots = SOURCES[name], folders()
     for root in roots:
         found = source.find(root)
         if found:

@@ -197,13 +197,13 @@ def find_weights(name: str | Path) -> Path:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a .safetensors file, and its metadata. Raises CourseError for another file."""
     from safetensors import SafetensorError, safe_open  # few readers need it
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    files.require_regular_file(path, "Download it again from the page that trained it.")
+    content = files.read(path, "Download it again from the page that trained it.", files.TENSORS)
     try:
         with safe_open(path, "pt") as file:
-            return load_file(path), file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:  # ValueError: an impossible name
+            return load(content), file.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise CourseError(
             f"{display_path(path)} is no file of tensors that the course reads ({type(error).__name__}): "
             "expected what the “Train” tab of the web pages writes. Download it again."
@@ -217,12 +217,14 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
     try:
         mean, std = float(facts["mean"]), float(facts["std"])
         model = copy.deepcopy(network) if network else models.build(facts["model"])
-        if not (math.isfinite(mean) and 0 < std < math.inf):
-            raise ValueError("mean or std is out of range")
-        model.load_state_dict(state)
-    except (ValueError, KeyError, RuntimeError) as error:
-        wrong = f"{type(error).__name__}: {files.shorten(error)}"
-        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.") from error
+        wrong = states.of_network(state, model, "the state dict")
+    except (ValueError, KeyError) as error:
+        wrong = f"its metadata is not that of the “Train” tab ({files.shorten(error)})"
+    if not wrong and not (math.isfinite(mean) and 0 < std < math.inf):
+        wrong = "mean or std is out of range"
+    if wrong:
+        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.")
+    model.load_state_dict(state)
     return model.eval(), Preprocess(mean, std)
 
 
