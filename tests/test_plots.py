@@ -45,9 +45,9 @@ def test_curves_have_a_thin_line_a_seed_and_a_thick_one_for_the_mean():
 def test_curves_of_held_out_images_say_valid_and_a_log_axis_has_plain_numbers():
     loss, accuracy = plots.curves([[row(1, 80, 90, "valid"), row(2, 85, 91, "valid")]], "small_cnn").axes
     assert [line.get_label() for line in accuracy.get_lines()] == ["train", "valid"]
-    loss.set_ylim(0.005, 2)
+    loss.set_ylim(0.000005, 2)
     loss.figure.canvas.draw()
-    assert {"0.01", "0.1", "1"} <= {label.get_text() for label in loss.get_yticklabels()}
+    assert {"0.00001", "0.01", "1"} <= {label.get_text() for label in loss.get_yticklabels()}
 
 
 def test_the_first_tenth_of_the_epochs_does_not_set_the_scale():

@@ -39,7 +39,7 @@ class PlainLog(LogFormatter):
     """Labels of a log axis as plain numbers, such as 0.01, where LogFormatter labels anything."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
+        return np.format_float_positional(x, 6, fractional=False, trim="-") if super().__call__(x, pos) else ""
 
 
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
