@@ -21,6 +21,7 @@ from .pretrained import load_model
 from .records import DataFacts, FinishedRun, RunMetadata, RunPaths, RunStart, Use, against_published
 
 AfterEpoch = Callable[[list[Row]], None]
+LARGE = 6_000_000  # bytes: of a larger state dict, or one of voxels, only seed 0 is published
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
         require()
         job.run.facts.unlink(missing_ok=True)  # of an earlier run, whose other files are now replaced
         records.write_log(job.run.log, history, require)
-        if job.run == job.own or (job.seed == 0 and job.experiment.weights):
+        if job.run == job.own or keeps_weights(job.experiment, job.seed, len(content)):
             files.write(job.run.weights, content, require)
             if small:
                 files.write(job.run.weights.with_suffix(".bin"), small, require)
@@ -166,6 +167,11 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
             how = f'load_pretrained("{job.run.weights.stem}", network) loads it.'
             print(f"The network is your own, and so is this run: {how}")
     return Result(job.experiment, job.seed, model, job.data, history, done, job.run.weights, job.run.log)
+
+
+def keeps_weights(experiment: Experiment, seed: int, size: int) -> bool:
+    """Whether a published run keeps its state dict: seed 0 does, and each seed of an image network of few bytes."""
+    return experiment.weights and (seed == 0 or (experiment.recipe.kind == "images" and size < LARGE))
 
 
 def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> RunMetadata:
@@ -235,7 +241,7 @@ def _result(
     echo: bool,
     network: nn.Module | None = None,
 ) -> Result:
-    """A finished run; prints its first, best and last epoch. Published weights exist for seed 0 only."""
+    """A finished run; prints its first, best and last epoch. Not every published run keeps its weights."""
     if echo:
         where = f"trained {record.facts.started[:10]}, {record.facts.environment.device}"
         print(f"Read from {display_path(record.log)} ({where}), not trained again (retrain=True, or --retrain, does):")
@@ -244,5 +250,6 @@ def _result(
         rows = {row["epoch"]: row for row in (record.history[0], best, record.history[-1])}
         print(*(describe(rows[epoch]) for epoch in sorted(rows)), sep="\n")
     has_weights = run.root != workspace.root or (run.seed == 0 and experiment.weights)
+    has_weights = has_weights or run.weights.with_suffix(".json").is_file()
     model = load_model(run.weights, network)[0] if has_weights else None
     return Result(experiment, run.seed, model, data, record.history, record.facts, run.weights, record.log)
