@@ -69,7 +69,8 @@ def link(path: Path) -> None:
 NAMES = """logs/tiny/seed00.json logs/tiny/seed٣.json logs/tiny/seed1.csv logs/tiny/seed1.json logs/tiny/notes.txt
 logs/tiny/deep/seed0.json logs/unknown/seed0.json logs/seed0.json logs/index.html logs/trials/unknown.jsonl
 logs/trials/tiny.json logs/benchmarks/cpu.html saved_dict/unknown.pth saved_dict/tiny.bin.txt saved_dict/deep/tiny.pth
-saved_dict/base.bin"""
+saved_dict/base.bin saved_dict/tiny_seed0.pth saved_dict/tiny_seed01.pth saved_dict/tiny_seed1.json
+saved_dict/unknown_seed1.pth"""
 TEXTS = [*NAMES.split(), "logs/<svg onload=alert(1)>/seed0.json", "logs/line\nbreak/seed0.json"]
 STRAYS = dict.fromkeys(TEXTS, lambda path: path.write_text("{}")) | {
     "logs/tiny/seed2.json": link,

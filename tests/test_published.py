@@ -31,6 +31,7 @@ from utils.training.loops import evaluate, normalize, result_epoch
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WEIGHTS = sorted((ROOT / "saved_dict").glob("*.pth"))
+NETWORKS = [path.stem for path in WEIGHTS if path.stem in EXPERIMENTS]  # of seed 0
 
 
 PUBLISHED = {e.name: e for e in EXPERIMENTS.values() if (ROOT / "logs" / e.name).is_dir()}
@@ -78,15 +79,15 @@ def require_agreement(record, name):
         assert "+changes" not in code.commit and code.commit != "unknown"
 
 
-def test_published_state_dicts_are_those_of_seed_0_and_no_others():
+def test_published_state_dicts_are_those_of_published_runs_and_of_every_seed_0():
     for path in WEIGHTS:
-        e, run = EXPERIMENTS[path.stem], RunPaths(ROOT, path.stem, 0)
-        assert e.weights and path.with_suffix(".json").read_bytes() == run.facts.read_bytes()
-        found = records.read_facts(run.facts)
+        found = records.read_facts(path.with_suffix(".json"))
+        e, run = EXPERIMENTS[found.name], RunPaths(ROOT, found.name, found.seed)
+        assert e.weights and run.weights == path and path.with_suffix(".json").read_bytes() == run.facts.read_bytes()
         classes = datasets.SOURCES["mnist"].classes
         assert found.recipe == e.recipe
         assert found.use == records.Use(classes, *records.INPUTS[found.data.kind], records.LICENSE), path.name
-    assert {path.stem for path in WEIGHTS} == {name for name, e in PUBLISHED.items() if e.weights}
+    assert set(NETWORKS) == {name for name, e in PUBLISHED.items() if e.weights}
     assert f'license = "{records.LICENSE}"' in (ROOT / "pyproject.toml").read_text()
     assert f"license: {records.LICENSE}\n" in (ROOT / "CITATION.cff").read_text()
 
@@ -244,10 +245,9 @@ print(torch.hub.load(repo, "base", source="local").training)
 
 
 def test_torch_hub_loads_every_published_network_from_another_folder(tmp_path):
-    names = [path.stem for path in WEIGHTS]
-    command = [sys.executable, "-c", HUB, str(ROOT), *names]
+    command = [sys.executable, "-c", HUB, str(ROOT), *NETWORKS]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines() == [*(f"{name} False (2, 10)" for name in names), "True"]
+    assert ended.stdout.splitlines() == [*(f"{name} False (2, 10)" for name in NETWORKS), "True"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,7 +255,7 @@ def test_torch_hub_lists_networks_alone_and_each_explains_itself(tmp_path, monke
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     (tmp_path / "owner_course_main").symlink_to(ROOT)  # as if downloaded before
     listed = torch.hub.list("owner/course:main", skip_validation=True, trust_repo=True)
-    assert sorted(listed) == sorted(path.stem for path in WEIGHTS)
+    assert sorted(listed) == NETWORKS
     for name in listed:
         entry = getattr(hubconf, name)
         assert entry.__name__ == name and "pretrained (bool): If True, checks the file" in entry.__doc__

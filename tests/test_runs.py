@@ -238,16 +238,20 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
     found = set(listing(scratch))
     assert found == {"logs/tiny/seed0.csv", "logs/tiny/seed0.json", "saved_dict/tiny.pth", "saved_dict/tiny.json"}
     second = train(seed=1, publish=True)
-    assert set(listing(scratch)) - found == {"logs/tiny/seed1.csv", "logs/tiny/seed1.json"}  # weights of seed 0 alone
-    assert not second.weights.is_file()
+    weights = {"saved_dict/tiny_seed1.pth", "saved_dict/tiny_seed1.json"}
+    assert set(listing(scratch)) - found == {"logs/tiny/seed1.csv", "logs/tiny/seed1.json", *weights}
+    monkeypatch.setattr(execution, "LARGE", len(second.weights.read_bytes()))  # too large for more than seed 0
+    assert not train(seed=2, publish=True).weights.is_file() and (scratch / "logs" / "tiny" / "seed2.json").is_file()
     read = runs.load(TINY, published=True, echo=False)
-    assert len(counted) == 2 and read.facts == result.facts and read.model is not None
-    assert runs.load(TINY, 1, published=True, echo=False).model is None
-    assert [record.facts.seed for record in records.published(TINY)] == [0, 1] and records.own(TINY) == []
+    assert len(counted) == 3 and read.facts == result.facts and read.model is not None
+    model = runs.load(TINY, 1, published=True, echo=False).model
+    assert files.to_bytes(model.state_dict()) == second.weights.read_bytes()
+    assert runs.load(TINY, 2, published=True, echo=False).model is None
+    assert [record.facts.seed for record in records.published(TINY)] == [0, 1, 2] and records.own(TINY) == []
     train(publish=True)
-    assert len(counted) == 2
+    assert len(counted) == 3
     train()  # one's own run of a published recipe is not the published one
-    assert len(counted) == 3 and len(records.own(TINY)) == 1
+    assert len(counted) == 4 and len(records.own(TINY)) == 1
     changed = TINY.with_recipe(lr=0.5)
     for experiment, seed, message in (
         (changed, 0, "tiny: its recipe was changed, so there is no published run to read"),
@@ -256,10 +260,10 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
         with pytest.raises(CourseError, match=message):
             runs.load(experiment, seed, published=True)
     monkeypatch.setitem(EXPERIMENTS, "tiny", changed)
-    assert records.published(changed) == [] and len(records.published(TINY)) == 2
+    assert records.published(changed) == [] and len(records.published(TINY)) == 3
     with pytest.raises(CourseError, match="seed 0 is not published by its present recipe"):
         runs.load(changed, published=True)
-    assert len(counted) == 3
+    assert len(counted) == 4
 
 
 UNPUBLISHABLE = {

@@ -9,6 +9,7 @@ from tools import command  # isort: skip
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from tools import ensemble
 from tools.measurements import ENSEMBLE, read_ensemble
 from utils import ROOT, CourseError, files, models, printable
 from utils.data import datasets
-from utils.experiments import EXPERIMENTS
+from utils.experiments import EXPERIMENTS, Experiment
 from utils.report import tables
 from utils.runs import packed, pretrained, records, trials
 from utils.runs.records import RunMetadata, RunPaths, seed_of
@@ -111,21 +112,28 @@ def _is_known_folder(name: str) -> bool:
 
 def _why_stray(path: Path, name: str) -> str:
     """Why a regular file is not published, or what it lacks; "" if nothing is wrong."""
-    folder, suffix, is_known = path.parent.name, path.suffix, path.stem in EXPERIMENTS
+    folder, suffix, experiment = path.parent.name, path.suffix, EXPERIMENTS.get(path.stem)
     if name in SINGLE or re.fullmatch(r"logs/benchmarks/\w+\.json", name):
         return ""
-    if is_known and name == f"logs/trials/{path.stem}.jsonl":
+    if experiment and name == f"logs/trials/{path.stem}.jsonl":
         return ""
-    if is_known and name == f"saved_dict/{path.stem}.pth":  # a missing sidecar is reported where it is read
-        small = path.with_suffix(".bin")
-        return "" if small.is_file() or not EXPERIMENTS[path.stem].recipe.levels else f"has no {small.name} beside it"
-    if is_known and name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
-        return "" if path.with_suffix(".pth").is_file() else "has no state dict next to it"
+    if experiment := _trained_by(path):  # a missing sidecar is reported where it is read
+        if name == f"saved_dict/{path.stem}.pth":
+            small = path.with_suffix(".bin")
+            return "" if small.is_file() or not experiment.recipe.levels else f"has no {small.name} beside it"
+        if name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
+            return "" if path.with_suffix(".pth").is_file() else "has no state dict next to it"
     twins = {".csv": ".json", ".json": ".csv"}
     if name == f"logs/{folder}/{path.name}" and folder in EXPERIMENTS and seed_of(path) is not None and suffix in twins:
         twin = path.with_suffix(twins[suffix])
         return "" if twin.is_file() else f"has no {twin.name} next to it"
     return "belongs to no experiment: delete it"
+
+
+def _trained_by(path: Path) -> Experiment | None:
+    """The experiment of a file in saved_dict/: its name alone is that of seed 0, NAME_seed3 that of another seed."""
+    name, _, seed = path.stem.rpartition("_")
+    return EXPERIMENTS.get(name if seed_of(Path(seed)) else path.stem)
 
 
 def strays(root: Path = ROOT) -> list[str]:
@@ -145,25 +153,26 @@ def strays(root: Path = ROOT) -> list[str]:
 
 
 def contradictions(run: RunPaths) -> list[str]:
-    """One line for each unreadable log of an experiment, and for a sidecar that differs from its log."""
+    """One line for each unreadable log of an experiment, and for each sidecar that differs from its log."""
     findings = []
-    for path in sorted(run.log.parent.glob("seed*.json")):
-        seed = seed_of(path)
+    seeds = sorted(seed for path in run.log.parent.glob("seed*.json") if (seed := seed_of(path)) is not None)
+    for one, require in [(replace(run, seed=seed), check) for seed in seeds for check in (_readable, _unchanged)]:
         try:
-            if seed is not None:  # else it is a stray
-                models.parse(records.read_record(RunPaths(run.root, run.key, seed)).facts.recipe.model)
+            require(one)
         except CourseError as error:
             findings.append(printable(str(error)))
-    sidecar = run.weights.with_suffix(".json")
-    if sidecar.is_file() and run.facts.is_file():
-        try:
-            one, other = (files.read(path, most=files.JSON) for path in (sidecar, run.facts))
-        except CourseError as error:
-            return [*findings, printable(str(error))]
-        if one != other:
-            log = run.facts.relative_to(run.root)
-            findings.append(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
     return findings
+
+
+def _readable(run: RunPaths) -> None:
+    models.parse(records.read_record(run).facts.recipe.model)
+
+
+def _unchanged(run: RunPaths) -> None:
+    """Raise CourseError if a run's sidecar differs from its log, or can't be read."""
+    sidecar, log = run.weights.with_suffix(".json"), run.facts.relative_to(run.root)
+    if sidecar.is_file() and files.read(sidecar, most=files.JSON) != files.read(run.facts, most=files.JSON):
+        raise CourseError(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
 
 
 def verify(root: Path = ROOT) -> tuple[str, bool]:
