@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from glob import escape
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -326,58 +326,59 @@ def read_idx(path: Path) -> Tensor:
     Format: two zero bytes, type, number of axes, each axis as a big-endian uint32, then the values.
     Raises CourseError if it can't be read, or if header and size disagree.
     """
-    head, size, unzipped = _beginning(path)
-    dtype, start, shape = _idx_header(display_path(path), head, size)
-    if unzipped is not None:
-        values = np.frombuffer(unzipped, dtype, offset=start).reshape(shape)
-    else:
-        values = np.memmap(path, dtype, "c", start, shape)  # "c": the file itself is never written to
-        if size > memory_bound():
-            return torch.from_numpy(values)
-    return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
-
-
-def _idx_header(name: str, head: bytes, size: int) -> tuple[np.dtype, int, tuple[int, ...]]:
-    """Type, offset and shape of an IDX file's values. Raises CourseError."""
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
-        found = head[:4].hex(" ") or "nothing"
-        raise CourseError(f"{name} is not an IDX file: it starts with {found}, expected 00 00 08 01 to 03. {AGAIN}")
-    if size > TENSORS and memory_bound() == math.inf:
-        todo = "With COURSE_MEMORY_GB=0.4 larger files are mapped."
-        raise CourseError(f"{name} is {size:,} bytes: expected at most {TENSORS:,}. {todo}")
-    dtype, start = IDX_TYPES[head[2]], 4 + 4 * head[3]
-    if len(head) < start:
-        where = f"ends within its header, after {size} bytes"
-        raise CourseError(f"{name} {where}: expected {start} and the values. {AGAIN}")
-    shape = struct.unpack_from(f">{head[3]}I", head, 4)
-    axes, expected = " × ".join(map(str, shape)), start + math.prod(shape) * dtype.itemsize
-    if 0 in shape:
-        raise CourseError(f"{name} holds nothing ({axes}): expected images or labels. {AGAIN}")
-    if size != expected:
-        raise CourseError(f"{name} is {size:,} bytes, but its header ({axes}) says {expected:,}. {AGAIN}")
-    return dtype, start, shape
-
-
-def _beginning(path: Path) -> tuple[bytes, int, bytes | None]:
-    """An IDX file's first 16 bytes, its unzipped size, and its content if it is gzipped. Raises CourseError."""
     require_regular_file(path, AGAIN)
     try:
-        unzipped = None
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                unzipped = file.read(TENSORS + 1)
-        with path.open("rb") if unzipped is None else io.BytesIO(unzipped) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(16)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _idx_values(path, file)
     except (OSError, EOFError, zlib.error) as error:
         cause, denied = getattr(error, "strerror", None) or error, isinstance(error, PermissionError)
         todo = "Change its permissions and run again." if denied else AGAIN
         raise CourseError(f"{_short(path)} can't be read ({cause}): expected an IDX file. {todo}") from error
-    if unzipped is not None and size > TENSORS:
-        why = f"holds more than {TENSORS:,} bytes, too many for a gzipped file"
-        raise CourseError(f"{display_path(path)} {why}: unzip it.")
-    return head, size, unzipped
+
+
+def _idx_values(path: Path, file: BinaryIO) -> Tensor:
+    """The values of an opened IDX file. Raises CourseError."""
+    name, zipped, most = display_path(path), path.suffix == ".gz", memory_bound()
+    dtype, start, shape = _idx_header(name, file.read(16))
+    size = start + math.prod(shape) * dtype.itemsize
+    if size > TENSORS and (zipped or most == math.inf):
+        todo = "With COURSE_MEMORY_GB=0.4 larger files are mapped, if they are not zipped."
+        raise CourseError(f"{name} says it is {size:,} bytes: expected at most {TENSORS:,}. {todo}")
+    found = size if zipped else path.stat().st_size
+    if found == size > most and not zipped:
+        return torch.from_numpy(np.memmap(path, dtype, "c", start, shape))  # "c": the file itself is never written to
+    content = np.empty(size - start, np.uint8) if found == size else None
+    if content is not None:
+        file.seek(start)
+        found = start + _fill(content, file) + len(file.read(1))
+    if found != size:
+        axes = " × ".join(map(str, shape))
+        raise CourseError(f"{name} is {found:,} bytes, but its header ({axes}) says {size:,}. {AGAIN}")
+    return torch.from_numpy(content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False))
+
+
+def _fill(content: np.ndarray, file: BinaryIO) -> int:
+    """Read bytes into a uint8 array, a part at a time, so that they are in memory once; returns how many there were."""
+    done = 0
+    while count := file.readinto(memoryview(content)[done : done + 2**20]):
+        done += count
+    return done
+
+
+def _idx_header(name: str, head: bytes) -> tuple[np.dtype, int, tuple[int, ...]]:
+    """Type, offset and shape of an IDX file's values. Raises CourseError."""
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
+        found = head[:4].hex(" ") or "nothing"
+        raise CourseError(f"{name} is not an IDX file: it starts with {found}, expected 00 00 08 01 to 03. {AGAIN}")
+    start = 4 + 4 * head[3]
+    if len(head) < start:
+        where = f"ends within its header, after {len(head)} bytes"
+        raise CourseError(f"{name} {where}: expected {start} and the values. {AGAIN}")
+    shape = struct.unpack_from(f">{head[3]}I", head, 4)
+    if 0 in shape:
+        axes = " × ".join(map(str, shape))
+        raise CourseError(f"{name} holds nothing ({axes}): expected images or labels. {AGAIN}")
+    return IDX_TYPES[head[2]], start, shape
 
 
 def write_idx(path: Path, values: Tensor) -> None:

@@ -43,7 +43,8 @@ class PlainLog(LogFormatter):
 
 
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
-    """Loss above accuracy over the epochs: a thin line for each seed, a thick one for the mean.
+    """Loss above accuracy over the epochs: a thin line for each seed, and a thick one for the mean, as long as none has
+    stopped.
 
     histories: rows as records.read_log returns them, one list per seed. reported_test: the reference's accuracy (%),
     dashed.
@@ -51,6 +52,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")
     epochs = range(1, max(map(len, histories)) + 1)  # early stopping gives some seeds fewer than others
+    marks = {"linewidth": 2, "marker": "o", "markersize": 3}
     for part, color in (("train", TRAIN), (held, TEST)):
         losses = [[row[f"{part}_loss"] for row in history] for history in histories]
         percents = [[100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in history] for history in histories]
@@ -58,7 +60,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
             lines = torch.tensor([line + [math.nan] * (len(epochs) - len(line)) for line in lines])
             if len(lines) > 1:
                 axes.plot(epochs, lines.T.numpy(), color=color, linewidth=0.7, alpha=0.45)
-            axes.plot(epochs, lines.nanmean(0).numpy(), color=color, linewidth=2, marker="o", markersize=3, label=part)
+            axes.plot(epochs, lines.mean(0).numpy(), color=color, label=part, **marks)
     if reported_test:
         label = f"reported test {reported_test:.2f}"
         accuracy.axhline(reported_test, color=GRAY, linestyle="--", linewidth=1, label=label)
