@@ -49,6 +49,8 @@ LESSONS = [path for path in NOTEBOOKS if "notebook.card(" in path.read_text(enco
 def test_a_lesson_has_its_form_and_what_it_lacks_is_noticed():
     for path in LESSONS:
         assert form_problems(nbformat.read(path, as_version=4).cells) == [], path.name
+    moving = [path.name[:2] for path in LESSONS if "notebook.explore(" in path.read_text(encoding="utf-8")]
+    assert {"01", "04", "14", "15"} <= set(moving)  # kernels, augmentation, rotation, threshold and temperature
     for before, after, problem in (
         ("<details>", "", "three questions with folded answers"),
         ("network=network", "", "runs.run trains that network"),

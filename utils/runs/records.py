@@ -1,7 +1,7 @@
 """A finished run: where its files are, how they are written and read.
 
 Below a root (the repository for published runs; runs/, or in a smoke run a temporary folder, for a reader's own):
-    saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file
+    saved_dict/RUN.pth, RUN.json      state dict and its sidecar: the facts of that file; RUN_seedK of seeds above 0
     saved_dict/RUN.bin                the same network in few bytes, if its recipe has levels (see packed.py)
     logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
     unfinished/RUN_seedK.pt           checkpoint of an unfinished run, with its rows (never in the repository)
