@@ -11,6 +11,7 @@ from PIL import Image
 from tools.site import __main__ as tool
 from tools.site import networks as exported
 from utils import ROOT, models
+from utils.experiments import EXPERIMENTS
 from utils.runs import packed
 from utils.training import quantize
 
@@ -45,7 +46,10 @@ def test_the_committed_picture_answers_as_the_published_network(page, site):
     assert read(page, OWN) == read(page, NAME)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "saved_dict").glob("*.bin")), ids=lambda path: path.stem)
+PACKED = [path for path in sorted((ROOT / "saved_dict").glob("*.bin")) if path.stem in EXPERIMENTS]  # of seed 0
+
+
+@pytest.mark.parametrize("path", PACKED, ids=lambda path: path.stem)
 def test_every_published_file_of_few_bytes_is_read_to_the_same_numbers(page, site, path):
     start(page, site)
     [found] = page.evaluate(UNPACK, list(path.read_bytes()))
