@@ -261,6 +261,19 @@ def test_fingerprints_of_floats_do_not_hang_on_the_last_digit():
     assert print_of(bytes_) != print_of(bytes_.view(100, 10))
 
 
+def test_a_file_whose_header_declares_too_much_or_another_size_is_refused_before_it_is_read(tmp_path):
+    for count, values, message in (
+        (2**31, b"123", "says it is 2,147,483,656 bytes: expected at most"),
+        (2, b"123", "is 11 bytes, but its header (2) says 10"),
+        (4, b"123", "is 11 bytes, but its header (4) says 12"),
+    ):
+        content = b"\0\0\x08\x01" + count.to_bytes(4, "big") + values
+        for name, written in (("labels", content), ("labels.gz", gzip.compress(content))):
+            (tmp_path / name).write_bytes(written)
+            with pytest.raises(CourseError, match=re.escape(message)):
+                files.read_idx(tmp_path / name)
+
+
 def test_gzipped_files_are_read_where_they_lie(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     paths = make(tmp_path)

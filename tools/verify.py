@@ -165,6 +165,7 @@ def contradictions(run: RunPaths) -> list[str]:
 
 
 def _readable(run: RunPaths) -> None:
+    """Raise CourseError if a run's log is damaged, or names no network."""
     models.parse(records.read_record(run).facts.recipe.model)
 
 

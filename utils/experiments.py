@@ -173,7 +173,7 @@ class Experiment:
     teaches: str  # one line: what changes against the predecessor
     notebook: str = ""  # stem of the notebook that shows it
     seeds: int = 5  # how many are published
-    weights: bool = True  # whether the weights of seed 0 are published; False for ablations
+    weights: bool = True  # whether weights are published; False for ablations
     search: dict[str, tuple | Range] = field(default_factory=dict, hash=False)  # --search: field → choices or Range
 
     def with_recipe(self, **changes) -> "Experiment":
