@@ -102,7 +102,7 @@ def draw() -> None:
         save_picture(plots.solids(list(grids[2:4, 0]), ["upright", "rotated and blurred"]), folder / "voxels.png")
         titles = [f"{label} {'rotated' if row % 2 else 'upright'}" for row, label in enumerate(labels.tolist())]
         views = PrincipalAxisView()(grids).mean(1, keepdim=True)
-        save_picture(plots.images(views, titles), folder / "voxels_face_on.png")
+        save_picture(plots.images(views, titles), folder / "voxels_principal_view.png")
 
 
 def portrait(result: Result) -> str:
