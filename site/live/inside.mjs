@@ -13,8 +13,8 @@ function title({ kind, shape, kernel_size }) {
   return [`${NAMES[kind]}${size}`, shape.join("×")];
 }
 
-/** Build the tab; returns show(image or null). networks: gives the list as it is now. */
-export async function inside(place, networks) {
+/** Build the tab; returns show(image or null). networks: gives the list as it is now; attempt: see main.mjs. */
+export async function inside(place, networks, attempt) {
   const choice = element("select", { id: "inside-network" });
   const blocks = element("div", { className: "blocks", role: "group", "aria-label": "Blocks of the network" });
   const maps = element("div", { className: "maps", role: "group", "aria-label": "Maps of the block" });
@@ -34,32 +34,39 @@ export async function inside(place, networks) {
       element("figure", {}, input, element("figcaption", { className: "quiet", textContent: "The part of the input that this pixel sees." })),
       sums));
   const at = { block: 1, channel: 0, row: 0, column: 0 };
-  let [network, image, values, read, timer] = [networks()[0], null, null, null, 0];
+  let [chosen, network, image, values, read, timer, asked] = [networks()[0].name, null, null, null, null, 0, 0]; // network: the one that is shown
 
-  choice.onchange = () => {
-    network = networks().find(({ name }) => name === choice.value);
-    Object.assign(at, { block: Math.min(at.block, network.blocks.length - 1), channel: 0 });
+  choice.onchange = () => attempt(() => {
+    chosen = choice.value;
     return show(image);
-  };
+  });
 
   async function show(wanted) {
+    const mine = ++asked;
     image = wanted;
-    network = networks().find(({ name }) => name === network.name) ?? networks()[0]; // one of the reader's own may have been trained again
-    choice.replaceChildren(...networks().map(({ name }) => element("option", { textContent: name, selected: name === network.name })));
+    const next = networks().find(({ name }) => name === chosen) ?? networks()[0]; // one of the reader's own may have been trained again
+    choice.replaceChildren(...networks().map(({ name }) => element("option", { textContent: name, selected: name === next.name })));
+    const found = wanted ? [await parameters(next), await outputs(next, wanted)] : [null, null];
+    if (mine !== asked) return; // there is something newer on the pad, or another network is chosen
+    [read, values] = found; // together with the network that they belong to
+    if (next !== network) adopt(next);
     const empty = !image;
     hint.hidden = !empty;
     sliding(timer && !empty);
     for (const part of [heading, maps, place.querySelector(".origin")]) part.hidden = empty;
-    blocks.replaceChildren(...network.blocks.map((block, i) => {
-      const [name, size] = title(block);
-      const chosen = { type: "button", "aria-pressed": i === at.block, onclick: () => select({ block: i, channel: 0 }) };
-      return element("button", chosen, name, element("small", { textContent: size }));
-    }));
     if (empty) return;
-    read = await parameters(network);
-    values = await outputs(network, image);
     middle();
     draw();
+  }
+
+  function adopt(next) {
+    network = next;
+    Object.assign(at, { block: Math.min(at.block, network.blocks.length - 1), channel: 0 });
+    blocks.replaceChildren(...network.blocks.map((block, i) => {
+      const [name, size] = title(block);
+      const pressed = { type: "button", "aria-pressed": i === at.block, onclick: () => select({ block: i, channel: 0 }) };
+      return element("button", pressed, name, element("small", { textContent: size }));
+    }));
   }
 
   function select(change) {

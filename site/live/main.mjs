@@ -15,7 +15,7 @@ const NOTES = {
 };
 const views = {}; // tab → show(image or null)
 const own = {}; // networks of the reader's, by where they come from
-let [image, busy, again, asked] = [null, false, false, 0];
+let [image, busy, again, asked, working] = [null, false, false, 0, 0];
 
 const board = pad($("pad"), () => changed());
 picker($("picker"), $("pad"), testDigits, board, attempt);
@@ -66,6 +66,7 @@ addEventListener("drop", (event) => {
 async function answer() {
   if (busy) return void (again = true);
   busy = true;
+  counted(1);
   $("answers").ariaBusy = true;
   do {
     again = false;
@@ -79,15 +80,22 @@ async function answer() {
   } while (again);
   busy = false;
   $("answers").ariaBusy = false;
+  counted(-1);
 }
+
+/** Count what has been begun and not ended. At data-working="0" the page has come to rest: all of it is built and up to date. */
+const counted = (change) => (document.body.dataset.working = working += change);
 
 /** Run something that may fail, and report a failure on the page. */
 async function attempt(work) {
+  counted(1);
   try {
     $("status").textContent = "";
     await work();
   } catch (error) {
     $("status").textContent = `That did not work: ${error.message}. Draw or choose again to retry.`;
+  } finally {
+    counted(-1);
   }
 }
 
@@ -105,8 +113,8 @@ async function view(tab) {
   }
   views[tab] ??= await {
     draw: async () => panel($("bars"), all, $("verdict"), $("doubt"), no_digit),
-    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), all),
-    turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), runtime, () => files(networks)),
+    inside: async () => (await import("./inside.mjs")).inside($("view-inside"), all, attempt),
+    turn: async () => (await import("./turn.mjs")).turn($("view-turn"), networks.filter(({ axis }) => axis), runtime, () => files(networks), attempt),
     train: async () => (await import("./train.mjs")).train($("view-train"), networks.find(({ model }) => model === "sprint"), (network) => (own.trained = network)),
   }[tab]();
   return views[tab];

@@ -38,13 +38,15 @@ export async function train(place, like, join) {
   function hold(wanted, end = false) {
     [held, stopped] = [wanted, end];
     go.textContent = held ? "Go on" : "Pause";
-    if (held) say("Paused.");
-    else goOn();
+    if (!held) goOn();
   }
 
   /** Wait while the training is paused. Resolves to whether it goes on. */
   async function isGoingOn() {
-    if (held) await new Promise((resolve) => (goOn = resolve));
+    if (held) {
+      say("Paused."); // only now: the steps that were under way have ended
+      await new Promise((resolve) => (goOn = resolve));
+    }
     return !stopped;
   }
 

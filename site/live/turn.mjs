@@ -10,8 +10,9 @@ import { cloud, rotated, rotation, voxelize } from "./voxels.mjs";
 const ANGLES = { turn: "about its vertical axis", tilt: "towards you", roll: "in its own plane" };
 const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "on its head": [0, 0, 180] };
 
-/** Build the tab; returns show(image or null). runtime: bytes of onnxruntime. `loaded` is called when a network's file has been checked. */
-export async function turn(place, networks, runtime, loaded) {
+/** Build the tab; returns show(image or null). runtime: bytes of onnxruntime. `loaded` is called when a network's file has been
+ * checked; attempt: see main.mjs. */
+export async function turn(place, networks, runtime, loaded, attempt) {
   const choice = element("select", { id: "body-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   choice.value = networks.at(-1).name;
   const canvas = element("canvas", { id: "stage", tabIndex: 0, role: "application", "aria-label": "The digit in three dimensions. Arrow keys turn it." });
@@ -33,7 +34,7 @@ export async function turn(place, networks, runtime, loaded) {
       + "the direction in which the solid is thinnest (the line through it), looks along it, and reads the four slices." }));
   const scene = stage(canvas);
   const asked = new Set();
-  let [points, busy, again, angles, last] = [null, false, false, [0, 0, 0], null];
+  let [points, running, again, angles, last] = [null, null, false, [0, 0, 0], null];
   if (!scene) canvas.replaceWith(element("p", { textContent: "This browser has no WebGL, so the solid is not drawn. The sliders still turn it." }));
 
   function slider(name, about, k) {
@@ -50,7 +51,7 @@ export async function turn(place, networks, runtime, loaded) {
       input.value = Math.round(angles[k]);
       output.textContent = `${input.value}°`.replace("-", "−");
     });
-    return update();
+    return attempt(update);
   }
 
   const by = (turned, tilted) => set([angles[0] + turned, angles[1] + tilted, angles[2]]);
@@ -69,20 +70,19 @@ export async function turn(place, networks, runtime, loaded) {
     by((event.clientX - last.clientX) / 2, (event.clientY - last.clientY) / 2);
     last = event;
   });
-  choice.onchange = () => update();
+  choice.onchange = () => attempt(update);
 
-  /** One turn after the other; while the network works, only the newest waits. */
-  async function update() {
-    if (busy) return void (again = true);
-    busy = true;
-    try {
-      do {
-        again = false;
-        await new Promise(requestAnimationFrame);
-        await once();
-      } while (again);
-    } finally {
-      busy = false;
+  /** One turn after the other; while the network works, only the newest waits. Resolves when the newest has been read. */
+  function update() {
+    again = true;
+    return (running ??= all().finally(() => (running = null)));
+  }
+
+  async function all() {
+    while (again) {
+      again = false;
+      await new Promise(requestAnimationFrame);
+      await once();
     }
   }
 

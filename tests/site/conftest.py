@@ -1,6 +1,7 @@
 """A server over _site/ below a sub-path, the system's Chromium, and pages that remember what they asked for and what
 went wrong."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from tools.site.__main__ import CHROMIUM, installed
 from tools.site.server import SITE, server
@@ -18,6 +19,8 @@ from utils import ROOT
 FIGURES = pytest.StashKey[list[str]]()
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE = 240  # seconds, however busy the machine is: of the tests and of their server
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 def pytest_configure(config):
@@ -53,6 +56,7 @@ def figure(pytestconfig):
 def serving(prefix: str = "/course/", folder: Path = SITE) -> Iterator[str]:
     """The address of a built site as long as the block lasts."""
     running = server(0, prefix, folder)
+    running.RequestHandlerClass.func.timeout = PATIENCE
     threading.Thread(target=running.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{running.server_port}{prefix}"
@@ -82,29 +86,29 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, site: str, size: str = "desk", theme: str = "light", **options) -> Iterator[Page]:
+def opened(browser: Browser, site: str, size: str = "desk", errors: str = "(?!)", **options) -> Iterator[Page]:
     """A fresh page; when the block ends, it must have asked nobody but the site for anything, and its console must be
-    quiet."""
+    quiet but for what matches `errors`: a message may come later than what it is about."""
     width, height = SIZES[size]
     is_phone = size == "phone"
     context = browser.new_context(
         viewport={"width": width, "height": height},
-        color_scheme=theme,
         has_touch=is_phone,
         is_mobile=is_phone,
+        service_workers="block",  # one would make requests that page.route() does not see, from half a second on
         **options,
     )
     page = context.new_page()
-    page.set_default_timeout(240_000)  # however busy the machine is
-    page.seen = SimpleNamespace(requests=[], errors=[])
-    context.on("request", lambda request: page.seen.requests.append(request.url))
+    page.set_default_timeout(1000 * PATIENCE)
+    page.seen = SimpleNamespace(sent=[], requests=[], errors=[])
+    context.on("request", lambda request: page.seen.sent.append(request) or page.seen.requests.append(request.url))
     page.on("console", lambda message: page.seen.errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.seen.errors.append(str(error)))
     try:
         yield page
         elsewhere = [address for address in page.seen.requests if not address.startswith((site, "data:", "blob:"))]
         assert not elsewhere, f"asked somebody else: {elsewhere}"
-        assert not page.seen.errors
+        assert [error for error in page.seen.errors if not re.search(errors, error)] == []
     finally:
         context.close()
 
@@ -123,14 +127,20 @@ def phone(browser: Browser, site: str) -> Iterator[Page]:
 
 def until(page: Page, asked: str) -> None:
     """Wait until an asynchronous function of the page returns true. (wait_for_function takes its promise for true.)"""
-    end = time.monotonic() + 240  # however busy the machine is
+    end = time.monotonic() + PATIENCE
     while not page.evaluate(asked):
         assert time.monotonic() < end, f"never became true: {asked}"
         page.wait_for_timeout(100)
 
 
+def received(requests: list[Request]) -> list[int]:
+    """The bytes that each request brought, packed as they came; it waits for those under way."""
+    return [request.sizes()["responseBodySize"] for request in requests]
+
+
 def violations(page: Page) -> list:
     """What axe-core finds from moderate on: all of its rules, and in the dark theme those that colors matter to."""
+    page.emulate_media(reduced_motion="reduce")  # or it may see a color on its way to another
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run().then(({ violations }) => violations)")
     page.emulate_media(color_scheme="dark")

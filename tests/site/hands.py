@@ -2,22 +2,18 @@
 
 import importlib.util
 import json
+import math
 import re
+import time
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
+import pytest
 
+from conftest import PATIENCE
 from tools.site import __main__ as tool
 
-QUIET = """() => { // for a quarter of a second nothing has been drawn or worked on
-    const picture = document.getElementById("seen").toDataURL() + document.getElementById("way-note").textContent;
-    const busy = document.getElementById("answers").ariaBusy === "true";
-    if (busy || picture !== window.before) window.since = performance.now();
-    window.before = picture;
-    return performance.now() - window.since > 250;
-}"""
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 specification = importlib.util.spec_from_file_location("shapes", Path(__file__).parent.parent / "shapes.py")
 shapes = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(shapes)
@@ -31,40 +27,54 @@ def networks():
     return {network["name"]: network for network in found["networks"]}
 
 
-READY = "() => document.querySelector('#choice input') || document.getElementById('status').textContent"
-
-
 def start(page, site, tab=""):
-    """Open the live page, and wait until it knows the networks, or says why not."""
+    """Open the live page, and wait until the tab is built."""
     page.goto(f"{site}live/{tab}")
-    page.wait_for_function(READY)
+    settled(page)
     return page
 
 
 def settled(page):
-    """Wait until the page has answered what is on the pad."""
-    page.wait_for_function(QUIET, polling=40)
+    """Wait until the page has done all that it was asked for: see data-working in main.mjs."""
+    page.evaluate(FRAMES)  # a movement of the pointer reaches the page with the next frame
+    page.wait_for_function("document.body.dataset.working === '0'")
+
+
+def press(page, name):
+    """Click a button, and wait until the page has answered."""
+    page.get_by_role("button", name=name, exact=True).click()
+    settled(page)
 
 
 def place_of(page, strokes, scale=0.9, left=0.05, top=0.05):
-    """Strokes in the page's pixels, with points as close as a hand's."""
+    """Strokes in the page's pixels."""
     page.locator("#pad").scroll_into_view_if_needed()
     box = page.locator("#pad").bounding_box()
-    at = [
+    return [
         [
             (box["x"] + box["width"] * (left + scale * x), box["y"] + box["height"] * (top + scale * y))
             for x, y in stroke
         ]
         for stroke in strokes
     ]
-    return [[points[0], *(p for a, b in pairwise(points) for p in ((np.add(a, b) / 2).tolist(), b))] for points in at]
+
+
+def thinned(strokes):
+    """No more points than it takes to keep the shape: the browser draws a frame for each movement."""
+    few = []
+    for first, *others in strokes:
+        few.append([first])
+        for point in others:
+            if math.dist(point, few[-1][-1]) > 0.1 or point == others[-1]:
+                few[-1].append(point)
+    return few
 
 
 def draw(page, strokes, **where):
-    for points in place_of(page, strokes, **where):
+    for points in place_of(page, thinned(strokes), **where):
         page.mouse.move(*points[0])
         page.mouse.down()
-        for point in points:
+        for point in points[1:]:
             page.mouse.move(*point)
         page.mouse.up()
     settled(page)
@@ -72,7 +82,7 @@ def draw(page, strokes, **where):
 
 def touch(page, strokes):
     fingers = page.context.new_cdp_session(page)
-    for points in place_of(page, strokes):
+    for points in place_of(page, thinned(strokes)):
         for n, (x, y) in enumerate(points):
             fingers.send(
                 "Input.dispatchTouchEvent",
@@ -80,6 +90,16 @@ def touch(page, strokes):
             )
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     settled(page)
+
+
+def clear_by_touch(page):
+    """A browser without time takes a tap for a long press, or for a part of the gesture before it: then again."""
+    end = time.monotonic() + PATIENCE
+    while page.locator("#verdict").inner_text() != "Draw a digit.":
+        assert time.monotonic() < end, "no tap had an effect"
+        page.get_by_role("button", name="Clear").tap()
+        settled(page)
+        page.wait_for_timeout(200)
 
 
 def answer(page, name):
@@ -98,3 +118,22 @@ def choose(page, name):
     if not page.locator("#choice").is_visible():
         page.locator(".choice summary").click()
     page.get_by_label(re.compile(rf"^ ?{name} \d")).click()
+    settled(page)
+
+
+SUMS = """all => all.map((button) => {  // of each block: how many maps it has, and what is written out of a value
+    button.click();
+    return [document.querySelectorAll("#view-inside .maps button").length, document.querySelector(".sums").innerText];
+})"""
+
+
+def check_sums(page, network):
+    """On the tab "Inside", a value of each layer with weights is the sum that the page writes out."""
+    settled(page)
+    found = page.locator(".blocks button").evaluate_all(SUMS)
+    for block, (maps, text) in zip(network["blocks"], found, strict=True):
+        assert maps == block["shape"][0], (network["name"], block["output"])
+        if block["kind"] in ("conv", "linear"):
+            numbers = re.search(r"(\S+); the network says (\S+)\.", text).groups()
+            ours, theirs = (float(number.replace("−", "-")) for number in numbers)
+            assert ours == pytest.approx(theirs, rel=0.02, abs=1e-3), (network["name"], block["output"])

@@ -157,58 +157,22 @@ def test_hostile_text_would_be_found(repository, browser, monkeypatch):
     built = build(repository, results.results("a" * 40))
     with serving(folder=built) as site, opened(browser, site) as page:
         page.goto(f"{site}logs/trials/tiny.html")
-        assert page.evaluate("window.hacked") == 1
+        page.wait_for_function("window.hacked === 1")
 
 
-FACTS, LOG, TRIALS, SPEED, WEIGHTS = (
-    "logs/tiny/seed0.json",
-    "logs/tiny/seed0.csv",
-    "logs/trials/tiny.jsonl",
-    "logs/benchmarks/cpu.json",
-    "saved_dict/tiny.json",
-)
+FACTS, LOG, TRIALS = "logs/tiny/seed0.json", "logs/tiny/seed0.csv", "logs/trials/tiny.jsonl"
+SPEED, WEIGHTS = "logs/benchmarks/cpu.json", "saved_dict/tiny.json"
 WHOLE = (
-    b"",
-    b"\n",
-    b"\0",
-    b"\xff\xfe",
-    b"null\n",
-    b"[]\n",
-    b"{}\n",
+    *(b"", b"\n", b"\0", b"\xff\xfe", b"null\n", b"[]\n", b"{}\n", b"1e999\n", b"version https://git-lfs\n"),
     b'{"a":' * 100_000,
-    b"1e999\n",
     b"-" * 10_000,
-    b"version https://git-lfs\n",
 )
 VALUES = (None, True, -1, 0, 1e308, 2**62, "text", "", [], {}, [None], {"a": 1})
 FIELDS = {
-    FACTS: (
-        "seed",
-        "recipe",
-        "recipe.model",
-        "recipe.lr",
-        "test",
-        "test.correct",
-        "test.total",
-        "epochs",
-        "kept_epoch",
-        "parameters",
-        "seconds",
-    ),
-    TRIALS: (
-        "name",
-        "seed",
-        "recipe",
-        "recipe.model",
-        "recipe.epochs",
-        "valid",
-        "valid.correct",
-        "valid.total",
-        "epoch",
-        "pruned",
-    ),
-    WEIGHTS: ("sha256", "bytes", "data", "environment.device"),
-    SPEED: ("rows", "environment", "environment.device", "later"),
+    FACTS: "seed recipe recipe.model recipe.lr test test.correct test.total epochs kept_epoch parameters seconds",
+    TRIALS: "name seed recipe recipe.model recipe.epochs valid valid.correct valid.total epoch pruned",
+    WEIGHTS: "sha256 bytes data environment.device",
+    SPEED: "rows environment environment.device later",
 }
 
 
@@ -237,7 +201,7 @@ def test_every_malformed_file_is_one_line(repository, name, figure):
         good.replace(b"9", b"-9"),
         good.replace(b",", b";"),
     ]
-    for field in FIELDS.get(name, ()):
+    for field in FIELDS.get(name, "").split():
         for value in VALUES:
             facts = place = json.loads(good)
             *way, last = field.split(".")

@@ -5,8 +5,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from hands import STROKES, answer, draw, networks, read, settled, start
+from hands import STROKES, answer, draw, networks, press, read, start
 from PIL import Image
+from playwright.sync_api import expect
 
 from tools.site import __main__ as tool
 from tools.site import networks as exported
@@ -30,7 +31,7 @@ UNPACK = """async (content) => {  // as what every network of the page that take
 
 
 def said(page, text):
-    page.wait_for_function("text => document.getElementById('status').textContent.includes(text)", arg=text)
+    expect(page.locator("#status")).to_contain_text(text)
 
 
 def test_the_committed_picture_answers_as_the_published_network(page, site):
@@ -41,27 +42,21 @@ def test_the_committed_picture_answers_as_the_published_network(page, site):
     said(page, f"The picture holds a network built as {NAME}.")
     outputs = {name: answer(page, name).locator("output").inner_text() for name in (NAME, OWN)}
     assert outputs[NAME] == outputs[OWN] and read(page, OWN) == 3
-    page.get_by_role("button", name="Test digit 8").click()
-    settled(page)
+    press(page, "Test digit 8")
     assert read(page, OWN) == read(page, NAME)
 
 
-PACKED = [path for path in sorted((ROOT / "saved_dict").glob("*.bin")) if path.stem in EXPERIMENTS]  # of seed 0
-
-
-@pytest.mark.parametrize("path", PACKED, ids=lambda path: path.stem)
-def test_every_published_file_of_few_bytes_is_read_to_the_same_numbers(page, site, path):
+def test_every_published_file_of_few_bytes_is_read_to_the_same_numbers_and_a_damaged_one_rejected(page, site):
     start(page, site)
-    [found] = page.evaluate(UNPACK, list(path.read_bytes()))
-    network = networks()[path.stem]
-    assert network["model"] == networks()[found["name"]]["model"]
-    published = np.fromfile(tool.SITE / "networks" / network["weights"]["file"], "<f4")
-    np.testing.assert_allclose(np.array(found["values"], np.float32), published, rtol=1e-5, atol=1e-6)
-    assert (found["mean"], found["std"]) == packed.read(path.read_bytes(), network["model"])[1:]
-
-
-def test_a_damaged_file_is_rejected(page, site):
-    start(page, site)
+    published = [path for path in sorted((ROOT / "saved_dict").glob("*.bin")) if path.stem in EXPERIMENTS]  # of seed 0
+    assert FILE in published
+    for path in published:
+        [found] = page.evaluate(UNPACK, list(path.read_bytes()))
+        network = networks()[path.stem]
+        assert network["model"] == networks()[found["name"]]["model"], path
+        expected = np.fromfile(tool.SITE / "networks" / network["weights"]["file"], "<f4")
+        np.testing.assert_allclose(np.array(found["values"], np.float32), expected, 1e-5, 1e-6, err_msg=path.name)
+        assert (found["mean"], found["std"]) == packed.read(path.read_bytes(), network["model"])[1:], path
     good = FILE.read_bytes()
     damaged = {"end": good[:-1], "all": b""}
     for what, place in {"version": 0, "levels": 1, "checksum": 2, "body": 100}.items():
@@ -136,4 +131,4 @@ def test_what_is_no_network_is_one_sentence(page, site):
     ):
         page.locator("#scan").set_input_files(file)
         said(page, text)
-    assert page.locator(".network", has_text=OWN).count() == 0
+    expect(page.locator(".network", has_text=OWN)).to_have_count(0)

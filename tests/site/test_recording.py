@@ -36,7 +36,7 @@ def recorded(page, site) -> list[Image.Image]:
         page.mouse.down()
         for n, point in enumerate(points):
             page.mouse.move(*point)
-            if n % 3 == 2:
+            if n % 2:
                 settled(page)
                 frame()
         page.mouse.up()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from playwright.sync_api import expect
 from tiny import TINY, TRIAL
 
-from conftest import SIZES, opened, serving, until, violations
+from conftest import PATIENCE, SIZES, opened, received, serving, until, violations
 from tools.site import __main__ as tool
 from tools.site import check, results
 from utils import ROOT
@@ -25,6 +26,7 @@ PAGES = (
     "index.html",
     "results.html",
     "notebooks/index.html",
+    "notebooks/01_base.html",
     "docs/index.html",
     "docs/results.html",
     "api/index.html",
@@ -78,8 +80,6 @@ def test_charts_hold_as_many_marks_as_logs(page, site, found):
     counts = {}
     for name in RESULTS:
         show(page, site + name)
-        if name == "logs/index.html":
-            page.wait_for_function(f"document.querySelectorAll('.small-multiples svg a').length >= {runs}")
         counts |= {chart: counts.get(chart, 0) + marks(page, chart) for chart in CHARTS}
     assert counts["parameters"] == len(experiments) + len(reported) + len(found["field"])
     assert counts["seconds"] == len([one for one in experiments if one["kind"] == "image"])
@@ -89,13 +89,22 @@ def test_charts_hold_as_many_marks_as_logs(page, site, found):
     assert counts["study"] == trials_of["sprint"] == max(trials_of.values())
 
 
-@pytest.mark.parametrize("name", RESULTS)
-def test_every_mark_leads_to_a_log(page, site, name):
+STOPS = "all => all.filter((one) => one.tabIndex >= 0 && one.checkVisibility()).length"
+
+
+@pytest.mark.parametrize("name", [*RESULTS, "logs/trials/index.html"])
+def test_marks_lead_to_logs_by_few_tab_stops_and_are_printed_on_few_pages(page, site, figure, name):
     show(page, site + name)
     links = page.eval_on_selector_all("figure.chart svg a", "all => all.map(a => a.href.baseVal)")
     inside = {link.removeprefix(site) for link in links if link.startswith(site)}
-    assert inside
+    assert bool(inside) == (name in RESULTS)
     assert [link for link in inside if not (tool.SITE / link).exists()] == []
+    assert page.locator("a, button, input, select, summary, [tabindex]").evaluate_all(STOPS) <= 150
+    page.emulate_media(media="print")
+    expect(page.locator(".skip-to-content")).to_be_hidden()
+    count = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
+    figure(f"printed pages of {name}", count)
+    assert count <= 6
 
 
 def test_pointing_and_keys_give_the_numbers(page, site, found):
@@ -107,10 +116,12 @@ def test_pointing_and_keys_give_the_numbers(page, site, found):
     assert f"{one['test']['mean']:.2f}" in message and f"{one['parameters']:,}" in message
     figure.locator("svg a").first.focus()
     page.keyboard.press("ArrowLeft")
-    assert figure.locator(".readout").inner_text() == message
+    readout = figure.locator(".readout")
+    expect(readout).to_have_text(message)
     other = figure.locator("svg a").nth(-2)
     other.hover(force=True)
-    assert other.get_attribute("aria-label") in figure.locator(".readout").inner_text() != message
+    expect(readout).to_contain_text(other.get_attribute("aria-label"))
+    expect(readout).not_to_have_text(message)
 
 
 STACKED = """all => {  // the middle of the first mark that lies under another one
@@ -129,61 +140,24 @@ def test_marks_under_others_are_listed(page, site):
     figure = page.locator("figure.chart[data-chart=parameters][data-kind=image]")
     x, y, message = figure.locator("svg a").evaluate_all(STACKED)
     page.mouse.move(x, y)
-    assert message in figure.locator(".readout").inner_text()
+    expect(figure.locator(".readout")).to_contain_text(message)
     page.mouse.click(x, y)
+    link = figure.locator(".readout a", has_text=message)
+    expect(link).to_be_visible()
     assert page.url == f"{site}results.html"
     page.mouse.move(x, y - 20)
-    link = figure.locator(".readout a", has_text=message)
     address = link.get_attribute("href")
     link.click()
     page.wait_for_url(address if address.startswith("http") else f"**{address}*")
-
-
-STOPS = "all => all.filter((one) => one.tabIndex >= 0 && one.checkVisibility()).length"
-
-
-@pytest.mark.parametrize("name", RESULTS)
-def test_results_have_few_tab_stops(page, site, name):
-    show(page, site + name)
-    page.wait_for_timeout(500)
-    assert page.locator("a, button, input, select, summary, [tabindex]").evaluate_all(STOPS) <= 150
-
-
-@pytest.mark.parametrize("name", [*RESULTS, "logs/trials/index.html"])
-def test_results_are_printed_on_few_pages_without_skip_link(page, site, figure, name):
-    show(page, site + name)
-    page.emulate_media(media="print")
-    assert page.locator(".skip-to-content").is_hidden()
-    count = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
-    figure(f"printed pages of {name}", count)
-    assert count <= 6
-
-
-def test_bars_are_printed(page, site):
-    page.goto(f"{site}live/")
-    page.emulate_media(media="print")
-    page.wait_for_selector(".bars i", state="attached")
-    assert page.evaluate("getComputedStyle(document.querySelector('.bars i')).printColorAdjust") == "exact"
-
-
-def test_nothing_scrolls_smoothly_with_reduced_motion(page, site):
-    page.goto(f"{site}index.html")
-    smooth = (
-        "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).scrollBehavior === 'smooth').length"
-    )
-    assert page.evaluate(smooth)
-    page.emulate_media(reduced_motion="reduce")
-    assert not page.evaluate(smooth)
 
 
 @contextmanager
 def small_first_view(browser, site, name, figure, size="desk"):
     """A page that has been opened, for which little came over the wire, packed as the host of the project page packs
     it."""
-    with opened(browser, site, size, service_workers="block") as page:
-        sent = []
-        page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
+    with opened(browser, site, size) as page:
         show(page, site + name, "networkidle")
+        sent = received(page.seen.sent)
         figure(f"first view of {name}, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files")
         assert 0 < sum(sent) < FIRST_VIEW
         assert (tool.SITE / name).stat().st_size > sent[0], "texts are sent packed"
@@ -199,7 +173,7 @@ def test_notebook_is_small_and_shown_with_all_its_outputs(browser, site, figure,
         assert texts == pictures
         assert page.request.get(page.locator("a[download]").evaluate("link => link.href")).body() == path.read_bytes()
         assert page.locator("meta[name=description]").get_attribute("content")
-        assert page.get_by_role("link", name="Draw a digit").count() == 2
+        expect(page.get_by_role("link", name="Draw a digit")).to_have_count(2)
         assert page.evaluate("[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)")
 
 
@@ -209,33 +183,31 @@ def test_search_finds_a_page(page, site, word, address):
     page.wait_for_selector(f"#search-results li a[href*='{address}']")
 
 
-def test_theme_can_be_switched(page, site):
-    page.goto(f"{site}index.html")
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    button = page.locator("button.theme-toggle:visible").first
-    seen = set()
+def test_landing_page_loads_no_charts_switches_its_theme_and_keeps_still_for_reduced_motion(page, site):
+    show(page, f"{site}index.html", "networkidle")
+    assert not any(part in address for address in page.seen.requests for part in ("vendor/", "networks/"))
+    smooth = (
+        "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).scrollBehavior === 'smooth').length"
+    )
+    assert page.evaluate(smooth)
+    page.emulate_media(reduced_motion="reduce")
+    assert not page.evaluate(smooth)
+    color = "getComputedStyle(document.body).backgroundColor"
+    before, seen = page.evaluate(color), set()
     for _ in range(3):
-        button.click()
-        seen.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        theme = page.locator("body").get_attribute("data-theme")
+        page.locator("button.theme-toggle:visible").first.click()
+        expect(page.locator("body")).not_to_have_attribute("data-theme", theme)
+        seen.add(page.evaluate(color))
     assert before in seen and len(seen) == 2
 
 
-@pytest.mark.parametrize("name", [*PAGES, "notebooks/01_base.html"])
+@pytest.mark.parametrize("name", PAGES)
 def test_page_is_small_fits_a_phone_and_has_no_moderate_violation(browser, site, figure, name):
     """axe-core's rules on a phone, where everything is tightest."""
     with small_first_view(browser, site, name, figure, "phone") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"][0]
         assert not violations(page)
-
-
-def test_first_view_of_the_live_page_is_small(browser, site, figure):
-    with small_first_view(browser, site, "live/index.html", figure):
-        pass
-
-
-def test_what_charts_and_networks_need_is_not_loaded_by_the_landing_page(page, site):
-    show(page, f"{site}index.html", "networkidle")
-    assert not any(part in address for address in page.seen.requests for part in ("vendor/", "networks/"))
 
 
 KEPT = """async () => {  // the page, and all that it has loaded
@@ -249,13 +221,14 @@ def test_what_was_loaded_once_needs_no_network(browser, name):
     with serving() as address:
         context = browser.new_context()
         page = context.new_page()
+        page.set_default_timeout(1000 * PATIENCE)
         show(page, address + name)
         page.wait_for_function("navigator.serviceWorker.controller !== null")
         until(page, KEPT)
     errors = []  # the server is gone now
     page.on("pageerror", lambda error: errors.append(str(error)))
     show(page, address + name)
-    assert page.locator("h1").inner_text()
+    expect(page.locator("h1")).to_have_text(re.compile("."))
     assert not errors
     context.close()
 

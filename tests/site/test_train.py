@@ -11,10 +11,11 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from hands import STROKES, draw, read, settled, start
+from hands import STROKES, check_sums, draw, networks, press, read, settled, start
+from playwright.sync_api import expect
 from torch.nn import functional as F
 
-from conftest import SIZES, opened, serving, until
+from conftest import PATIENCE, SIZES, opened, serving, until
 from tools import measurements
 from tools.measurements import InTab
 from tools.site import __main__ as tool
@@ -183,8 +184,7 @@ def measured_runs():
     return files.read_json(measurements.path("train_in_tab"), InTab).runs
 
 
-SAID, CURVE = "#view-train .said", "document.querySelector('.loss svg').getAttribute('aria-label')"
-STEP = f"Number(({CURVE}.match(/at step (\\d+)/) ?? [0, 0])[1])"
+STEP = "Number(document.querySelector('.loss svg')?.ariaLabel.match(/at step (\\d+)/)?.[1] ?? 0)"
 
 
 def test_published_trainings_give_the_same_state_dict_in_each_engine():
@@ -194,10 +194,6 @@ def test_published_trainings_give_the_same_state_dict_in_each_engine():
     for found in by_seed.values():
         assert len({run.engine for run in found}) >= 3 and len({run.sha256 for run in found}) == 1
     assert statistics.mean(100 * found[0].correct / found[0].total for found in by_seed.values()) >= 98.9
-
-
-def has_ended(page):
-    page.wait_for_function(f"document.querySelector('{SAID}').textContent.includes('are right')")
 
 
 def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, mnist, tmp_path, figure):
@@ -211,24 +207,24 @@ def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, 
         page.keyboard.press("Tab")  # past "Another seed"
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")  # Pause
-        page.wait_for_function(f"document.querySelector('{SAID}').textContent === 'Paused.'")
-        page.wait_for_timeout(500)
+        said = page.locator("#view-train .said")
+        expect(said).to_have_text("Paused.")
         step = page.evaluate(STEP)
-        page.wait_for_timeout(500)
-        assert page.evaluate(STEP) == step < 257
         drawn = "document.querySelectorAll('.tiles')[1].firstChild.toDataURL()"
         before = page.evaluate(drawn)
-        page.get_by_role("button", name="Clear").click()
+        press(page, "Clear")
         draw(page, STROKES[1])  # what a paused network makes of another digit
         page.wait_for_function(f"{drawn} !== '{before}'")
+        assert page.evaluate(STEP) == step < 257
         page.locator("#go").click()  # Go on
-        has_ended(page)
-        said = page.locator(SAID).inner_text()
-        percent, correct, seconds = re.match(r"(\S+) % .*?: (\S+) of 10,000, after (\S+) s", said).groups()
+        expect(said).to_contain_text("are right")
+        found = re.match(r"(\S+) % .*?: (\S+) of 10,000, after (\S+) s", said.inner_text())
+        percent, correct, seconds = found.groups()
         figure("a network trained in the page: correct of 10,000, seconds", f"{correct} in {seconds}")
         assert 98.6 < float(percent) < 99.4 and page.evaluate(STEP) == 257
         for width, height in SIZES.values():
             page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_function("width => innerWidth === width", arg=width)
             assert page.evaluate("document.documentElement.scrollWidth") == width
         with page.expect_download() as waiting:
             page.get_by_role("link", name="Download its state dict").click()
@@ -249,16 +245,11 @@ def test_a_training_from_its_start_to_the_state_dict(browser, site, has_digits, 
         page.locator("#tab-draw").click()
         settled(page)
         assert read(page, "your network") == 1
-        about = page.locator(".network").last.locator("p").inner_text()
-        assert about == f"seed {SEED}, 33,914 parameters, {percent} % of the test set"
+        about = f"seed {SEED}, 33,914 parameters, {percent} % of the test set"
+        expect(page.locator(".network").last.locator("p")).to_have_text(about)
         page.locator("#tab-inside").click()
         page.get_by_label("Network", exact=True).select_option("your network")
-        settled(page)
-        for block in page.locator(".blocks button").all():
-            block.click()
-            numbers = re.search(r"(\S+); the network says (\S+)\.", page.locator(".sums").inner_text())
-            ours, theirs = (float(one.replace("−", "-")) for one in (numbers.groups() if numbers else "00"))
-            assert ours == pytest.approx(theirs, rel=0.02, abs=1e-3)
+        check_sums(page, next(one for one in networks().values() if one["model"] == "sprint"))
 
 
 def test_the_page_labels_as_the_state_dict_does(page, site, has_digits, trained, digits):
@@ -289,36 +280,38 @@ def test_the_page_labels_as_the_state_dict_does(page, site, has_digits, trained,
     torch.testing.assert_close(torch.tensor(found).view(-1, 10), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_training_is_stopped_and_another_seed_is_started(browser, site, has_digits):
-    with opened(browser, site, service_workers="block") as page:  # one would ask for the digits itself, too
+def test_a_training_whose_digits_fail_is_started_again_stopped_and_started_with_another_seed(browser, site, has_digits):
+    # a service worker would ask for the digits itself, too
+    with opened(browser, site, forced_colors="active") as page:
+        page.route(re.compile(r".*/train\.packed$"), lambda route: route.fulfill(body=b"not the digits"))
         start(page, site, "#train")
-        page.locator("#go").click()
+        go, said = page.locator("#go"), page.locator("#view-train .said")
+        stop = page.locator("#view-train").get_by_role("button", name="Stop")
+        go.click()
+        expect(said).to_contain_text("SHA-256")
+        page.unroute_all()
+        before = len(page.seen.requests)
+        go.click()
         page.wait_for_function(f"{STEP} > 1")
-        page.locator("#view-train").get_by_role("button", name="Stop").click()
-        page.wait_for_function(f"document.querySelector('{SAID}').textContent.startsWith('Stopped after step')")
-        assert page.evaluate("document.activeElement.id") == "go"
+        stroke, paper = page.evaluate("""() => [getComputedStyle(document.querySelector(".loss .mean")).stroke,
+            getComputedStyle(document.body).backgroundColor]""")
+        assert stroke != paper, "the loss must show in forced colors"
+        stop.click()
+        expect(said).to_have_text(re.compile("^Stopped after step"))
+        expect(go).to_be_focused()
         filters = "document.querySelector('.tiles canvas').toDataURL()"
         first, seed = page.evaluate(filters), page.locator("#seed").input_value()
         page.get_by_role("button", name="Another seed").click()
-        assert page.locator("#seed").input_value() != seed
-        page.locator("#go").click()
+        expect(page.locator("#seed")).not_to_have_value(seed)
+        go.click()
         page.wait_for_function(f"{filters} !== '{first}' && {STEP} > 1")
-        page.locator("#view-train").get_by_role("button", name="Stop").click()
-        asked = [address for address in page.seen.requests if address.endswith(".packed")]
+        stop.click()
+        expect(said).to_have_text(re.compile("^Stopped after step"))
+        asked = [address for address in page.seen.requests[before:] if address.endswith(".packed")]
         assert len(asked) == 2, "digits are loaded once"
         page.locator("#tab-draw").click()
-        assert page.locator(".network", has_text="your network").count() == 0
-
-
-def test_a_failed_request_is_made_again_at_the_next_start(browser, site, has_digits):
-    with opened(browser, site, service_workers="block") as page:
-        page.route(re.compile(r".*/train\.packed$"), lambda route: route.fulfill(body=b"not the digits"))
-        start(page, site, "#train")
-        page.locator("#go").click()
-        page.wait_for_function(f"document.querySelector('{SAID}').textContent.includes('SHA-256')")
-        page.unroute_all()
-        page.locator("#go").click()
-        page.wait_for_function(f"{STEP} > 1")
+        settled(page)
+        expect(page.locator(".network", has_text="your network")).to_have_count(0)
 
 
 KEPT = """async () => {
@@ -330,7 +323,9 @@ KEPT = """async () => {
 def test_what_has_been_loaded_trains_without_a_network(browser, has_digits):
     with serving() as address:
         context = browser.new_context()
-        page = start(context.new_page(), address, "#train")
+        page = context.new_page()
+        page.set_default_timeout(1000 * PATIENCE)
+        start(page, address, "#train")
         page.wait_for_function("navigator.serviceWorker.controller !== null")
         page.locator("#go").click()
         page.wait_for_function(f"{STEP} > 1")
@@ -345,14 +340,5 @@ def test_a_build_without_mnist_says_so(page, site):
     facts = {"data": "digits", "mean": 0.3, "std": 0.3}
     page.route(re.compile(r".*/train\.json$"), lambda route: route.fulfill(json=facts))
     start(page, site, "#train")
-    page.get_by_text("This build of the pages cannot train: it was made with digits").wait_for()
-    assert page.locator("#go").count() == 0
-
-
-def test_the_loss_shows_in_forced_colors(browser, site, has_digits):
-    with opened(browser, site, forced_colors="active") as page:
-        start(page, site, "#train")
-        page.wait_for_selector(".loss .mean", state="attached")
-        stroke, paper = page.evaluate("""() => [getComputedStyle(document.querySelector(".loss .mean")).stroke,
-            getComputedStyle(document.body).backgroundColor]""")
-        assert stroke != paper
+    expect(page.get_by_text("This build of the pages cannot train: it was made with digits")).to_be_visible()
+    expect(page.locator("#go")).to_have_count(0)

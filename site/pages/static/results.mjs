@@ -272,8 +272,10 @@ async function main() {
   const [data] = await Promise.all([fetch(address("results.json")).then((answer) => answer.json()), script("vendor/d3.min.js").then(() => script("vendor/plot.umd.min.js"))]);
   for (const figure of figures) {
     listen(figure);
+    draw(figure, data);
     new ResizeObserver(() => requestAnimationFrame(() => draw(figure, data))).observe(figure);
   }
+  await new Promise(requestAnimationFrame); // in which small charts and labels come
   document.body.dataset.charts = "drawn";
 }
 
