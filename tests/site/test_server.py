@@ -1,12 +1,9 @@
-"""The server of `make serve`: this machine only, no link followed, bounded, and started without torch."""
+"""The server of `make serve`: this machine only, its folder only, and started without torch."""
 
-import gzip
 import http.client
-import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -23,8 +20,6 @@ def address(tmp_path):
     (folder / "index.html").write_text("<p>here</p>")
     (folder / "vendor" / "large.wasm").write_bytes(b"\0asm" * 500_000)
     (tmp_path / "secret.json").write_text('"secret"')
-    (folder / "link.json").symlink_to(tmp_path / "secret.json")
-    (folder / "out").symlink_to(tmp_path)
     running = server.server(folder=folder)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield running.server_address
@@ -58,9 +53,6 @@ def test_this_host_is_served(address, host):
 @pytest.mark.parametrize(
     "path",
     [
-        "/link.json",
-        "/out/secret.json",
-        "/out/",
         "/../secret.json",
         "/%2e%2e/secret.json",
         "/vendor/",
@@ -69,35 +61,14 @@ def test_this_host_is_served(address, host):
         "/" + "x" * 300,
     ],
 )
-def test_no_link_is_followed_and_no_folder_listed(address, path):
+def test_nothing_outside_is_read_and_no_folder_listed(address, path):
     answer = get(address, path)
     assert answer.status == 404 and b'secret"' not in answer.read()
 
 
-def test_large_files_are_packed(address):
-    answer = get(address, "/vendor/large.wasm", **{"Accept-Encoding": "gzip"})
-    content = answer.read()
-    assert answer.headers["Content-Type"] == "application/wasm" and answer.headers["Content-Encoding"] == "gzip"
-    assert len(content) < 20_000 and gzip.decompress(content) == b"\0asm" * 500_000
-
-
-def test_connections_are_bounded_and_the_rest_waits(address, monkeypatch):
-    monkeypatch.setattr(server.Handler, "timeout", 600)
-    before = threading.active_count()
-    silent = [socket.create_connection(address) for _ in range(server.CONNECTIONS)]
-    while threading.active_count() < before + server.CONNECTIONS:
-        time.sleep(0.01)
-    with socket.create_connection(address) as waiting:
-        waiting.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        waiting.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            waiting.recv(1)
-        assert threading.active_count() == before + server.CONNECTIONS
-        silent.pop().close()
-        waiting.settimeout(60)
-        assert waiting.recv(12) == b"HTTP/1.0 200"
-    for one in silent:
-        one.close()
+def test_files_have_the_types_that_browsers_require(address):
+    answer = get(address, "/vendor/large.wasm")
+    assert answer.headers["Content-Type"] == "application/wasm" and len(answer.read()) == 2_000_000
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**400])
