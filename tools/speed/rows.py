@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from tools import verify
-from tools.measurements import ALONE, BN_EPOCH, BUSY, MACHINE_STEPS, MEASURED, RECIPE_STEPS
+from tools.measurements import ALONE, BN_EPOCH, BUSY, MACHINE_STEPS, MEASURED, RECIPE_STEPS, TO_99
 from tools.speed import baseline
 from utils import ROOT, CourseError, models
 from utils.data import datasets, voxels
@@ -437,6 +437,10 @@ def command(*argv: str, untouched: bool = True) -> Side:
     return Side(run, untouched=untouched)
 
 
+def load(_data: None, _seed: int) -> MEASURED:
+    return {"images": len(datasets.load("mnist").train)}
+
+
 def load_usually(_data: None, _seed: int) -> MEASURED:
     """torchvision's MNIST, from the folder that holds it."""
     root = next(folder for folder in datasets.folders() if (folder / "MNIST" / "raw").is_dir())
@@ -466,30 +470,23 @@ def evaluate_usually(data: Dataset, _seed: int) -> MEASURED:
 
 FIVE = ("train.py", "bn_augmentation", "--seeds", "5", "--epochs", "2", "--retrain", "--quiet")
 SPRINT_COMMAND = ("train.py", "sprint", "--seed", "{seed}", "--retrain", "--quiet")
-EXAMPLE_COMMAND = ("-m", "tools.speed.measure", "--once", "time to 99 %", "PyTorch's example", "{seed}")
-DAILY_ROWS = {
-    ALONE: Row(WAYS),
-    **{BUSY[busy - 1]: Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)},
-    "five seeds of bn_augmentation, two epochs each": Row(
-        {"one after another": command(*FIVE), "one process per core, --cluster": command(*FIVE, "--cluster")}, data=None
-    ),
-    "from the command to 99 %": Row(
-        {
-            "python train.py sprint": command(*SPRINT_COMMAND),
-            "PyTorch's example": command(*EXAMPLE_COMMAND, untouched=False),
-        },
-        data=None,
-    ),
-    "loading MNIST": Row(
-        {
-            "data.load": Side(lambda _data, _seed: {"images": len(datasets.load("mnist").train)}),
-            "torchvision": Side(load_usually),
-        },
-        data=None,
-    ),
-    "10,000 images by every published network": Row(
-        {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
-    ),
-    "make verify": Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d"),
+EXAMPLE_COMMAND = ("-m", "tools.speed.measure", "--once", TO_99, "PyTorch's example", "{seed}")
+COMMANDS = {
+    "five seeds of bn_augmentation, two epochs each": {
+        "one after another": command(*FIVE),
+        "one process per core, --cluster": command(*FIVE, "--cluster"),
+    },
+    "from the command to 99 %": {
+        "python train.py sprint": command(*SPRINT_COMMAND),
+        "PyTorch's example": command(*EXAMPLE_COMMAND, untouched=False),
+    },
+    "loading MNIST": {"data.load": Side(load), "torchvision": Side(load_usually)},
 }
+DAILY_ROWS = {ALONE: Row(WAYS)}
+DAILY_ROWS |= {BUSY[busy - 1]: Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)}
+DAILY_ROWS |= {name: Row(sides, data=None) for name, sides in COMMANDS.items()}
+DAILY_ROWS["10,000 images by every published network"] = Row(
+    {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
+)
+DAILY_ROWS["make verify"] = Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d")
 ROWS = {"cpu": COMPARED_ROWS | STEPS | TRIED_ROWS | DAILY_ROWS, "cuda": GPU_ROWS}  # by kind of device
