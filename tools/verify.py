@@ -153,19 +153,27 @@ def strays(root: Path = ROOT) -> list[str]:
 
 
 def contradictions(run: RunPaths) -> list[str]:
-    """One line for each seed of an experiment whose log is unreadable, names no network, or differs from the sidecar of
-    its weights."""
+    """One line for each unreadable log of an experiment, and for each sidecar that differs from its log."""
     findings = []
-    for seed in sorted(filter(lambda seed: seed is not None, map(seed_of, run.log.parent.glob("seed*.json")))):
-        one = replace(run, seed=seed)
-        sidecar, log = one.weights.with_suffix(".json"), one.facts.relative_to(run.root)
+    seeds = sorted(seed for path in run.log.parent.glob("seed*.json") if (seed := seed_of(path)) is not None)
+    for one, require in [(replace(run, seed=seed), check) for seed in seeds for check in (_readable, _unchanged)]:
         try:
-            models.parse(records.read_record(one).facts.recipe.model)
-            if sidecar.is_file() and files.read(sidecar, most=files.JSON) != files.read(one.facts, most=files.JSON):
-                findings.append(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
+            require(one)
         except CourseError as error:
             findings.append(printable(str(error)))
     return findings
+
+
+def _readable(run: RunPaths) -> None:
+    """Raise CourseError if a run's log is damaged, or names no network."""
+    models.parse(records.read_record(run).facts.recipe.model)
+
+
+def _unchanged(run: RunPaths) -> None:
+    """Raise CourseError if a run's sidecar differs from its log, or can't be read."""
+    sidecar, log = run.weights.with_suffix(".json"), run.facts.relative_to(run.root)
+    if sidecar.is_file() and files.read(sidecar, most=files.JSON) != files.read(run.facts, most=files.JSON):
+        raise CourseError(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
 
 
 def verify(root: Path = ROOT) -> tuple[str, bool]:
@@ -180,6 +188,9 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
     good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
     table = tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows)
     return "\n".join([table if rows else f"{root / 'saved_dict'} holds no state dict", *findings]), good
+
+
+# ---- published runs, trained again
 
 
 def check_ensemble(loaded: Datasets) -> Finding:
