@@ -3,8 +3,7 @@
 python -m tools.site.train [--seeds 5]    write logs/benchmarks/train_in_tab.json; make site comes first
 
 train/sprint.wasm     site/train/sprint.c, compiled with zig
-train/*.packed        digits, compressed with gzip: first the label of each, then its pixels, 24×24 of 16 gray levels,
-                      two in a byte
+train/*.packed        digits, compressed with gzip: labels, then pixels, 24×24 of 16 gray levels, two in a byte
 train/train.json      their sizes and SHA-256, and the mean and standard deviation of all training pixels
 
 The engines (Node, Chromium, Firefox) take turns on the same machine; measure on an idle one. The measured SHA-256 is
