@@ -130,9 +130,9 @@ def test_solids_show_every_voxel_from_every_angle(monkeypatch):
     monkeypatch.setattr(Axes3D, "voxels", lambda _axes, filled, **_how: drawn.append(filled.nonzero()))
     grid = torch.zeros(16, 16, 16)
     grid[3, 5, 7] = 1.0  # z, y, x
-    figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"], ((10, 20), (30, 40)))
+    figure = plots.solids([grid, torch.rand(50, 3) - 0.5], ["grid", "cloud"])
     assert titles(figure) == ["grid", "", "cloud", ""]
-    assert [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(10, 20), (30, 40)]
+    assert [(axes.elev, axes.azim) for axes in figure.axes[:2]] == [(20, -50), (10, 0)]
     assert drawn == [([7], [5], [3])] * 2  # x, y, z
     assert len(figure.axes[2].collections[0]._offsets3d[0]) == 50
 
@@ -170,14 +170,12 @@ def test_branches_of_a_residual_block_meet_in_its_sum():
     ]
 
 
-def test_spread_has_a_dot_for_every_value_and_a_hollow_mark_for_what_is_reported():
-    (axes,) = plots.spread({"a": [99.0, 99.0, 99.3], "b": [98.0]}, "seeds", "%", {"b": 98.5}).axes
+def test_spread_has_a_dot_for_every_value_and_a_bar_for_each_mean():
+    (axes,) = plots.spread({"a": [99.0, 99.0, 99.3], "b": [98.0]}, "seeds", "%").axes
     dots = [(line.get_xdata()[0], line.get_color()) for line in axes.get_lines() if line.get_marker() == "o"]
     assert [x for x, color in dots if color == plots.TEST][:4] == [99.0, 99.0, 99.3, 98.0]
     heights = [float(line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "o"]
     assert heights[0] != heights[1], "equal values would hide each other"
-    marks = [line for line in axes.get_lines() if line.get_markeredgecolor() == plots.WRONG]
-    assert [mark.get_xdata()[0] for mark in marks] == [98.5]
     bars = [line for line in axes.get_lines() if line.get_marker() == "|" and line.get_markersize() == 9]
     assert [float(line.get_xdata()[0]) for line in bars] == pytest.approx([99.1, 98.0])
     assert [text.get_text().strip() for text in axes.texts] == ["a, n = 3", "b, n = 1"]

@@ -76,15 +76,15 @@ def test_times_and_a_run_counted_twice_are_no_other_outcome(root):
 
 def test_a_run_that_was_done_again_and_epochs_that_were_are_noticed(root):
     before = stress.left(root)
-    assert stress.lost(before) == (0, 0)
+    assert stress.lost(before, before) == (0, 0)
     facts = next(root.glob("logs/*/*.json"))
     facts.write_bytes(facts.read_bytes() + b"\n")
-    assert stress.lost(before) == (1, 0)
+    assert stress.lost(before, stress.left(root)) == (1, 0)
     unfinished = ({}, {facts: 2})  # two epochs were there, and the run says that nothing was continued
-    assert stress.lost(unfinished) == (0, 2)
+    assert stress.lost(unfinished, stress.left(root)) == (0, 2)
     plain = json.loads(facts.read_text())
     facts.write_text(json.dumps(plain | {"continued": [{"after_epoch": 1, "code": None, "environment": None}]}))
-    assert stress.lost(unfinished) == (0, 1)
+    assert stress.lost(unfinished, stress.left(root)) == (0, 1)
 
 
 def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_path):

@@ -88,7 +88,7 @@ def write_onnx(whole: Whole, metadata: dict[str, str], path: Path) -> None:
     files.write(path, proto.SerializeToString(deterministic=True))
 
 
-def read_onnx(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
+def read_onnx(path: Path, _facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     session = command.need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
@@ -102,7 +102,7 @@ def write_pt2(whole: Whole, metadata: dict[str, str], path: Path) -> None:
     files.write(path, buffer.getvalue())
 
 
-def read_pt2(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
+def read_pt2(path: Path, _facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     return torch.export.load(path).module()
 
 

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
+from torch import Tensor
 
 from tools.measurements import Kind, Photographs, photographs_section
 from tools.measurements import path as measurement_path
@@ -67,19 +67,23 @@ def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
             if len(paths) > 1:
                 print(error, flush=True)
             continue
-        digit, most = _answer(model, preprocess(image))
-        print(f"{shorten(path)}: {digit} ({most:.1%})", flush=True)
+        with torch.inference_mode():
+            most, digit = map(float, models.probabilities(model, model(preprocess(image)))[0].max(0))
+        print(f"{shorten(path)}: {digit:g} ({most:.1%})", flush=True)
         if len(inputs) < DRAWN:
             inputs.append(image)
             name = shorten(Path(path).name, 24)
-            titles.append(f"{name}: {digit}, {most:.0%}")
+            titles.append(f"{name}: {digit:g}, {most:.0%}")
     where = ""
     if inputs:
-        draw = plots.solids if preprocess.kind == "voxels" else _gallery
         target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
-            save_picture(draw(inputs, titles), target)
+            if preprocess.kind == "voxels":
+                figure = plots.solids(inputs, titles)
+            else:
+                figure = plots.images(torch.stack(inputs)[:, None], titles, columns=min(3, len(titles)))
+            save_picture(figure, target)
         first = f" (the first {DRAWN} pictures)" if len(paths) - len(rejections) > DRAWN else ""
         where = f"What {experiment.name} saw{first}: {display_path(target)}"
     if rejections:
@@ -88,17 +92,6 @@ def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
         count = f"{len(rejections)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
         raise CourseError(f"{count}{rejections[0]}")
     return where
-
-
-def _gallery(inputs: list[Tensor], titles: list[str]) -> plots.Figure:
-    return plots.images(torch.stack(inputs)[:, None], titles, columns=min(3, len(titles)))
-
-
-def _answer(model: nn.Module, batch: Tensor) -> tuple[int, float]:
-    """The most probable digit and its probability."""
-    with torch.inference_mode():
-        probabilities = models.probabilities(model, model(batch))
-    return int(probabilities.argmax()), float(probabilities.max())
 
 
 def _input(path: str, kind: str) -> Tensor:
@@ -125,13 +118,12 @@ def page(random: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, Pl
     return ink, (left, top, size)
 
 
-def drawn(draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
-    draw(ImageDraw.Draw(image := Image.new("L", (WIDE, HIGH))))
+def drawn(shape: str, around: list[float], width: int) -> np.ndarray:
+    """The ink (H, W) of a shape of ImageDraw's: rectangle, ellipse or line."""
+    image = Image.new("L", (WIDE, HIGH))
+    color = {"fill": 255} if shape == "line" else {"outline": 255}
+    getattr(ImageDraw.Draw(image), shape)(around, width=width, **color)
     return np.asarray(image) / 255
-
-
-def rectangle(around: list[float], width: int) -> np.ndarray:
-    return drawn(lambda brush: brush.rectangle(around, outline=255, width=width))
 
 
 def box(random: np.random.Generator, place: Place) -> list[float]:
@@ -140,35 +132,36 @@ def box(random: np.random.Generator, place: Place) -> list[float]:
 
 
 def cell(random, ink, place):
-    return rectangle(box(random, place), int(random.integers(1, 15)))
+    return drawn("rectangle", box(random, place), int(random.integers(1, 15)))
 
 
 def circle(random, ink, place, low=0.5, high=0.7):
     (left, top, size), radius = place, place[2] * random.uniform(low, high)
     around = [left + size / 2 - radius, top + size / 2 - radius, left + size / 2 + radius, top + size / 2 + radius]
-    return drawn(lambda brush: brush.ellipse(around, outline=255, width=int(random.integers(1, 12))))
+    return drawn("ellipse", around, int(random.integers(1, 12)))
 
 
 def double(random, ink, place):
     left, top, right, bottom = inner = box(random, place)
-    return np.maximum(rectangle(inner, 3), rectangle([left - 12, top - 12, right + 12, bottom + 12], 3))
+    outer = [left - 12, top - 12, right + 12, bottom + 12]
+    return np.maximum(drawn("rectangle", inner, 3), drawn("rectangle", outer, 3))
 
 
 def border(random, ink, place):
     around = [offset := int(random.integers(0, 4)), offset, WIDE - 1 - offset, HIGH - 1 - offset]
-    return rectangle(around, int(random.integers(1, 20)))
+    return drawn("rectangle", around, int(random.integers(1, 20)))
 
 
 def partial(random, ink, place):
     left, top, right, bottom = box(random, place)
-    corners = [left, bottom, left, top, right, top, right, bottom]
-    return drawn(lambda brush: brush.line(corners[: 2 * int(random.integers(3, 5))], 255, int(random.integers(1, 10))))
+    corners = [left, bottom, left, top, right, top, right, bottom][: 2 * int(random.integers(3, 5))]
+    return drawn("line", corners, int(random.integers(1, 10)))
 
 
 def touching(random, ink, place):
     (rows, columns), gap = np.nonzero(ink > 0.5), random.uniform(0.05, 0.3, 2) * place[2]
     around = [columns.min(), rows.min() - gap[0], columns.max() + gap[1], rows.max()]
-    return rectangle(around, int(random.integers(2, 8)))
+    return drawn("rectangle", around, int(random.integers(2, 8)))
 
 
 FRAMES = {

@@ -63,19 +63,19 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
     study = open_study(held)
 
     def objective(trial: optuna.Trial) -> float:
-        tried = held.with_recipe(**space(experiment, trial))
+        tried, rows = held.with_recipe(**space(experiment, trial)), []
 
         def after_epoch(history: list[Row]) -> None:
-            row = history[-1]
+            rows[:], row = history, history[-1]
             trial.report(row["valid_correct"] / row["valid_total"], row["epoch"])
             if trial.should_prune() and row["epoch"] < tried.recipe.epochs:
-                raise Pruned(history)
+                raise optuna.TrialPruned  # given up, because others were better by this epoch
 
         try:
             found = runs.run(tried, 0, device, after_epoch, publish=publish, echo=False)
-        except Pruned as pruned:
-            runs.give_up(tried, 0, pruned.history, publish)
-            raise optuna.TrialPruned from None
+        except optuna.TrialPruned:
+            runs.give_up(tried, 0, rows, publish)
+            raise
         except Diverged as error:
             RunPaths.of(tried, 0, own_root()).checkpoint.unlink(missing_ok=True)
             if echo:
@@ -88,11 +88,3 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
 
     study.optimize(objective, n_trials=n, catch=(Diverged,))
     return tables.study(experiment)
-
-
-class Pruned(Exception):
-    """A trial is given up, because others were better by this epoch. history: its rows so far."""
-
-    def __init__(self, history: list[Row]):
-        super().__init__("given up early")
-        self.history = history

@@ -136,7 +136,7 @@ Left = tuple[dict[Path, bytes], dict[Path, int]]  # facts of finished runs; epoc
 
 
 def left(root: Path) -> Left:
-    """What a kill leaves."""
+    """What there is now, after a kill or at the end."""
     finished = {path: path.read_bytes() for path in root.glob("logs/*/seed*.json")}
     epochs = {}
     for path in root.glob("unfinished/*.pt"):
@@ -145,14 +145,15 @@ def left(root: Path) -> Left:
     return finished, {path: rows for path, rows in epochs.items() if path not in finished}
 
 
-def lost(before: Left) -> tuple[int, int]:
+def lost(before: Left, after: Left) -> tuple[int, int]:
     """How many finished runs, and how many epochs, were trained again after a kill."""
-    finished, unfinished = before
-    again = sum(not path.exists() or path.read_bytes() != content for path, content in finished.items())
+    again = sum(after[0].get(path) != content for path, content in before[0].items())
     epochs = 0
-    for path, rows in unfinished.items():
-        continued = records.read_facts(path).continued
-        epochs += max(0, rows - (continued[-1].after_epoch if continued else 0))
+    for path, rows in before[1].items():
+        kept = after[1].get(path, 0)
+        if path in after[0] and (continued := files.decode(after[0][path], records.RunMetadata, path.name).continued):
+            kept = continued[-1].after_epoch
+        epochs += max(0, rows - kept)
     return again, epochs
 
 
@@ -172,15 +173,20 @@ def stress(kind: str, kills: int, draw: random.Random) -> Stressed:
                 return found
             root = shutil.copytree(begin, Path(folder, str(number)))
             lives = run_until_killed(root, last, seconds, min(kills - found.kills, draw.choice((1, 1, 2))), draw, found)
-            if lives:
-                count(root, lives, outcome(root) == expected, found)
+            found.kills += len(lives) - 1
+            found.same += (len(lives) - 1) * (outcome(root) == expected)
+            for earlier, later in pairwise(lives):
+                runs, epochs = lost(earlier, later)
+                found.lost_runs += runs
+                found.lost_epochs += epochs
     raise CourseError(f"{kind}: the commands end before they can be killed, in {seconds:.2f} s")
 
 
 def run_until_killed(
     root: Path, line: str, seconds: float, kills: int, draw: random.Random, found: Stressed
 ) -> list[Left]:
-    """Start a command, kill it up to `kills` times, then let it end. Returns what each kill left."""
+    """Start a command, kill it up to `kills` times, then let it end. Returns what each kill and the end left, and adds
+    damaged files to `found`."""
     lives = []
     for _ in range(kills):
         process = start(root, line)
@@ -192,20 +198,8 @@ def run_until_killed(
         found.damaged += len(damaged(root))
         lives.append(left(root))
     finish(root, line)
-    return lives
-
-
-def count(root: Path, lives: list[Left], same: bool, found: Stressed) -> None:
-    """Add to `found` what was lost between kills, and between the last kill and the end."""
-    found.kills += len(lives)
-    found.same += len(lives) * same
     found.damaged += len(damaged(root))
-    runs, epochs = lost(lives[-1])
-    found.lost_runs += runs
-    found.lost_epochs += epochs
-    for earlier, later in pairwise(lives):
-        found.lost_runs += len(earlier[0].keys() - later[0].keys())
-        found.lost_epochs += sum(max(0, rows - later[1].get(path, rows)) for path, rows in earlier[1].items())
+    return [*lives, left(root)]
 
 
 def main(argv: list[str]) -> int:

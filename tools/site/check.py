@@ -9,19 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 TEX = re.compile(r"\$[^$]*\\[^$]*\$")  # a formula that was not converted
 SCHEMES = ("", "http", "https", "data", "mailto")
-PAGES = (
-    "index.html",
-    "results.html",
-    "live/index.html",
-    "notebooks/index.html",
-    "docs/index.html",
-    "api/index.html",
-    "search.html",
-    "sw.js",
-    "results.json",
-    "train/sprint.wasm",
-    "train/train.json",
-)
+PAGES = ("index.html", "results.html", "live/index.html", "notebooks/index.html", "docs/index.html", "api/index.html")
+PAGES += ("search.html", "sw.js", "results.json", "train/sprint.wasm", "train/train.json")
 UNREAD = {"pre", "code", "script", "style"}
 LOADED = {("img", "src"), ("script", "src"), ("source", "src"), ("iframe", "src"), ("video", "src")}
 

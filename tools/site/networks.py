@@ -27,15 +27,8 @@ from utils.training.quantize import NORMS, levels_of
 # answer from the beginning; the reader may add every other published network of images
 FIRST = ("base", "bn_augmentation", "bytes_99_5", "frontier_99", "frontier_99_4", "mnist_medium", "sprint_994")
 VOXELS = ("voxel_best", "voxel_more_digits")
-KINDS = {
-    "Conv": "conv",
-    "Relu": "relu",
-    "MaxPool": "pool",
-    "BatchNormalization": "norm",
-    "Add": "add",
-    "Gemm": "linear",
-}
-KINDS |= {"ReduceMean": "mean", "ReduceMax": "max", "Softmax": "softmax"}
+KINDS = {"Conv": "conv", "Relu": "relu", "MaxPool": "pool", "BatchNormalization": "norm", "Add": "add"}
+KINDS |= {"Gemm": "linear", "ReduceMean": "mean", "ReduceMax": "max", "Softmax": "softmax"}
 # change no value; an average's shape is restored by a Gather of all it has
 SILENT = {"Reshape", "Flatten", "Identity", "Gather"}
 # of an input pixel, down and across: start + p·jump … + size − 1 for output pixel p
@@ -94,9 +87,8 @@ class Graph:
             for ends in (node.input, node.output):
                 ends[:] = [names.get(name, name) for name in ends]
         for old, new in names.items():
-            self.model.graph.output.append(
-                helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, ["N", *self.shapes[old]])
-            )
+            shape = ["N", *self.shapes[old]]
+            self.model.graph.output.append(helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, shape))
 
 
 def settings(node: onnx.NodeProto) -> dict:
@@ -107,23 +99,18 @@ def settings(node: onnx.NodeProto) -> dict:
     top, left, bottom, right = found["pads"]
     if found["strides"][0] != found["strides"][1] or (top, left) != (bottom, right):
         raise ValueError(f"{node.name}: strides must be equal both ways and padding on opposite sides, found {found}")
-    return {
-        "kernel_size": [high, wide],
-        "stride": found["strides"][0],
-        "padding": [top, left],
-        "groups": found.get("group", 1),
-    }
+    sizes = {"kernel_size": [high, wide], "stride": found["strides"][0], "padding": [top, left]}
+    return sizes | {"groups": found.get("group", 1)}
 
 
-def padded_array(field: dict | None, does: dict) -> dict | None:
+def field_after(field: dict | None, does: dict) -> dict | None:
     """The receptive field after a convolution or a pool."""
-    return field and {
-        "size": [size + (k - 1) * field["jump"] for size, k in zip(field["size"], does["kernel_size"], strict=True)],
-        "jump": field["jump"] * does["stride"],
-        "start": [
-            start - padding * field["jump"] for start, padding in zip(field["start"], does["padding"], strict=True)
-        ],
-    }
+    if not field:
+        return None
+    jump, kernel, padding = field["jump"], does["kernel_size"], does["padding"]
+    size = [size + (k - 1) * jump for size, k in zip(field["size"], kernel, strict=True)]
+    start = [start - cells * jump for start, cells in zip(field["start"], padding, strict=True)]
+    return {"size": size, "jump": jump * does["stride"], "start": start}
 
 
 def merged_graph(one: dict | None, other: dict | None) -> dict | None:
@@ -176,7 +163,7 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
         does = message(kind, node, graph, weights)
         field = sources[0]["field"] if kind in ("conv", "pool", "relu", "norm", "add") else None
         if "kernel_size" in does:
-            field = padded_array(field, does)
+            field = field_after(field, does)
         if kind == "add":
             does, field = {"and": sources[1]["output"]}, merged_graph(field, sources[1]["field"])
         place = {"output": name, "kind": kind, "shape": graph.shapes[old], "from": sources[0]["output"]}
@@ -217,9 +204,8 @@ def packed(model: nn.Module, content: bytes, blocks: list[dict]) -> dict:
 def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
     """The network by the course's own export, which takes seconds: kept until its weights or the code change."""
     sources = sorted((ROOT / "utils").rglob("*.py"))
-    key = hashlib.sha256(
-        b"".join([sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)])
-    ).hexdigest()
+    parts = [sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)]
+    key = hashlib.sha256(b"".join(parts)).hexdigest()
     path = cache / f"{name}-{key[:16]}.onnx"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)

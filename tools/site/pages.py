@@ -79,11 +79,11 @@ def notebook(path: Path, is_solution: bool) -> str:
     text."""
     colab.read(path)  # raises an error for a notebook without title and setup cell
     book = report.read_notebook(path)
-    heading, draw = path.stem, f"{'../' * (1 + is_solution)}live/index.html"
-    links = [f'<a href="{path.name}" download>Download this notebook</a>', f'<a href="{draw}">Draw a digit</a>']
+    heading, up = path.stem, "../" * (1 + is_solution)
+    links = [f'<a href="{path.name}" download>Download this notebook</a>']
+    links += [f'<a href="{up}live/index.html">Draw a digit</a>']
     logged = [one.name for one in EXPERIMENTS.values() if one.notebook == path.stem and records.published(one)]
     if logged:
-        up = "../" * (1 + is_solution)
         links.append("logs: " + ", ".join(f'<a href="{up}logs/{name}/index.html">{name}</a>' for name in logged))
     book.cells[0].source += "\n\n" + " · ".join(links)
     for cell in book.cells:
@@ -94,12 +94,10 @@ def notebook(path: Path, is_solution: bool) -> str:
         is_bootstrap = BOOTSTRAP in cell.source.partition("\n")[0].lower()
         settings = cell.metadata.setdefault("mystnb", {})
         settings["image"] = {"alt": described(cell, heading)}
-        fold, prompt = (
-            ("hide-input", "The cell that finds the course, the same in every notebook") if is_bootstrap else ("", "")
-        )
-        if is_solution and not fold:
-            fold, prompt = "hide-cell", "A part of the solution"
-        if fold:
+        fold, prompt = "hide-cell", "A part of the solution"
+        if is_bootstrap:
+            fold, prompt = "hide-input", "The cell that finds the course, the same in every notebook"
+        if is_bootstrap or is_solution:
             cell.metadata.setdefault("tags", []).append(fold)
             settings["code_prompt_show"] = settings["code_prompt_hide"] = prompt
         for output in cell.get("outputs", []):
@@ -108,10 +106,8 @@ def notebook(path: Path, is_solution: bool) -> str:
     return nbformat.writes(book) + "\n"
 
 
-def toctree(names: list[str], caption: str = "") -> str:
-    return "\n".join(
-        ["```{toctree}", ":maxdepth: 1", *([f":caption: {caption}"] if caption else []), "", *names, "```"]
-    )
+def toctree(names: list[str], option: str = ":maxdepth: 1") -> str:
+    return "\n".join(["```{toctree}", option, "", *names, "```"])
 
 
 def notebooks(source: Path) -> int:
@@ -123,9 +119,8 @@ def notebooks(source: Path) -> int:
         write(source / path.relative_to(ROOT), notebook(path, path in solutions))
     listed = toctree([path.stem for path in paths])
     if solutions:
-        listed += "\n\n## Solutions\n\nTry the exercises first. The answers are folded.\n\n" + toctree(
-            [f"solutions/{path.stem}" for path in solutions]
-        )
+        listed += "\n\n## Solutions\n\nTry the exercises first. The answers are folded.\n\n"
+        listed += toctree([f"solutions/{path.stem}" for path in solutions])
     write(source / "notebooks" / "index.md", f"{(PAGES / 'notebooks.md').read_text(encoding='utf-8')}\n{listed}\n")
     return len(paths)
 
@@ -151,12 +146,11 @@ def reference(source: Path) -> None:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         says = " ".join(text.partition("\n\n")[0].split())
         rows.append((name, says))
-        write(
-            source / "api" / f"{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
-        )
+        automodule = f"```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```"
+        write(source / "api" / f"{name}.md", f"# {name}\n\n{automodule}\n")
     cells = [[Markup(f"[{name}]({name}.md)"), Markup(says.replace("|", "\\|"))] for name, says in rows]
     listed = table(["module", "subject"], cells)
-    hidden = toctree([name for name, _ in rows]).replace(":maxdepth: 1", ":hidden:")
+    hidden = toctree([name for name, _ in rows], ":hidden:")
     write(source / "api" / "index.md", f"{(PAGES / 'api.md').read_text(encoding='utf-8')}\n{listed}\n\n{hidden}\n")
 
 
@@ -171,14 +165,12 @@ def stage(source: Path, found: dict) -> None:
     reference(source)
     for name, text in results.pages(found):
         write(source / name, text)
-    listed = toctree([f"{one['name']}/index" for one in found["experiments"]]).replace(":maxdepth: 1", ":hidden:")
+    listed = toctree([f"{one['name']}/index" for one in found["experiments"]], ":hidden:")
     compared = results.accuracy_table(found["experiments"], "../")
     text = "Each experiment has a page with its recipe and its seeds. Thin lines are seeds, thick ones their mean."
     curves = '<figure class="chart" data-chart="all-curves"></figure>'
-    write(
-        source / "logs" / "index.md",
-        f"---\nhide-toc: true\n---\n# Experiments\n\n{text}\n\n{compared}\n\n{curves}\n\n{listed}\n",
-    )
+    page = f"{results.FRONT}# Experiments\n\n{text}\n\n{compared}\n\n{curves}\n\n{listed}\n"
+    write(source / "logs" / "index.md", page)
     runs = sum(len(one["runs"]) for one in found["experiments"])
     facts = {"notebooks": count, "experiments": len(found["experiments"]), "runs": runs, "lessons": lessons()}
     write(source / "facts.json", json.dumps(facts | {"highlights": highlights(found["experiments"])}))

@@ -26,6 +26,7 @@ COMPARED = (
     "The course compared with the usual approach, on one machine. Times are medians of fresh processes. "
     "The course's bars are blue. The first bar of each group is the one that the others are compared with."
 )
+BENCHMARK = '<figure class="chart" data-chart="benchmark"></figure>'
 SHORTENED = ("valid", "epochs")  # fields in which a trial differs from what it is tried for
 
 
@@ -90,9 +91,8 @@ def experiment(one: Experiment) -> dict | None:
 
 
 def message(fields: dict) -> str:
-    return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items()
-    )
+    values = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in fields.items()}
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def study(path: Path) -> dict:
@@ -108,24 +108,19 @@ def study(path: Path) -> dict:
     kept = asdict(EXPERIMENTS[path.stem].recipe)
     tried: dict[str, dict[int, float]] = {}
     for recipe, trial in found:  # of a repeated seed the last run counts
-        tried.setdefault(json.dumps({key: recipe[key] for key in varied}), {})[trial.seed] = round(
-            trial.valid.percent, 4
-        )
-    rows = [
-        {"recipe": json.loads(recipe), **spread(list(seeds.values())), "values": list(seeds.values())}
-        for recipe, seeds in tried.items()
-    ]
+        seeds = tried.setdefault(json.dumps({key: recipe[key] for key in varied}), {})
+        seeds[trial.seed] = round(trial.valid.percent, 4)
+    rows = []
+    for text, seeds in tried.items():
+        recipe, values = json.loads(text), list(seeds.values())
+        is_kept = all(kept[key] == value for key, value in recipe.items() if key not in SHORTENED)
+        rows.append({"recipe": recipe, **spread(values), "values": values, "kept": is_kept})
     rows.sort(key=lambda row: -row["mean"])
-    for row in rows:
-        row["kept"] = all(kept[key] == value for key, value in row["recipe"].items() if key not in SHORTENED)
     middle = next((row for row in rows if row["kept"]), rows[0] if rows else None)
     for row in rows:
         differs = {key: value for key, value in row["recipe"].items() if value != middle["recipe"][key]}
-        row["what"] = (
-            message(differs)
-            if differs
-            else f"{'kept' if row['kept'] else 'best'}: {message(row['recipe']) or 'the recipe as it is'}"
-        )
+        itself = f"{'kept' if row['kept'] else 'best'}: {message(row['recipe']) or 'the recipe as it is'}"
+        row["what"] = message(differs) or itself
     held, epochs = (max((recipe[key] for recipe in recipes), default=0) for key in ("valid", "epochs"))
     return {"name": path.stem, "log": path.relative_to(ROOT).as_posix(), "held": held, "epochs": epochs, "rows": rows}
 
@@ -133,27 +128,18 @@ def study(path: Path) -> dict:
 def benchmark() -> dict | None:
     """The published measurements: seconds of each side of each comparison. Raises CourseError where they can't be
     read."""
-    path = ROOT / "logs" / "benchmarks" / "cpu.json"
+    path = measurements.path(root=ROOT)
     if not path.is_file():
         return None
     found, rows = files.read_json(path, measurements.Benchmark), []
     for what, sides in found.rows.items():
         for side, times in sides.items():
             if not times or not all("seconds" in one for one in times):
-                raise CourseError(
-                    f"{display_path(path)}: {what!r}, {side!r}: found no seconds, expected some in each measurement. "
-                    "Measure it again."
-                )
-            seconds = sorted(one["seconds"] for one in times)
-            rows.append(
-                {
-                    "what": what,
-                    "side": side,
-                    "seconds": seconds,
-                    "accuracy": times[0].get("accuracy"),
-                    "on": found.machine(what).device,
-                }
-            )
+                expected = "found no seconds, expected some in each measurement. Measure it again."
+                raise CourseError(f"{display_path(path)}: {what!r}, {side!r}: {expected}")
+            seconds, accuracy = sorted(one["seconds"] for one in times), times[0].get("accuracy")
+            row = {"what": what, "side": side, "seconds": seconds, "accuracy": accuracy}
+            rows.append(row | {"on": found.machine(what).device})
     return {"log": path.relative_to(ROOT).as_posix(), "rows": rows}
 
 
@@ -186,16 +172,11 @@ def accuracy_table(experiments: list[dict], up: str = "") -> str:
     header = ["experiment", "test, %", "seeds", "parameters", "seconds", *["reported"] * reported]
     rows = []
     for one in sorted(experiments, key=lambda one: -one["test"]["mean"]):
-        figure = one.get("reported", {})
+        figure, name = one.get("reported", {}), link(one["name"], up + one["page"])
         source = link(f"{figure['test']:g}", figure["address"]) if figure.get("address") else figure.get("test") or "–"
-        cells = [
-            link(one["name"], up + one["page"]),
-            shown_spread(one["test"]),
-            one["test"]["n"],
-            f"{one['parameters']:,}",
-        ]
+        cells = [name, shown_spread(one["test"]), one["test"]["n"], f"{one['parameters']:,}"]
         rows.append([*cells, f"{one['seconds']['mean']:,.0f}", *[source] * reported])
-    return table(header, rows, right=tuple(header[1:]))
+    return table(header, rows, right=header[1:])
 
 
 def seeds_table(one: dict) -> str:
@@ -204,35 +185,25 @@ def seeds_table(one: dict) -> str:
     header = ["seed", "test, %", *parts, "train, %", "best epoch", "seconds", "log"]
     rows = []
     for seed in one["runs"]:
-        best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}" + (
-            " (held out)" if seed["best"]["part"] == "valid" else ""
-        )
+        held = " (held out)" if seed["best"]["part"] == "valid" else ""
+        best = f"{seed['best']['percent']:.2f} in {seed['best']['epoch']}{held}"
         logs = Markup(" ".join(link(text, "../../" + seed["log"].replace(".csv", text)) for text in (".csv", ".json")))
         numbers = [f"{seed['test']:.2f}", *(f"{seed['parts'][part]:.2f}" for part in parts), f"{seed['train']:.2f}"]
         rows.append([seed["seed"], *numbers, best, f"{seed['seconds']:,.0f}", logs])
-    return table(header, rows, right=tuple(header[1:-1]))
+    return table(header, rows, right=header[1:-1])
 
 
 def field_table(field: list[dict]) -> str:
-    rows = [
-        [
-            f"{one['parameters']:,}",
-            f"{one['accuracy']:g}",
-            "yes" if one["selected_on_test"] else "no",
-            one["conditions"],
-        ]
-        for one in field
-    ]
-    return table(
-        ["parameters", "test, %", "chosen on the test set", "conditions"], rows, right=("parameters", "test, %")
-    )
+    header, rows = ["parameters", "test, %", "chosen on the test set", "conditions"], []
+    for one in field:
+        chosen = "yes" if one["selected_on_test"] else "no"
+        rows.append([f"{one['parameters']:,}", f"{one['accuracy']:g}", chosen, one["conditions"]])
+    return table(header, rows, right=header[:2])
 
 
 def study_table(one: dict) -> str:
-    rows = [[row["what"], shown_spread(row), row["n"]] for row in one["rows"]]
-    return table(
-        ["recipe, or what differs from it", "held-out images, %", "seeds"], rows, right=("held-out images, %", "seeds")
-    )
+    header = ["recipe, or what differs from it", "held-out images, %", "seeds"]
+    return table(header, [[row["what"], shown_spread(row), row["n"]] for row in one["rows"]], right=header[1:])
 
 
 def benchmark_table(found: dict) -> str:
@@ -240,53 +211,43 @@ def benchmark_table(found: dict) -> str:
     for row in found["rows"]:
         times = row["seconds"]
         between = f"{times[0]:.2f} to {times[-1]:.2f}" if len(times) > 1 else "–"
-        reached = f"{row['accuracy']:.2f}" if row["accuracy"] else "–"
-        rows.append(
-            [row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times), reached, row["on"]]
-        )
+        cells = [row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times)]
+        rows.append([*cells, f"{row['accuracy']:.2f}" if row["accuracy"] else "–", row["on"]])
     header = ["what", "how", "median, s", "smallest to largest", "n", "reached, %", "on"]
     return table(header, rows, right=("median, s", "n", "reached, %"))
+
+
+def summary(one: dict, is_studied: bool) -> Iterator[str]:
+    """The parts of the first line of an experiment's page."""
+    images, test = one["recipe"].get("images"), one["test"]
+    yield f"**{shown_spread(test)} %** on the test set ({test['n']} seeds)"
+    yield f"{one['parameters']:,} parameters"
+    yield f"data {escape(one['data'])}"
+    yield f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs"
+    if one["stopped"]:
+        yield "the epoch that is best on held-out training images; the test set is evaluated once"
+    if one["lesson"]:
+        yield link(f"lesson {one['lesson']}", f"../../notebooks/{one['lesson']}.html")
+    if is_studied:
+        yield link("what was tried", f"../trials/{one['name']}.html")
 
 
 def experiment_page(one: dict, is_studied: bool) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment. is_studied: whether its recipe has a page of
     what was tried."""
-    images = one["recipe"].get("images")
-    facts = [
-        f"**{shown_spread(one['test'])} %** on the test set ({one['test']['n']} seeds)",
-        f"{one['parameters']:,} parameters",
-    ]
-    facts += [
-        f"data {escape(one['data'])}",
-        f"{one['epochs']} × {images:,} images" if images else f"{one['epochs']} epochs",
-    ]
-    if one["stopped"]:
-        facts.append("the epoch that is best on held-out training images; the test set is evaluated once")
-    if one["lesson"]:
-        facts.append(link(f"lesson {one['lesson']}", f"../../notebooks/{one['lesson']}.html"))
-    if is_studied:
-        facts.append(link("what was tried", f"../trials/{one['name']}.html"))
-    lines = ["---", "hide-toc: true", "---", f"# {one['name']}", "", " · ".join(facts), ""]
+    lines = [f"{FRONT[:-1]}", f"# {one['name']}", "", " · ".join(summary(one, is_studied)), ""]
     if "reported" in one:
         figure = one["reported"]
-        name = escape(figure.get("name", "its reference"))
-        name = link(figure["name"], figure["address"]) if figure.get("address") else name
-        note = escape(figure["note"] or "")
-        note = f" ({note})" if note else ""
+        name = link(figure["name"], figure["address"]) if figure.get("address") else escape(figure["name"])
+        note = f" ({escape(figure['note'])})" if figure["note"] else ""
         lines += [f"Reported: {figure['test']:g} %{note}. {name}, {escape(figure['where'])}.", ""]
     if one["weights"]:
-        size = f"{one['weights']['bytes'] / 1024:,.0f} KB"
-        lines += [
-            f"State dict of the first seed: {link(one['name'] + '.pth', '../../' + one['weights']['file'])} ({size})  "
-        ]
+        file = link(f"{one['name']}.pth", f"../../{one['weights']['file']}")
+        lines += [f"State dict of the first seed: {file} ({one['weights']['bytes'] / 1024:,.0f} KB)  "]
         lines += [f"SHA-256 <code class='hash'>{escape(one['weights']['sha256'])}</code>", ""]
     for what, title in (("curves", "Accuracy by epoch"), ("losses", "Loss by epoch")):
-        lines += [
-            f"## {title}",
-            "",
-            f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>',
-            "",
-        ]
+        chart = f'<figure class="chart" data-chart="{what}" data-experiment="{one["name"]}"></figure>'
+        lines += [f"## {title}", "", chart, ""]
     recipe = [[Markup(f"`{key}`"), value] for key, value in one["recipe"].items() if key not in NOT_SHOWN]
     lines += ["## Seeds", "", seeds_table(one), "", "## Recipe", "", table(["field", "value"], recipe), ""]
     return "\n".join(lines)
@@ -313,22 +274,14 @@ def study_page(one: dict, published: set[str]) -> str:
 
 def studies(found: dict) -> str:
     """logs/trials/index.md: every study with what it reached."""
-    rows = [
-        [
-            link(one["name"], f"{one['name']}.html"),
-            len(one["rows"]),
-            sum(row["n"] for row in one["rows"]),
-            f"{one['held']:,}",
-            one["epochs"],
-            max((row["mean"] for row in one["rows"]), default=0),
-        ]
-        for one in found["studies"]
-    ]
-    header = ["experiment", "recipes", "runs", "held-out images", "epochs", "best recipe, %"]
-    listed = table(header, [[*row[:-1], f"{row[-1]:.2f}"] for row in rows], right=tuple(header[1:]))
+    header, rows = ["experiment", "recipes", "runs", "held-out images", "epochs", "best recipe, %"], []
+    for one in found["studies"]:
+        name, runs = link(one["name"], f"{one['name']}.html"), sum(row["n"] for row in one["rows"])
+        best = max((row["mean"] for row in one["rows"]), default=0)
+        rows.append([name, len(one["rows"]), runs, f"{one['held']:,}", one["epochs"], f"{best:.2f}"])
     names = "\n".join(f"{one['name']} <{one['name']}>" for one in found["studies"])
     hidden = f"```{{toctree}}\n:hidden:\n\n{names}\n```"
-    shown = f"{listed}\n\n{hidden}" if rows else "No study is published yet."
+    shown = f"{table(header, rows, right=header[1:])}\n\n{hidden}" if rows else "No study is published yet."
     return f"{FRONT}# What was tried\n\n{TRIED} Each study has a page.\n\n{shown}\n"
 
 
@@ -343,13 +296,9 @@ def pages(found: dict) -> Iterator[tuple[str, str]]:
     for kind in ("image", "voxels"):
         yield f"tables/{kind}.md", accuracy_table([one for one in found["experiments"] if one["kind"] == kind])
     yield "tables/field.md", field_table(found["field"]) if found["field"] else "No figure of others is listed yet."
-    speed = found["benchmark"]
-    measured = "No benchmark is published yet."
+    speed, measured = found["benchmark"], "No benchmark is published yet."
     if speed:
         log = link(speed["log"], "../../" + speed["log"])
-        chart = '<figure class="chart" data-chart="benchmark"></figure>'
-        numbers = (
-            f'<details class="numbers"><summary>All measurements</summary>\n\n{benchmark_table(speed)}\n\n</details>'
-        )
-        measured = f"{COMPARED}\n\n{chart}\n\n{log}\n\n{numbers}"
+        numbers = f"<summary>All measurements</summary>\n\n{benchmark_table(speed)}\n\n"
+        measured = f'{COMPARED}\n\n{BENCHMARK}\n\n{log}\n\n<details class="numbers">{numbers}</details>'
     yield "logs/benchmarks/index.md", f"{FRONT}# How fast is the course?\n\n{measured}\n"

@@ -70,13 +70,12 @@ def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
     return min(times)
 
 
-def once(row: str, side: str, seed: int, kind: str = "cpu") -> MEASURED:
+def once(row: str, side: str, seed: str | int, kind: str = "cpu") -> MEASURED:
     """One measurement in this process: seconds of work and loading, peak memory, seed, and what the work returns."""
     known = ROWS[kind]
-    if row not in known or side not in known[row].sides:
+    if row not in known or side not in known[row].sides or not str(seed).isdecimal():
         raise CourseError(f"--once {row} {side} {seed}: expected a row, one of its sides, and a seed")
-    work = known[row].sides[side]
-    start = time.perf_counter()
+    work, seed, start = known[row].sides[side], int(seed), time.perf_counter()
     data = datasets.load(known[row].data) if known[row].data else None
     if work.tuned:
         devices.keep_memory()
@@ -147,10 +146,7 @@ def main(argv: list[str]) -> None:
         print(f"Not measured: {', '.join(known)}. PyTorch {torch.__version__} finds no CUDA GPU here.")
         return
     if options.once:
-        row, side, seed = options.once
-        if not seed.isdecimal():
-            raise CourseError(f"--once … {seed}: expected a seed, which is a whole number")
-        print(json.dumps(once(row, side, int(seed), options.device)))
+        print(json.dumps(once(*options.once, options.device)))
         return
     if options.repetitions < 1:
         raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")

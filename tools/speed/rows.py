@@ -19,13 +19,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from tools import verify
-from tools.measurements import ALONE, BN_EPOCH, BUSY, MACHINE_STEPS, MEASURED, RECIPE_STEPS
+from tools.measurements import ALONE, BN_EPOCH, BUSY, MACHINE_STEPS, MEASURED, RECIPE_STEPS, TO_99
 from tools.speed import baseline
 from utils import ROOT, CourseError, models
 from utils.data import datasets, voxels
 from utils.data.augment import augmentation
 from utils.data.datasets import Dataset
-from utils.data.fresh_voxels import fresh_grids
 from utils.experiments import EXPERIMENTS, Recipe
 from utils.runs import pretrained
 from utils.runs.records import RunPaths
@@ -33,8 +32,8 @@ from utils.training import devices
 from utils.training.loops import Training, evaluate, fit, make_optimizer, make_scheduler, normalize, train_epoch
 
 CPU = torch.device("cpu")
-NAMES = ("bn_augmentation", "sprint", "sprint_994", "frontier_best", "voxel_reference")
-BN, SPRINT, SPRINT_994, BEST, VOXELS = (EXPERIMENTS[name].recipe for name in NAMES)
+NAMES = ("bn_augmentation", "sprint", "sprint_994", "voxel_reference")
+BN, SPRINT, SPRINT_994, VOXELS = (EXPERIMENTS[name].recipe for name in NAMES)
 # the settings of `make train`; and OpenMP's defaults, which tools.command may change
 TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
@@ -141,42 +140,6 @@ def train_example(target: float, device: str) -> Work:
     return work
 
 
-def compared(course: Callable[..., Side], usual: Callable[..., Side], device: str) -> dict[str, Row]:
-    """The rows that both devices share. course, usual: make a Side of work and warm_up."""
-    workers = (0, 2)
-    return {
-        "augmented batches, one epoch": Row(
-            {"course": course(batches)} | {f"DataLoader, {n} workers": usual(usual_batches(n)) for n in workers}
-        ),
-        BN_EPOCH: Row(
-            {"course": course(epoch(BN), warm_up(lambda: network(BN), BN))}
-            | {
-                f"DataLoader, {n} workers": usual(
-                    lambda data, _, n=n: baseline.recipe_epoch(data, BN, n, device),
-                    warm_up(lambda: models.build(BN.model), BN),
-                )
-                for n in workers
-            }
-        ),
-        **{
-            f"time to {target:g} %": Row(
-                {
-                    "course": course(train(recipe), warm_up(lambda recipe=recipe: network(recipe), recipe)),
-                    "PyTorch's example": usual(train_example(target, device), WARM_EXAMPLE),
-                }
-            )
-            for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994))
-        },
-        "training epoch of voxel_reference": Row(
-            {
-                "course": course(epoch(VOXELS)),
-                "DataLoader of RGB arrays": usual(lambda cubes, _: baseline.voxel_epoch(cubes, VOXELS, device)),
-            },
-            data="mnist3d",
-        ),
-    }
-
-
 def voxels_of_60_digits(data: Dataset) -> np.ndarray:
     return data.test.images[:60, 0].numpy()
 
@@ -190,49 +153,50 @@ def plain_voxels(data: Dataset, _seed: int) -> MEASURED:
     return {"rows": sum(map(len, pairs))}
 
 
-def on_cpu(tuned: bool) -> Callable[..., Side]:
-    return lambda work, warm=lambda: None: Side(work, tuned, warm)
+def compared(device: str) -> dict[str, Row]:
+    """The rows that all devices share. The usual ways train on `device`; the course trains where its data are."""
+    workers = {n: f"DataLoader, {n} workers" for n in (0, 2)}
+    rows = {"augmented batches, one epoch": Row({"course": Side(batches, tuned=True)})}
+    rows[BN_EPOCH] = Row({"course": Side(epoch(BN), True, warm_up(lambda: network(BN), BN))})
+    for n, name in workers.items():
+        rows["augmented batches, one epoch"].sides[name] = Side(usual_batches(n))
+        rows[BN_EPOCH].sides[name] = Side(
+            lambda data, _seed, n=n: baseline.recipe_epoch(data, BN, n, device),
+            warm_up=warm_up(lambda: models.build(BN.model), BN),
+        )
+    for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994)):
+        course = Side(train(recipe), True, warm_up(lambda recipe=recipe: network(recipe), recipe))
+        usual = Side(train_example(target, device), warm_up=WARM_EXAMPLE)
+        rows[f"time to {target:g} %"] = Row({"course": course, "PyTorch's example": usual})
+    usual = Side(lambda cubes, _seed: baseline.voxel_epoch(cubes, VOXELS, device))
+    course = Side(epoch(VOXELS), tuned=True)
+    rows["training epoch of voxel_reference"] = Row({"course": course, "DataLoader of RGB arrays": usual}, "mnist3d")
+    return rows
 
 
-COMPARED_ROWS = compared(on_cpu(True), on_cpu(False), "cpu")
-COMPARED_ROWS["3D-MNIST rows of 60 digits"] = Row(
-    {"course": Side(course_voxels, tuned=True), "plain Python": Side(plain_voxels)}
-)
+def on_gpu(side: Side, course: bool) -> Side:
+    """A Side whose clock waits for the GPU. course: with the data there, and only the second call is timed."""
 
-
-def timed(work: Work, moved: bool = True, twice: bool = True) -> Side:
-    """A Side whose clock waits for the GPU. moved: move the data there; twice: time the second call only."""
-
-    def run(data: Dataset, seed: int) -> MEASURED:
-        data = data.to("cuda") if moved else data
-        if twice:
-            work(data, seed)
+    def work(data: Dataset, seed: int) -> MEASURED:
+        data = data.to("cuda") if course else data
+        if course:
+            side.work(data, seed)
         torch.cuda.synchronize()
         start = time.perf_counter()
-        found = work(data, seed) or {}
+        found = side.work(data, seed) or {}
         torch.cuda.synchronize()
         return {"seconds": time.perf_counter() - start, "gpu_mib": torch.cuda.max_memory_allocated() / 2**20} | found
 
-    return Side(run)
+    return Side(work)
 
 
-def compiled(data: Dataset, seed: int) -> None:
-    """An epoch of sprint with a network that torch compiles into CUDA graphs."""
-    os.environ["COURSE_COMPILE"] = "1"
-    epoch(SPRINT)(data, seed)
-
-
-def grids(data: Dataset, seed: int, count: int = 10_000) -> MEASURED:
-    """New voxel grids of training digits, every second one rotated."""
-    images = data.train.images[:count, 0]
-    rotated = torch.arange(len(images), device=images.device) % 2 == 1
-    return {"grids": len(fresh_grids(images, rotated, torch.Generator(images.device).manual_seed(seed)))}
-
-
-GPU_ROWS = compared(lambda work, _=None: timed(work), lambda work, _=None: timed(work, False, False), "cuda")
-GPU_ROWS |= {
-    "training epoch of sprint": Row({"kernel by kernel": timed(epoch(SPRINT)), "COURSE_COMPILE=1": timed(compiled)}),
-    "10,000 new voxel grids": Row({"on the GPU": timed(grids), "on the CPU": timed(grids, moved=False)}),
+COMPARED_ROWS = compared("cpu")
+COMPARED_ROWS["3D-MNIST rows of 60 digits"] = Row(
+    {"course": Side(course_voxels, tuned=True), "plain Python": Side(plain_voxels)}
+)
+GPU_ROWS = {
+    name: Row({side: on_gpu(work, side == "course") for side, work in row.sides.items()}, row.data)
+    for name, row in compared("cuda").items()
 }
 
 
@@ -307,77 +271,7 @@ STEPS = {
 }
 
 
-# ---- what was tried, against what the course does
-
-
-def hundred_batches(data: Dataset, step: Callable[..., torch.Tensor], parameters: list) -> MEASURED:
-    """100 batches of bn_augmentation without augmentation, by plain SGD; step: images and labels → loss."""
-    optimizer = torch.optim.SGD(parameters, BN.lr, fused=True)
-    images, labels = data.train[: 102 * BN.batch_size].tensors
-    images = normalize(images, data.mean, data.std)
-    start = time.perf_counter()
-    for number, part in enumerate(zip(images.split(BN.batch_size), labels.split(BN.batch_size), strict=True)):
-        if number == 2:  # the first two compile
-            start = time.perf_counter()
-        optimizer.zero_grad()
-        step(*part).backward()
-        optimizer.step()
-    return {"seconds": time.perf_counter() - start}
-
-
-def one_network(data: Dataset, wrap: Callable = lambda model: model, bf16: bool = False) -> MEASURED:
-    plain = network(BN)
-    model = wrap(plain)
-
-    def step(images, labels):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return F.cross_entropy(model(images).float(), labels)
-
-    return hundred_batches(data, step, list(plain.parameters()))
-
-
-def grouped(data: Dataset, seeds: int = 5) -> MEASURED:
-    """Several networks as one network with one group of channels per seed."""
-    layers: list[nn.Module] = []
-    for layer in models.build(BN.model):
-        if isinstance(layer, nn.Conv2d):
-            into, out = seeds * layer.in_channels, seeds * layer.out_channels
-            layers.append(nn.Conv2d(into, out, layer.kernel_size, padding=layer.padding, groups=seeds, bias=False))
-        elif isinstance(layer, nn.BatchNorm2d):
-            layers.append(nn.BatchNorm2d(seeds * layer.num_features))
-        elif isinstance(layer, nn.Linear):
-            layers.append(nn.Conv2d(seeds * 4, seeds * 10, 7, groups=seeds))  # 4×7×7 inputs each, not flattened
-        elif not isinstance(layer, nn.Flatten):
-            layers.append(layer)
-    model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-
-    def step(images, labels):
-        logits = model(images.expand(-1, seeds, -1, -1)).view(-1, 10)
-        return seeds * F.cross_entropy(logits, labels.repeat_interleave(seeds))
-
-    return hundred_batches(data, step, list(model.parameters()))
-
-
-def vmapped(data: Dataset, seeds: int = 5) -> MEASURED:
-    """Several networks by torch.func.vmap over their stacked parameters."""
-    networks = [models.build(BN.model) for _ in range(seeds)]
-    for module in (module for one in networks for module in one.modules()):
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    parameters, buffers = torch.func.stack_module_state(networks)
-
-    def losses(parameters, buffers, images, labels):
-        return F.cross_entropy(torch.func.functional_call(networks[0], (parameters, buffers), (images,)), labels)
-
-    every = torch.func.vmap(losses, in_dims=(0, 0, None, None), randomness="different")
-    return hundred_batches(data, lambda *batch: every(parameters, buffers, *batch).sum(), list(parameters.values()))
-
-
-def fifty_batches(data: Dataset, bfloat16: bool) -> MEASURED:
-    """The second 50 batches of frontier_best, with everything that its training does."""
-    recipe = replace(BEST, bfloat16=bfloat16, images=50 * BEST.batch_size, epochs=2)
-    history = fit(network(recipe), replace(data, test=data.test[: BEST.batch_size]), recipe, echo=False)
-    return {"seconds": history[-1]["seconds"]}
+# ---- sprint with another network, optimizer or recipe, which lesson 12 shows
 
 
 class HalfSizeFirst(nn.Module):
@@ -469,56 +363,6 @@ def held_out(
     return {"seconds": time.perf_counter() - start, "accuracy": score.percent}
 
 
-def gathered(data: Dataset, size: int) -> MEASURED:
-    """The images of an epoch of sprint in random order, gathered `size` at a time, as its network sees them."""
-    order = torch.randperm(len(data.train))[: SPRINT.images]
-    start = time.perf_counter()
-    for rows in order.split(size):
-        for batch in data.train.images.index_select(0, rows).split(SPRINT.batch_size):
-            normalize(batch, data.mean, data.std)
-    return {"seconds": time.perf_counter() - start}
-
-
-def stepped(fused: bool) -> MEASURED:
-    """All steps of sprint's optimizer and schedule in an epoch, without computing gradients."""
-    model, steps = network(SPRINT), SPRINT.images // SPRINT.batch_size
-    optimizer = make_optimizer(model, SPRINT)
-    for group in optimizer.param_groups:
-        group["fused"], group["foreach"] = fused, not fused
-    scheduler = make_scheduler(optimizer, SPRINT, steps)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    start = time.perf_counter()
-    for _ in range(steps):
-        optimizer.step()
-        scheduler.step()
-    return {"seconds": time.perf_counter() - start}
-
-
-TRIED = {  # work(data) of each side
-    "100 batches of bn_augmentation": {
-        "float32": one_network,
-        "bfloat16 autocast": lambda data: one_network(data, bf16=True),
-        "torch.compile": lambda data: one_network(data, torch.compile),
-    },
-    "50 batches of frontier_best": {
-        "bfloat16": lambda data: fifty_batches(data, bfloat16=True),
-        "float32": lambda data: fifty_batches(data, bfloat16=False),
-    },
-    "100 batches of bn_augmentation, five seeds": {
-        "one after another": lambda data: {"seconds": sum(one_network(data)["seconds"] for _ in range(5))},
-        "grouped convolutions": grouped,
-        "torch.func.vmap": vmapped,
-    },
-    "the images of an epoch of sprint": {
-        "batch by batch": lambda data: gathered(data, SPRINT.batch_size),
-        "gathered all at once": lambda data: gathered(data, SPRINT.images),
-    },
-    "the optimizer's steps in an epoch of sprint": {
-        "one fused kernel": lambda _data: stepped(fused=True),
-        "a kernel for each operation": lambda _data: stepped(fused=False),
-    },
-}
 HELD_OUT = {  # changes to sprint
     "as it is": {},
     "all images": {"images": 0},
@@ -533,16 +377,11 @@ HELD_OUT = {  # changes to sprint
     "Muon, 24,000 images": {"change": with_muon, "images": 24_000},
     "Muon and whitened first layer": {"change": with_muon, "build": whitened},
 }
-TRIED_ROWS = {
-    row: Row({name: Side(lambda data, _seed, work=work: work(data), tuned=True) for name, work in sides.items()})
-    for row, sides in TRIED.items()
+HELD_OUT_SIDES = {
+    name: Side(lambda data, seed, changes=changes: held_out(data, seed, **changes))
+    for name, changes in HELD_OUT.items()
 }
-TRIED_ROWS["sprint on held-out images"] = Row(
-    {
-        name: Side(lambda data, seed, changes=changes: held_out(data, seed, **changes))
-        for name, changes in HELD_OUT.items()
-    }
-)
+TRIED_ROWS = {"sprint on held-out images": Row(HELD_OUT_SIDES)}
 
 
 # ---- what a reader does every day
@@ -598,6 +437,10 @@ def command(*argv: str, untouched: bool = True) -> Side:
     return Side(run, untouched=untouched)
 
 
+def load(_data: None, _seed: int) -> MEASURED:
+    return {"images": len(datasets.load("mnist").train)}
+
+
 def load_usually(_data: None, _seed: int) -> MEASURED:
     """torchvision's MNIST, from the folder that holds it."""
     root = next(folder for folder in datasets.folders() if (folder / "MNIST" / "raw").is_dir())
@@ -627,30 +470,23 @@ def evaluate_usually(data: Dataset, _seed: int) -> MEASURED:
 
 FIVE = ("train.py", "bn_augmentation", "--seeds", "5", "--epochs", "2", "--retrain", "--quiet")
 SPRINT_COMMAND = ("train.py", "sprint", "--seed", "{seed}", "--retrain", "--quiet")
-EXAMPLE_COMMAND = ("-m", "tools.speed.measure", "--once", "time to 99 %", "PyTorch's example", "{seed}")
-DAILY_ROWS = {
-    ALONE: Row(WAYS),
-    **{BUSY[busy - 1]: Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)},
-    "five seeds of bn_augmentation, two epochs each": Row(
-        {"one after another": command(*FIVE), "one process per core, --cluster": command(*FIVE, "--cluster")}, data=None
-    ),
-    "from the command to 99 %": Row(
-        {
-            "python train.py sprint": command(*SPRINT_COMMAND),
-            "PyTorch's example": command(*EXAMPLE_COMMAND, untouched=False),
-        },
-        data=None,
-    ),
-    "loading MNIST": Row(
-        {
-            "data.load": Side(lambda _data, _seed: {"images": len(datasets.load("mnist").train)}),
-            "torchvision": Side(load_usually),
-        },
-        data=None,
-    ),
-    "10,000 images by every published network": Row(
-        {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
-    ),
-    "make verify": Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d"),
+EXAMPLE_COMMAND = ("-m", "tools.speed.measure", "--once", TO_99, "PyTorch's example", "{seed}")
+COMMANDS = {
+    "five seeds of bn_augmentation, two epochs each": {
+        "one after another": command(*FIVE),
+        "one process per core, --cluster": command(*FIVE, "--cluster"),
+    },
+    "from the command to 99 %": {
+        "python train.py sprint": command(*SPRINT_COMMAND),
+        "PyTorch's example": command(*EXAMPLE_COMMAND, untouched=False),
+    },
+    "loading MNIST": {"data.load": Side(load), "torchvision": Side(load_usually)},
 }
+DAILY_ROWS = {ALONE: Row(WAYS)}
+DAILY_ROWS |= {BUSY[busy - 1]: Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)}
+DAILY_ROWS |= {name: Row(sides, data=None) for name, sides in COMMANDS.items()}
+DAILY_ROWS["10,000 images by every published network"] = Row(
+    {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
+)
+DAILY_ROWS["make verify"] = Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d")
 ROWS = {"cpu": COMPARED_ROWS | STEPS | TRIED_ROWS | DAILY_ROWS, "cuda": GPU_ROWS}  # by kind of device

@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import math
 import os
 import statistics
 import subprocess
@@ -259,15 +258,14 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     print(f"This is the published network {experiment.name}: the same {size}, {parameters}, equal outputs.")
 
 
-def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval, in %, of the accuracies that `correct` of `total` speak for (Wilson 1927, "Probable inference, the
-    law of succession, and statistical inference"). Unlike p ± 2 standard errors it never leaves 0 to 100.
-    """
-    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-    p = correct / total
-    middle, half = p + z**2 / (2 * total), z * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
-    low, high = ((middle + side * half) / (1 + z**2 / total) for side in (-1, 1))
-    return 100 * max(low, 0.0), 100 * min(high, 1.0)
+def wilson(correct: int, total: int) -> tuple[float, float]:
+    """The interval, in %, of the accuracies that `correct` of `total` speak for, with 95 % confidence (Wilson 1927,
+    "Probable inference, the law of succession, and statistical inference"). Unlike p ± 2 standard errors it never
+    leaves 0 to 100."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    return 100 * interval.low, 100 * interval.high
 
 
 def claim(sentence: str, holds: bool, data: "Dataset | None" = None, **numbers: float) -> None:

@@ -225,13 +225,12 @@ def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
     return finish(figure), flat.gather(2, flat.abs().argmax(2, keepdim=True)).squeeze(2)
 
 
-def solids(
-    shapes: list[Tensor], titles: list[str], angles: tuple[tuple[float, float], ...] = ((20, -50), (10, 0))
-) -> Figure:
-    """Clouds and voxel grids in 3D, each in a row of views from several angles (elevation, azimuth in degrees).
+def solids(shapes: list[Tensor], titles: list[str]) -> Figure:
+    """Clouds and voxel grids in 3D, each in a row of views from two angles (elevation, azimuth in degrees).
 
     shapes: (P, 3) points, or (16, 16, 16) densities with axes z, y, x, where denser cubes are darker and more opaque.
     """
+    angles = (20, -50), (10, 0)
     figure = plt.figure(figsize=(2.8 * len(angles), 2.9 * len(shapes)), layout="constrained")
     for row, (shape, title) in enumerate(zip(shapes, titles, strict=True)):
         for column, (elevation, azimuth) in enumerate(angles):
@@ -273,12 +272,8 @@ def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> 
     return finish(figure)
 
 
-def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[str, float] | None = None) -> Figure:
-    """A row for each group: every value as a dot, mean ± standard deviation, and a hollow mark for a reported value.
-
-    groups: name → values. marks: name of a group → the value that others report.
-    """
-    marks = marks or {}
+def spread(groups: dict[str, list[float]], title: str, xlabel: str) -> Figure:
+    """A row for each group (name → values): every value as a dot, and mean ± standard deviation."""
     figure, axes = plt.subplots(figsize=(6, 0.85 * len(groups) + 1.2), layout="constrained")
     for row, (name, values) in enumerate(groups.items()):
         seen: dict[float, int] = {}
@@ -290,8 +285,6 @@ def spread(groups: dict[str, list[float]], title: str, xlabel: str, marks: dict[
         axes.errorbar(statistics.mean(values), row + 0.22, xerr=sd, **bar)
         left = axes.get_yaxis_transform()
         axes.text(0, row - 0.36, f" {name}, n = {len(values)}", transform=left, va="bottom", fontsize=9)
-        if name in marks:
-            axes.plot(marks[name], row, "o", mfc="white", mec=WRONG, markersize=8, markeredgewidth=1.6)
     axes.set(title=title, xlabel=xlabel, yticks=[], ylim=(len(groups) - 0.5, -0.65))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(alpha=0.25, axis="x")
