@@ -342,7 +342,7 @@ def held_out_section() -> str:
     return (
         f"{table(header, rows, right=('n',))}\n\n"
         f"n runs of sprint_994, mean ± standard deviation ({where}). The last columns are half the width of a run's "
-        "95 % interval for the held-out images: Wilson's, which takes images as independent, and a bootstrap by writer."
+        "95 % interval for the held-out images: Wilson's, which treats images as independent, and a bootstrap by writer."
     )
 
 

@@ -42,11 +42,10 @@ class Oranges(nn.Module):
 
 
 class PrincipalAxisView(nn.Module):
-    """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each solid as seen along its thinnest
-    direction. No parameters.
+    """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each solid as seen along its shortest
+    principal axis. No parameters.
 
-    The thinnest direction is the last principal axis of the densities. The smallest rotation that brings this axis to x
-    keeps an upright solid upright. The solid is sampled (trilinearly) on a grid that fits its size, ±2 root mean square
+    The smallest rotation that brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly) on a grid that fits its size, ±2 root mean square
     radii across and ±2 standard deviations deep. Neighboring depths are averaged into `slices`, and the square root
     brightens faint voxels. roll: degrees by which the view is turned in its own plane, for several views of one body.
     """
@@ -92,8 +91,8 @@ def smallest_principal_axis(covariance: Tensor) -> Tensor:
     ±ZERO is positive.
 
     The adjugate has the same eigenvectors, with the largest eigenvalue here; repeated squaring leaves only that one.
-    The sign must not depend on rounding: an upright 1 is as deep as it is wide, so its thinnest direction has almost no
-    x component, about 1e-9 of either sign, which would mirror the view at random.
+    The sign must not depend on rounding: an upright 1 is narrower than it is deep, so its shortest axis has almost no x
+    component, about 1e-9 of either sign, which would mirror the view at random.
     """
     a, b, c = covariance.unbind(1)
     power = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)

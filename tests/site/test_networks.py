@@ -145,7 +145,7 @@ def test_a_network_with_another_operation_is_asked_but_not_looked_into():
 
 
 @pytest.mark.parametrize("one", [one for one in NETWORKS if one["axis"]], ids=lambda one: one["name"])
-def test_axis_is_the_thinnest_direction(one):
+def test_axis_is_the_shortest_principal_axis(one):
     axis = outputs(one, some(one))["axis"]
     assert axis.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
     assert axis[:, 0].abs().min() > 0.9  # x, of bodies that are thin along x

@@ -2,7 +2,7 @@
 
 networks/NAME.bin     every kernel and bias, float32, little endian, one after the other
 networks/NAME.onnx    of networks of voxels: outputs "logits", "block_00_input", "block_01_conv", …; with a principal
-                      view also "axis", the thinnest direction
+                      view also "axis", the shortest principal axis
 networks.json         their descriptions, from their sidecars and graphs
 """
 

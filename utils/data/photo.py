@@ -224,7 +224,7 @@ def _ink(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = next((one for one in (_above(smooth, size) for size in narrow) if not _at_edge(one[1])), None)
         paper, above, gain = found or (paper, above, gain)
     if above.max() < CONTRAST:
-        todo = "Write the digit darker, or photograph it from nearer."
+        todo = "Write the digit darker, or move the camera closer."
         raise CourseError(f"no ink found: the picture is of one tone. {todo}")
     marks = above[above > _otsu(above)]
     tone = np.percentile(marks, 75)
@@ -298,7 +298,7 @@ def _one_digit(ink: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(digit)
     high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
     if max(high, wide) < SMALLEST:
-        raise CourseError(f"the ink is {wide} × {high} pixels, too small to read: photograph the digit from nearer")
+        raise CourseError(f"the ink is {wide} × {high} pixels, too small to read: move the camera closer")
     if digit.sum() / _width(digit) > LONGEST * max(high, wide):
         raise CourseError(NOISE)
     if wide > WIDEST * high:

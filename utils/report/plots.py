@@ -261,7 +261,7 @@ def principal_axes(grid: Tensor, middle: Tensor, axes: Tensor, view: Tensor) -> 
     figure = plt.figure(figsize=(6, 3), layout="constrained")
     solid, flat = figure.add_subplot(1, 2, 1, projection="3d"), figure.add_subplot(1, 2, 2)
     density, places = grid[grid > 0].numpy(), grid.nonzero().T.flip(0).numpy() - 7.5
-    solid.scatter(*places, c=density, cmap="Greys", vmin=-0.4, vmax=1, s=45, alpha=0.5, linewidths=0)
+    solid.scatter(*places, c=density, cmap="Greys", vmin=-1, vmax=1, s=45, alpha=0.7, linewidths=0)
     for axis, color in zip(axes, (WRONG, TEST, TEST), strict=True):
         solid.plot(*torch.stack([middle - axis, middle + axis]).T.numpy(), color=color, linewidth=3)
     solid.set(xlim=(-8, 8), ylim=(-8, 8), zlim=(-8, 8), title="principal axes")
@@ -325,7 +325,8 @@ def frontier(
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
         places = [getattr(p, costs[0]) for p in some], [p.accuracy for p in some]
-        charts[0, 0].scatter(*places, s=34, facecolors=face, edgecolors=GRAY, label=label)
+        if some:
+            charts[0, 0].scatter(*places, s=34, facecolors=face, edgecolors=GRAY, label=label)
     figure.get_layout_engine().set(hspace=0.06)
     names = []
     for axes, field in zip(charts[:, 0], costs, strict=True):

@@ -137,7 +137,7 @@ def links(experiment: Experiment, link: str) -> str:
     run = RunPaths.of(experiment, 0)
     sidecar, size = run.weights.with_suffix(".json"), ""  # a clone may lack the weights, but not the sidecar
     if sidecar.is_file():
-        size = f"[{records.read_facts(sidecar).bytes / 1024:.0f} KB]({link}saved_dict/{run.weights.name}), "
+        size = f"[{records.read_facts(sidecar).bytes / 1024:,.0f} KB]({link}saved_dict/{run.weights.name}), "
     return Markup(f"{size}[log]({link}logs/{experiment.name})" if run.log.parent.is_dir() else "not published")
 
 
