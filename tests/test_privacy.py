@@ -83,18 +83,3 @@ def test_what_listens_listens_on_this_machine_alone():
     """That the cluster's workers and scheduler do is tested where they are started."""
     with server() as running:
         assert running.server_address[0] == "127.0.0.1"
-
-
-def test_nothing_is_evaluated_and_no_shell_is_given_words():
-    """No eval, exec or unpickling of anything, and no shell: a name in a file or a command line stays a name."""
-    banned = {"exec", "popen", "getoutput", "__import__"}
-    for name, source in CODE.items():
-        for call in ast.walk(ast.parse(source)):
-            if isinstance(call, ast.Call):
-                called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-                owner = getattr(getattr(call.func, "value", None), "id", "")
-                argv = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
-                assert called not in banned and owner not in ("pickle", "dill", "joblib", "marshal"), name
-                assert called != "eval" or isinstance(call.func, ast.Attribute), name  # model.eval() is another
-                assert "shell" not in argv and owner != "builtins" and (owner, called) != ("os", "system"), name
-                assert (owner, called) != ("torch", "load") or argv.get("weights_only") is True, name
