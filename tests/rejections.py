@@ -45,8 +45,3 @@ def rejected_command(name: str, action, argv: list[str], *folders: Path) -> str:
     assert len(line) < 1500 and "Traceback" not in line
     assert digests(*folders) == before
     return line
-
-
-def ids(cases) -> list[str]:
-    """A name for each case, from what is wrong in it."""
-    return [f"{number} {str(case)[:60]}".encode("ascii", "replace").decode() for number, case in enumerate(cases)]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tools import colab
-from utils import ROOT, CourseError, workspace
+from utils import ROOT, CourseError, files, workspace
 from utils.report import notebook
 from utils.runs import pretrained
 from utils.training import devices
@@ -63,13 +63,11 @@ def machine(origin, tmp_path):
             pass
 
     def run(repo: str = "") -> subprocess.CompletedProcess:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
-        redirect = {
-            "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf",
-            "GIT_CONFIG_VALUE_0": "https://github.com/someone/course",
-        }
-        at = {} if made.paths is None else {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
-        environment = kept | redirect | at | {"GIT_CONFIG_COUNT": "1", "no_proxy": "127.0.0.1"}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
+        environment |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf"}
+        environment |= {"GIT_CONFIG_VALUE_0": "https://github.com/someone/course", "no_proxy": "127.0.0.1"}
+        if made.paths is not None:
+            environment |= {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
         argv = [sys.executable, "-c", colab.bootstrap(repo)]
         return subprocess.run(argv, cwd=made.folder, env=environment, capture_output=True, text=True)
 
@@ -85,52 +83,45 @@ def opened(address: str) -> str:
     return f"fileId={quote(address, safe='')}"
 
 
-@pytest.mark.parametrize(
-    ("version", "name"),
-    [("main", "01_base.ipynb"), ("some/branch", "01_base.ipynb"), ("v1.9", "solutions/01_base.ipynb")],
-)
-def test_in_colab_the_version_that_the_notebook_was_opened_from_is_cloned(version, name, machine):
-    machine.paths = [opened(f"https://github.com/someone/course/blob/{version}/notebooks/{name}")]
-    done = machine.run(repo="other/stamped")
-    assert done.stdout == SAID.format(version, version), done.stderr
+GITHUB = "https://github.com/someone/course"
+CLONED = [  # what is typed into the form, what Colab says it has opened, and the version
+    ("other/stamped", [opened(f"{GITHUB}/blob/some/branch/notebooks/01_base.ipynb")], "some/branch"),
+    ("other/stamped", [opened(f"{GITHUB}/blob/v1.9/notebooks/solutions/01_base.ipynb")], "v1.9"),
+    ("someone/course", ["fileId=1AbCdEfGh"], "v1.10"),
+    (f" {GITHUB}/ ", [opened("https://gist.github.com/someone/1a2b3c")], "v1.10"),
+    (f"{GITHUB}.git", None, "v1.10"),
+    (f"{GITHUB}/blob/main/notebooks/01_base.ipynb", None, "main"),
+]
 
 
-@pytest.mark.parametrize(
-    "paths", [None, ["fileId=1AbCdEfGh"], [opened("https://gist.github.com/someone/1a2b3c")]], ids=str
-)
-def test_elsewhere_the_newest_release_of_the_address_in_the_form_is_cloned(paths, machine):
+@pytest.mark.parametrize(("typed", "paths", "version"), CLONED)
+def test_what_is_cloned_is_the_opened_version_or_the_address_in_the_form_or_its_newest_release(
+    typed, paths, version, machine
+):
     machine.paths = paths
-    done = machine.run(repo="someone/course")
-    assert done.stdout == SAID.format("v1.10", "v1.10"), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("typed", "version"),
-    [
-        (" https://github.com/someone/course/ ", "v1.10"),
-        ("https://github.com/someone/course.git", "v1.10"),
-        ("https://github.com/someone/course/blob/main/notebooks/01_base.ipynb", "main"),
-    ],
-)
-def test_an_address_may_be_typed_as_it_stands_in_the_browser(typed, version, machine):
     done = machine.run(typed)
     assert done.stdout == SAID.format(version, version), done.stderr
 
 
-@pytest.mark.parametrize("typed", ["", "../course", "someone/course/notebooks of mine"])
-def test_without_an_address_the_message_states_what_to_type(typed, machine):
-    done = machine.run(typed)
+def test_without_an_address_the_message_states_what_to_type(machine):
+    done = machine.run("someone/course/my notebooks")
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"AssertionError: REPO is {typed!r}: type the course's address on GitHub as owner/name into")
-    assert done.returncode and "make" not in last
+    todo = "AssertionError: REPO is 'someone/course/my notebooks': type the course's address on GitHub as owner/name"
+    assert last.startswith(todo) and done.returncode and "make" not in last
+    assert "REPO is ''" in machine.run("").stderr
 
 
-def test_an_unrelated_folder_called_course_is_left_alone_and_a_second_run_finds_the_clone(machine):
+def test_an_unrelated_folder_called_course_is_left_alone_and_a_second_run_finds_the_clone(machine, monkeypatch):
+    clone = machine.folder / "mnist-course"
     (machine.folder / "course").mkdir()
     (machine.folder / "course" / "train.py").touch()
     assert "runs in mnist-course v1.10\n" in machine.run("someone/course").stdout
     assert machine.run().stdout == "runs in mnist-course v1.10\n"
     assert len(list((machine.folder / "course").iterdir())) == 1
+    monkeypatch.setattr(notebook, "ROOT", clone)
+    assert notebook.cloned()  # by the setup cell
+    git("-C", clone, "config", "--unset", "course.cloned")
+    assert not notebook.cloned()
 
 
 def test_in_a_folder_of_the_course_nothing_is_cloned_and_the_folder_stays(machine, origin):
@@ -149,17 +140,9 @@ def test_a_clone_that_fails_gives_git_s_reason(machine):
 # ---- what the cloned course does then
 
 
-@pytest.fixture
-def lacks_msgspec(monkeypatch):
-    found = notebook.importlib.util.find_spec
+def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter_of_a_clone_alone(monkeypatch, capsys):
+    found, called, ended = notebook.importlib.util.find_spec, [], subprocess.CompletedProcess([], 0)
     monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: None if name == "msgspec" else found(name))
-
-
-def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter_of_a_clone_alone(
-    lacks_msgspec, monkeypatch, capsys
-):
-    ended = subprocess.CompletedProcess([], 0)
-    called = []
     monkeypatch.setattr(notebook, "cloned", lambda: True)
     monkeypatch.setattr(notebook.subprocess, "run", lambda argv, **_: called.append(argv) or ended)
     notebook.setup()
@@ -175,14 +158,6 @@ def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter_of_a_clone
         notebook.setup()
 
 
-def test_a_clone_made_by_the_setup_cell_is_recognized(machine, monkeypatch):
-    machine.run("someone/course")
-    monkeypatch.setattr(notebook, "ROOT", machine.folder / "course")
-    assert notebook.cloned()
-    git("-C", machine.folder / "course", "config", "--unset", "course.cloned")
-    assert not notebook.cloned()
-
-
 def test_runs_go_to_drive_only_in_colab(monkeypatch, tmp_path):
     monkeypatch.delenv("COURSE_RUNS", raising=False)
     with pytest.raises(CourseError, match="only Colab can save to Google Drive: set SAVE_TO_DRIVE = False"):
@@ -196,15 +171,14 @@ def test_runs_go_to_drive_only_in_colab(monkeypatch, tmp_path):
     assert mounted == ["/content/drive"] and os.environ["COURSE_RUNS"] == "/content/drive/MyDrive/mnist-course"
 
 
-@pytest.fixture
-def partial(tmp_path, monkeypatch):
-    whole, clone = tmp_path / "whole", tmp_path / "clone"
-    (whole / "saved_dict").mkdir(parents=True)
-    for suffix in ("pth", "json"):
-        (whole / "saved_dict" / f"base.{suffix}").write_bytes((ROOT / "saved_dict" / f"base.{suffix}").read_bytes())
+def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(tmp_path, monkeypatch, capsys):
+    whole, clone, path = tmp_path / "whole", tmp_path / "clone", tmp_path / "clone" / "saved_dict" / "base.pth"
+    content = (ROOT / "saved_dict" / "base.pth").read_bytes()
+    files.write(whole / "saved_dict" / "base.pth", content)
+    files.write(whole / "saved_dict" / "base.json", (ROOT / "saved_dict" / "base.json").read_bytes())
     git("init", "--quiet", whole)
-    git("-C", whole, "config", "uploadpack.allowFilter", "true")
-    git("-C", whole, "config", "uploadpack.allowAnySHA1InWant", "true")
+    for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
+        git("-C", whole, "config", key, "true")
     git("-C", whole, "add", "--all")
     git("-C", whole, "commit", "--quiet", "--message=all")
     settings = ["--config=core.sparseCheckout=true", "--config=core.sparseCheckoutCone=false"]
@@ -212,25 +186,19 @@ def partial(tmp_path, monkeypatch):
     git("-C", clone, "sparse-checkout", "set", "/*", "!/saved_dict/*.pth")
     git("-C", clone, "checkout", "--quiet")
     monkeypatch.setattr(workspace, "root", clone)
-    return SimpleNamespace(whole=whole, clone=clone)
 
-
-def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(partial, capsys):
-    path = partial.clone / "saved_dict" / "base.pth"
-    assert not path.exists() and pretrained.find_weights("base") == path
-    assert path.read_bytes() == (ROOT / "saved_dict" / "base.pth").read_bytes()
+    whole.rename(tmp_path / "gone")
+    with pytest.raises(CourseError, match=r"^saved_dict/base.pth is not in this clone, and git could not download it"):
+        pretrained.find_weights("base")
+    (tmp_path / "gone").rename(whole)
+    capsys.readouterr()
+    assert not path.exists() and pretrained.find_weights("base") == path and path.read_bytes() == content
     assert capsys.readouterr().out == "downloading saved_dict/base.pth (0.0 MB)\n"
     pretrained.load_pretrained("base")
     assert capsys.readouterr().out == ""
-    git("-C", partial.clone, "sparse-checkout", "disable")
+    git("-C", clone, "sparse-checkout", "disable")
     path.unlink()  # deleted by the reader
     with pytest.raises(CourseError, match="is called 'base'"):
-        pretrained.find_weights("base")
-
-
-def test_a_state_dict_that_can_not_be_fetched_gives_the_reason_in_one_line(partial):
-    partial.whole.rename(partial.whole.with_name("gone"))
-    with pytest.raises(CourseError, match=r"^saved_dict/base.pth is not in this clone, and git could not download it"):
         pretrained.find_weights("base")
 
 
@@ -245,7 +213,7 @@ def broken(monkeypatch):
     """A function that lets PyTorch list GPUs that it cannot use."""
 
     def lists(cuda: bool, mps: bool, message: str = f"{NO_KERNEL}\nCompile with…") -> None:
-        def ones(*size, device=None):
+        def ones(*size, device=None, real=torch.ones):
             if torch.device(device).type != "cpu":
                 raise RuntimeError(message)
             return real(*size, device=device)
@@ -255,7 +223,6 @@ def broken(monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
-    real = torch.ones
     devices._first_that_works.cache_clear()
     yield lists
     devices._first_that_works.cache_clear()
@@ -297,9 +264,8 @@ def test_the_tool_needs_python_alone():
 def test_badges_open_the_newest_release_that_holds_the_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(colab, "ROOT", tmp_path)
     git("init", "--quiet", tmp_path)
-    (tmp_path / "notebooks").mkdir()
     for version, name in {"v1.9": "01.ipynb", "v1.10": "02.ipynb", "later": "03.ipynb"}.items():
-        (tmp_path / "notebooks" / name).touch()
+        files.write(tmp_path / "notebooks" / name, b"")
         git("-C", tmp_path, "add", "--all")
         git("-C", tmp_path, "commit", "--quiet", "--message", version)
         git("-C", tmp_path, "tag", version)

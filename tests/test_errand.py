@@ -69,11 +69,8 @@ def scratch(tmp_path_factory):
     root = tmp_path_factory.mktemp("errand") / "course"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):
-        if not name.endswith(".pth"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
-    for path in (ROOT / "saved_dict").glob("*.pth"):
-        os.link(path, root / "saved_dict" / path.name)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
     insert(root / "utils" / "models.py", "def _is_network(", NETWORK)
     insert(root / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
     insert(root / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
@@ -96,8 +93,6 @@ def test_a_new_experiment_trains_and_its_field_is_a_flag(scratch):
     argv = ["newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet"]
     status, message = call(scratch, "train.py", *argv)
     assert status == 0 and "| newcomer " in message, message
-    words = " ".join(call(scratch, "train.py", "--help")[1].split())
-    assert "± fraction of the brightness, uniformly per image" in words
 
 
 def test_what_is_published_is_untouched_by_a_new_experiment(scratch):

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tiny import POOR, TINY, few_voxels
 from tools import command
 from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.data import datasets, voxels
+from utils.experiments import EXPERIMENTS
 from utils.runs import records
 
 REAL = {"COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -28,30 +31,24 @@ def start(root: Path, argv: list[str]) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=environment, **pipes)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_several_runs_in_one_line_with_the_state_saved(number, status, tmp_path):
+def test_ctrl_c_ends_several_runs_in_one_line_with_the_state_saved(tmp_path):
     with start(tmp_path, [*BASE, "--seeds", "2", "--epochs", "2000"]) as process:
-        for line in process.stdout:
-            if line.startswith("Epoch 3:"):
-                break
-        process.send_signal(number)
-        message = process.communicate()
-    assert process.returncode == status and "seed 1:" not in message[0]
+        assert any(line.startswith("Epoch 3:") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        printed, message = process.communicate()
+    assert process.returncode == 130 and "seed 1:" not in printed
     told = "train.py: base, seed 0: interrupted. The same command continues it after its last finished epoch.\n"
-    assert message[1] == told
+    assert message == told
     [checkpoint] = tmp_path.glob("unfinished/*")  # and no lock
     assert len(records.read_checkpoint(checkpoint)[1]["history"]) >= 3  # what is printed is kept
 
 
-@pytest.mark.parametrize("argv", [["-m", "tools.verify"], [*BASE, "--list"]], ids=["verify", "train"])
-def test_a_signal_while_a_command_still_imports_is_one_line(argv, tmp_path):
-    with start(tmp_path, ["-X", "importtime", *argv]) as process:  # prints on standard error what has been imported
-        for line in process.stderr:
-            if "tools.command" in line:
-                break
-        process.send_signal(signal.SIGINT)
+def test_a_signal_while_a_command_still_imports_is_one_line(tmp_path):
+    with start(tmp_path, ["-X", "importtime", *BASE]) as process:  # prints on standard error what has been imported
+        assert any("tools.command" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
         message = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
-    assert process.wait() == 130 and len(message) == 1 and message[0].endswith("interrupted")
+    assert process.wait() == 143 and len(message) == 1 and message[0].endswith("interrupted")
 
 
 def test_a_cluster_s_command_ends_in_one_line(tmp_path):
@@ -60,7 +57,7 @@ def test_a_cluster_s_command_ends_in_one_line(tmp_path):
         while process.poll() is None and not list(tmp_path.glob("unfinished/*.pt")):
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        _, message = process.communicate(timeout=60)
+        message = process.communicate(timeout=60)[1]
     assert process.returncode == 143
     assert message == "train.py: interrupted. The same command continues every run after its last finished epoch.\n"
     for _ in range(600):  # the worker's process ends with the worker
@@ -80,11 +77,9 @@ def test_how_a_command_ends(capsys):
         (Interrupted("stopped"), 130, "tool: stopped\n"),
         (KeyboardInterrupt(), 130, "tool: interrupted\n"),
     ):
-        assert command.run("tool", lambda _, error=error: action(error), []) == status
-        assert capsys.readouterr().err == told
-        assert command.run("tool", lambda _, error=error: action(error), [], speaks=lambda: False) == status
-        assert capsys.readouterr().err == ""
-    assert command.run("tool", lambda argv: len(argv), ["a"]) == 1 and command.run("tool", lambda argv: None, []) == 0
+        assert command.run("tool", action, error) == status and capsys.readouterr().err == told
+        assert command.run("tool", action, error, speaks=lambda: False) == status and capsys.readouterr().err == ""
+    assert command.run("tool", len, ["a"]) == 1 and command.run("tool", lambda argv: None, []) == 0
     with pytest.raises(ZeroDivisionError):  # a mistake of the course's own is shown whole
         command.run("tool", lambda argv: 1 // 0, [])
 
@@ -106,65 +101,44 @@ def test_a_full_or_closed_output_loses_no_epoch(tmp_path):
         assert status or list(root.glob("saved_dict/*.pth")), end  # else its first line could not be printed
 
 
-def test_an_epoch_is_on_disk_before_its_line_is_printed(scratch, monkeypatch):
-    def full(*argv, **how):
-        if str(argv[0]).startswith("Epoch 1"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+# ---- disks
 
-    monkeypatch.setattr("builtins.print", full)
+
+def no_space():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_epoch_is_on_disk_before_its_line_is_printed(scratch, monkeypatch):
+    monkeypatch.setattr("builtins.print", lambda *words, **_: str(words[0]).startswith("Epoch 1") and no_space())
     with pytest.raises(OSError, match="No space left"):
         runs.run(TINY, device="cpu")
     [checkpoint] = (scratch / "runs" / "unfinished").glob("*.pt")
     assert len(records.read_checkpoint(checkpoint)[1]["history"]) == 1
 
 
-# ---- disks
-
-
-def interrupted_at_write(monkeypatch, number: int) -> list[int]:
-    """Let the disk be full from the write of that number on; returns a list that counts the writes."""
-    writes, real = [], os.fsync
-
-    def fsync(descriptor):
-        writes.append(descriptor)
-        if len(writes) >= number:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    return writes
-
-
 @pytest.mark.parametrize("publish", [False, True])
 def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkeypatch):
-    experiment = TINY if publish else TINY.with_recipe(valid=200)
-    whole = runs.run(experiment, device="cpu", publish=publish, echo=False)
-    expected, writes = whole.weights.read_bytes(), 0
-    for number in range(1, 100):
+    experiment = TINY.with_recipe(epochs=2, images=128, valid=0 if publish else 200)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", experiment)
+    train = partial(runs.run, experiment, device="cpu", publish=publish, echo=False)
+    expected = train().weights.read_bytes()
+    for written in count():
         for folder in ("runs", "logs", "saved_dict"):
             shutil.rmtree(scratch / folder, ignore_errors=True)
-        with monkeypatch.context() as full:
-            interrupted_at_write(full, number)
+        with monkeypatch.context() as patch:
+            room = iter([True] * written)
+            patch.setattr(os, "fsync", lambda _, room=room: next(room, False) or no_space())
             try:
-                runs.run(experiment, device="cpu", publish=publish, echo=False)
+                train()
                 break
             except CourseError as error:
                 assert "No space left on device" in str(error) and "\n" not in str(error)
-                writes += 1
-        again = runs.run(experiment, device="cpu", publish=publish, echo=False)
-        assert again.weights.read_bytes() == expected and not list(scratch.rglob(".*.pth.*"))
-    assert writes > 8  # checkpoint and log of three epochs, weights, sidecar, facts
+        assert train().weights.read_bytes() == expected and not list(scratch.rglob(".*.pth.*"))
+    assert written > 6  # checkpoint and log of two epochs, weights, sidecar, facts
 
 
-@pytest.fixture
-def real_digits(tmp_path, monkeypatch):
-    """A few of scikit-learn's digits in MNIST's place, in a repository without a data folder."""
-    monkeypatch.setenv("COURSE_SMOKE", "0")
-    few_voxels(tmp_path, monkeypatch)
-    return tmp_path
-
-
-def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypatch, capsys):
+def test_voxels_that_can_not_be_kept_are_used_all_the_same(scratch, monkeypatch, capsys):
+    few_voxels(scratch, monkeypatch)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # no file may grow further: as a full disk, but real
@@ -173,28 +147,29 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(real_digits, monkeypa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     [told] = [line for line in capsys.readouterr().err.splitlines() if "Going on" in line]
     assert len(cubes.train) == 120 and told.endswith("Going on without it.") and "File too large" in told
-    assert not list(real_digits.rglob("*.h5*"))
-    shutil.rmtree(real_digits / "data")
-    (real_digits / "data").write_text("in the place of a folder")
+    assert not list(scratch.rglob("*.h5*"))
+    shutil.rmtree(scratch / "data")
+    (scratch / "data").write_text("in the place of a folder")
     assert datasets.load("mnist3d").fingerprint == cubes.fingerprint
     assert "Going on without it." in capsys.readouterr().err
-    (real_digits / "data").unlink()
+    (scratch / "data").unlink()
     datasets.load("mnist3d")
-    assert (real_digits / "data" / voxels.REBUILT).is_file()
+    assert (scratch / "data" / voxels.REBUILT).is_file()
     monkeypatch.setattr(voxels, "build", lambda *_, **__: pytest.fail("built again"))
     assert datasets.load("mnist3d").fingerprint == cubes.fingerprint
 
 
-def test_two_builds_at_once_leave_one_whole_file(real_digits):
+def test_two_builds_at_once_leave_one_whole_file(scratch, monkeypatch):
+    few_voxels(scratch, monkeypatch)
     script = (
         "import sys; from pathlib import Path; from utils.data import datasets, voxels; "
         "datasets.ROOT, voxels.TRAIN, voxels.TEST = Path(sys.argv[1]), 60, 20; "
         "print(datasets.load('mnist3d').fingerprint)"
     )
-    both = [start(real_digits, ["-c", script, str(real_digits)]) for _ in range(2)]
+    both = [start(scratch, ["-c", script, str(scratch)]) for _ in range(2)]
     printed = [process.communicate()[0] for process in both]
     assert printed == [datasets.load("mnist3d").fingerprint + "\n"] * 2
-    assert [path.name for path in (real_digits / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
+    assert [path.name for path in (scratch / "data" / voxels.REBUILT).parent.iterdir()] == [voxels.REBUILT.name]
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is what even root can't write to")
@@ -210,29 +185,24 @@ def test_a_repository_that_can_not_be_written_says_where_else_results_may_go(scr
 # ---- terminals and names
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
-    """The course in a folder whose name has blanks and umlauts, and is no git repository."""
-    root = tmp_path_factory.mktemp("Übung mit Leerzeichen") / "Kürs 1"
+def test_a_poor_terminal_no_home_and_another_folder_change_nothing(tmp_path):
+    """In a folder whose name has blanks and umlauts, and that is no git repository."""
+    course = tmp_path / "Übung mit Leerzeichen" / "Kürs 1"
     for name in ("utils", "tools"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, course / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("train.py", "references.json"):
-        shutil.copy(ROOT / name, root)
-    return root
-
-
-def test_a_poor_terminal_no_home_and_another_folder_change_nothing(elsewhere, tmp_path):
+        shutil.copy(ROOT / name, course)
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "SYSTEMROOT", "OMP_NUM_THREADS")}
-    environment = {**kept, **POOR, "PYTHONPATH": str(elsewhere), "COURSE_RUNS": str(tmp_path / "Läufe")}
+    environment = {**kept, **POOR, "PYTHONPATH": str(course), "COURSE_RUNS": str(tmp_path / "Läufe")}
 
     def call(*argv):
         return subprocess.run([sys.executable, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
-    trained = call(str(elsewhere / "train.py"), *BASE[1:], "--epochs", "1", "--quiet")
+    trained = call(str(course / "train.py"), *BASE[1:], "--epochs", "1", "--quiet")
     assert trained.returncode == 0 and trained.stderr == "", trained.stderr
     assert "L\\" in trained.stdout and len(list((tmp_path / "Läufe" / "saved_dict").glob("*.pth"))) == 1
     drawn = call("-m", "tools.report", str(tmp_path / "Läufe"))
     assert drawn.returncode == 0 and "Traceback" not in drawn.stderr, drawn.stderr
     assert list((tmp_path / "Läufe" / "pngs").glob("*.png"))
-    rejected = call(str(elsewhere / "train.py"), "bäse")
+    rejected = call(str(course / "train.py"), "bäse")
     assert rejected.returncode == 2 and rejected.stderr.count("\n") == 1 and "b\\" in rejected.stderr

@@ -1,5 +1,6 @@
 """Inputs made up at random are read, or refused in one line; `make fuzz MINUTES=10` goes on for so long."""
 
+import io
 import json
 import math
 import os
@@ -12,12 +13,13 @@ import torch
 pytest.importorskip("hypothesis", reason="hypothesis is not there: pip install -r requirements-extra.txt")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shapes import STROKES, drawn
 from test_bad_input_files import HDF5, put
 from tiny import FACTS, TRIAL, dataset, tiny
 
 from tools import train
 from utils import CourseError, files, models
-from utils.data import voxels
+from utils.data import photo, voxels
 from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
 from utils.runs import records
 from utils.runs.records import RunStart
@@ -34,10 +36,9 @@ def holds(*strategies):
     """Make a test of a property: of always the same few inputs, or of ever new ones for its share of FUZZ_MINUTES."""
 
     def make(check):
-        how = settings(
-            max_examples=60, deadline=None, database=None, derandomize=not MINUTES, suppress_health_check=HealthCheck
-        )
-        once = how(given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values)))
+        how = {"derandomize": not MINUTES, "deadline": None, "database": None, "suppress_health_check": HealthCheck}
+        once = given(values=st.tuples(*strategies))(lambda folder, values: check(folder, *values))
+        once = settings(max_examples=40, **how)(once)
 
         def test(folder):
             end = time.monotonic() + 60 * MINUTES / len(PROPERTIES)
@@ -46,7 +47,7 @@ def holds(*strategies):
                 once(folder=folder)
 
         PROPERTIES.append(check)
-        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        test.__name__ = check.__name__
         return test
 
     return make
@@ -133,9 +134,7 @@ def test_lines_are_a_study_or_refused(folder, lines, whole):
         assert files.read_lines(path, Trial) == [*found, TRIAL]
 
 
-CELLS = st.sampled_from([*ROW.values(), "2", "", "x", "nan", "-1", "1e999", '"', "1,2", "\n", "０"]) | st.text(
-    max_size=4
-)
+CELLS = st.sampled_from([*ROW.values(), "", "x", "nan", "-1", "1e999", '"', "1,2", "\n", "０"]) | st.text(max_size=4)
 TABLE = st.builds(
     lambda header, rows: "\n".join(",".join(row) for row in [header, *rows]) + "\n",
     st.just(list(ROW)) | st.lists(st.sampled_from([*ROW, "valid_loss", "x"]), max_size=10),
@@ -155,9 +154,10 @@ def test_text_is_a_log_or_refused(folder, text):
         assert len(records.read_log(path)) == len(rows)
 
 
-@holds(
-    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=3), st.sampled_from([*HDF5, ""])
-)
+FLIPS = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=3)
+
+
+@holds(FLIPS, st.sampled_from([*HDF5, ""]))
 def test_flipped_bytes_are_voxels_or_refused(folder, flips, case):
     """Within the headers, which come first; what the grids hold is checked by its range."""
     path = folder / "rows.h5"
@@ -172,12 +172,24 @@ def test_flipped_bytes_are_voxels_or_refused(folder, flips, case):
         assert rows.X_train.shape == (len(rows.y_train), 4096) and 0 <= rows.X_train.min() <= rows.X_train.max() <= 1
 
 
-FLAGS = [f"--{field.name.replace('_', '-')}" for field in fields(train.Options)] + [
-    train.flag_of(field.name) for field in fields(Recipe)
-]
-WORDS = st.sampled_from(
-    ["base", "dropout", "voxel_best", "all", "3", "0", "-1", "nan", "1e9", "", "yes", "2-4", "1-", "mnist3d", *FLAGS]
-) | st.text(max_size=6)
+def picture(form: str, **how) -> bytes:
+    drawn(STROKES[3], 80).save(content := io.BytesIO(), form, **how)
+    return content.getvalue()
+
+
+EXIF = st.binary(max_size=80).map(lambda exif: picture("JPEG", exif=b"Exif\0\0" + exif))
+
+
+@holds(st.one_of(EXIF, *(damaged(picture(form)) for form in ("JPEG", "TIFF", "GIF", "PNG"))))
+def test_bytes_are_a_photograph_or_refused(folder, content):
+    image = read_or_refused(lambda: photo.read(io.BytesIO(content)))
+    assert image is None or (image.shape == (28, 28) and image.max() == 255)
+
+
+FLAGS = [f"--{field.name.replace('_', '-')}" for field in fields(train.Options)]
+FLAGS += [train.flag_of(field.name) for field in fields(Recipe)]
+WORDS = ["", "base", "dropout", "voxel_best", "all", "3", "0", "-1", "nan", "1e9", "yes", "2-4", "1-", "mnist3d"]
+WORDS = st.sampled_from([*WORDS, *FLAGS]) | st.text(max_size=6)
 
 
 @holds(st.lists(WORDS, max_size=6))
@@ -189,24 +201,23 @@ def test_words_are_a_command_or_refused(folder, argv):
         assert tasks and len(tasks) == len(set(tasks)) and all(0 <= seed < 2**63 for _, seed in tasks)
 
 
-@holds(
-    st.builds(
-        "{}({}={})".format,
-        st.sampled_from(["separable", "recurrent", "unpadded", "base", "x"]),
-        st.sampled_from(["width", "kernel", "depth", "position_weighted", "dropout", "x"]),
-        st.text(max_size=8) | st.integers(-2, 40) | st.booleans() | st.floats(),
-    )
-    | st.text()
+NETWORKS = st.builds(
+    "{}({}={})".format,
+    st.sampled_from(["separable", "recurrent", "unpadded", "base", "x"]),
+    st.sampled_from(["width", "kernel", "depth", "position_weighted", "dropout", "x"]),
+    st.text(max_size=8) | st.integers(-2, 40) | st.booleans() | st.floats(),
 )
+
+
+@holds(NETWORKS | st.text())
 def test_text_is_a_network_that_takes_a_digit_or_refused(folder, text):
     network = read_or_refused(lambda: models.build(text))
     assert network is None or network.eval()(torch.zeros(1, *models.input_shape(network))).shape == (1, 10)
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
-TENSORS = st.builds(
-    torch.zeros, st.integers(0, 9), dtype=st.sampled_from([torch.float32, torch.int64, torch.complex64])
-)
+KINDS_OF_TENSOR = st.sampled_from([torch.float32, torch.int64, torch.complex64])
+TENSORS = st.builds(torch.zeros, st.integers(0, 9), dtype=KINDS_OF_TENSOR)
 RECIPE = Recipe("tiny", epochs=3, batch_size=30, schedule="one_cycle", average=0.5)
 
 
@@ -234,27 +245,19 @@ def containers(part):
                 yield from containers(value)
 
 
-def numbers(name: str, kind: type):
-    low, high = RANGES[name]
-    return st.integers(low, high) if kind is int else st.floats(low, high)
+def values_of(field):
+    if field.name in RANGES:
+        return (st.integers if field.type is int else st.floats)(*RANGES[field.name])
+    return st.booleans()
 
 
-RECIPES = st.fixed_dictionaries(
-    {
-        field.name: numbers(field.name, field.type) if field.name in RANGES else st.booleans()
-        for field in fields(Recipe)
-        if field.type is not str
-    }
-    | {
-        "model": st.sampled_from(["base", "voxel_best"]),
-        "data": st.sampled_from(["mnist", *KINDS]),
-        "keep": st.sampled_from(["accuracy", "loss"]),
-    }
-    | {"optimizer": st.sampled_from(OPTIMIZERS), "schedule": st.sampled_from(SCHEDULES)}
-)
+CHOICES = {"model": ["base", "voxel_best"], "data": ["mnist", *KINDS], "keep": ["accuracy", "loss"]}
+CHOICES |= {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+RECIPES = {field.name: values_of(field) for field in fields(Recipe) if field.type is not str}
+RECIPES |= {name: st.sampled_from(values) for name, values in CHOICES.items()}
 
 
-@holds(RECIPES)
+@holds(st.fixed_dictionaries(RECIPES))
 def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_or_refused(folder, values):
     try:
         recipe = Recipe(**values)
@@ -262,9 +265,8 @@ def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_
         assert "\n" not in str(error)
         return
     assert files.decode(encoded(recipe), Recipe, "recipe") == recipe
-    message = {
-        name: ("no", "yes")[value] if type(value) is bool else str(value) for name, value in asdict(recipe).items()
-    }
-    argv = [word for name, value in message.items() for word in (train.flag_of(name), value)]
-    [experiment] = train.chosen(train.parse(["base", *argv]))
+    argv = ["base"]
+    for name, value in asdict(recipe).items():
+        argv += [train.flag_of(name), ("no", "yes")[value] if type(value) is bool else str(value)]
+    [experiment] = train.chosen(train.parse(argv))
     assert experiment.recipe == recipe and recipe.digest() == experiment.recipe.digest()

@@ -1,20 +1,20 @@
 """One process at a time on one run: the second is told who the first is, and a dead process keeps nothing locked."""
 
 import json
+import multiprocessing
 import os
 import platform
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 from tiny import TINY
 
-from utils import ROOT, CourseError, runs
+from utils import CourseError, runs
 from utils.runs import facts, lock, records
 from utils.runs.lock import SILENT, AlreadyRunning, Holder, Lock
 from utils.runs.records import RunPaths
@@ -34,43 +34,29 @@ def leave_holder(path, host, silent=0.0) -> bytes:
     return holder.read_bytes()
 
 
-HOLD = """
-    import sys
-    from pathlib import Path
-    from utils.runs.lock import Lock
-    with Lock(Path(sys.argv[1]), "tiny, seed 0,"):
-        print("held", flush=True)
-        sys.stdin.read()
-"""
+def hold(path, held):
+    with Lock(path, "tiny, seed 0,"):
+        held.set()
+        time.sleep(600)
 
 
-@pytest.fixture
-def other(path):
-    """Another process that holds the lock."""
-    command = [sys.executable, "-c", textwrap.dedent(HOLD), str(path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_the_second_is_told_who_the_first_is_and_gets_the_lock_when_it_ends(path, other):
-    message = rf"^tiny, seed 0, is already running: process {other.pid} on \S+ since 20\S+ holds"
-    with pytest.raises(AlreadyRunning, match=message):
-        Lock(path, "tiny, seed 0,").__enter__()
-    other.stdin.close()
-    other.wait()
-    with Lock(path, "tiny") as mine:
-        mine.require()
-
-
-def test_a_killed_holder_keeps_nothing_and_a_suspended_one_keeps_its_lock(path, other):
-    other.send_signal(signal.SIGSTOP)
-    os.utime(path.with_suffix(".holder"), (0, 0))  # no sign of life for years
-    with pytest.raises(AlreadyRunning):
-        Lock(path, "tiny").__enter__()
-    other.kill()
-    other.wait()
+def test_the_second_is_told_who_the_first_is_and_gets_the_lock_once_that_is_dead_but_not_if_suspended(path):
+    processes = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a fork has imported torch
+    held = processes.Event()
+    other = processes.Process(target=hold, args=(path, held))
+    other.start()
+    try:
+        assert held.wait(60)
+        message = rf"^tiny, seed 0, is already running: process {other.pid} on \S+ since 20\S+ holds"
+        with pytest.raises(AlreadyRunning, match=message):
+            Lock(path, "tiny, seed 0,").__enter__()
+        os.kill(other.pid, signal.SIGSTOP)
+        os.utime(path.with_suffix(".holder"), (0, 0))  # no sign of life for years
+        with pytest.raises(AlreadyRunning):
+            Lock(path, "tiny").__enter__()
+    finally:
+        other.kill()
+        other.join()
     with Lock(path, "tiny"):
         assert json.loads(path.with_suffix(".holder").read_bytes())["pid"] == os.getpid()
 
@@ -115,20 +101,16 @@ def test_a_holder_gives_signs_of_life_even_after_a_failed_read(path, monkeypatch
 
 
 def test_of_many_at_once_one_alone_gets_it(path):
-    got, barrier = [], threading.Barrier(8)
+    barrier = threading.Barrier(8)
 
-    def attempt():
+    def gets_it(number):
         mine = Lock(path, "tiny")
         barrier.wait()
         with suppress(AlreadyRunning):
-            got.append(mine.__enter__())
+            return bool(mine.__enter__())
 
-    threads = [threading.Thread(target=attempt) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 1
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(gets_it, range(8))).count(True) == 1
 
 
 # ---- of runs
@@ -138,8 +120,8 @@ def train(**options):
     return runs.run(TINY, device="cpu", echo=False, **options)
 
 
-def lock_of(experiment=TINY):
-    return RunPaths.of(experiment, 0, records.own_root()).lock
+def lock_of():
+    return RunPaths.of(TINY, 0, records.own_root()).lock
 
 
 def test_a_run_that_another_process_trains_is_not_started_and_nothing_of_it_changes(scratch):
@@ -155,18 +137,19 @@ def test_a_run_that_another_process_trains_is_not_started_and_nothing_of_it_chan
 
 
 def test_a_run_that_was_taken_over_writes_nothing_more(scratch):
+    def epochs_saved():
+        return len(records.read_checkpoint(RunPaths.of(TINY, 0, records.own_root()).checkpoint)[1]["history"])
+
     seen = []
 
     def after_epoch(history):
         if len(history) == 2:
             leave_holder(lock_of(), platform.node())
-        seen.append(records.read_checkpoint(RunPaths.of(TINY, 0, records.own_root()).checkpoint)[1]["history"])
+        seen.append(epochs_saved())
 
     with pytest.raises(CourseError, match="tiny, seed 0, was taken over by another process"):
         train(after_epoch=after_epoch)
-    assert [len(history) for history in seen] == [1, 2]
-    saved = records.read_checkpoint(RunPaths.of(TINY, 0, records.own_root()).checkpoint)
-    assert len(saved[1]["history"]) == 2 and lock_of().with_suffix(".holder").exists()  # the other's
+    assert seen == [1, 2] and epochs_saved() == 2 and lock_of().with_suffix(".holder").exists()  # the other's
 
 
 def test_a_holder_s_name_of_any_length_makes_a_short_line(tmp_path):

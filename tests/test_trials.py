@@ -5,16 +5,14 @@ from dataclasses import replace
 import pytest
 from tiny import TINY, TRIAL
 
-from utils import ROOT, files
+from utils import ROOT
 from utils.data import datasets
 from utils.experiments import Recipe
 from utils.report import tables
 from utils.runs import trials
-from utils.runs.trials import Trial
 from utils.training.loops import Score
 
-KEPT = TINY.recipe
-HELD = replace(KEPT, valid=1000)
+HELD = replace(TINY.recipe, valid=1000)
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +21,8 @@ def own(scratch):
 
 
 def add(recipe: Recipe, seed: int, correct: int, publish: bool = True, **changes) -> None:
-    trial = replace(TRIAL, recipe=recipe, seed=seed, valid=Score(0.1, correct, 1000), epoch=recipe.epochs)
-    trial = replace(trial, fingerprint=datasets.PUBLISHABLE["digits"])
-    trials.add(replace(trial, **changes), publish)
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    found = {"valid": Score(0.1, correct, 1000), "fingerprint": datasets.PUBLISHABLE["digits"], **changes}
+    trials.add(replace(TRIAL, recipe=recipe, seed=seed, epoch=recipe.epochs, **found), publish)
 
 
 def test_a_study_is_a_table_of_what_differs():
@@ -38,9 +31,10 @@ def test_a_study_is_a_table_of_what_differs():
         add(replace(HELD, lr=0.05, rotate=10.0), seed, faster)
         add(replace(HELD, label_smoothing=0.1), seed, smoother)
     add(replace(HELD, lr=0.5), 0, 100, pruned=True)
-    header, _, *rows = tables.study(TINY).split("\n\n")[0].splitlines()
-    assert cells(header) == ["what differs", "epochs", "held-out, mean ± sd", "seeds"]
-    assert [cells(row) for row in rows] == [
+    lines = tables.study(TINY).split("\n\n")[0].splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert header == ["what differs", "epochs", "held-out, mean ± sd", "seeds"]
+    assert rows == [
         ["**kept**", "3", "98.20 ± 0.20", "3"],
         ["lr 0.05, rotate 10", "3", "99.20 ± 0.20", "3"],
         ["label_smoothing 0.1", "3", "96.50 ± 0.50", "3"],
@@ -61,9 +55,9 @@ def test_of_a_repeated_seed_the_last_run_counts_and_trials_on_other_data_do_not(
     add(HELD, 1, 960, publish=False)  # one's own trials stand beside the published ones
     (tried,) = trials.study(TINY)
     assert tried.percents == [95.0, 96.0] and tried.changes == {}
-    assert len(files.read_lines(trials.path("tiny", True), Trial)) == 3
+    assert len(trials.read_file(trials.path("tiny", True))) == 3
     trials.add(trials.read("tiny")[0], False, tmp_path / "elsewhere")  # of a run with a folder of its own
-    assert len(files.read_lines(tmp_path / "elsewhere" / "trials" / "tiny.jsonl", Trial)) == 1
+    assert len(trials.read_file(tmp_path / "elsewhere" / "trials" / "tiny.jsonl")) == 1
 
 
 def test_short_runs_are_compared_with_short_runs():
@@ -77,7 +71,7 @@ def test_short_runs_are_compared_with_short_runs():
 
 def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code():
     for path in (ROOT / "logs" / "trials").glob("*.jsonl"):
-        for trial in files.read_lines(path, Trial):
+        for trial in trials.read_file(path):
             assert trial.name == path.stem and trial.recipe.valid == trial.valid.total > 0
             assert trial.fingerprint == datasets.PUBLISHABLE[trial.recipe.data]
             assert trial.code.commit != "unknown" and not trial.code.commit.endswith("+changes")

@@ -341,8 +341,9 @@ def held_out_section() -> str:
     where = escape(f"{runs[0].environment.device}, torch {runs[0].environment.torch}")
     return (
         f"{table(header, rows, right=('n',))}\n\n"
-        f"n runs of sprint_994, mean ± standard deviation ({where}). The last columns are half the width of a run's "
-        "95 % interval for the held-out images: Wilson's, which treats images as independent, and a bootstrap by writer."
+        f"n runs of sprint_994, mean ± standard deviation ({where}). The last columns are half the width of a "
+        "run's 95 % interval for the held-out images: Wilson's, which treats images as independent, and a bootstrap by "
+        "writer."
     )
 
 

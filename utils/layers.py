@@ -45,9 +45,10 @@ class PrincipalAxisView(nn.Module):
     """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each solid as seen along its shortest
     principal axis. No parameters.
 
-    The smallest rotation that brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly) on a grid that fits its size, ±2 root mean square
-    radii across and ±2 standard deviations deep. Neighboring depths are averaged into `slices`, and the square root
-    brightens faint voxels. roll: degrees by which the view is turned in its own plane, for several views of one body.
+    The smallest rotation that brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly)
+    on a grid that fits its size, ±2 root mean square radii across and ±2 standard deviations deep. Neighboring depths
+    are averaged into `slices`, and the square root brightens faint voxels. roll: degrees by which the view is turned in
+    its own plane, for several views of one body.
     """
 
     def __init__(self, slices: int = 4, side: int = 24, roll: float = 0.0):
