@@ -113,7 +113,7 @@ def start(root, recipe):
 
 
 def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_meanwhile(tmp_path):
-    experiment = Experiment("killed", replace(TINY.recipe, model="bn_augmentation", epochs=5), "")
+    experiment = Experiment("killed", replace(TINY.recipe, model="bn_augmentation", epochs=5, images=512), "")
     run, threads = RunPaths.of(experiment, 0, tmp_path / "killed"), torch.get_num_threads()
     for epoch, delay in ((1, 0.0), (3, 0.1)):  # while a checkpoint is written, and in mid-epoch
         process = start(tmp_path / "killed", experiment.recipe)
