@@ -220,7 +220,7 @@ def test_rounding_moves_no_answer_to_a_body(name, mnist3d):
 
     0.01 is some fifty times what rounding was seen to do, and a twentieth of what a mirrored view does.
     """
-    model, grids = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")[0], mnist3d.test.images[:200]
+    model, grids = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")[0], mnist3d.test.images[:100]
     threads = torch.get_num_threads()
     with torch.inference_mode():
         logits = model(grids)
