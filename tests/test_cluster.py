@@ -61,11 +61,12 @@ def children(pid: int) -> list[int]:
 
 def kill_at(client, epoch: int, killed: list, whose: str) -> None:
     """SIGKILL to the task that does seed 0, or to its worker, once its checkpoint holds so many epochs."""
-    checkpoint = RunPaths.of(TRIED, 0, records.own_root()).checkpoint
+    checkpoint, seen = RunPaths.of(TRIED, 0, records.own_root()).checkpoint, 0
     for _ in range(6000):
-        saved = records.read_checkpoint(checkpoint)
-        if saved and len(saved[1]["history"]) >= epoch:
+        written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        if written != seen and len(records.read_checkpoint(checkpoint)[1]["history"]) >= epoch:
             break
+        seen = written
         time.sleep(0.02)
     for worker in client.run(os.getpid).values():
         for task in children(worker):
