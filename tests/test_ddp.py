@@ -115,7 +115,7 @@ def test_train_py_prints_once(two):
 
 def test_a_signal_to_torchrun_is_one_line_of_ours_with_the_state_saved(tmp_path):
     """torchrun passes it on to its processes, and adds lines and a traceback of its own."""
-    argv = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1", "--epochs", "2000"]
+    argv = ["train.py", "base", "--data", "digits", "--device", "cpu", "--images", "200", "--epochs", "2000"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     pipes |= {"cwd": ROOT, "env": ENVIRONMENT | {"COURSE_RUNS": str(tmp_path)}}
     with subprocess.Popen([*TORCHRUN, "--standalone", "--nproc-per-node=2", *argv], **pipes) as process:
