@@ -2,10 +2,12 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from rejections import rejected_command
@@ -139,14 +141,17 @@ def test_final_state_trains_nothing_evaluates_and_draws(scratch, monkeypatch, ca
 LEFT = "print('left', len(history), type(model).__name__, data.name, tuple(data.test.images.shape[1:]))\n"
 
 
-def test_python_i_leaves_model_history_and_data_and_imports_neither_a_cluster_nor_a_search():
+def test_python_i_leaves_model_history_and_data_and_imports_nothing_slow_and_a_smoke_run_goes_with_its_process():
     command = [sys.executable, "-i", "train.py", *R4, "--data", "digits"]
-    check = "import sys; print('slow imports', {'dask', 'distributed', 'optuna'} & sys.modules.keys())\n"
+    check = (
+        "import sys; print('slow imports', {'dask', 'distributed', 'optuna'} & sys.modules.keys())\n"
+        "from utils.runs import records; print('folder', records.own_root(), records.own_root().is_dir())\n"
+    )
     ended = subprocess.run(command, cwd=ROOT, input=LEFT + check, capture_output=True, text=True, env=SMOKE, check=True)
     assert "left 1 Sequential digits (1, 28, 28)" in ended.stdout and "small_cnn, seed 0" in ended.stdout
     assert "slow imports set()" in ended.stdout
-    code = "import sys; from utils import models; models.build('voxel_best(width=8)'); sys.exit('sympy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    [(folder, there)] = re.findall("folder (.*) (.*)", ended.stdout)
+    assert there == "True" and not Path(folder).exists()
 
 
 def test_under_run_a_command_leaves_the_same_and_the_notebook_s_signals_and_a_mistake_is_one_line():

@@ -16,16 +16,14 @@ from utils.training import ddp
 PLAIN = TINY.with_recipe(dropout=0.0, rotate=0.0)
 CUBES = PLAIN.with_recipe(model="tiny_voxels", data="mnist3d", batch_size=32)
 SGD = {"optimizer": "sgd", "schedule": "constant", "label_smoothing": 0.1, "decay_vectors": False, "normalize": False}
+AVERAGED = {"optimizer": "heavy_ball", "schedule": "step", "drop_at": 2, "average": 0.9, "levels": 5, "images": 700}
 STOP = {"valid": 200, "patience": 3, "schedule": "plateau", "epochs": 4, "keep": "loss"}
 KINDS = {  # and the random states that decide the weights: of the order, of the augmentation, and the global one
-    "plain SGD, smoothed labels, not normalized": (PLAIN.with_recipe(**SGD), {"order"}),
-    "heavy ball, steps": (PLAIN.with_recipe(optimizer="heavy_ball", schedule="step", drop_at=2), {"order"}),
-    "averaged, part of the images": (PLAIN.with_recipe(average=0.9, images=700), {"order"}),
-    "elastic, other pens, holes": (PLAIN.with_recipe(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
-    "few levels": (PLAIN.with_recipe(levels=5, average=0.9), {"order"}),
-    "dropout": (PLAIN.with_recipe(dropout=0.3), {"order", "processes"}),
-    "dropout and augmentation": (TINY, {"order", "numbers", "processes"}),
+    "SGD, smoothed labels, not normalized": (PLAIN.with_recipe(**SGD), {"order"}),
+    "heavy ball, steps, averaged, few levels, part of the images": (PLAIN.with_recipe(**AVERAGED), {"order"}),
     "plateau, early stopping": (PLAIN.with_recipe(**STOP), {"order"}),
+    "elastic, other pens, holes": (PLAIN.with_recipe(elastic=1.0, stroke=0.5, erase=6.0), {"order", "numbers"}),
+    "dropout and augmentation": (TINY, {"order", "numbers", "processes"}),
     "voxels with dropout": (CUBES.with_recipe(dropout=0.3), {"order", "processes"}),
     "voxels drawn anew": (CUBES.with_recipe(fresh=True, rotate=5.0), {"order", "numbers"}),
 }

@@ -11,7 +11,6 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from utils import ROOT, CourseError, models
-from utils.experiments import EXPERIMENTS
 from utils.layers import ZERO, Oranges, PrincipalAxisView, Residual, smallest_principal_axis, smallest_rotation
 from utils.runs import pretrained
 from utils.training import devices
@@ -107,15 +106,11 @@ def test_comments_at_line_ends_are_true_and_the_network_is_plain_pytorch(name):
     network, shapes = models.build(name).eval(), {}
     images = torch.rand(2, *models.input_shape(network))
     for key, child in network.named_children():
-        child.register_forward_hook(
-            lambda child, given, output, key=key: shapes.update({key: "×".join(map(str, output.shape[1:]))})
-        )
+        shape_of = lambda child, given, output, key=key: {key: "×".join(map(str, output.shape[1:]))}  # noqa: E731
+        child.register_forward_hook(lambda *called, shape_of=shape_of: shapes.update(shape_of(*called)))
     assert network(images).shape == (2, 10)
-    spatial = {
-        key
-        for key, child in network.named_children()
-        if any(isinstance(one, models.SPATIAL) for one in child.modules())
-    }
+    convolves = lambda child: any(isinstance(one, models.SPATIAL) for one in child.modules())  # noqa: E731
+    spatial = {key for key, child in network.named_children() if convolves(child)}
     field, fields = seen(models.build(name))
     assert models.receptive_field(models.build(name)) == field
     after = list(fields.values())[-1]  # what follows the global pooling sees what came before it
@@ -152,11 +147,6 @@ def test_batch_norms_of_few_channels_are_faster_ones_on_a_cpu_only():
     few, plain = devices.FewChannels, nn.BatchNorm2d
     assert kinds("cpu") == [few, few, plain, few, plain, plain]  # 8, 8, 16, 8, 16 and 16 channels
     assert kinds("meta") == [plain] * 6
-
-
-def test_every_experiment_s_network_takes_its_data():
-    for name, kind in {(entry.recipe.model, entry.recipe.kind) for entry in EXPERIMENTS.values()}:
-        assert len(models.input_shape(models.build(name))) == {"images": 3, "voxels": 4}[kind], name
 
 
 @pytest.mark.parametrize(
@@ -224,23 +214,13 @@ def test_face_on_shows_a_turned_body_as_it_was():
     assert (about_x - upright).abs().mean() > 0.02 and (about_x - upright.rot90(3, (2, 3))).abs().mean() < 0.01
 
 
-def test_the_sign_of_the_thinnest_direction_does_not_hang_on_rounding():
-    across = torch.tensor([[0.0, 0.8, -0.6], [0.0, -0.8, 0.6], [0.0, 0.0, -1.0]])  # in the digit's plane, as a 1's is
-    for x in (1e-9, -1e-9):
-        normal = across + torch.tensor([x, 0, 0])
-        covariance = torch.eye(3) - 0.9 * normal[:, :, None] * normal[:, None]
-        torch.testing.assert_close(
-            smallest_principal_axis(covariance), torch.tensor([[0.0, 0.8, -0.6], [0.0, 0.8, -0.6], [0.0, 0.0, 1.0]])
-        )
-
-
 @pytest.mark.parametrize("name", ["voxel_best", "voxel_more_digits", "voxel_frontier"])
 def test_rounding_moves_no_answer_to_a_body(name, mnist3d):
     """float64, one thread and grids scaled by 1 ± 1e-6 against float32 on all threads.
 
     0.01 is some fifty times what rounding was seen to do, and a twentieth of what a mirrored view does.
     """
-    model, grids = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")[0], mnist3d.test.images[:200]
+    model, grids = pretrained.load_model(ROOT / "saved_dict" / f"{name}.pth")[0], mnist3d.test.images[:100]
     threads = torch.get_num_threads()
     with torch.inference_mode():
         logits = model(grids)

@@ -15,7 +15,6 @@ from utils import ROOT, CourseError, runs
 from utils.experiments import EXPERIMENTS
 from utils.runs import packed, records
 from utils.training import quantize
-from utils.training.loops import evaluate
 
 pytest.importorskip("segno", reason="QR codes need segno (requirements-extra.txt)")
 zxingcpp = pytest.importorskip("zxingcpp", reason="QR codes need zxing-cpp (requirements-extra.txt)")
@@ -26,14 +25,9 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
     """A code as a phone sees it: from the side, out of focus, in uneven light, with noise and JPEG's blocks."""
     picture = picture.convert("L").resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
     side = picture.width
-    # the corners of the code in the photograph: left and far, right and near
-    corners = np.array([[0.07, 0.10], [0.95, 0.04], [0.91, 0.97], [0.03, 0.90]]) * side
-    rows, targets = [], []
-    for (x, y), (u, v) in zip(corners, [(0, 0), (side, 0), (side, side), (0, side)], strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        targets += [u, v]
-    how = Image.Transform.PERSPECTIVE, np.linalg.solve(rows, targets), Image.Resampling.BICUBIC
-    turned = picture.transform((side, side), *how, fillcolor=255)
+    # the code's corners come to (0.07, 0.10), (0.95, 0.04), (0.91, 0.97), (0.03, 0.90): left and far, right and near
+    how = (1.34, 0.07, -0.1 * side, 0.09, 1.28, -0.13 * side, 0.19 / side, 0.02 / side), Image.Resampling.BICUBIC
+    turned = picture.transform((side, side), Image.Transform.PERSPECTIVE, *how, fillcolor=255)
     seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
     light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
     noise = np.random.default_rng(seed).normal(0, 6, seen.shape)
@@ -43,10 +37,9 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
 
 
 @pytest.mark.parametrize("length", [100, 2953])
-@pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
-def test_bytes_come_back_from_a_picture_of_their_code(length, seen):
+def test_bytes_come_back_from_a_photograph_of_their_code(length):
     content = random.Random(length).randbytes(length)
-    assert export.scan(seen(Image.open(io.BytesIO(export.draw(content))))) == content
+    assert export.scan(photograph(Image.open(io.BytesIO(export.draw(content))))) == content
 
 
 def test_a_network_is_recognized_by_its_bytes():
@@ -82,10 +75,7 @@ def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
         (lambda: export.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
         (lambda: export.draw(bytes(2954)), "2954 bytes: expected at most the 2953"),
         (lambda: export.scan(Image.new("L", (200, 200), 255)), "no QR code can be read"),
-        (
-            lambda: export.recognize(b"hello"),
-            "the 5 bytes of this code are no network of the course: expected one of bytes",
-        ),
+        (lambda: export.recognize(b"hello"), "the 5 bytes of this code are no network of the course: expected one of"),
     ):
         with pytest.raises(CourseError, match=message):
             action()
@@ -93,10 +83,8 @@ def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", PRINTED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
-def test_a_printed_network_has_the_score_of_its_sidecar(path, seen, mnist):
+def test_a_printed_network_is_the_published_one(path, seen):
     name = path.stem.removesuffix("_qr")
-    message = records.read_facts(ROOT / "saved_dict" / f"{name}.json")
     content = export.scan(seen(Image.open(path)))
     assert content == (ROOT / "saved_dict" / f"{name}.bin").read_bytes()
-    found, model, mean, std = export.recognize(content)
-    assert (found, evaluate(model, mnist.test, mean, std).correct) == (name, message.test.correct)
+    assert export.recognize(content)[0] == name

@@ -8,10 +8,9 @@ import torch
 from tiny import RECIPE, TINY, dataset, tiny
 from torch.nn.utils import parametrize
 
-from tools import verify
 from utils import CourseError, files, models, runs
-from utils.experiments import EXPERIMENTS, Recipe, replace
-from utils.runs import packed, pretrained, records
+from utils.experiments import Recipe, replace
+from utils.runs import packed, records
 from utils.training import quantize
 from utils.training.loops import evaluate, fit
 
@@ -38,22 +37,17 @@ def random_network(name: str) -> torch.nn.Module:
     return model.eval()
 
 
-def test_every_trained_weight_is_one_of_the_levels_and_they_are_used():
-    model, _, _ = trained()
+def test_a_trained_network_is_a_plain_one_of_few_levels_and_the_one_that_was_tested():
+    model, images, history = trained()
     for layer, levels in quantize.levels_of(model, 5):
         step, whole = quantize.weight_grid(layer.weight.detach(), levels)
         assert torch.equal(step * whole, layer.weight) and 2 <= len(whole.unique()) <= levels
-    plain, _, _ = trained(replace(FEW, levels=0))
-    assert len(plain[0].weight.unique()) > 50
-
-
-def test_a_trained_network_is_a_plain_one_and_the_one_that_was_tested():
-    model, images, history = trained()
     score = evaluate(model, images.test, images.mean, images.std)
     assert (score.correct, score.loss) == (history[-1]["test_correct"], history[-1]["test_loss"])
     assert [type(layer) for layer in model.modules()] == [type(layer) for layer in tiny().modules()]
     assert not any(parametrize.is_parametrized(layer) for layer in model.modules())
     assert model.state_dict().keys() == tiny().state_dict().keys()
+    assert len(trained(replace(FEW, levels=0))[0][0].weight.unique()) > 50  # the control
     assert [levels for _, levels in quantize.levels_of(models.build(SHARED), 7)] == [31, 7, 7, 7, 7, 31]
 
 
@@ -192,20 +186,10 @@ def test_a_training_that_starts_with_a_published_network_begins_with_its_weights
 
 # ---- what is published
 
-PACKED = sorted((records.ROOT / "saved_dict").glob("*.bin"))
 
-
-@pytest.mark.parametrize("path", PACKED, ids=lambda path: path.stem)
-def test_a_published_file_alone_gives_the_network_and_the_score_of_the_sidecar(path, mnist):
-    facts = records.read_facts(path.with_suffix(".json"))
-    content = path.read_bytes()
-    model, mean, std = packed.read(content, facts.recipe.model)
-    assert len(content) == facts.packed
-    state = pretrained.read_state_dict(path.with_suffix(".pth"))[0]
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if "tracked" not in key)
-    assert verify.agrees(evaluate(model, mnist.test, mean, std), facts.test)  # another processor sums in another order
-
-
-def test_every_published_network_of_few_levels_has_a_file():
-    few = {e.name for e in EXPERIMENTS.values() if e.recipe.levels and records.published(e)}
-    assert {records.read_facts(path.with_suffix(".json")).name for path in PACKED} == few
+def test_every_published_file_holds_the_normalization_of_its_sidecar():
+    """That it holds the weights of the state dict, `tools.verify` checks."""
+    for path in (records.ROOT / "saved_dict").glob("*.bin"):
+        facts, content = records.read_facts(path.with_suffix(".json")), path.read_bytes()
+        normalization = facts.normalization.mean, facts.normalization.std
+        assert packed.read(content, facts.recipe.model)[1:] == normalization and len(content) == facts.packed

@@ -101,11 +101,6 @@ def test_an_epoch_costs_its_arithmetic_and_its_traffic():
     assert one["floor_seconds"] == pytest.approx(slower) and slower > 0  # both sides round, in units of their own
 
 
-def test_an_accuracy_stands_beside_its_seconds():
-    times = [{"seconds": 2.0, "peak_mib": 1.0, "accuracy": 99.25}]
-    assert "2.00, 99.25 %" in measurements.tried_table({"work": {"one": times}}, ["work"])
-
-
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
@@ -128,10 +123,12 @@ def measured(tmp_path, monkeypatch):
     return before
 
 
-def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machine(measured, capsys):
+def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machine(measured, monkeypatch):
+    monkeypatch.setattr(measure, "floor", lambda _recipe: {"here": 1.0})
     measure.main(["--publish", "--only", "time to 99 %", "verify"])
     after = measurements.read()
     assert after.rows.keys() == measured.rows.keys() and after.environment == measured.environment
+    assert after.sprint_floor == {}  # a floor is that of the machine beside whose epoch it stands
     assert after.rows[measurements.MACHINE_STEPS] == measured.rows[measurements.MACHINE_STEPS]
     assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
     assert after.later.keys() == {"time to 99 %", "make verify"}
@@ -143,12 +140,6 @@ def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machi
         measurements.ladder(measurements.read())
     measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS])
     assert measurements.ladder(measurements.read())
-
-
-def test_a_floor_is_that_of_the_machine_beside_whose_epoch_it_stands(measured, monkeypatch, capsys):
-    monkeypatch.setattr(measure, "floor", lambda _recipe: {"here": 1.0})
-    measure.main(["--publish", "--only", "make verify"])
-    assert measurements.read().sprint_floor == {}
     measure.main(["--publish", "--only", measurements.BN_EPOCH])
     assert measurements.read().floor == measurements.read().sprint_floor == {"here": 1.0}
 

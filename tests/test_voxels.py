@@ -44,9 +44,8 @@ def test_rotated_rows_match_in_distribution(test_half):
 def test_fresh_copies_follow_the_same_law(test_half, mnist):
     images = mnist.test.images[:256, 0]
     random = torch.Generator().manual_seed(0)
-    drawn = torch.cat(
-        [fresh_voxels.fresh_grids(images, torch.ones(256, dtype=torch.bool), random) for _ in range(3)]
-    ).numpy()
+    turned = torch.ones(256, dtype=torch.bool)
+    drawn = torch.cat([fresh_voxels.fresh_grids(images, turned, random) for _ in range(3)]).numpy()
     rows = test_half[0][1::2][:256]
     assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
     assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
@@ -62,9 +61,8 @@ def test_a_drawn_grid_that_is_not_turned_is_the_upright_one():
 
 @pytest.mark.parametrize("deform", [{"rotate": 40}, {"scale": 0.4}, {"shear": 40}], ids=str)
 def test_a_digit_is_deformed_in_its_plane(deform):
-    matrices = fresh_voxels._in_plane(
-        200, torch.Generator().manual_seed(0), **({"rotate": 0, "scale": 0, "shear": 0} | deform)
-    )
+    how = {"rotate": 0, "scale": 0, "shear": 0} | deform
+    matrices = fresh_voxels._in_plane(200, torch.Generator().manual_seed(0), **how)
     assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()  # the depth stays
     plane = matrices[:, :2, :2]
     if "rotate" in deform:
@@ -77,12 +75,9 @@ def test_a_digit_is_deformed_in_its_plane(deform):
     if "shear" in deform:
         torch.testing.assert_close(torch.linalg.det(plane), torch.ones(200))
         assert (plane[:, 1, 0] == 0).all() and plane[:, 0, 1].max() > 0.7
-    images = torch.from_numpy(FALLBACK)
-    one, other = (
-        fresh_voxels.fresh_grids(images, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0), **how)
-        for how in ({}, deform)
-    )
-    assert (one != other).flatten(1).any(1).all()
+    digits = torch.from_numpy(FALLBACK), torch.zeros(12, dtype=torch.bool)
+    plain, deformed = (fresh_voxels.fresh_grids(*digits, torch.Generator(), **how) for how in ({}, deform))
+    assert (plain != deformed).flatten(1).any(1).all()
 
 
 def test_rows_depend_on_the_seed_and_not_on_the_threads(monkeypatch):
@@ -91,21 +86,6 @@ def test_rows_depend_on_the_seed_and_not_on_the_threads(monkeypatch):
     assert (voxels.pairs(FALLBACK, (0, 1)) == rows).all()
     other = voxels.pairs(FALLBACK, (1, 1))
     assert (other[::2] == rows[::2]).all() and (other[1::2] != rows[1::2]).any(1).all()
-
-
-@pytest.fixture
-def file(tmp_path):
-    rows = voxels.build((FALLBACK[:4], range(4)), (FALLBACK[4:6], range(2)))
-    path = tmp_path / "3d-mnist" / "full_dataset_vectors.h5"
-    voxels.write(path, rows, {"rebuilt by": "utils.data.voxels", "mnist": "abc", "seed": 0})
-    return path
-
-
-def test_what_is_written_is_read(file):
-    rows, facts = voxels.read(file)
-    assert [values.shape for values in rows] == [(8, 4096), (8,), (4, 4096), (4,)] and facts["mnist"] == "abc"
-    assert rows.y_train.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and rows.X_train.dtype == np.float32
-    assert (rows.X_test == voxels.pairs(FALLBACK[4:6], (0, 1))).all()
 
 
 @pytest.fixture
@@ -123,7 +103,11 @@ def few(tmp_path, monkeypatch):
     return path
 
 
-def test_fallback_digits_leave_the_file_of_the_real_ones_alone(few):
+def test_what_is_written_is_read_and_fallback_digits_leave_the_file_of_the_real_ones_alone(few):
+    rows, facts = voxels.read(few)
+    assert [values.shape for values in rows] == [(8, 4096), (8,), (4, 4096), (4,)] and rows.X_train.dtype == np.float32
+    assert rows.y_train.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and facts["mnist"] == "the real one's"
+    assert (rows.X_test == voxels.pairs(FALLBACK[4:6], (0, 1))).all()
     fallback, before = datasets.load("digits"), few.read_bytes()
     cubes = datasets.load("mnist3d")
     assert cubes.name == "digits3d" and few.read_bytes() == before

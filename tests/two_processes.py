@@ -1,4 +1,4 @@
-"""What test_ddp.py trains in one process (imported) and in two (`torchrun two_processes.py FOLDER`)."""
+"""What test_ddp.py trains in one process (imported) and in two (`torchrun … two_processes.py FOLDER`)."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ import torch
 from tiny import NETWORKS
 from torch import nn
 
+from tools import train as train_py
 from utils import CourseError, files, models, runs
 from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Recipe
@@ -97,6 +98,7 @@ def numbers_of_the_shard_alone(recipe: Recipe, generator: torch.Generator):
 
 
 def main(folder: Path) -> None:
+    train_py.main(["base", "--data", "digits", "--batch-size", "100", "--epochs", "1"])
     first, found, weights = ddp.rank() == 0, {}, {}
     for name, experiment in CASES.items():
         weights[name] = train(experiment, folder / name, name.endswith("float64"))
