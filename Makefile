@@ -6,7 +6,8 @@ PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numpro
 
 help:
 	@echo 'make train        train the 99.4 % network and show what it reached'
-	@echo 'make test         all tests, a smoke run of every notebook, lint'
+	@echo 'make test         the tests of numbers, code and pages, a smoke run of every notebook, lint'
+	@echo 'make test-faults  runs that are killed, stopped, or meet each other, on one machine and on a cluster'
 	@echo 'make test-offline the notebooks, and what reads data, without MNIST and without network'
 	@echo 'make test-oldest  the same with the oldest versions that the requirements admit'
 	@echo 'make test-colab   all notebooks as Colab runs them, from the state that a click on the badge creates'
@@ -39,6 +40,9 @@ $(BIN)/.installed-extra: requirements-extra.txt $(BIN)/.installed
 test: $(BIN)/.installed-extra
 	$(PYTEST) --nbval --ignore notebooks/solutions  # tests/test_solutions.py runs them
 	$(MAKE) --no-print-directory lint
+
+test-faults: $(BIN)/.installed-extra
+	$(PYTEST) -q tests/faults
 
 # nothing of MNIST is found (but what lies in data/), and whoever tries the network meets a closed door: mirrors, npm and pip fail at once;
 # what always runs on the fallback digits is tested by `make test`
@@ -85,12 +89,12 @@ fuzz: $(BIN)/.installed-extra
 	$(BIN)/python -m pytest -q tests/test_fuzz.py
 
 coverage: $(BIN)/.installed-extra
-	$(PYTEST) -q --cov
+	$(PYTEST) -q --cov tests tests/faults notebooks
 
 colab:
 	$(PYTHON) -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
 
-.PHONY: help install train test test-offline test-colab test-oldest lint results verify bench stress fuzz coverage colab
+.PHONY: help install train test test-faults test-offline test-colab test-oldest lint results verify bench stress fuzz coverage colab
 
 # The web pages, for which neither train nor test needs anything
 $(BIN)/.installed-site: requirements-site.txt $(BIN)/.installed-extra

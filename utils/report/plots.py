@@ -325,8 +325,8 @@ def frontier(
         some = [point for point in theirs if point.selected_on_test == chosen]
         label = "reported by others, chosen on the test set" if chosen else "reported by others"
         places = [getattr(p, costs[0]) for p in some], [p.accuracy for p in some]
-        if some:
-            charts[0, 0].scatter(*places, s=34, facecolors=face, edgecolors=GRAY, label=label)
+        label = label if some else "_"  # which the legend leaves out
+        charts[0, 0].scatter(*places, s=34, facecolors=face, edgecolors=GRAY, label=label)
     figure.get_layout_engine().set(hspace=0.06)
     names = []
     for axes, field in zip(charts[:, 0], costs, strict=True):
