@@ -122,17 +122,21 @@ class Means(NamedTuple):
 SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
 
 
-def short_changes(experiment: "Experiment") -> dict[str, int]:
-    """What a short run changes in this recipe: nothing if the recipe is as short."""
+def short_changes(experiment: "Experiment", images: int = 0) -> dict[str, int]:
+    """What a short run changes in this recipe: nothing if the recipe is as short. images: instead of the usual number."""
     recipe = experiment.recipe
     if 0 < recipe.epochs * recipe.images <= SHORT["epochs"] * SHORT["images"]:
         return {}
-    return SHORT if recipe.kind == "images" else {"epochs": SHORT["epochs"]}
+    changes = SHORT if recipe.kind == "images" else {"epochs": SHORT["epochs"]}
+    return changes | ({"images": images} if images else {})
 
 
-def card(experiment: "Experiment", prerequisites: str, goals: list[str]) -> None:
-    """Show the card at the top of a lesson: prerequisites, training times from the published logs, and goals."""
-    changes = short_changes(experiment)
+def card(experiment: "Experiment", prerequisites: str, goals: list[str], images: int = 0) -> None:
+    """Show the card at the top of a lesson: prerequisites, training times from the published logs, and goals.
+
+    images: per epoch of the short run, as in short_run.
+    """
+    changes = short_changes(experiment, images)
     short, full = (training_time(experiment, **some) for some in (changes, {}))
     takes = f"{short} in the short run, {full} with `RETRAIN = True`" if changes else full
     lines = [f"**You need** {prerequisites}", f"**Training takes** {takes}"]
@@ -147,7 +151,7 @@ def short_run(experiment: "Experiment", retrain: bool = False, images: int = 0) 
     images: per epoch of the short run, instead of the usual number. A short run keeps its last weights, because a
     running average would still contain those of its first steps.
     """
-    changes = {} if retrain else short_changes(experiment) | ({"images": images} if images else {})
+    changes = {} if retrain else short_changes(experiment, images)
     chosen = experiment.with_recipe(**changes, average=0.0) if changes else experiment
     recipe = chosen.recipe
     drawn = f"{recipe.images:,} random training images each" if recipe.images else "all training images"
