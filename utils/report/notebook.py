@@ -123,7 +123,7 @@ SHORT = {"epochs": 2, "images": 20_000}  # what a short run changes in a recipe
 
 
 def short_changes(experiment: "Experiment", images: int = 0) -> dict[str, int]:
-    """What a short run changes in this recipe: nothing if the recipe is as short. images: instead of the usual number."""
+    """What a short run changes in this recipe: nothing if the recipe is as short. images: for an unusual number."""
     recipe = experiment.recipe
     if 0 < recipe.epochs * recipe.images <= SHORT["epochs"] * SHORT["images"]:
         return {}
