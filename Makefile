@@ -89,7 +89,8 @@ fuzz: $(BIN)/.installed-extra
 	$(BIN)/python -m pytest -q tests/test_fuzz.py
 
 coverage: $(BIN)/.installed-extra
-	$(PYTEST) -q --cov tests tests/faults notebooks
+	$(PYTEST) -q --cov --cov-fail-under 0 --cov-report=
+	$(PYTEST) -q --cov --cov-append tests/faults
 
 colab:
 	$(PYTHON) -m tools.colab $(if $(filter undefined,$(origin REPO)),,"$(REPO)")

@@ -20,7 +20,7 @@ os.environ["TMPDIR"] = _left_behind.name
 LONGEST = ("test_solutions.py", "test_cluster.py", "test_ddp.py", "test_errand.py", "test_snippets.py", "test_docs.py")
 LONGEST += ("test_results.py",)
 SPLIT = ("test_published.py", "test_stress.py", "test_faults.py", "test_cli.py", "test_speed.py", "test_runs.py")
-SPLIT += ("test_live.py", "test_live_numbers.py", "test_site.py", "test_train.py")
+SPLIT += ("test_live.py", "test_live_numbers.py", "test_site.py", "test_train.py", "test_notebooks.py")
 
 
 def pytest_collection_modifyitems(items):
