@@ -79,14 +79,14 @@ def multiplications(network: dict) -> int:
 def test_the_page_gives_pytorchs_labels(page, site, mnist, figure):
     """Of a network that takes long, fewer images are asked for."""
     start(page, site)
-    images = mnist.test.images[:300].numpy()
+    images = mnist.test.images[:1000].numpy()
     # upright and turned
     solids = np.concatenate([voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])])
     inputs = {"image": images, "voxels": solids.reshape(-1, 1, 16, 16, 16)}
     for name, network in networks().items():
         chosen = inputs[network["kind"]]
         if multiplications(network) > 3e6:
-            chosen = chosen[:60]
+            chosen = chosen[:100]
         same = sum(map(int.__eq__, labels(page, name, chosen), pytorch(name, chosen)))
         figure(f"labels of the page that equal PyTorch's, {name}", f"{same} of {len(chosen)}")
         assert same == len(chosen)
