@@ -51,7 +51,7 @@ def test_a_damaged_file_is_one_line(content, path):
 )
 def test_other_metadata_is_one_line(change, network, path):
     save_file(network.state_dict(), path, FACTS | change)
-    rejected(lambda: load_pretrained(path), path.parent)
+    assert f"{path.name} can't be used: " in rejected(lambda: load_pretrained(path), path.parent)
 
 
 def test_a_file_that_is_not_there_is_one_line(path):

@@ -218,7 +218,7 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
         mean, std = float(facts["mean"]), float(facts["std"])
         model = copy.deepcopy(network) if network else models.build(facts["model"])
         wrong = states.of_network(state, model, "the state dict")
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, CourseError) as error:
         wrong = f"its metadata is not that of the “Train” tab ({files.shorten(error)})"
     if not wrong and not (math.isfinite(mean) and 0 < std < math.inf):
         wrong = "mean or std is out of range"
