@@ -4,7 +4,7 @@ logs/benchmarks/KIND.json         python -m tools.speed.measure --publish    how
 logs/benchmarks/stress.json       python -m tools.stress --publish           what kill -9 loses
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
-logs/benchmarks/train_in_tab.json python -m tools.site.train                 what the web pages' "Train" tab reaches
+logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
 logs/reproductions.jsonl          python -m tools.reproduce NAME             published runs, trained again
 logs/writers.jsonl                python -m tools.writers                    accuracy on images of known and new writers
 logs/ensemble.json                python -m tools.ensemble                   networks that answer together
@@ -540,8 +540,8 @@ class InTab:
 def in_tab_section() -> str:
     """What the "Train" tab reaches in each engine."""
     if not path("train_in_tab").exists():
-        return not_measured("train_in_tab", "python -m tools.site.train")
-    found = files.read_json(path("train_in_tab"), InTab, "`python -m tools.site.train` writes it.")
+        return not_measured("train_in_tab", "python -m tools.site.train_in_tab")
+    found = files.read_json(path("train_in_tab"), InTab, "`python -m tools.site.train_in_tab` writes it.")
     first = {run.seed: run.sha256 for run in reversed(found.runs)}  # of the first engine
     rows = []
     for engine in dict.fromkeys(run.engine for run in found.runs):

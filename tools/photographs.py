@@ -68,12 +68,12 @@ def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
                 print(error, flush=True)
             continue
         with torch.inference_mode():
-            most, digit = map(float, models.probabilities(model, model(preprocess(image)))[0].max(0))
-        print(f"{shorten(path)}: {digit:g} ({most:.1%})", flush=True)
+            most, digit = models.probabilities(model, model(preprocess(image)))[0].max(0)
+        print(f"{shorten(path)}: {digit} ({most:.1%})", flush=True)
         if len(inputs) < DRAWN:
             inputs.append(image)
             name = shorten(Path(path).name, 24)
-            titles.append(f"{name}: {digit:g}, {most:.0%}")
+            titles.append(f"{name}: {digit}, {most:.0%}")
     where = ""
     if inputs:
         target = records.own_root() / "pngs" / f"{weights.stem}_read.png"

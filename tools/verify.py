@@ -120,7 +120,7 @@ def _why_stray(path: Path, name: str) -> str:
     if experiment := _trained_by(path):  # a missing sidecar is reported where it is read
         if name == f"saved_dict/{path.stem}.pth":
             small = path.with_suffix(".bin")
-            return "" if small.is_file() or not experiment.recipe.levels else f"has no {small.name} beside it"
+            return "" if small.is_file() or not experiment.recipe.levels else f"has no {small.name} next to it"
         if name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
             return "" if path.with_suffix(".pth").is_file() else "has no state dict next to it"
     twins = {".csv": ".json", ".json": ".csv"}

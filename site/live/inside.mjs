@@ -13,7 +13,7 @@ function title({ kind, shape, kernel_size }) {
   return [`${NAMES[kind]}${size}`, shape.join("×")];
 }
 
-/** Build the tab; returns show(image or null). networks: gives the list as it is now; attempt: see main.mjs. */
+/** Build the tab; returns show(image or null). networks: gives the list as it is now. attempt: see main.mjs. */
 export async function inside(place, networks, attempt) {
   const choice = element("select", { id: "inside-network" });
   const blocks = element("div", { className: "blocks", role: "group", "aria-label": "Blocks of the network" });

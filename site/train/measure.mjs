@@ -1,5 +1,5 @@
 // Trains from several seeds and sends what came of each to the server: in a page, or by `node measure.mjs ADDRESS`.
-// tools/site/train.py serves this file next to live/ and train/.
+// tools/site/train_in_tab.py serves this file next to live/ and train/.
 
 import { trained } from "./live/safetensors.mjs";
 import { sprint } from "./live/sprint.mjs";

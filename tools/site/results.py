@@ -235,10 +235,11 @@ def summary(one: dict, is_studied: bool) -> Iterator[str]:
 def experiment_page(one: dict, is_studied: bool) -> str:
     """logs/NAME/index.md: what the repository holds about one experiment. is_studied: whether its recipe has a page of
     what was tried."""
-    lines = [f"{FRONT[:-1]}", f"# {one['name']}", "", " · ".join(summary(one, is_studied)), ""]
+    lines = [f"{FRONT}# {one['name']}", "", " · ".join(summary(one, is_studied)), ""]
     if "reported" in one:
         figure = one["reported"]
-        name = link(figure["name"], figure["address"]) if figure.get("address") else escape(figure["name"])
+        name = figure.get("name", "its reference")  # references.json may lack the project
+        name = link(name, figure["address"]) if figure.get("address") else escape(name)
         note = f" ({escape(figure['note'])})" if figure["note"] else ""
         lines += [f"Reported: {figure['test']:g} %{note}. {name}, {escape(figure['where'])}.", ""]
     if one["weights"]:

