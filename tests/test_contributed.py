@@ -95,7 +95,7 @@ def test_a_packed_file_that_is_missing_or_holds_another_network_is_named(scratch
     assert "DISAGREES: tiny.bin holds another network" in verify.verify(scratch)[0]
     path.unlink()
     text, good = verify.verify(scratch)
-    assert "tiny.pth has no tiny.bin beside it" in text and "tiny.bin is missing" in text and not good
+    assert "tiny.pth has no tiny.bin next to it" in text and "tiny.bin is missing" in text and not good
 
 
 def change(path: Path, *keys, to) -> None:
