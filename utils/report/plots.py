@@ -365,24 +365,28 @@ def _chart(axes: plt.Axes, field: str, ours: list) -> tuple[list, list[tuple[flo
 
 
 def _name(axes: plt.Axes, wanted: list[tuple[str, float, float]], points: list) -> None:
-    """Write each (name, x, y), with a line to it, as near as possible without covering points, names or lines."""
+    """Write each (name, x, y), with a line to it, inside the axes, where it covers the fewest points, names and lines,
+    and there as near as possible."""
     taken, names = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points], []
-    far, right = (14, -14, 26, -26, 40, -40, 54, -54, 68, -68), (0, -24, -48, 24, -72, 48, -96)
-    places, all_axes = [(x, y) for y in far for x in right], axes.bbox
-    centered = {"ha": "center", "va": "center", "fontsize": 8.5, "color": TEST}
+    far, right = (14, -14, 26, -26, 40, -40, 54, -54, 68, -68), (0, -24, -48, 24, -72, 48, -96, 72)
+    places, centered = [(x, y) for y in far for x in right], {"ha": "center", "va": "center", "color": TEST}
     for name, x, y in reversed(wanted):  # at the right end there is least room
-        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", **centered)
+        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=8.5, **centered)
         text.set_in_layout(False)
+        start, found = axes.transData.transform((x, y)), []
         for place in places:
             text.set_position(place)
             end = place[0], place[1] - math.copysign(6, place[1])
             box = text.get_window_extent().padded(2)
-            line = axes.transData.transform((x, y)) + np.linspace(0, 1, 20)[:, None] * end * axes.figure.dpi / 72
-            inside = all_axes.x0 <= box.x0 and box.x1 <= all_axes.x1 and all_axes.y0 <= box.y0 and box.y1 <= all_axes.y1
-            covers = any(box.overlaps(other) for other in taken)
-            covers = covers or any(other.contains(*spot) for other in names for spot in line)
-            if inside and not covers:
+            line = start + np.linspace(0, 1, 20)[:, None] * end * axes.figure.dpi / 72
+            outside = axes.bbox.count_contains(box.corners()) < 4
+            covers = sum(box.overlaps(other) for other in taken)
+            covers += sum(other.contains(*spot) for other in names for spot in line)
+            found.append((outside, covers, place, end, box, line))
+            if not (outside or covers):
                 break
+        _, _, place, end, box, line = min(found, key=lambda one: one[:2])
+        text.set_position(place)
         names.append(box)
         taken += [box, *(Bbox.from_extents(*spot, *spot).padded(1) for spot in line)]
         arrow = {"arrowstyle": "-", "color": TEST, "lw": 0.6}
