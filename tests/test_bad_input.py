@@ -25,7 +25,7 @@ def root(scratch_of_module):
         yield scratch_of_module
 
 
-COMMANDS = [(report, "missing"), (verify, "x"), (export, "mnist_mediun"), (measure, "--repetitions 0")]
+COMMANDS = [(report, "missing"), (verify, "x"), (export, "mnist_mediun"), (measure, "--only nothing")]
 COMMANDS += [(measure, "--once x course"), (colab, 'a"b')]
 
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import count, pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -191,7 +191,7 @@ def test_killed_commands_lose_nothing(tmp_path, monkeypatch):
     result = Stress(found, Machine(**where, cores=os.cpu_count(), data="digits", commit=commit, time=facts.now()))
     if os.environ.get("STRESS_PUBLISH"):
         files.write_json(measurements.path("stress"), result)
-    assert result.passed and result.total.kills == KILLS, result
+    assert result.total == Stressed(kills=KILLS, same=KILLS), result
 
 
 # ---- a loss would be noticed
@@ -214,27 +214,15 @@ def test_a_damaged_file_and_another_outcome_are_noticed(root):
         content = path.read_bytes()
         path.write_bytes(content[:-40] + b"\n")
         assert path in damaged(root)
-        if suffix != ".json":
-            path.write_bytes(content + b"\0" if suffix == ".pth" else content.replace(b"600", b"601"))
-            assert before != outcome(root)
+        path.write_bytes(content + b"\0" if suffix == ".pth" else content.replace(b"600", b"601"))
+        assert before != outcome(root) or suffix == ".json"  # it holds times
         path.write_bytes(content)
     assert before == outcome(root)
 
 
 def test_runs_and_epochs_that_were_trained_again_are_noticed(root):
-    before = left(root)
-    assert lost(before, before) == (0, 0)
-    facts = next(root.glob("logs/*/*.json"))
-    facts.write_bytes(facts.read_bytes() + b"\n")
-    assert lost(before, left(root)) == (1, 0)
-    unfinished = ({}, {facts: 2})  # two epochs were there, and the run says that nothing was continued
-    assert lost(unfinished, left(root)) == (0, 2)
+    before, path = left(root), next(root.glob("logs/*/*.json"))
+    assert lost(before, before) == (0, 0) and lost(({}, {path: 2}), before) == (0, 2)  # it did not continue
     continued = {"continued": [{"after_epoch": 1, "code": None, "environment": None}]}
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | continued))
-    assert lost(unfinished, left(root)) == (0, 1)
-
-
-def test_a_single_failure_is_no_pass():
-    machine, good = measurements.read().environment, Stressed(kills=5, same=5)
-    for change in ({}, {"same": 4}, {"damaged": 1}, {"lost_runs": 1}, {"lost_epochs": 1}):
-        assert Stress({"plain": good, "voxels": replace(good, **change)}, machine).passed == (not change)
+    path.write_text(json.dumps(json.loads(path.read_text()) | continued))
+    assert lost(before, left(root)) == (1, 0) and lost(({}, {path: 2}), left(root)) == (0, 1)

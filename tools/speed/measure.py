@@ -31,6 +31,7 @@ from utils.experiments import Recipe
 from utils.runs import facts, records
 from utils.training import devices
 
+REPETITIONS = 3  # of each side, with the seeds 0 to 2
 Found = dict[str, dict[str, list[MEASURED]]]  # row → side → one measurement per repetition
 
 
@@ -85,11 +86,11 @@ def once(row: str, side: str, seed: str | int) -> MEASURED:
     return measured | {"peak_mib": max(usage) / 1024} | found  # work with its own clock returns its own seconds
 
 
-def measure(rows: list[str], repetitions: int) -> Found:
+def measure(rows: list[str]) -> Found:
     """Measure rows, alternating their sides."""
     found: Found = {row: {side: [] for side in ROWS[row].sides} for row in rows}
     for row in rows:
-        for seed in range(repetitions):
+        for seed in range(REPETITIONS):
             for side, work in ROWS[row].sides.items():
                 one = in_fresh_process("--once", row, side, str(seed), settings=work.settings)
                 found[row][side].append(one)
@@ -97,7 +98,7 @@ def measure(rows: list[str], repetitions: int) -> Found:
     return found
 
 
-def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool) -> Found:
+def measure_all(rows: list[str], publish: bool, only: bool) -> Found:
     """Measure and write the whole benchmark; with `only` and `publish`, replace these rows of the published one.
 
     Raises CourseError for what can't be published.
@@ -106,7 +107,7 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool) ->
     if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
         todo = "set COURSE_DATA and COURSE_SMOKE=0"
         raise CourseError(f"only a benchmark on the whole real MNIST can be published: {todo}")
-    found = measure(rows, repetitions)
+    found = measure(rows)
     where, code = asdict(facts.environment(CPU)), facts.code()
     machine = Machine(**where, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
     least = {"floor": floor(BN), "sprint_floor": floor(SPRINT)} if BN_EPOCH in found else {}
@@ -121,7 +122,6 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool) ->
 
 def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.speed.measure", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", metavar="WORD", nargs="+", help="only rows whose name contains one of these words")
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs=3, help=command.HIDDEN)
@@ -129,12 +129,10 @@ def main(argv: list[str]) -> None:
     if options.once:
         print(json.dumps(once(*options.once)))
         return
-    if options.repetitions < 1:
-        raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
     rows = [row for row in ROWS if not options.only or any(word in row for word in options.only)]
     if not rows:
         raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS)}")
-    found = measure_all(rows, options.repetitions, options.publish, bool(options.only))
+    found = measure_all(rows, options.publish, bool(options.only))
     print(tried_table(found) if options.only else speed_table(found))
 
 

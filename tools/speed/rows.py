@@ -106,7 +106,11 @@ def usual_batches(workers: int) -> Side:
 
 def epoch(recipe: Recipe) -> Work:
     """One training epoch of a recipe."""
-    return lambda data, seed: train_epoch(Training(network(recipe), recipe, seed, len(data.train)), data)
+
+    def work(data: Dataset, seed: int) -> None:
+        train_epoch(Training(network(recipe), recipe, seed, len(data.train)), data)
+
+    return work
 
 
 def usual_epoch(workers: int) -> Side:
