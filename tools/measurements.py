@@ -1,7 +1,7 @@
 """Measurements in logs/ → tables. What measures them imports this module, which imports none of that:
 
 logs/benchmarks/cpu.json          python -m tools.speed.measure --publish    how fast the course is
-logs/benchmarks/stress.json       make stress PUBLISH=1                        what kill -9 loses
+logs/benchmarks/stress.json       make stress PUBLISH=1                      what kill -9 loses
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
 logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
@@ -98,9 +98,9 @@ def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
     usual way missed its target)."""
     lines = []
     for row in COMPARED:
-        course, *others = rows[row].values()
-        usual = min(others, key=lambda times: median(times, "seconds"))
-        best, target = next(side for side in rows[row] if rows[row][side] is usual), re.search(r"to ([\d.]+) %", row)
+        (_, course), *others = rows[row].items()
+        best, usual = min(others, key=lambda side: median(side[1], "seconds"))
+        target = re.search(r"to ([\d.]+) %", row)
         more = "> " if target and median(usual, "accuracy") < float(target[1]) else ""
         faster = Markup(f"**{more}{median(usual, 'seconds') / median(course, 'seconds'):.1f} ×**")
         lines.append([row, best, spread(usual), spread(course), faster, len(course)])

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from tools.measurements import Kind, Photographs, photographs_section
+from tools.measurements import Kind, NoDigit, Photographs, photographs_section
 from tools.measurements import path as measurement_path
 from tools.report import save_picture
 from utils import CourseError, files, models, runs, smoke
@@ -230,13 +230,15 @@ def measure_bound() -> None:
         for images in (done.data.valid.images, letters())
     )
     least = int(float(torch.quantile(held_out, SHARE)) * 1000) / 1000  # rounded down to what can be shown
-    doubted = {"share": float((held_out < least).double().mean()), "doubted": int((printed < least).sum())}
-    found = {"network": DOUBTER, "least": least, "held_out": HELD_OUT, "letters": len(printed), **doubted}
+    counts = {"share": float((held_out < least).double().mean()), "held_out": HELD_OUT}
+    counts |= {"doubted": int((printed < least).sum()), "letters": len(printed)}
     source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
+    found = NoDigit(DOUBTER, least, **counts, **source, finished=facts.now())
     target = measurement_path("no_digit")
-    files.write_json(target, found | source | {"finished": facts.now()})
-    counts = f"{doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters"
-    print(f"{display_path(target)}: below {least:.1%} for {counts}")
+    files.write_json(target, found)
+    print(
+        f"{display_path(target)}: below {least:.1%} for {found.share:.2%} of the digits, {found.doubted} of the letters"
+    )
 
 
 def main(argv: list[str]) -> None:
