@@ -56,7 +56,7 @@ def kill_at(client, epoch: int, killed: list, whose: str) -> None:
     import psutil  # Dask needs it, too
 
     checkpoint, seen = RunPaths.of(TRIED, 0, records.own_root()).checkpoint, 0
-    for _ in range(6000):
+    for _ in range(60_000):  # a busy machine takes minutes to import torch
         written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         if written != seen and len(records.read_checkpoint(checkpoint)[1]["history"]) >= epoch:
             break
