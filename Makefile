@@ -14,7 +14,7 @@ help:
 	@echo 'make results      train what is missing for publication, execute stale notebooks, redraw pngs/, rewrite the tables of README and docs/'
 	@echo 'make verify       load, hash and evaluate every published state dict'
 	@echo 'make bench        what the course is fast at, against the usual way'
-	@echo 'make stress       kill -9 at a hundred random moments: is anything lost?'
+	@echo 'make stress       kill -9 at a hundred random moments: is anything lost? PUBLISH=1 keeps the figures'
 	@echo 'make fuzz MINUTES=10   inputs made up at random; make coverage: which lines the tests run'
 	@echo 'make site         build the web pages into _site/; make serve shows them, make test-site tries them in a browser'
 	@echo 'make colab        stamp the address of the repository into notebooks and README: REPO=owner/name, else the git remote; REPO= removes it'
@@ -81,8 +81,10 @@ verify: install
 bench: install
 	$(BIN)/python -m tools.speed.measure
 
+stress: export STRESS_KILLS = 100
+stress: export STRESS_PUBLISH = $(PUBLISH)
 stress: install
-	$(BIN)/python -m tools.stress
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -qs tests/faults/test_stress.py
 
 fuzz: export FUZZ_MINUTES = $(MINUTES)
 fuzz: $(BIN)/.installed-extra

@@ -34,10 +34,6 @@ def recorded(tmp_path, monkeypatch):
     return write
 
 
-def test_nothing_trained_again_is_said_in_a_sentence(recorded):
-    assert recorded() == [] and "python -m tools.reproduce NAME" in measurements.reproductions_section()
-
-
 def test_a_row_of_each_kind_of_conditions_counts_what_is_the_same_to_the_last_digit_and_the_images_between(recorded):
     first, second = PUBLISHED[:2]
     (row,) = recorded(line(first), line(first, off=0), line(second, images=-3))  # the latest line of a run counts
@@ -51,12 +47,8 @@ def test_what_cannot_be_compared_is_one_line(recorded, monkeypatch):
     for name, why in (("sprnt", "no experiment is called 'sprnt'"), ("tiny", "is not published")):
         with pytest.raises(CourseError, match=why):
             reproduce.main([name])
-    with pytest.raises(
-        CourseError, match=r"reproductions\.jsonl, line 1: no experiment is called 'sprnt'. Delete that"
-    ):
-        recorded(replace(line(PUBLISHED[0]), name="sprnt"))
-
-
-def test_the_repository_names_its_machines():
-    for one in measurements.reproductions():
-        assert one.name in EXPERIMENTS and one.environment.device and one.test.total
+    recorded(line(PUBLISHED[0]))
+    path = measurements.REPRODUCTIONS
+    path.write_text(path.read_text().replace('"sprint"', '"sprnt"', 1))
+    with pytest.raises(CourseError, match=r"reproductions\.jsonl, line 1: no experiment is called 'sprnt'"):
+        measurements.reproductions()

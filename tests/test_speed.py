@@ -1,9 +1,5 @@
-"""What the benchmark does around its measurements: a GPU that is not there, busy processes, how threads wait."""
+"""Every row of the benchmark can be measured, and what is published changes only on request."""
 
-import os
-import subprocess
-import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,71 +7,41 @@ import pytest
 import torch
 from tiny import dataset
 
-from tools import command, measurements
+from tools import measurements
+from tools.measurements import MACHINE_STEPS, RECIPE_STEPS, TO_99
 from tools.speed import measure, rows
-from utils import ROOT, CourseError, files, models
+from utils import ROOT, CourseError, files
 from utils.data import datasets
+from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
 
-
-def test_a_gpu_s_rows_are_left_out_with_their_reason(monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    measure.main(["--device", "cuda"])
-    message = capsys.readouterr().out
-    assert "finds no CUDA GPU here" in message and all(row in message for row in rows.ROWS["cuda"])
-    assert not measurements.path("cuda", records.own_root()).exists()
-    with pytest.raises(CourseError, match="no row holds nothing"):
-        measure.main(["--only", "nothing"])
-
-    for row in rows.ROWS["cuda"].keys() & rows.ROWS["cpu"].keys():
-        assert list(rows.ROWS["cuda"][row].sides) == list(rows.ROWS["cpu"][row].sides)
+COUNTED = {"time to": "accuracy", "held-out": "accuracy", "60 digits": "rows"}  # what the work of a row reports
 
 
-EVERY_NETWORK = "10,000 images by every published network"
-# not in a moment: a compiler, what torchvision would have to find, whole commands (of which the tests below run one)
-SLOW = {"torch.compile", "torchvision"} | set(measurements.DAILY) - {measurements.ALONE, EVERY_NETWORK}
-SAID = {"time to": "accuracy", "held-out": "accuracy", EVERY_NETWORK: "networks", "60 digits": "rows"}
-
-
-@pytest.mark.parametrize("row", [row for row in rows.ROWS["cpu"] if row not in SLOW])
-def test_every_row_can_be_measured_and_says_what_it_did(row, monkeypatch):
-    """Of a few images, which are learnt in no time."""
-    few, load = dataset(train=600), datasets.load
-    monkeypatch.setattr(datasets, "load", lambda name: few if name == "mnist" else load(name))
-    monkeypatch.setattr(rows, "published", lambda: [models.build("mnist_ultrasmall").eval()])
+@pytest.mark.parametrize("row", [row for row in rows.ROWS if row not in measurements.DAILY])
+def test_every_row_can_be_measured(row, monkeypatch):
+    """With a few images, which are learned in no time."""
+    few = dataset(train=600)
+    cubes = replace(few, kind="voxels", train=Split(torch.rand(60, 1, 16, 16, 16), few.train.labels[:60]))
+    monkeypatch.setattr(datasets, "load", lambda name: few if name == "mnist" else cubes)
     monkeypatch.setattr(rows, "voxels_of_60_digits", lambda data: data.test.images[:1, 0].numpy())
-    for side in rows.ROWS["cpu"][row].sides.keys() - SLOW:
+    for side in rows.ROWS[row].sides:
         found = measure.once(row, side, 3)
         assert found["seed"] == 3 and 0 < found["seconds"] < 300 and found["peak_mib"] > 0, side
-        for argv, message in SAID.items():
-            assert argv not in row or found[message] > 0, side
+        assert all(found[key] > 0 for word, key in COUNTED.items() if word in row)
 
 
-def test_a_fresh_process_answers_and_what_failed_in_it_is_said(monkeypatch):
-    found = rows.in_fresh_process("--once", "loading MNIST", "data.load", "3", COURSE_SMOKE="1")
+def test_a_fresh_process_measures_and_its_failure_is_one_error(monkeypatch):
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    found = rows.in_fresh_process("--once", "loading MNIST", "data.load", "3")
     assert found["seed"] == 3 and found["images"] > 0
     monkeypatch.setattr(rows.sys, "executable", "false")  # the command of that name
     with pytest.raises(CourseError, match="--once nothing course 0 failed: "):
         rows.in_fresh_process("--once", "nothing", "course", "0")
 
 
-def test_a_row_under_load_is_measured_while_others_are_at_work(monkeypatch):
-    at_work = []
-
-    @contextmanager
-    def with_busy_processes(busy):
-        at_work.append(busy)
-        yield
-        at_work.pop()
-
-    monkeypatch.setattr(rows, "with_busy_processes", with_busy_processes)
-    monkeypatch.setattr(rows, "in_fresh_process", lambda *argv: {"argv": argv, "busy": at_work[-1]})
-    found = rows.ROWS["cpu"]["the same, other processes at work: 2"].sides["one thread"].work(None, 7)
-    assert found == {"argv": ("--once", measurements.ALONE, "one thread", "7"), "busy": 2} and not at_work
-
-
-def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
+def test_a_command_runs_in_a_folder_of_its_own_with_its_seed(tmp_path):
     script = (
         f"import os, pathlib, sys; pathlib.Path({str(tmp_path)!r}, sys.argv[1]).write_text(os.environ['COURSE_RUNS'])"
     )
@@ -83,103 +49,65 @@ def test_a_command_is_run_in_a_folder_of_its_own_with_its_seed(tmp_path):
     assert not Path((tmp_path / "seed 5").read_text()).exists()  # gone with its process
 
 
-def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
-    asked, row = [], "loading MNIST"
-    monkeypatch.setattr(
-        measure, "in_fresh_process", lambda *argv, **_: asked.append(argv[3:]) or {"seconds": float(len(asked))}
-    )
-    whole = measure.measure([row], 2, tmp_path / "unfinished.json")
-    assert asked == [(row, side, seed) for seed in "01" for side in ("data.load", "torchvision")]  # in turn
-    assert measure.measure([row], 2, tmp_path / "unfinished.json") == whole and len(asked) == 4
-
-
-def test_an_epoch_costs_its_arithmetic_and_its_traffic():
-    recipe = EXPERIMENTS["mnist_ultrasmall"].recipe
-    one, two = (measure.floor(recipe, images) for images in (6_000, 12_000))
-    assert two["gflop"] == pytest.approx(2 * one["gflop"]) and two["gbyte"] == pytest.approx(2 * one["gbyte"])
-    slower = max(one["gflop"] / one["gflop_per_s"], one["gbyte"] / one["gbyte_per_s"])
-    assert one["floor_seconds"] == pytest.approx(slower) and slower > 0  # both sides round, in units of their own
+def test_an_epoch_costs_its_arithmetic_or_its_traffic():
+    found = measure.floor(EXPERIMENTS["mnist_ultrasmall"].recipe, 6_000)
+    slower = max(found["gflop"] / found["gflop_per_s"], found["gbyte"] / found["gbyte_per_s"])
+    assert found["floor_seconds"] == pytest.approx(slower) and slower > 0
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch):
-    """A published benchmark of two rows and a ladder, in a folder of its own; measuring gives every side 1 second."""
-    times = [{"seconds": 2.0, "loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1}]
-    machine, ladder = measurements.read().environment, (measurements.MACHINE_STEPS, measurements.RECIPE_STEPS)
-    names = ("time to 99 %", *ladder, "make verify")
-    published = {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, times) for row in names}
+def published(tmp_path, monkeypatch):
+    """A copy of the published benchmark; measuring gives every side 1 second."""
+    before = measurements.read()
+    monkeypatch.setattr(records, "ROOT", tmp_path)
     for module in (measurements, measure):
-        monkeypatch.setattr(module, "path", lambda kind="cpu", root=None: tmp_path / f"{kind}.json")
+        monkeypatch.setattr(
+            module, "path", lambda kind="cpu", root=ROOT: tmp_path / ("here" if root == ROOT else "own")
+        )
+    files.write_json(tmp_path / "here", before)
     monkeypatch.setattr(datasets, "load", lambda name: dataset(train=60))
-    monkeypatch.setitem(datasets.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
-    anew = [times[0] | {"seconds": 1.0}]
-
-    def again(wanted, *_):
-        return {row: dict.fromkeys(rows.ROWS["cpu"][row].sides, anew) for row in wanted}
-
-    monkeypatch.setattr(measure, "measure", again)
-    before = measurements.Benchmark(published, replace(machine, device="CPU, older"))
-    files.write_json(tmp_path / "cpu.json", before)
+    again = [{"seconds": 1.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": 1, "seed": 0}]
+    monkeypatch.setattr(
+        measure, "measure", lambda found: {row: dict.fromkeys(rows.ROWS[row].sides, again) for row in found}
+    )
+    monkeypatch.setattr(measure, "floor", lambda _recipe: {"floor_seconds": 1.0})
     return before
 
 
-def test_some_rows_measured_anew_stand_among_the_published_ones_with_their_machine(measured, monkeypatch):
-    monkeypatch.setattr(measure, "floor", lambda _recipe: {"here": 1.0})
-    measure.main(["--publish", "--only", "time to 99 %", "verify"])
+def test_a_reader_s_benchmark_leaves_the_published_one_alone(published, tmp_path):
+    before = (tmp_path / "here").read_bytes()
+    measure.main([])
+    with pytest.raises(CourseError, match="only a benchmark on the whole real MNIST can be published"):
+        measure.main(["--publish"])
+    with pytest.raises(CourseError, match="no row holds nothing"):
+        measure.main(["--only", "nothing"])
+    assert (tmp_path / "here").read_bytes() == before and (tmp_path / "own").is_file()
+
+
+def test_rows_that_are_measured_again_replace_published_ones_and_name_their_machine(published, monkeypatch):
+    monkeypatch.setitem(datasets.PUBLISHABLE, dataset().name, dataset(train=60).fingerprint)
+    measure.main(["--publish", "--only", TO_99, "loading"])
     after = measurements.read()
-    assert after.rows.keys() == measured.rows.keys() and after.environment == measured.environment
-    assert after.sprint_floor == {}  # a floor is that of the machine beside whose epoch it stands
-    assert after.rows[measurements.MACHINE_STEPS] == measured.rows[measurements.MACHINE_STEPS]
-    assert measurements.median(after.rows["time to 99 %"]["course"], "seconds") == 1.0
-    assert after.later.keys() == {"time to 99 %", "make verify"}
-    assert after.machine(measurements.MACHINE_STEPS).device == "CPU, older"
-    message = measurements.note(after, [measurements.TO_99, measurements.MACHINE_STEPS, "make verify"])
-    assert f" “{measurements.MACHINE_STEPS}” was measured on CPU, older, " in message
-    assert "verify" not in message  # most rows need no name
+    changed = {row for row in after.rows if after.rows[row] != published.rows[row]}
+    assert changed == {TO_99, "loading MNIST"} and after.rows.keys() == published.rows.keys()
+    assert after.floor == published.floor and after.machine(TO_99).data == dataset().name
+    assert f"“{TO_99}” was measured on " in measurements.note(after, [TO_99, MACHINE_STEPS, RECIPE_STEPS])
     with pytest.raises(CourseError, match="measured on different machines"):  # a ladder has no steps of two machines
-        measurements.ladder(measurements.read())
-    measure.main(["--publish", "--only", "time to 99 %", measurements.MACHINE_STEPS, measurements.RECIPE_STEPS])
-    assert measurements.ladder(measurements.read())
-    measure.main(["--publish", "--only", measurements.BN_EPOCH])
-    assert measurements.read().floor == measurements.read().sprint_floor == {"here": 1.0}
+        measurements.ladder(after)
+    measure.main(["--publish", "--only", TO_99, MACHINE_STEPS, RECIPE_STEPS, measurements.BN_EPOCH])
+    after = measurements.read()
+    assert measurements.ladder(after) and after.floor == after.sprint_floor == {"floor_seconds": 1.0}
 
 
-def test_the_speed_is_split_into_the_network_and_the_machine(measured):
-    def seconds(*found, epochs):
-        rest = {"loading": 0.0, "peak_mib": 1.0, "accuracy": 99.0, "epochs": epochs}
-        return [[{"seconds": one, **rest}] for one in found]
+def test_the_speed_is_split_into_the_network_and_the_machine(published):
+    def side(seconds, epochs):
+        return [{"seconds": seconds, "epochs": epochs}]
 
-    example, *_ = rows.ROWS["cpu"][measurements.TO_99].sides.keys() - {"course"}
-    found = replace(
-        measured,
-        rows={
-            measurements.TO_99: dict(zip((example, "course"), seconds(240, 3, epochs=4), strict=True)),
-            measurements.MACHINE_STEPS: dict(zip("ab", seconds(60, 40, epochs=1), strict=True)),
-            measurements.RECIPE_STEPS: dict(zip("cd", seconds(8, 4, epochs=2), strict=True)),
-        },
-    )
-    [text] = measurements.speed_shares(found)
+    found = {
+        TO_99: {"course": side(3, 4), "PyTorch's example": side(240, 4)},
+        MACHINE_STEPS: {"a": side(60, 1), "b": side(40, 1)},
+        RECIPE_STEPS: {"c": side(8, 2), "d": side(4, 2)},
+    }
+    text = measurements.speed_shares(replace(published, rows=found, later={}))
     assert "recipe make it 40.0 × faster" in text and "the machine makes it 1.5 × faster" in text
     assert "factors is 60.0 ×" in text
-    assert measurements.speed_shares(replace(found, rows={measurements.TO_99: found.rows[measurements.TO_99]})) == []
-
-
-def test_busy_processes_end_with_their_block(monkeypatch):
-    run_start, begin = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *argv: run_start.append(begin(*argv)) or run_start[-1])
-    with rows.with_busy_processes(2):
-        assert [process.poll() for process in run_start] == [None, None]
-    assert len(run_start) == 2 and None not in [process.poll() for process in run_start]
-
-
-def test_how_threads_wait_is_left_as_it_is_set_and_hangs_on_others_at_work(monkeypatch):
-    for running, others in (("procs_running 1", False), ("procs_running 3", True), ("nothing", False)):
-        monkeypatch.setattr(Path, "read_text", lambda path, text=running: f"ctxt 7\n{text}\nprocs_blocked 0\n")
-        assert command._other_processes_running() is others
-    code = (
-        "import os, sys; from tools import command; command._wait_passively_among_others(); "
-        "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
-    )
-    environment = os.environ | {"GOMP_SPINCOUNT": "5", "PYTHONPATH": str(ROOT)}
-    environment.pop("OMP_WAIT_POLICY", None)
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "None False\n"

@@ -1,7 +1,7 @@
 """Measurements in logs/ → tables. What measures them imports this module, which imports none of that:
 
-logs/benchmarks/KIND.json         python -m tools.speed.measure --publish    how fast the course is
-logs/benchmarks/stress.json       python -m tools.stress --publish           what kill -9 loses
+logs/benchmarks/cpu.json          python -m tools.speed.measure --publish    how fast the course is
+logs/benchmarks/stress.json       make stress PUBLISH=1                      what kill -9 loses
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
 logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
@@ -13,7 +13,7 @@ logs/ensemble.json                python -m tools.ensemble                   net
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from utils.runs.facts import Code, Environment
 from utils.training.loops import Score
 
 MEASURED = dict[str, float]  # seconds, loading, peak_mib, seed, and what the work reports: epochs, accuracy, rows
-KINDS = ("cpu", "cuda")  # of devices with a benchmark
 BN_EPOCH, TO_99 = "training epoch of bn_augmentation", "time to 99 %"
 # the first side of a compared row is the course; the others are the usual ways, and the fastest of them counts
 COMPARED = ("augmented batches, one epoch", BN_EPOCH, TO_99, "time to 99.4 %")
@@ -36,10 +35,7 @@ COMPARED += ("3D-MNIST rows of 60 digits", "training epoch of voxel_reference")
 # from the usual way to the course's, step by step: an epoch of the example, then trainings to 99 %
 MACHINE_STEPS = "one epoch of PyTorch's example, changed step by step"
 RECIPE_STEPS = "from PyTorch's example to sprint, changed step by step"
-ALONE = "an epoch of sprint as a reader's command does it"
-BUSY = tuple(f"the same, other processes at work: {busy}" for busy in (1, 2))
-DAILY = (ALONE, *BUSY, "five seeds of bn_augmentation, two epochs each", "from the command to 99 %", "loading MNIST")
-DAILY += ("10,000 images by every published network", "make verify")
+DAILY = ("five seeds of bn_augmentation, two epochs each", "from the command to 99 %", "loading MNIST")
 REPRODUCTIONS, ENSEMBLE = ROOT / "logs" / "reproductions.jsonl", ROOT / "logs" / "ensemble.json"
 HELD_OUT_RUNS = ROOT / "logs" / "writers.jsonl"
 
@@ -56,8 +52,8 @@ class Machine(Environment):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The measurements of one kind of device: by row, then by side. environment: of all rows but those in `later`,
-    which were measured again. floor, sprint_floor: see measure.floor."""
+    """The measurements by row, then by side. environment: of all rows but those in `later`, which were measured again.
+    floor, sprint_floor: see measure.floor."""
 
     rows: dict[str, dict[str, list[MEASURED]]]
     environment: Machine
@@ -65,24 +61,24 @@ class Benchmark:
     sprint_floor: dict[str, float] = field(default_factory=dict)
     later: dict[str, Machine] = field(default_factory=dict)
 
+    def __post_init__(self):
+        for row, sides in self.rows.items():
+            if not all(times and all(one.get("seconds", 0) > 0 for one in times) for times in sides.values()):
+                raise ValueError(f"{row}: expected one or more measurements of each side, each with its seconds")
+
     def machine(self, row: str) -> Machine:
         """Where and when a row was measured."""
         return self.later.get(row, self.environment)
 
 
 def path(kind: str = "cpu", root: Path = ROOT) -> Path:
-    """The file of a device's benchmark, or of `stress`, `photographs`, `c` or `train_in_tab`."""
+    """The file of the benchmark, or of `stress`, `photographs`, `no_digit`, `c` or `train_in_tab`."""
     return root / "logs" / "benchmarks" / f"{kind}.json"
 
 
-def read(kind: str = "cpu") -> Benchmark:
-    """The published measurements. Raises CourseError if they are missing or damaged."""
-    return files.read_json(path(kind), Benchmark, "`python -m tools.speed.measure --publish` measures them.")
-
-
-def not_measured(kind: str, command: str) -> str:
-    """The text in place of a table whose measurements are missing."""
-    return f"Not measured yet: `{files.display_path(path(kind))}` does not exist (`{command}`)."
+def read() -> Benchmark:
+    """The published benchmark. Raises CourseError if it is missing or damaged."""
+    return files.read_json(path(), Benchmark, "`python -m tools.speed.measure --publish` measures it.")
 
 
 def median(measurements: list[MEASURED], key: str) -> float:
@@ -97,32 +93,18 @@ def spread(measurements: list[MEASURED]) -> str:
     return f"{statistics.median(seconds):.2f}{between}{reached}"
 
 
-def compared(rows: dict[str, dict[str, list[MEASURED]]]) -> Iterable[tuple[str, str, list, list, str]]:
-    """Row, name and times of the fastest usual way, times of the course, and ">" if the usual way missed its target."""
-    for row in filter(rows.__contains__, COMPARED):
-        _, *others = rows[row]
-        best = min(others, key=lambda side, row=row: median(rows[row][side], "seconds"))
-        usual, target = rows[row][best], re.search(r"time to ([\d.]+) %", row)
-        missed = target and median(usual, "accuracy") < float(target[1])
-        yield row, best, usual, rows[row]["course"], "> " if missed else ""
-
-
 def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
-    """The course against the fastest usual way: seconds, accuracy if one is reached, and how much faster."""
+    """The course against the fastest usual way: seconds, accuracy if one is reached, and how much faster (">" if the
+    usual way missed its target)."""
     lines = []
-    for row, best, usual, course, more in compared(rows):
+    for row in COMPARED:
+        (_, course), *others = rows[row].items()
+        best, usual = min(others, key=lambda side: median(side[1], "seconds"))
+        target = re.search(r"to ([\d.]+) %", row)
+        more = "> " if target and median(usual, "accuracy") < float(target[1]) else ""
         faster = Markup(f"**{more}{median(usual, 'seconds') / median(course, 'seconds'):.1f} ×**")
         lines.append([row, best, spread(usual), spread(course), faster, len(course)])
     return table(["what", "against", "usual, s", "course, s", "faster", "n"], lines, right="n")
-
-
-def memory_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
-    """How much faster the course is if loading and warming up count too, and the peak memory of both sides."""
-    lines = []
-    for row, _best, *sides, more in compared(rows):
-        usual, course = (median(side, "seconds") + median(side, "loading") for side in sides)
-        lines.append([row, f"{more}{usual / course:.1f} ×", *(f"{median(side, 'peak_mib'):,.0f}" for side in sides)])
-    return table(["what", "faster, with loading", "usual, MiB", "course, MiB"], lines, right="usual, MiB course, MiB")
 
 
 @dataclass(frozen=True)
@@ -144,7 +126,7 @@ def ladder(found: Benchmark) -> list[Step]:
     Raises CourseError if the rows come from different machines.
     """
     rows, parts = found.rows, (TO_99, MACHINE_STEPS, RECIPE_STEPS)
-    if len({replace(found.machine(row), commit="", time="") for row in parts if row in rows}) > 1:
+    if len({replace(found.machine(row), commit="", time="") for row in parts}) > 1:
         command = "python -m tools.speed.measure --publish --only …"
         raise CourseError(f"{', '.join(parts)}: measured on different machines. Measure them together: {command}")
     epochs = median(rows[TO_99]["PyTorch's example"], "epochs")
@@ -155,38 +137,35 @@ def ladder(found: Benchmark) -> list[Step]:
     return steps
 
 
-def speed_shares(found: Benchmark) -> list[str]:
+def speed_shares(found: Benchmark) -> str:
     """How much of the speed to 99 % comes from network and recipe, and how much from the machine."""
-    if MACHINE_STEPS not in found.rows:
-        return []
     seconds = [step.seconds for step in ladder(found)]
     first, same_network, last = seconds[0], seconds[len(found.rows[MACHINE_STEPS]) - 1], seconds[-1]
-    return [
+    return (
         "How the course reaches 99 % faster than PyTorch's example: a smaller network and its recipe make it "
         f"{same_network / last:.1f} × faster, and better use of the machine makes it {first / same_network:.1f} × "
         f"faster. These steps were measured in separate runs. The product of the two factors is {first / last:.1f} ×."
-    ]
+    )
 
 
-def tried_table(rows: dict[str, dict[str, list[MEASURED]]], which: Iterable[str]) -> str:
-    """Every side of the rows `which` against the first side: seconds, accuracy if one is reached, peak memory."""
+def tried_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
+    """Every side of each row against its first side: seconds, accuracy if one is reached, peak memory."""
     lines = []
-    for row in filter(rows.__contains__, which):
-        first = next(iter(rows[row].values()))
-        for side, times in rows[row].items():
+    for row, sides in rows.items():
+        first = next(iter(sides.values()))
+        for side, times in sides.items():
             faster, peak = median(first, "seconds") / median(times, "seconds"), median(times, "peak_mib")
             cells = [spread(times), f"{faster:.{2 if faster > 0.1 else 3}f} ×", f"{peak:,.0f}", len(times)]
             lines.append([row, side, *cells])
     return table(["work", "how", "seconds", "as fast as the first", "peak MiB", "n"], lines, right="peak MiB n")
 
 
-def note(found: Benchmark, which: Iterable[str]) -> str:
+def note(found: Benchmark, which: Sequence[str]) -> str:
     """How rows were measured, and on which machines."""
-    rows = [row for row in which if row in found.rows]
-    counts = sorted({len(times) for row in rows for times in found.rows[row].values()})
+    counts = sorted({len(times) for row in which for times in found.rows[row].values()})
     several = f"{counts[0]} to {counts[-1]}" if counts[-1] > counts[0] else str(counts[0])
     places: dict[str, list[str]] = {}
-    for row in rows:
+    for row in which:
         one = found.machine(row)
         threads = f"{one.threads} thread{'s' * (one.threads != 1)}"
         places.setdefault(escape(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}"), []).append(row)
@@ -196,30 +175,13 @@ def note(found: Benchmark, which: Iterable[str]) -> str:
 
 
 def speed_section() -> str:
-    """The tables of every published benchmark with their machines, and the devices that are not measured."""
-    parts = []
-    for kind in KINDS:
-        where = files.display_path(path(kind))
-        if not path(kind).exists():
-            parts.append(f"Not measured yet: {kind.upper()}. `{where}` does not exist.")
-            continue
-        try:
-            parts += tables_of(read(kind))
-        except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:
-            why = f"{type(error).__name__}: {files.shorten(str(error))}"
-            raise CourseError(f"{where}: a measurement is missing or no number ({why}). Measure it again.") from error
+    """The tables of the published benchmark, with its machines."""
+    found = read()
+    floor = f"{found.sprint_floor['floor_seconds']:.2f} s"
+    parts = [speed_table(found.rows), note(found, COMPARED), speed_shares(found)]
+    parts += [tried_table({row: found.rows[row] for row in DAILY}), note(found, DAILY)]
+    parts += [f"At the highest rates of this machine, the arithmetic of one epoch of sprint takes {floor}."]
     return "\n\n".join(parts)
-
-
-def tables_of(found: Benchmark) -> list[str]:
-    """The part of speed_section for one kind of device."""
-    parts = [speed_table(found.rows), note(found, COMPARED), *speed_shares(found), memory_table(found.rows)]
-    if found.rows.keys() & set(DAILY):
-        parts += [tried_table(found.rows, DAILY), note(found, DAILY)]
-    if found.sprint_floor:
-        seconds = f"{found.sprint_floor['floor_seconds']:.2f} s"
-        parts.append(f"At the highest rates of this machine, the arithmetic of one epoch of sprint takes {seconds}.")
-    return parts
 
 
 @dataclass(frozen=True)
@@ -234,15 +196,14 @@ class Reproduction:
     sha256: str
     finished: str
 
+    def __post_init__(self):
+        if self.name not in EXPERIMENTS:
+            raise ValueError(f"no experiment is called {self.name[:80]!r}")
+
 
 def reproductions() -> list[Reproduction]:
     """All lines so far. Raises CourseError for a damaged line, or one that names no experiment."""
-    found = files.read_lines(REPRODUCTIONS, Reproduction)
-    for number, line in enumerate(found, 1):
-        if line.name not in EXPERIMENTS:
-            where = f"{files.display_path(REPRODUCTIONS)}, line {number}"
-            raise CourseError(f"{where}: no experiment is called {line.name[:80]!r}. Delete that line.")
-    return found
+    return files.read_lines(REPRODUCTIONS, Reproduction)
 
 
 def reproduction_rows() -> list[list[object]]:
@@ -287,15 +248,6 @@ class HeldOutRun:
     code: Code
     environment: Environment
     finished: str
-
-    def __post_init__(self):
-        if not self.images or not 0 < min(self.images.values()) <= max(self.images.values()) <= 60_000:
-            raise ValueError("images: expected 1 to 60,000 of each writer")
-        mistakes = Counter(map(str, self.wrong))
-        if any(count > self.images.get(writer, 0) for writer, count in mistakes.items()):
-            raise ValueError("wrong: expected writers of held-out images, each at most as often as it has images")
-        if len(self.test_wrong) > 10_000:
-            raise ValueError(f"test_wrong: {len(self.test_wrong)} of 10,000 test images")
 
     @property
     def held_out(self) -> float:
@@ -360,21 +312,20 @@ class Ensemble:
     finished: str
 
     def __post_init__(self):
-        if not self.votes or min(self.votes.values()) < 1:
-            raise ValueError("votes: expected one or more of each member")
+        if unknown := (self.votes.keys() | self.twins.keys()) - EXPERIMENTS.keys():
+            raise ValueError(f"no experiment is called {', '.join(sorted(unknown))[:80]}")
 
 
-def read_ensemble() -> Ensemble | None:
-    """The published ensemble, or None. Raises CourseError if it is damaged."""
-    todo = "Make it again: python -m tools.ensemble."
-    return files.read_json(ENSEMBLE, Ensemble, todo) if ENSEMBLE.exists() else None
+def read_ensemble() -> Ensemble:
+    """The published ensemble. Raises CourseError if it is missing or damaged."""
+    return files.read_json(ENSEMBLE, Ensemble, "Make it again: python -m tools.ensemble.")
 
 
 def ensemble_table(ensemble: Ensemble) -> str:
     """The candidates, most votes first: their votes, and what each reaches alone and all together."""
     rows = []
     for name, twin in ensemble.twins.items():
-        published = records.finished(EXPERIMENTS[name], 0) if name in EXPERIMENTS else None  # None: another recipe now
+        published = records.finished(EXPERIMENTS[name], 0)  # None: its recipe has changed since
         test = f"{published.facts.test.percent:.2f}" if published else "–"
         rows.append([name, ensemble.votes.get(name, 0), f"{twin.percent:.2f}", test])
     rows.sort(key=lambda row: (-row[1], -ensemble.twins[row[0]].correct))
@@ -404,17 +355,10 @@ class Stress:
         names = Stressed.__dataclass_fields__
         return Stressed(*(sum(getattr(one, name) for one in self.kinds.values()) for name in names))
 
-    @property
-    def passed(self) -> bool:
-        total = self.total
-        return total.kills == total.same and not (total.damaged or total.lost_runs or total.lost_epochs)
-
 
 def stress_section() -> str:
     """How many kills were survived, in three sentences."""
-    if not path("stress").exists():
-        return not_measured("stress", "make stress")
-    found = files.read_json(path("stress"), Stress, "`python -m tools.stress --publish` writes it.")
+    found = files.read_json(path("stress"), Stress, "`make stress PUBLISH=1` writes it.")
     total, where = found.total, found.environment
     kinds = escape(", ".join(f"{name} {one.kills}" for name, one in found.kinds.items()))
     place = escape(f"{where.device}, torch {where.torch}, {where.time[:10]}")
@@ -434,11 +378,6 @@ class Kind:
     rejected: int
     wrong: int
 
-    def __post_init__(self):
-        parts = (self.correct, self.rejected, self.wrong)
-        if min(parts) < 0 or sum(parts) != self.n or not self.n:
-            raise ValueError(f"{' + '.join(map(str, parts))} of {self.n}: expected parts of one or more photographs")
-
 
 @dataclass(frozen=True)
 class Photographs:
@@ -451,8 +390,6 @@ class Photographs:
 
 def photographs_section() -> str:
     """The table of docs/photographs.md."""
-    if not path("photographs").exists():
-        return not_measured("photographs", "python -m tools.photographs")
     found = files.read_json(path("photographs"), Photographs, "`python -m tools.photographs` writes it.")
     rows = []
     for name, one in found.kinds.items():
@@ -518,10 +455,6 @@ class TabRun:
     total: int
     sha256: str
 
-    def __post_init__(self):
-        if not 0 <= self.correct <= self.total > 0:
-            raise ValueError(f"{self.correct} of {self.total} test images: expected a part of one or more")
-
 
 @dataclass(frozen=True)
 class InTab:
@@ -539,8 +472,6 @@ class InTab:
 
 def in_tab_section() -> str:
     """What the "Train" tab reaches in each engine."""
-    if not path("train_in_tab").exists():
-        return not_measured("train_in_tab", "python -m tools.site.train_in_tab")
     found = files.read_json(path("train_in_tab"), InTab, "`python -m tools.site.train_in_tab` writes it.")
     first = {run.seed: run.sha256 for run in reversed(found.runs)}  # of the first engine
     rows = []

@@ -1,7 +1,7 @@
 """Photographs of digits, read by a network: those of a reader (`python train.py NAME --read photo.jpg …`), and how
 often reading succeeds: in frames, in hard shadows, cropped tightly.
 
-python -m tools.photographs [--n N]    make them from MNIST's test images, and write logs/benchmarks/photographs.json
+python -m tools.photographs            make them from MNIST's test images, and write logs/benchmarks/photographs.json
 python -m tools.photographs --bound    choose the confidence below which the live page doubts that a drawing is a digit,
                                        and write logs/benchmarks/no_digit.json
 """
@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from tools.measurements import Kind, Photographs, photographs_section
+from tools.measurements import Kind, NoDigit, Photographs, photographs_section
 from tools.measurements import path as measurement_path
 from tools.report import save_picture
 from utils import CourseError, files, models, runs, smoke
@@ -30,7 +30,7 @@ from utils.runs import facts, job, load_pretrained, records
 from utils.training.loops import predict
 
 DRAWN = 30  # pictures in the figure, at most
-NETWORK, WIDE, HIGH = "bn_augmentation", 480, 400
+NETWORK, N, WIDE, HIGH = "bn_augmentation", 200, 480, 400  # photographs of each kind; pixels
 # the network behind the bound is quick to train, and seldom sure of a letter; 1 of 50 digits may be doubted
 DOUBTER, HELD_OUT, SHARE = "sprint_994", 10_000, 0.02
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono")
@@ -42,56 +42,46 @@ Place = tuple[int, int, int]  # left, top and size of the digit's square
 # ---- a reader's
 
 
-def find_run(experiment: Experiment, seed: int = 0) -> Path:
-    """The state dict of your own finished run of this recipe, or of the published one. Raises CourseError."""
-    found = runs.load(experiment, seed, echo=False)
-    if found.model is None:
-        why = "no trained weights of this recipe found. Train it: repeat the command without --read"
-        raise CourseError(f"{experiment.name}, seed {seed}: {why}")
-    return found.weights
-
-
 def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
     """Print one line per picture: its path, digit and probability. Returns where the drawing of the inputs is.
 
-    Pictures that can't be read as one digit get a line too; at the end they raise CourseError.
+    Raises CourseError without trained weights, and at the end for pictures that can't be read as one digit.
     """
-    weights = find_run(experiment, seed)
-    model, preprocess = load_pretrained(weights)
+    run = runs.load(experiment, seed, echo=False)
+    if run.model is None:
+        why = "no trained weights of this recipe found. Train it: repeat the command without --read"
+        raise CourseError(f"{experiment.name}, seed {seed}: {why}")
+    model, preprocess = load_pretrained(run.weights)
     inputs, titles, rejections = [], [], []
     for path in paths:
         try:
-            image = _input(path, preprocess.kind)
+            inputs.append(_input(path, preprocess.kind))
         except CourseError as error:
             rejections.append(str(error))
-            if len(paths) > 1:
-                print(error, flush=True)
             continue
         with torch.inference_mode():
-            most, digit = models.probabilities(model, model(preprocess(image)))[0].max(0)
+            most, digit = models.probabilities(model, model(preprocess(inputs[-1])))[0].max(0)
         print(f"{shorten(path)}: {digit} ({most:.1%})", flush=True)
-        if len(inputs) < DRAWN:
-            inputs.append(image)
-            name = shorten(Path(path).name, 24)
-            titles.append(f"{name}: {digit}, {most:.0%}")
-    where = ""
+        titles.append(f"{shorten(Path(path).name, 24)}: {digit}, {most:.0%}")
+    target = records.own_root() / "pngs" / f"{run.weights.stem}_read.png"
+    where = f"What {experiment.name} saw: {display_path(target)}" if inputs else ""
     if inputs:
-        target = records.own_root() / "pngs" / f"{weights.stem}_read.png"
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
-            if preprocess.kind == "voxels":
-                figure = plots.solids(inputs, titles)
-            else:
-                figure = plots.images(torch.stack(inputs)[:, None], titles, columns=min(3, len(titles)))
-            save_picture(figure, target)
-        first = f" (the first {DRAWN} pictures)" if len(paths) - len(rejections) > DRAWN else ""
-        where = f"What {experiment.name} saw{first}: {display_path(target)}"
+        _draw(inputs[:DRAWN], titles[:DRAWN], preprocess.kind, target)
     if rejections:
-        if where:
-            print(where)
+        print(where, end="\n" if where else "")
         count = f"{len(rejections)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
-        raise CourseError(f"{count}{rejections[0]}")
+        raise CourseError(count + "; ".join(rejections))
     return where
+
+
+def _draw(inputs: list[Tensor], titles: list[str], kind: str, target: Path) -> None:
+    if kind == "voxels":
+        figure = plots.solids(inputs, titles)
+    else:
+        figure = plots.images(torch.stack(inputs)[:, None], titles, min(3, len(titles)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
+        save_picture(figure, target)
 
 
 def _input(path: str, kind: str) -> Tensor:
@@ -240,27 +230,28 @@ def measure_bound() -> None:
         for images in (done.data.valid.images, letters())
     )
     least = int(float(torch.quantile(held_out, SHARE)) * 1000) / 1000  # rounded down to what can be shown
-    doubted = {"share": float((held_out < least).double().mean()), "doubted": int((printed < least).sum())}
-    found = {"network": DOUBTER, "least": least, "held_out": HELD_OUT, "letters": len(printed), **doubted}
+    counts = {"share": float((held_out < least).double().mean()), "held_out": HELD_OUT}
+    counts |= {"doubted": int((printed < least).sum()), "letters": len(printed)}
     source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
+    found = NoDigit(DOUBTER, least, **counts, **source, finished=facts.now())
     target = measurement_path("no_digit")
-    files.write_json(target, found | source | {"finished": facts.now()})
-    counts = f"{doubted['share']:.2%} of the digits, {doubted['doubted']} of the letters"
-    print(f"{display_path(target)}: below {least:.1%} for {counts}")
+    files.write_json(target, found)
+    print(
+        f"{display_path(target)}: below {least:.1%} for {found.share:.2%} of the digits, {found.doubted} of the letters"
+    )
 
 
 def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.photographs", description=__doc__)
-    parser.add_argument("--n", type=int, default=200, help="photographs of each kind (default: 200)")
     parser.add_argument("--bound", action="store_true", help="measure the bound of doubt instead")
     options = parser.parse_args(argv)
     if options.bound:
         return measure_bound()
-    n, mnist = options.n, datasets.load("mnist")
-    if mnist.name != "mnist" or not 1 <= n <= len(mnist.test):
-        raise CourseError(f"--n {n}: expected 1 to {len(mnist.test)} of the real MNIST's test images (COURSE_DATA)")
+    mnist = datasets.load("mnist")
+    if mnist.name != "mnist" or not mnist.whole:
+        raise CourseError("expected the whole of MNIST, which was not found (COURSE_DATA)")
     model, preprocess = load_pretrained(NETWORK)
-    found = {kind: measure(kind, mnist.test, n, lambda image: int(model(preprocess(image)).argmax())) for kind in KINDS}
+    found = {kind: measure(kind, mnist.test, N, lambda image: int(model(preprocess(image)).argmax())) for kind in KINDS}
     where = facts.environment(torch.device("cpu"))
     files.write_json(measurement_path("photographs"), Photographs(NETWORK, found, facts.code(), where, facts.now()))
     print(photographs_section())

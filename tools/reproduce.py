@@ -19,34 +19,28 @@ from utils.experiments import EXPERIMENTS
 from utils.runs import records
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.reproduce", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="published seeds 0 to N−1")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one training; published runs used one")
     options = parser.parse_args(argv)
-    reproduce(options.names, options.seeds, options.threads)
-    return 0
-
-
-def reproduce(names: list[str], seeds: int, threads: int) -> None:
-    """Train published seeds of experiments again, and add a line for each. Raises CourseError."""
-    if min(seeds, threads) < 1:
-        raise CourseError(f"--seeds {seeds} --threads {threads}: expected 1 or more")
-    for name in names:
+    if min(options.seeds, options.threads) < 1:
+        raise CourseError(f"--seeds {options.seeds} --threads {options.threads}: expected 1 or more")
+    for name in options.names:
         if name not in EXPERIMENTS:
             raise CourseError(f"no experiment is called {name[:80]!r}: expected {closest(name, EXPERIMENTS)}")
         if not records.published(EXPERIMENTS[name]):
             raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
-    torch.set_num_threads(threads)
-    for name in names:
-        for record in records.published(EXPERIMENTS[name])[:seeds]:
+    torch.set_num_threads(options.threads)
+    for experiment in (EXPERIMENTS[name] for name in options.names):
+        for record in records.published(experiment)[: options.seeds]:
             with tempfile.TemporaryDirectory() as folder:
                 where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}
-                now = runs.run(EXPERIMENTS[name], record.facts.seed, **where).facts
+                now = runs.run(experiment, record.facts.seed, **where).facts
             line = Reproduction(now.name, now.seed, now.environment, now.code, now.test, now.sha256, now.finished)
             files.append_line(REPRODUCTIONS, line)
-            print(records.against_published(EXPERIMENTS[name], now), flush=True)
+            print(records.against_published(experiment, now), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ its sidecar.
 
 from tools import command  # isort: skip
 
-import os
 import re
-import stat
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from tools import ensemble
 from tools.measurements import ENSEMBLE, read_ensemble
 from utils import ROOT, CourseError, files, models, printable
 from utils.data import datasets
-from utils.experiments import EXPERIMENTS, Experiment
+from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import packed, pretrained, records, trials
 from utils.runs.records import RunMetadata, RunPaths, seed_of
 from utils.training import devices
 from utils.training.loops import Score, evaluate
 
-SINGLE = ("logs/reproductions.jsonl", "logs/writers.jsonl", "logs/ensemble.json", "logs/runs.csv")
 LOSS = 1e-3  # relative: over three processors and torch 2.6 to 2.15 the loss moved by less than a tenth of it
 Datasets = dict[str, datasets.Dataset]  # loaded so far, by name
 Finding = tuple[str, str, str]  # the sidecar's score, the score now, and the verdict
@@ -55,14 +53,20 @@ def check(path: Path, loaded: Datasets) -> Finding:
         if (dataset.fingerprint, dataset.whole) != (facts.data.fingerprint, True):
             return recorded, found, f"NOT EVALUATED: {name} was not found"
         pixels = (facts.normalization.mean, facts.normalization.std)
-        score = evaluate(model, dataset.test, *pixels)
-        found = f"{score.correct}/{score.total}"
         parts = {part: evaluate(model, split, *pixels) for part, split in dataset.parts.items()}
+        score = together(parts.values()) if parts else evaluate(model, dataset.test, *pixels)
+        found = f"{score.correct}/{score.total}"
         good = facts.test and agrees(score, facts.test) and parts.keys() == facts.parts.keys()
         good = good and all(agrees(parts[part], facts.parts[part]) for part in parts)
         return recorded, found, "agrees" if good else "DISAGREES"
     except CourseError as error:
         return recorded, found, f"REFUSED: {error}"
+
+
+def together(parts: Collection[Score]) -> Score:
+    """The score of all parts of a test set."""
+    total = sum(part.total for part in parts)
+    return Score(sum(part.loss * part.total for part in parts) / total, sum(part.correct for part in parts), total)
 
 
 def packed_problem(path: Path, model: nn.Module, facts: RunMetadata) -> str:
@@ -78,102 +82,70 @@ def packed_problem(path: Path, model: nn.Module, facts: RunMetadata) -> str:
 
 # ---- which files are published
 
+SHAPES = {  # what may lie below logs/ and saved_dict/, and the suffix of the file that it needs next to it
+    r"logs/(reproductions\.jsonl|writers\.jsonl|ensemble\.json|runs\.csv|benchmarks/\w+\.json)": "",
+    r"logs/trials/(?P<name>\w+)\.jsonl": "",
+    r"logs/(?P<name>\w+)/seed(0|[1-9]\d*)\.csv": ".json",
+    r"logs/(?P<name>\w+)/seed(0|[1-9]\d*)\.json": ".csv",
+    r"saved_dict/(?P<name>\w+?)(_seed[1-9]\d*)?\.pth": ".json",
+    r"saved_dict/(?P<name>\w+?)(_seed[1-9]\d*)?\.(json|bin)": ".pth",
+}
+
 
 def published(root: Path) -> tuple[list[Path], list[str]]:
     """All published files below logs/ and saved_dict/, and one line for each other entry or missing twin."""
     paths, findings = [], []
-    for path in _entries(root):
-        mode, name = path.lstat().st_mode, path.relative_to(root).as_posix()
-        if stat.S_ISDIR(mode):
-            wrong = "" if _is_known_folder(name) else "belongs to no experiment: delete it"
-        elif not stat.S_ISREG(mode):
-            kind = "a link" if stat.S_ISLNK(mode) else "a pipe, a device or a socket"
-            wrong = f"is {kind}: expected a file. Delete it"
+    for path in sorted(path for folder in ("logs", "saved_dict") for path in (root / folder).rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        name = path.relative_to(root).as_posix()
+        if wrong := _why_stray(path, name):
+            findings.append(printable(f"{name} {wrong}"))
         else:
-            wrong = _why_stray(path, name)
-            paths += [] if wrong else [path]
-        findings += [printable(f"{name} {wrong}")] if wrong else []
+            paths.append(path)
     return paths, findings
 
 
-def _entries(root: Path) -> list[Path]:
-    """Files, folders and links below logs/ and saved_dict/, in order, without following links."""
-    found = [path for path in (root / "logs", root / "saved_dict") if path.is_symlink()]
-    for top in (root / "logs", root / "saved_dict"):
-        if top not in found:
-            found += [Path(folder, name) for folder, folders, names in os.walk(top) for name in (*folders, *names)]
-    return sorted(found)
-
-
-def _is_known_folder(name: str) -> bool:
-    top, _, inner = name.partition("/")
-    return top == "logs" and (inner in EXPERIMENTS or inner in ("trials", "benchmarks"))
-
-
 def _why_stray(path: Path, name: str) -> str:
-    """Why a regular file is not published, or what it lacks; "" if nothing is wrong."""
-    folder, suffix, experiment = path.parent.name, path.suffix, EXPERIMENTS.get(path.stem)
-    if name in SINGLE or re.fullmatch(r"logs/benchmarks/\w+\.json", name):
-        return ""
-    if experiment and name == f"logs/trials/{path.stem}.jsonl":
-        return ""
-    if experiment := _trained_by(path):  # a missing sidecar is reported where it is read
-        if name == f"saved_dict/{path.stem}.pth":
-            small = path.with_suffix(".bin")
-            return "" if small.is_file() or not experiment.recipe.levels else f"has no {small.name} next to it"
-        if name == f"saved_dict/{path.name}" and suffix in (".json", ".bin"):
-            return "" if path.with_suffix(".pth").is_file() else "has no state dict next to it"
-    twins = {".csv": ".json", ".json": ".csv"}
-    if name == f"logs/{folder}/{path.name}" and folder in EXPERIMENTS and seed_of(path) is not None and suffix in twins:
-        twin = path.with_suffix(twins[suffix])
-        return "" if twin.is_file() else f"has no {twin.name} next to it"
+    """Why a file is not published, or what it lacks; "" if nothing is wrong."""
+    if path.is_symlink() or not path.is_file():
+        return "is a link, a pipe or a device, expected a file: delete it"
+    for shape, suffix in SHAPES.items():
+        found = re.fullmatch(shape, name, re.ASCII)
+        if found and found.groupdict().get("name") in {None, *EXPERIMENTS}:
+            twin = path.with_suffix(suffix)
+            return f"has no {twin.name} next to it" if suffix and not twin.is_file() else ""
     return "belongs to no experiment: delete it"
-
-
-def _trained_by(path: Path) -> Experiment | None:
-    """The experiment of a file in saved_dict/: its name alone is that of seed 0, NAME_seed3 that of another seed."""
-    name, _, seed = path.stem.rpartition("_")
-    return EXPERIMENTS.get(name if seed_of(Path(seed)) else path.stem)
 
 
 def strays(root: Path = ROOT) -> list[str]:
     """One line for each published file that is missing, unknown, unreadable, or contradicted by its log."""
-    _, findings = published(root)
+    findings = published(root)[1]
     for experiment in EXPERIMENTS.values():
         run = RunPaths(root, experiment.name, 0)
-        if run.facts.is_file() and experiment.weights:
-            pair = (run.weights, run.weights.with_suffix(".json"))
-            findings += [f"{path.relative_to(root)} is missing" for path in pair if not path.is_file()]
-        findings += contradictions(run)
-        try:
-            trials.read_file(root / "logs" / "trials" / f"{experiment.name}.jsonl")
-        except CourseError as error:
-            findings.append(printable(str(error)))
+        if run.facts.is_file() and experiment.weights and not run.weights.is_file():
+            findings.append(f"{run.weights.relative_to(root)} is missing")
+        findings += _problem(trials.read_file, root / "logs" / "trials" / f"{experiment.name}.jsonl")
+        for seed in sorted(seed for path in run.log.parent.glob("seed*.json") if (seed := seed_of(path)) is not None):
+            findings += _problem(_require_unchanged, replace(run, seed=seed))
     return findings
 
 
-def contradictions(run: RunPaths) -> list[str]:
-    """One line for each unreadable log of an experiment, and for each sidecar that differs from its log."""
-    findings = []
-    seeds = sorted(seed for path in run.log.parent.glob("seed*.json") if (seed := seed_of(path)) is not None)
-    for one, require in [(replace(run, seed=seed), check) for seed in seeds for check in (_readable, _unchanged)]:
-        try:
-            require(one)
-        except CourseError as error:
-            findings.append(printable(str(error)))
-    return findings
+def _problem(action: Callable[[object], object], argument: object) -> list[str]:
+    """The CourseError of action(argument) as a line, or nothing."""
+    try:
+        action(argument)
+    except CourseError as error:
+        return [printable(str(error))]
+    return []
 
 
-def _readable(run: RunPaths) -> None:
-    """Raise CourseError if a run's log is damaged, or names no network."""
-    models.parse(records.read_record(run).facts.recipe.model)
-
-
-def _unchanged(run: RunPaths) -> None:
-    """Raise CourseError if a run's sidecar differs from its log, or can't be read."""
+def _require_unchanged(run: RunPaths) -> None:
+    """Raise CourseError if a run's sidecar differs from its log, or if its log is damaged or names no network."""
     sidecar, log = run.weights.with_suffix(".json"), run.facts.relative_to(run.root)
     if sidecar.is_file() and files.read(sidecar, most=files.JSON) != files.read(run.facts, most=files.JSON):
         raise CourseError(f"{sidecar.relative_to(run.root)} is not what {log} says: it was changed")
+    models.parse(records.read_record(run).facts.recipe.model)
 
 
 def verify(root: Path = ROOT) -> tuple[str, bool]:
@@ -188,9 +160,6 @@ def verify(root: Path = ROOT) -> tuple[str, bool]:
     good = bool(rows) and not findings and all(row[-1] == "agrees" for row in rows)
     table = tables.table(["state dict", "sidecar", "evaluated now", "verdict"], rows)
     return "\n".join([table if rows else f"{root / 'saved_dict'} holds no state dict", *findings]), good
-
-
-# ---- published runs, trained again
 
 
 def check_ensemble(loaded: Datasets) -> Finding:

@@ -1,31 +1,200 @@
-"""A few kills of `make stress`; and what it counts would be noticed."""
+"""Commands are killed with `kill -9` at random moments, and nothing is lost: no file, finished run, epoch or bit.
 
+Plain pytest kills three times. `make stress` kills a hundred times, and `make stress PUBLISH=1` keeps the figures in
+logs/benchmarks/ for docs/training.md. After each kill, every file is checked and the same command runs again, until it
+ends. Its results are compared with those of an undisturbed command. The trainings are short, on a few digits.
+"""
+
+import csv
+import hashlib
 import json
 import os
-import subprocess
+import random
+import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict
+from itertools import count, pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
 
 import pytest
+import torch
+from PIL import Image
+from tiny import few_digits
 
-from tools import measurements, stress
-from tools.measurements import Stress, Stressed
-from utils import ROOT, files, runs
+from tools import command, measurements, report, train
+from tools.measurements import Machine, Stress, Stressed
+from utils import CourseError, files, runs
+from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS
+from utils.runs import facts, records, trials
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes can't be forked here once torch is imported")
 
+KILLS = int(os.environ.get("STRESS_KILLS", "3"))
+TRAIN, TEST = 192, 48  # digits
+FEW = ["--quiet", "--device", "cpu", "--threads", "1", "--batch-size", "64"]
+KINDS = {  # commands in order, of which the last one is killed
+    "plateau and early stopping": ["train base --valid 40 --schedule plateau --patience 2 --epochs 5"],
+    "voxels, and building them": ["train voxel_best --epochs 2"],
+    "several runs": ["train base dropout --seeds 2 --epochs 2"],
+    "plain": ["train base --epochs 4"],
+    "augmented": ["train bn_augmentation --epochs 4"],
+    "dropout": ["train dropout --epochs 4"],
+    "a report": ["train base --seeds 2 --epochs 2", "report"],
+}
 
-def test_killed_commands_lose_nothing(tmp_path):
-    """One kill of three kinds each; `make stress` does a hundred, of all kinds."""
-    kinds = ("plateau and early stopping", "voxels, and building them", "several runs")
-    code = f"from tools import stress; stress.KINDS = {{kind: stress.KINDS[kind] for kind in {kinds}}}; "
-    code += "raise SystemExit(stress.main(['--kills', '3']))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_RUNS": str(tmp_path)}
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = files.read_json(measurements.path("stress", tmp_path), Stress)
-    assert found.passed and tuple(found.kinds) == kinds and all(one.kills for one in found.kinds.values())
+
+def do(root: Path, line: str) -> None:
+    """Run a command in this process and exit; it reads and writes below `root` only."""
+    os.environ |= {"COURSE_RUNS": str(root), "COURSE_DATA": str(root / "data"), "COURSE_SMOKE": "0"}
+    datasets.ROOT, voxels.TRAIN, voxels.TEST = root, TRAIN // 2, TEST // 2
+    name, *argv = line.split()
+    action, argv = (train.main, [*argv, *FEW]) if name == "train" else (report.main, [str(root)])
+    with (root / "printed.txt").open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        status = command.run(name, action, argv)
+    os._exit(status)
+
+
+def start(root: Path, line: str):
+    # a fork has imported everything already, so a kill hits the work and not the imports
+    process = get_context("fork").Process(target=do, args=(root, line))
+    process.start()
+    return process
+
+
+def finish(root: Path, line: str) -> float:
+    """Run a command to its end; seconds."""
+    begin, process = perf_counter(), start(root, line)
+    process.join()
+    assert process.exitcode == 0, (root / "printed.txt").read_text()
+    return perf_counter() - begin
+
+
+CHECKS: dict[str, Callable[[Path], object]] = {  # by suffix: read a file, and raise an error if it is damaged
+    ".csv": records.read_log,
+    ".json": records.read_facts,
+    ".jsonl": lambda path: files.read_lines(path, trials.Trial),
+    ".pt": records.read_checkpoint,
+    ".pth": lambda path: files.load_safely(path, files.read(path, most=files.TENSORS), ""),
+    ".h5": voxels.read,
+    ".png": lambda path: Image.open(path).verify(),
+}
+
+
+def results(root: Path) -> list[Path]:
+    """The files of results below `root`. A name with a leading dot is a temporary file."""
+    return sorted(path for path in root.rglob("[!.]*") if path.suffix in CHECKS)
+
+
+def damaged(root: Path) -> list[Path]:
+    found = []
+    for path in results(root):
+        try:
+            CHECKS[path.suffix](path)
+        except (CourseError, OSError, SyntaxError):
+            found.append(path)
+    return found
+
+
+def outcome(root: Path) -> dict[str, str]:
+    """A digest of each result: state dicts, logs without times, voxels, pictures, and the trials of a study."""
+    found = {}
+    for path in results(root):
+        if path.suffix == ".csv":
+            with path.open() as file:
+                content = repr([row | {"seconds": ""} for row in csv.DictReader(file)]).encode()
+        elif path.suffix == ".h5":
+            content = b"".join(values.tobytes() for values in voxels.read(path)[0])
+        elif path.suffix == ".jsonl":  # a kill may add a run twice, of which one counts
+            lines = files.read_lines(path, trials.Trial)
+            content = repr(sorted({(one.recipe.digest(), one.seed, one.valid) for one in lines}, key=repr)).encode()
+        else:
+            content = b"" if path.suffix == ".json" else path.read_bytes()
+        found[str(path.relative_to(root))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+Left = tuple[dict[Path, bytes], dict[Path, int]]  # facts of finished runs; epochs in the checkpoints of the others
+
+
+def left(root: Path) -> Left:
+    """What there is now, after a kill or at the end."""
+    finished = {path: path.read_bytes() for path in root.glob("logs/*/seed*.json")}
+    epochs = {}
+    for path in root.glob("unfinished/*.pt"):
+        run_start, state = records.read_checkpoint(path)
+        epochs[records.RunPaths(root, path.name.rpartition("_seed")[0], run_start.seed).facts] = len(state["history"])
+    return finished, {path: rows for path, rows in epochs.items() if path not in finished}
+
+
+def lost(before: Left, after: Left) -> tuple[int, int]:
+    """How many finished runs, and how many epochs, were trained again after a kill."""
+    again = sum(after[0].get(path) != content for path, content in before[0].items())
+    epochs = 0
+    for path, rows in before[1].items():
+        kept = after[1].get(path, 0)
+        if path in after[0] and (continued := files.decode(after[0][path], records.RunMetadata, path.name).continued):
+            kept = continued[-1].after_epoch
+        epochs += max(0, rows - kept)
+    return again, epochs
+
+
+def stress(kind: str, kills: int, draw: random.Random, folder: Path) -> Stressed:
+    """Kill one kind of command `kills` times, each time a new or a continued one."""
+    found = Stressed()
+    *before, last = KINDS[kind]
+    begin, whole = folder / "begin", folder / "whole"
+    few_digits(begin / "data", TRAIN, TEST)
+    for line in before:
+        finish(begin, line)
+    shutil.copytree(begin, whole)
+    seconds, expected = finish(whole, last), outcome(whole)
+    for number in count():
+        if found.kills == kills:
+            return found
+        root, lives = shutil.copytree(begin, folder / str(number)), []
+        for _ in range(min(kills - found.kills, draw.choice((1, 1, 2)))):
+            process = start(root, last)
+            process.join(draw.uniform(0, seconds))
+            if process.exitcode is not None:  # it ended first
+                break
+            process.kill()
+            process.join()
+            found.damaged += len(damaged(root))
+            lives.append(left(root))
+        finish(root, last)
+        found.damaged += len(damaged(root))
+        found.kills += len(lives)
+        found.same += len(lives) * (outcome(root) == expected)
+        for earlier, later in pairwise([*lives, left(root)]):
+            runs_again, epochs = lost(earlier, later)
+            found.lost_runs += runs_again
+            found.lost_epochs += epochs
+
+
+def test_killed_commands_lose_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a process that computes with several threads can't be forked
+    draw, found = random.Random(0), {}
+    for number, kind in enumerate(KINDS):
+        if kills := KILLS // len(KINDS) + (number < KILLS % len(KINDS)):
+            (tmp_path / kind).mkdir()
+            found[kind] = stress(kind, kills, draw, tmp_path / kind)
+            print(f"{kind}: {asdict(found[kind])}", flush=True)
+    torch.set_num_threads(threads)
+    where, commit = asdict(facts.environment(torch.device("cpu"))), facts.code().commit
+    result = Stress(found, Machine(**where, cores=os.cpu_count(), data="digits", commit=commit, time=facts.now()))
+    if os.environ.get("STRESS_PUBLISH"):
+        files.write_json(measurements.path("stress"), result)
+    assert result.total == Stressed(kills=KILLS, same=KILLS), result
+
+
+# ---- a loss would be noticed
 
 
 @pytest.fixture
@@ -37,49 +206,23 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_damaged_file_and_another_outcome_are_noticed_and_other_times_are_none(root):
-    before = stress.outcome(root)
-    assert stress.damaged(root) == []
+def test_a_damaged_file_and_another_outcome_are_noticed(root):
+    before = outcome(root)
+    assert damaged(root) == []
     for suffix in (".pth", ".csv", ".json", ".jsonl"):
         path = next(root.rglob(f"*{suffix}"))
         content = path.read_bytes()
         path.write_bytes(content[:-40] + b"\n")
-        assert path in stress.damaged(root)
-        if suffix != ".json":
-            path.write_bytes(content + b"\0" if suffix == ".pth" else content.replace(b"600", b"601"))
-            assert before != stress.outcome(root)
-            path.unlink()
-            assert before.keys() != stress.outcome(root).keys()
+        assert path in damaged(root)
+        path.write_bytes(content + b"\0" if suffix == ".pth" else content.replace(b"600", b"601"))
+        assert before != outcome(root) or suffix == ".json"  # it holds times
         path.write_bytes(content)
-    assert before == stress.outcome(root)
-    log, study = next(root.rglob("*.csv")), next(root.rglob("*.jsonl"))
-    header, *lines = log.read_text().splitlines()
-    log.write_text("\n".join([header, *(line[: line.rindex(",")] + ",9.99" for line in lines)]))
-    study.write_bytes(study.read_bytes() * 2)  # a run counted twice
-    assert stress.outcome(root) == before
+    assert before == outcome(root)
 
 
-def test_a_run_that_was_done_again_and_epochs_that_were_are_noticed(root):
-    before = stress.left(root)
-    assert stress.lost(before, before) == (0, 0)
-    facts = next(root.glob("logs/*/*.json"))
-    facts.write_bytes(facts.read_bytes() + b"\n")
-    assert stress.lost(before, stress.left(root)) == (1, 0)
-    unfinished = ({}, {facts: 2})  # two epochs were there, and the run says that nothing was continued
-    assert stress.lost(unfinished, stress.left(root)) == (0, 2)
+def test_runs_and_epochs_that_were_trained_again_are_noticed(root):
+    before, path = left(root), next(root.glob("logs/*/*.json"))
+    assert lost(before, before) == (0, 0) and lost(({}, {path: 2}), before) == (0, 2)  # it did not continue
     continued = {"continued": [{"after_epoch": 1, "code": None, "environment": None}]}
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | continued))
-    assert stress.lost(unfinished, stress.left(root)) == (0, 1)
-
-
-def test_a_single_failure_is_no_pass_and_the_sentence_says_it(monkeypatch, tmp_path):
-    machine, good = measurements.read().environment, Stressed(kills=5, same=5)
-    assert Stress({"plain": good}, machine).passed
-    for change in ({"same": 4}, {"damaged": 1}, {"lost_runs": 1}, {"lost_epochs": 1}):
-        assert not Stress({"plain": good, "voxels": replace(good, **change)}, machine).passed
-    monkeypatch.setattr(measurements, "path", lambda kind: tmp_path / f"{kind}.json")
-    assert "Not measured yet" in measurements.stress_section()
-    files.write_json(tmp_path / "stress.json", Stress({"plain": good, "voxels": Stressed(3, 1, 0, 2, 2)}, machine))
-    told = measurements.stress_section()
-    assert "8 times" in told and "After 7 of 8 kills" in told
-    assert "(plain 5, voxels 3). It found 1 damaged files, 0 lost runs and 2 lost epochs." in told
+    path.write_text(json.dumps(json.loads(path.read_text()) | continued))
+    assert lost(before, left(root)) == (1, 0) and lost(({}, {path: 2}), left(root)) == (0, 1)

@@ -47,19 +47,17 @@ def loader(data: Dataset, recipe: Recipe, workers: int) -> DataLoader:
 
 
 def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader) -> None:
-    """One training epoch, on the network's device."""
-    device = next(model.parameters()).device
+    """One training epoch."""
     model.train()
     for images, labels in batches:
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(images.to(device)), labels.to(device))
-        loss.backward()
+        F.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
 
-def recipe_epoch(data: Dataset, recipe: Recipe, workers: int, device: str = "cpu") -> None:
+def recipe_epoch(data: Dataset, recipe: Recipe, workers: int) -> None:
     """One training epoch of one of the course's recipes."""
-    model = models.build(recipe.model, recipe.dropout).to(device)
+    model = models.build(recipe.model, recipe.dropout)
     optimizer = torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, nesterov=True)
     epoch(model, optimizer, loader(data, recipe, workers))
 
@@ -80,13 +78,13 @@ def example_epoch(data: Dataset) -> None:
     epoch(model, torch.optim.Adadelta(model.parameters(), lr=1.0), loader(data, EXAMPLE, 0))
 
 
-def train_example(data: Dataset, target: float, most: int = 14, seed: int = 0, device: str = "cpu") -> list[float]:
+def train_example(data: Dataset, target: float, most: int = 14, seed: int = 0) -> list[float]:
     """Train the example (Adadelta 1.0, a factor of 0.7 per epoch, batch 64) until its test accuracy (%) reaches target.
 
     Returns the test accuracy after each epoch; at most `most` of them, the example's own number.
     """
     torch.manual_seed(seed)
-    model = example_network().to(device)
+    model = example_network()
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((data.mean,), (data.std,))])
@@ -97,7 +95,7 @@ def train_example(data: Dataset, target: float, most: int = 14, seed: int = 0, d
         schedule.step()
         model.eval()
         with torch.no_grad():
-            correct = sum((model(images.to(device)).argmax(1).cpu() == labels).sum().item() for images, labels in test)
+            correct = sum((model(images).argmax(1) == labels).sum().item() for images, labels in test)
         accuracies.append(100 * correct / len(data.test))
     return accuracies
 
@@ -148,10 +146,10 @@ def plain_voxels(points: list[tuple[float, ...]]) -> list[float]:
     return [count / most for count in counts]
 
 
-def voxel_epoch(data: Dataset, recipe: Recipe, device: str = "cpu") -> None:
+def voxel_epoch(data: Dataset, recipe: Recipe) -> None:
     """One training epoch of voxel_reference as its authors do it: RGB float arrays, sample by sample."""
     grids = data.train.images.flatten(1).numpy()
     colored = np.stack([colormaps["Oranges"](row)[:, :3].T.reshape(3, 16, 16, 16) for row in grids])  # float64
     samples = torch.utils.data.TensorDataset(torch.from_numpy(colored).float(), data.train.labels)
-    model = models.build(recipe.model, recipe.dropout)[1:].to(device)  # its input already has colors
+    model = models.build(recipe.model, recipe.dropout)[1:]  # its input already has colors
     epoch(model, torch.optim.Adam(model.parameters(), recipe.lr), DataLoader(samples, recipe.batch_size, shuffle=True))

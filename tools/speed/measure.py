@@ -3,17 +3,15 @@
 python -m tools.speed.measure                measure everything, print the table, write the measurements below runs/
 python -m tools.speed.measure --publish      the same, kept in logs/benchmarks/ (real MNIST only)
 python -m tools.speed.measure --only epoch   only rows whose name contains a word; with --publish, replace these rows
-python -m tools.speed.measure --device cuda  the rows for a GPU; one line if there is none
 python -m tools.speed.measure --once ROW SIDE SEED   one measurement in this process, as JSON
 
 Each measurement runs in a fresh process. The sides alternate, and each repetition has its own recorded seed. A table
-gives medians, the spread and the ratio. A side times only its work. Loading is a separate figure: the data and, before
-a training, two steps of a throwaway network, because a process compiles its kernels on the first step.
+gives medians, the spread and the ratio. A side times only its work, after the data are loaded and, before a training,
+after two steps of a throwaway network, because a process compiles its kernels on the first step.
 """
 
 from tools import command  # isort: skip
 
-import hashlib
 import json
 import os
 import resource
@@ -21,19 +19,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tools.measurements import BN_EPOCH, KINDS, MEASURED, Benchmark, Machine, path, read, speed_table, tried_table
-from tools.speed.rows import BN, CPU, ROWS, SPRINT, TUNED, USUAL, in_fresh_process
+from tools.measurements import BN_EPOCH, MEASURED, Benchmark, Machine, path, read, speed_table, tried_table
+from tools.speed.rows import BN, CPU, ROWS, SPRINT, in_fresh_process
 from utils import ROOT, CourseError, files, models
 from utils.data import datasets
 from utils.experiments import Recipe
 from utils.runs import facts, records
 from utils.training import devices
 
+REPETITIONS = 3  # of each side, with the seeds 0 to 2
 Found = dict[str, dict[str, list[MEASURED]]]  # row → side → one measurement per repetition
 
 
@@ -70,43 +68,37 @@ def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
     return min(times)
 
 
-def once(row: str, side: str, seed: str | int, kind: str = "cpu") -> MEASURED:
-    """One measurement in this process: seconds of work and loading, peak memory, seed, and what the work returns."""
-    known = ROWS[kind]
-    if row not in known or side not in known[row].sides or not str(seed).isdecimal():
+def once(row: str, side: str, seed: str | int) -> MEASURED:
+    """One measurement in this process: seconds of work, peak memory, seed, and what the work returns."""
+    if row not in ROWS or side not in ROWS[row].sides or not str(seed).isdecimal():
         raise CourseError(f"--once {row} {side} {seed}: expected a row, one of its sides, and a seed")
-    work, seed, start = known[row].sides[side], int(seed), time.perf_counter()
-    data = datasets.load(known[row].data) if known[row].data else None
-    if work.tuned:
+    work, seed = ROWS[row].sides[side], int(seed)
+    data = datasets.load(ROWS[row].data) if ROWS[row].data else None
+    if work.settings == "tuned":
         devices.keep_memory()
     torch.manual_seed(seed)
     work.warm_up()
     torch.manual_seed(seed)
-    ready = time.perf_counter()
+    start = time.perf_counter()
     found = work.work(data, seed) or {}
-    measured = {"seconds": time.perf_counter() - ready, "loading": ready - start, "seed": seed}
+    measured = {"seconds": time.perf_counter() - start, "seed": seed}
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return measured | {"peak_mib": max(usage) / 1024} | found  # work with its own clock returns its own seconds
 
 
-def measure(rows: list[str], repetitions: int, unfinished: Path, kind: str = "cpu") -> Found:
-    """Measure rows, alternating their sides; `unfinished` keeps each measurement for the next call."""
-    found = files.read_json(unfinished, dict) if unfinished.is_file() else {}
+def measure(rows: list[str]) -> Found:
+    """Measure rows, alternating their sides."""
+    found: Found = {row: {side: [] for side in ROWS[row].sides} for row in rows}
     for row in rows:
-        sides = found.setdefault(row, {side: [] for side in ROWS[kind][row].sides})
-        for seed in range(repetitions):
-            for side, work in ROWS[kind][row].sides.items():
-                if len(sides[side]) > seed:
-                    continue
-                settings = TUNED if work.tuned else {} if work.untouched else USUAL
-                one = in_fresh_process("--device", kind, "--once", row, side, str(seed), **settings)
-                sides[side].append(one)
-                files.write_json(unfinished, found)
+        for seed in range(REPETITIONS):
+            for side, work in ROWS[row].sides.items():
+                one = in_fresh_process("--once", row, side, str(seed), settings=work.settings)
+                found[row][side].append(one)
                 print(f"{row}: {side}, {seed + 1}: {one}", file=sys.stderr, flush=True)
-    return {row: found[row] for row in rows}
+    return found
 
 
-def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, kind: str = "cpu") -> Found:
+def measure_all(rows: list[str], publish: bool, only: bool) -> Found:
     """Measure and write the whole benchmark; with `only` and `publish`, replace these rows of the published one.
 
     Raises CourseError for what can't be published.
@@ -115,46 +107,33 @@ def measure_all(rows: list[str], repetitions: int, publish: bool, only: bool, ki
     if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
         todo = "set COURSE_DATA and COURSE_SMOKE=0"
         raise CourseError(f"only a benchmark on the whole real MNIST can be published: {todo}")
-    before = read(kind) if publish and only else None
-    environment, code = asdict(facts.environment(CPU if kind == "cpu" else torch.device(kind))), facts.code()
-    conditions = json.dumps([environment, asdict(code), data.fingerprint, rows, repetitions, publish])
-    digest = hashlib.sha256(conditions.encode()).hexdigest()[:8]
-    unfinished = records.own_root() / "unfinished" / f"benchmark_{digest}.json"
-    found = measure(rows, repetitions, unfinished, kind)
-    machine = Machine(**environment, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
-    has_floors = BN_EPOCH in found and kind == "cpu"
-    least = {"floor": floor(BN), "sprint_floor": floor(SPRINT)} if has_floors else {}
-    if before:
+    found = measure(rows)
+    where, code = asdict(facts.environment(CPU)), facts.code()
+    machine = Machine(**where, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
+    least = {"floor": floor(BN), "sprint_floor": floor(SPRINT)} if BN_EPOCH in found else {}
+    if only and publish:
+        before = read()
         later = before.later | dict.fromkeys(found, machine)
-        files.write_json(path(kind), replace(before, rows=before.rows | found, later=later, **least))
+        files.write_json(path(), replace(before, rows=before.rows | found, later=later, **least))
     elif not only:
-        files.write_json(path(kind, ROOT if publish else records.own_root()), Benchmark(found, machine, **least))
-    unfinished.unlink(missing_ok=True)
+        files.write_json(path(root=ROOT if publish else records.own_root()), Benchmark(found, machine, **least))
     return found
 
 
 def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.speed.measure", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", metavar="WORD", nargs="+", help="only rows whose name contains one of these words")
-    parser.add_argument("--device", choices=KINDS, default="cpu", help="whose rows (default: cpu)")
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--once", nargs=3, help=command.HIDDEN)
     options = parser.parse_args(argv)
-    known = ROWS[options.device]
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print(f"Not measured: {', '.join(known)}. PyTorch {torch.__version__} finds no CUDA GPU here.")
-        return
     if options.once:
-        print(json.dumps(once(*options.once, options.device)))
+        print(json.dumps(once(*options.once)))
         return
-    if options.repetitions < 1:
-        raise CourseError(f"--repetitions {options.repetitions}: expected 1 or more")
-    rows = [row for row in known if not options.only or any(word in row for word in options.only)]
+    rows = [row for row in ROWS if not options.only or any(word in row for word in options.only)]
     if not rows:
-        raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(known)}")
-    found = measure_all(rows, options.repetitions, options.publish, bool(options.only), options.device)
-    print(tried_table(found, found) if options.only else speed_table(found))
+        raise CourseError(f"no row holds {' or '.join(options.only)}: expected a word of {', '.join(ROWS)}")
+    found = measure_all(rows, options.publish, bool(options.only))
+    print(tried_table(found) if options.only else speed_table(found))
 
 
 if __name__ == "__main__":

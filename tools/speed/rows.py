@@ -7,8 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,43 +15,37 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from tools import verify
-from tools.measurements import ALONE, BN_EPOCH, BUSY, MACHINE_STEPS, MEASURED, RECIPE_STEPS, TO_99
+from tools.measurements import BN_EPOCH, MACHINE_STEPS, MEASURED, RECIPE_STEPS, TO_99
 from tools.speed import baseline
 from utils import ROOT, CourseError, models
 from utils.data import datasets, voxels
 from utils.data.augment import augmentation
 from utils.data.datasets import Dataset
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.runs import pretrained
-from utils.runs.records import RunPaths
 from utils.training import devices
 from utils.training.loops import Training, evaluate, fit, make_optimizer, make_scheduler, normalize, train_epoch
 
 CPU = torch.device("cpu")
 NAMES = ("bn_augmentation", "sprint", "sprint_994", "voxel_reference")
 BN, SPRINT, SPRINT_994, VOXELS = (EXPERIMENTS[name].recipe for name in NAMES)
-# the settings of `make train`; and OpenMP's defaults, which tools.command may change
 TUNED = {"OMP_PROC_BIND": "true", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-USUAL = dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+SETTINGS = {  # environment variables: of `make train`; OpenMP's defaults, which tools.command may change; the reader's
+    "tuned": TUNED,
+    "usual": dict.fromkeys(TUNED, "") | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
+    "own": {},
+}
 Work = Callable[[Dataset, int], MEASURED | None]  # data and seed → what it reports
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do a row's work.
-
-    tuned: with the settings of `make train` (kept memory, pinned threads, large pages). untouched: with the reader's
-    own settings; otherwise with OpenMP's defaults. warm_up: runs before the clock starts, because a process compiles
-    its kernels on its first step.
-    """
+    """One way to do a row's work. settings: a key of SETTINGS; tuned also keeps freed memory. warm_up: runs before the
+    clock starts, because a process compiles its kernels on its first step."""
 
     work: Work
-    tuned: bool = False
+    settings: str = "usual"
     warm_up: Callable[[], None] = lambda: None
-    untouched: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,19 +56,19 @@ class Row:
     data: str | None = "mnist"
 
 
-def in_fresh_process(*argv: str, **environment: str) -> MEASURED:
+def in_fresh_process(*argv: str, settings: str = "usual") -> MEASURED:
     """What `python -m tools.speed.measure *argv` prints as JSON on its last line. Raises CourseError if it fails."""
     command = [sys.executable, "-m", "tools.speed.measure", *argv]
-    variables = {key: value for key, value in {**os.environ, **environment}.items() if value}
+    variables = {key: value for key, value in {**os.environ, **SETTINGS[settings]}.items() if value}
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
     if ended.returncode:
         raise CourseError(f"{' '.join(argv)} failed: {ended.stderr.strip()[-400:]}")
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def network(recipe: Recipe, device: torch.device = CPU) -> nn.Module:
+def network(recipe: Recipe) -> nn.Module:
     """A recipe's network as the course trains it."""
-    return devices.prepare(models.build(recipe.model, recipe.dropout), device)
+    return devices.prepare(models.build(recipe.model, recipe.dropout), CPU)
 
 
 def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None]:
@@ -93,51 +86,58 @@ def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None
 WARM_EXAMPLE = warm_up(baseline.example_network, baseline.EXAMPLE)
 
 
-# ---- the course against the usual way, on the CPU and on a GPU
+# ---- the course against the usual way
 
 
 def batches(data: Dataset, seed: int) -> None:
-    """Every augmented batch of an epoch of bn_augmentation, on the data's device."""
-    device = data.train.labels.device
-    augment = augmentation(BN, torch.Generator(device).manual_seed(seed))
-    for rows in torch.randperm(len(data.train)).to(device).split(BN.batch_size):
+    """Every augmented batch of an epoch of bn_augmentation."""
+    augment = augmentation(BN, torch.Generator().manual_seed(seed))
+    for rows in torch.randperm(len(data.train)).split(BN.batch_size):
         normalize(augment(data.train.images.index_select(0, rows), rows), data.mean, data.std)
 
 
-def usual_batches(workers: int) -> Work:
+def usual_batches(workers: int) -> Side:
     def work(data: Dataset, _seed: int) -> None:
         for _batch in baseline.loader(data, BN, workers):
             pass
 
-    return work
+    return Side(work)
 
 
 def epoch(recipe: Recipe) -> Work:
     """One training epoch of a recipe."""
 
     def work(data: Dataset, seed: int) -> None:
-        train_epoch(Training(network(recipe, data.train.labels.device), recipe, seed, len(data.train)), data)
+        train_epoch(Training(network(recipe), recipe, seed, len(data.train)), data)
 
     return work
+
+
+def usual_epoch(workers: int) -> Side:
+    warm = warm_up(lambda: models.build(BN.model), BN)
+    return Side(lambda data, _seed: baseline.recipe_epoch(data, BN, workers), warm_up=warm)
 
 
 def train(recipe: Recipe) -> Work:
     """A whole published recipe, including the test after each epoch."""
 
     def work(data: Dataset, seed: int) -> MEASURED:
-        model = network(recipe, data.train.labels.device)
+        model = network(recipe)
         history = fit(model, data, recipe, seed, echo=False)
         return {"epochs": len(history), "accuracy": evaluate(model, data.test, data.mean, data.std).percent}
 
     return work
 
 
-def train_example(target: float, device: str) -> Work:
-    def work(data: Dataset, seed: int) -> MEASURED:
-        accuracies = baseline.train_example(data, target, seed=seed, device=device)
+def time_to(target: float, recipe: Recipe) -> Row:
+    """A recipe that reaches a test accuracy (%), and PyTorch's example until it does."""
+
+    def example(data: Dataset, seed: int) -> MEASURED:
+        accuracies = baseline.train_example(data, target, seed=seed)
         return {"epochs": len(accuracies), "accuracy": max(accuracies)}
 
-    return work
+    course = Side(train(recipe), "tuned", warm_up(lambda: network(recipe), recipe))
+    return Row({"course": course, "PyTorch's example": Side(example, warm_up=WARM_EXAMPLE)})
 
 
 def voxels_of_60_digits(data: Dataset) -> np.ndarray:
@@ -153,50 +153,25 @@ def plain_voxels(data: Dataset, _seed: int) -> MEASURED:
     return {"rows": sum(map(len, pairs))}
 
 
-def compared(device: str) -> dict[str, Row]:
-    """The rows that all devices share. The usual ways train on `device`; the course trains where its data are."""
-    workers = {n: f"DataLoader, {n} workers" for n in (0, 2)}
-    rows = {"augmented batches, one epoch": Row({"course": Side(batches, tuned=True)})}
-    rows[BN_EPOCH] = Row({"course": Side(epoch(BN), True, warm_up(lambda: network(BN), BN))})
-    for n, name in workers.items():
-        rows["augmented batches, one epoch"].sides[name] = Side(usual_batches(n))
-        rows[BN_EPOCH].sides[name] = Side(
-            lambda data, _seed, n=n: baseline.recipe_epoch(data, BN, n, device),
-            warm_up=warm_up(lambda: models.build(BN.model), BN),
-        )
-    for target, recipe in ((99.0, SPRINT), (99.4, SPRINT_994)):
-        course = Side(train(recipe), True, warm_up(lambda recipe=recipe: network(recipe), recipe))
-        usual = Side(train_example(target, device), warm_up=WARM_EXAMPLE)
-        rows[f"time to {target:g} %"] = Row({"course": course, "PyTorch's example": usual})
-    usual = Side(lambda cubes, _seed: baseline.voxel_epoch(cubes, VOXELS, device))
-    course = Side(epoch(VOXELS), tuned=True)
-    rows["training epoch of voxel_reference"] = Row({"course": course, "DataLoader of RGB arrays": usual}, "mnist3d")
-    return rows
-
-
-def on_gpu(side: Side, course: bool) -> Side:
-    """A Side whose clock waits for the GPU. course: with the data there, and only the second call is timed."""
-
-    def work(data: Dataset, seed: int) -> MEASURED:
-        data = data.to("cuda") if course else data
-        if course:
-            side.work(data, seed)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        found = side.work(data, seed) or {}
-        torch.cuda.synchronize()
-        return {"seconds": time.perf_counter() - start, "gpu_mib": torch.cuda.max_memory_allocated() / 2**20} | found
-
-    return Side(work)
-
-
-COMPARED_ROWS = compared("cpu")
-COMPARED_ROWS["3D-MNIST rows of 60 digits"] = Row(
-    {"course": Side(course_voxels, tuned=True), "plain Python": Side(plain_voxels)}
-)
-GPU_ROWS = {
-    name: Row({side: on_gpu(work, side == "course") for side, work in row.sides.items()}, row.data)
-    for name, row in compared("cuda").items()
+LOADERS = {f"DataLoader, {workers} workers": workers for workers in (0, 2)}
+COMPARED_ROWS = {
+    "augmented batches, one epoch": Row(
+        {"course": Side(batches, "tuned")} | {name: usual_batches(workers) for name, workers in LOADERS.items()}
+    ),
+    BN_EPOCH: Row(
+        {"course": Side(epoch(BN), "tuned", warm_up(lambda: network(BN), BN))}
+        | {name: usual_epoch(workers) for name, workers in LOADERS.items()}
+    ),
+    TO_99: time_to(99.0, SPRINT),
+    "time to 99.4 %": time_to(99.4, SPRINT_994),
+    "training epoch of voxel_reference": Row(
+        {
+            "course": Side(epoch(VOXELS), "tuned"),
+            "DataLoader of RGB arrays": Side(lambda data, _seed: baseline.voxel_epoch(data, VOXELS)),
+        },
+        "mnist3d",
+    ),
+    "3D-MNIST rows of 60 digits": Row({"course": Side(course_voxels, "tuned"), "plain Python": Side(plain_voxels)}),
 }
 
 
@@ -240,7 +215,7 @@ def to_99(recipe: Recipe, begin: Callable[[nn.Module, Recipe, int, int], Trainin
                 break
         return {"seconds": seconds, "epochs": epochs, "accuracy": accuracy}
 
-    return Side(work, True, warm_up(lambda: network(recipe), recipe))
+    return Side(work, "tuned", warm_up(lambda: network(recipe), recipe))
 
 
 LARGE = replace(SPRINT, images=0)
@@ -255,7 +230,7 @@ STEPS = {
             "the images as one tensor on the device": Side(example_epoch(False, False)),
             "freed memory is kept": Side(example_epoch(True, False)),
             "channels-last": Side(example_epoch(True, True)),
-            "threads stay on their cores, memory in large pages": Side(example_epoch(True, True), tuned=True),
+            "threads stay on their cores, memory in large pages": Side(example_epoch(True, True), "tuned"),
         }
     ),
     RECIPE_STEPS: Row(
@@ -387,54 +362,16 @@ TRIED_ROWS = {"sprint on held-out images": Row(HELD_OUT_SIDES)}
 # ---- what a reader does every day
 
 
-@contextmanager
-def with_busy_processes(busy: int) -> Iterator[None]:
-    """Keep that many other processes busy while the block runs."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-
-
-def one_thread(data: Dataset, seed: int) -> None:
-    torch.set_num_threads(1)
-    epoch(SPRINT)(data, seed)
-
-
-SMALL = 64 * 100  # images of PyTorch's example under load: a whole epoch would only take longer
-WAYS = {
-    "default threads": Side(epoch(SPRINT), warm_up=warm_up(lambda: network(SPRINT), SPRINT), untouched=True),
-    "one thread": Side(one_thread, warm_up=warm_up(lambda: network(SPRINT), SPRINT), untouched=True),
-    f"PyTorch's example, {SMALL:,} images": Side(
-        lambda data, _seed: baseline.example_epoch(replace(data, train=data.train[:SMALL])), warm_up=WARM_EXAMPLE
-    ),
-}
-
-
-def loaded(busy: int, side: str) -> Side:
-    """The same measurement in another process, while `busy` processes run."""
-
-    def run(_data: Dataset, seed: int) -> MEASURED:
-        with with_busy_processes(busy):
-            return in_fresh_process("--once", ALONE, side, str(seed))
-
-    return Side(run, untouched=WAYS[side].untouched)
-
-
-def command(*argv: str, untouched: bool = True) -> Side:
+def command(*argv: str, settings: str = "own") -> Side:
     """`python *argv` from start to end, with its files in a temporary folder; {seed} in a word becomes the seed."""
 
     def run(_data: None, seed: int) -> None:
+        words = [word.replace("{seed}", str(seed)) for word in argv]
         with tempfile.TemporaryDirectory() as folder:
-            words, environment = [word.replace("{seed}", str(seed)) for word in argv], {"COURSE_RUNS": folder}
-            subprocess.run(
-                [sys.executable, *words], cwd=ROOT, env=os.environ | environment, check=True, capture_output=True
-            )
+            how = {"cwd": ROOT, "env": os.environ | {"COURSE_RUNS": folder}, "capture_output": True}
+            subprocess.run([sys.executable, *words], check=True, **how)
 
-    return Side(run, untouched=untouched)
+    return Side(run, settings)
 
 
 def load(_data: None, _seed: int) -> MEASURED:
@@ -448,45 +385,20 @@ def load_usually(_data: None, _seed: int) -> MEASURED:
     return {"images": len(train)}
 
 
-def published() -> list[nn.Module]:
-    """Every published network of images."""
-    names = [entry.name for entry in EXPERIMENTS.values() if entry.recipe.kind == "images" and entry.weights]
-    paths = [RunPaths(ROOT, name, 0).weights for name in names]
-    return [pretrained.load_model(path)[0] for path in paths if path.is_file()]
-
-
-def evaluate_all(data: Dataset, _seed: int) -> MEASURED:
-    return {"networks": len([evaluate(model, data.test, data.mean, data.std) for model in published()])}
-
-
-def evaluate_usually(data: Dataset, _seed: int) -> MEASURED:
-    networks, to_tensor = published(), baseline.transforms.ToTensor()
-    for model in networks:
-        with torch.no_grad():
-            for images, _labels in DataLoader(baseline.Samples(data.test, to_tensor), 1000):
-                model((images - data.mean) / data.std).argmax(1)
-    return {"networks": len(networks)}
-
-
 FIVE = ("train.py", "bn_augmentation", "--seeds", "5", "--epochs", "2", "--retrain", "--quiet")
 SPRINT_COMMAND = ("train.py", "sprint", "--seed", "{seed}", "--retrain", "--quiet")
 EXAMPLE_COMMAND = ("-m", "tools.speed.measure", "--once", TO_99, "PyTorch's example", "{seed}")
-COMMANDS = {
-    "five seeds of bn_augmentation, two epochs each": {
-        "one after another": command(*FIVE),
-        "one process per core, --cluster": command(*FIVE, "--cluster"),
-    },
-    "from the command to 99 %": {
-        "python train.py sprint": command(*SPRINT_COMMAND),
-        "PyTorch's example": command(*EXAMPLE_COMMAND, untouched=False),
-    },
-    "loading MNIST": {"data.load": Side(load), "torchvision": Side(load_usually)},
+DAILY_ROWS = {
+    "five seeds of bn_augmentation, two epochs each": Row(
+        {"one after another": command(*FIVE), "one process per core, --cluster": command(*FIVE, "--cluster")}, None
+    ),
+    "from the command to 99 %": Row(
+        {
+            "python train.py sprint": command(*SPRINT_COMMAND),
+            "PyTorch's example": command(*EXAMPLE_COMMAND, settings="usual"),
+        },
+        None,
+    ),
+    "loading MNIST": Row({"data.load": Side(load), "torchvision": Side(load_usually)}, None),
 }
-DAILY_ROWS = {ALONE: Row(WAYS)}
-DAILY_ROWS |= {BUSY[busy - 1]: Row({side: loaded(busy, side) for side in WAYS}) for busy in (1, 2)}
-DAILY_ROWS |= {name: Row(sides, data=None) for name, sides in COMMANDS.items()}
-DAILY_ROWS["10,000 images by every published network"] = Row(
-    {"course": Side(evaluate_all), "DataLoader": Side(evaluate_usually)}
-)
-DAILY_ROWS["make verify"] = Row({"course": Side(lambda _data, _seed: verify.verify() and None)}, data="mnist3d")
-ROWS = {"cpu": COMPARED_ROWS | STEPS | TRIED_ROWS | DAILY_ROWS, "cuda": GPU_ROWS}  # by kind of device
+ROWS = COMPARED_ROWS | STEPS | TRIED_ROWS | DAILY_ROWS
