@@ -188,21 +188,24 @@ def test_a_square_of_its_side_is_blackened_anywhere():
 DEFORMED = Recipe("base", rotate=10.0, shift=2.0, scale=0.1, shear=5.0, elastic=0.5, stroke=0.5, erase=6.0)
 
 
-def test_shards_of_a_batch_are_augmented_as_the_whole_is(processes=3):
-    """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
-    images, rows = datasets.load("digits").train.images[:50], torch.arange(50)
+FRESH = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=0.7)
 
-    def augmented(shard, recipe=DEFORMED):
+
+@pytest.mark.parametrize("recipe", [DEFORMED, FRESH], ids=["images", "voxels"])
+def test_shards_of_a_batch_are_augmented_as_the_whole_is(recipe, processes=3):
+    """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
+    images, rows = datasets.load("digits").train.images[:50], torch.arange(50) // 2 + torch.arange(50) % 3
+
+    def augmented(images, rows, shard=slice(None)):
         return augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
 
-    whole = augmented(slice(None))
+    whole = augmented(images, rows)
     parts = torch.empty_like(whole)
     for number in range(processes):
-        parts[number::processes] = augmented(slice(number, 50, processes))
-    assert torch.equal(parts, whole) and not torch.equal(whole, images / 255)
-    # the control: a shard that draws numbers for itself alone deforms its second image otherwise
-    alone = affine(images[::processes] / 255, torch.Generator().manual_seed(0), rotate=10.0)
-    assert not torch.equal(alone, affine(images / 255, torch.Generator().manual_seed(0), rotate=10.0)[::processes])
+        parts[number::processes] = augmented(images, rows, slice(number, 50, processes))
+    assert torch.equal(parts, whole)
+    # the control: a shard that draws numbers for itself alone gets others
+    assert not torch.equal(augmented(images[::processes], rows[::processes]), whole[::processes])
 
 
 def test_each_batch_is_augmented_anew_and_a_recipe_without_augmentation_draws_nothing():

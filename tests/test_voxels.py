@@ -142,24 +142,6 @@ def test_fresh_recipes_draw_every_grid_anew():
     assert (apart[1::2] > 0.01).all() and not torch.equal(first[1::2], second[1::2])
 
 
-def test_shards_of_a_batch_of_fresh_grids_are_those_of_the_whole(processes=3):
-    """Bit for bit: with several processes each draws the whole batch's numbers and uses its own."""
-    images, rows = torch.from_numpy(FALLBACK).repeat(3, 1, 1)[:, None], torch.arange(36) // 2 + torch.arange(36) % 3
-    recipe = Recipe("voxel_best", data="mnist3d", fresh=True, rotate=5.0, scale=0.1, shear=6.0, elastic=0.7)
-
-    def drawn(shard):
-        return augment.augmentation(recipe, torch.Generator().manual_seed(0))(images, rows, shard)
-
-    whole = drawn(slice(None))
-    parts = torch.empty_like(whole)
-    for number in range(processes):
-        parts[number::processes] = drawn(slice(number, 36, processes))
-    assert torch.equal(parts, whole)
-    # the control: a shard that draws for itself alone gets other angles
-    alone = augment.augmentation(recipe, torch.Generator().manual_seed(0))(images[::processes], rows[::processes])
-    assert not torch.equal(alone, whole[::processes])
-
-
 def test_a_bent_digit_has_as_much_ink_as_before():
     images = torch.from_numpy(FALLBACK)[:, None]
     bent = augment.smooth_displacement(images, torch.Generator().manual_seed(0), 0.7)
