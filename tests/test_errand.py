@@ -53,7 +53,7 @@ CELLS = (
     'notebook.picture(diagrams.network(network, (1, 28, 28)), "one residual block")',
     "result = runs.run(experiment)\nnotebook.markdown(tables.summary([result]))",
     'notebook.picture(plots.curves([result.history], experiment.name), "curves")',
-    "notebook.markdown(tables.compare([experiment], records.own))",
+    "notebook.markdown(tables.compare({experiment: records.own(experiment)}))",
 )
 
 

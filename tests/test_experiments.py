@@ -1,18 +1,16 @@
 """A recipe is all that decides the weights, refuses what can't be meant, and new entries are found."""
 
-import inspect
 from dataclasses import asdict, field, fields, make_dataclass, replace
 from functools import lru_cache
-from itertools import count, product
+from itertools import count
 
 import pytest
 import torch
 from tiny import FACTS, NETWORKS, RECIPE, TINY, dataset
 
-from utils import CourseError, experiments, models
+from utils import CourseError, models
 from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS, Experiment, Range, Recipe
-from utils.report import tables
 from utils.runs import execution, job
 from utils.training import devices, loops
 from utils.training.loops import Score
@@ -89,29 +87,28 @@ def test_every_field_of_a_recipe_reaches_the_weights(name, small):
 
 
 def test_what_does_not_matter_leaves_the_weights_alone(small):
-    """The control; and of two kinds of momentum each gives weights of its own."""
+    """The control."""
     assert not differ(weights(SHORT, small), weights(replace(SHORT, drop_at=5), small))
-    assert differ(*(weights(replace(SHORT, optimizer=name), small) for name in ("sgd", "heavy_ball")))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patience": 3}, "early stopping needs held-out images, never the test set's"),
-        ({"schedule": "plateau"}, "it goes by the loss of held-out images"),
-        ({"fresh": True}, "data = 'digits' with fresh: expected mnist3d or mnist3d_all"),
-        ({"data": "mnist3d", "fresh": True, "shift": 1.0}, "shift = 1.0 with fresh"),
+        ({"patience": 3}, "need held-out images, never the test set's"),
+        ({"schedule": "plateau"}, "need held-out images, never the test set's"),
+        ({"data": "mnist3d_published", "fresh": True}, "with fresh: expected mnist3d or mnist3d_all"),
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
-        ({"data": "mnist3d_published", "fresh": True}, "expected mnist3d, whose digits are known"),
-        ({"data": "mnist3d", "rotate": 3.0}, "expected fresh, because stored grids cannot be deformed"),
-        ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "data = 'mnist3d' with stroke = 0, erase = 6: expected 0"),
+        (
+            {"data": "mnist3d", "rotate": 3.0},
+            "rotate = 3: expected 0, because it is for images, or grids",
+        ),
+        ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "with erase = 6: expected 0, because it is for images only"),
         ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
         ({"start": "tiny-00000000", "valid": 20}, "a published network has learned the images"),
-        ({"levels": 4}, "levels = "),
+        ({"levels": 4}, "levels = 4: expected an odd number"),
         ({"scale": 1.0}, "scale = 1.0: expected 0 to 0.99"),
-        ({"epochs": 0}, "epochs = 0: expected 1 to"),
+        ({"lr": float("nan")}, "lr = nan: expected"),
         ({"epochs": True}, "epochs = True: expected int"),
-        ({"normalize": 1}, "normalize = 1: expected bool"),
         ({"optimizer": "adan"}, "optimizer = 'adan': expected one of adam, adamw, sgd, heavy_ball"),
     ],
     ids=str,
@@ -119,13 +116,6 @@ def test_what_does_not_matter_leaves_the_weights_alone(small):
 def test_a_recipe_refuses_what_can_not_be_meant(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(RECIPE, **changes)
-
-
-def test_no_number_of_a_recipe_is_nan_infinite_or_negative():
-    assert {f.name for f in fields(Recipe) if f.type in (int, float)} <= experiments.RANGES.keys()
-    for name, value in product((f.name for f in fields(Recipe) if f.type is float), (float("nan"), float("inf"), -1.0)):
-        with pytest.raises(ValueError, match=f"{name} = {value}: expected"):
-            replace(RECIPE, **{name: value})
 
 
 def test_no_epoch_draws_more_images_than_there_are(small):
@@ -145,15 +135,6 @@ def test_a_digest_tells_recipes_apart_and_does_not_change_when_a_field_is_added(
         assert more(**asdict(recipe)).digest() == recipe.digest() != more(**asdict(recipe), blur=0.5).digest()
 
 
-def test_every_entry_and_every_network_is_found_under_a_name_of_its_own():
-    written = [value for value in vars(experiments).values() if isinstance(value, Experiment)]
-    assert [entry.name for entry in written] == list(EXPERIMENTS) and len(written) > 10
-    functions = [value for value in vars(models).values() if inspect.isfunction(value)]
-    own = [value for value in functions if value.__module__ == models.__name__]
-    networks = {f.__name__ for f in own if "dropout" in list(inspect.signature(f).parameters)[:1]}
-    assert networks == set(models.MODELS) and len(networks) > 10
-
-
 def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
     base, small_cnn = EXPERIMENTS["base"], EXPERIMENTS["small_cnn"]
     assert base.registered and not base.with_recipe(lr=0.1).registered and not replace(base, name="new").registered
@@ -163,12 +144,6 @@ def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
     assert not TINY.registered
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     assert TINY.registered
-
-
-def test_an_experiment_that_is_made_of_another_inherits_nothing_that_is_said_of_it():
-    mine = Experiment("mine", replace(EXPERIMENTS["dropout"].recipe, lr=0.02), "a new one")
-    assert tables.reported(EXPERIMENTS["dropout"]) and tables.reported(mine) is None
-    assert not mine.notebook and not mine.search
 
 
 def test_every_experiment_can_be_trained_and_searched():

@@ -41,6 +41,13 @@ def page(digit=5, size=300, pen=0.05):
     return drawn(STROKES[digit], size, pen, canvas=(size * 8 // 5, size * 4 // 3), place=(size * 3 // 10, size // 8))
 
 
+def with_specks_and_a_rim(image):
+    tones = np.array(image)
+    tones[::90, ::110] = 0
+    tones[:, :6] = 40
+    return Image.fromarray(tones)
+
+
 def light_on_dark(image):
     return Image.eval(image, lambda tone: 230 - tone * 4 // 5)
 
@@ -91,21 +98,15 @@ CHANGES = {
     "palette": lambda image: image.convert("RGB").quantize(16),
     "blue ink": blue_ink,
     "shaded": shaded,
+    "specks and the rim of the sheet": with_specks_and_a_rim,
     "hard shadow": lambda image: shadow(image, DOWN + RIGHT > 440),
-    **{mode: lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "CMYK", "HSV", "LA")},
-    "La": lambda image: image.convert("LA").convert("La"),
+    **{mode: lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "CMYK", "LA")},
 }
 FRAMES = {
     "thin frame": lambda image: framed(image, (60, 30, 420, 380), 1),
-    "thick frame": lambda image: framed(image, (40, 15, 440, 390), 25),
-    "gray frame": lambda image: framed(image, (60, 30, 420, 380), 4, 120),
     "frame at the edge": lambda image: framed(image, (0, 0, 479, 399), 9),
-    "cut off by the edge": lambda image: framed(image, (60, 30, 420, 430), 5),
     "three sides": lambda image: framed(image, (60, 30, 600, 380), 4),
-    "double frame": lambda image: framed(framed(image, (60, 30, 420, 380), 3), (45, 15, 435, 392), 3),
     "rotated": lambda image: framed(image, (60, 30, 420, 380), 4).rotate(5, Image.Resampling.BICUBIC, fillcolor=255),
-    "light frame": lambda image: light_on_dark(framed(image, (60, 30, 420, 380), 4)),
-    "circle": lambda image: framed(image, (42, 2, 438, 398), 4, 0, "ellipse"),
     "light circle": lambda image: light_on_dark(framed(image, (42, 2, 438, 398), 4, 0, "ellipse")),
     "circle with a gap": lambda image: marked(image, "arc", (20, 2, 460, 398), 20, 350, 0, 5),
     "two ruled lines": lambda image: marked(image, "line", [(-9, 30), (489, 30), (489, 370), (-9, 370)], 0, 3),
@@ -117,7 +118,7 @@ PICTURES |= {f"{size} pixels": lambda digit, size=size: shaded(page(digit, size,
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_a_drawn_digit_is_read_in_any_mode_polarity_pen_size_and_frame(kind):
-    digits = [0, 1, 4, 5, 8]  # closed, a line, open, two strokes, crossed
+    digits = [0, 1, 5]  # closed, a line, two strokes
     images = [photo.read(PICTURES[kind](digit)) for digit in digits]
     for image in images:
         assert image.shape == (28, 28) and image.dtype == np.uint8
@@ -138,22 +139,6 @@ def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
     assert np.abs(photo.read(sideways) - upright).max() > 200  # without EXIF it stays as it is
 
 
-def test_specks_and_the_rim_of_the_sheet_are_not_the_digit():
-    tones = np.array(page(3))
-    tones[::90, ::110] = 0
-    tones[:, :6] = 40
-    assert np.abs(photo.read(Image.fromarray(tones)).astype(int) - photo.read(page(3))).max() <= 1
-
-
-def test_steps_end_in_what_read_returns_and_plain_is_only_a_resize():
-    image = shaded(drawn(STROKES[5], 300, canvas=(1480, 1200), place=(600, 500)))
-    steps = photo.steps(image)
-    assert np.array_equal(steps.image, photo.read(image)) and steps.box.shape == (20, 20)
-    assert steps.gray.shape == steps.paper.shape == steps.ink.shape == steps.digit.shape
-    assert steps.gray.shape[1] == 740 and 560 <= steps.gray.shape[0] <= 600  # only the desk at the edge may be cut off
-    assert photo.plain(image).mean() > 80  # a plain resize leaves the paper bright
-
-
 def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_not(mnist):
     originals, photos = mnist.test.images[:50, 0].numpy(), []
     for number, original in enumerate(originals):
@@ -170,42 +155,36 @@ def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_
 # ---- what is none
 
 
-def noise(side):
-    return Image.fromarray(np.random.default_rng(2).integers(0, 256, (side, side), np.uint8))
+def noise():
+    return Image.fromarray(np.random.default_rng(2).integers(0, 256, (20, 20), np.uint8)).resize((320, 320))
 
 
-def part_of_a_frame(*corners):
-    """A line that touches the left of a two, and goes on to more corners."""
-    return marked(page(2), "line", [(160, 20), (160, 385), *corners], 0, 4)
+def part_of_a_frame():
+    """A line that touches the left of a two, and goes on below it."""
+    return marked(page(2), "line", [(160, 20), (160, 385), (430, 385)], 0, 4)
 
 
 BAD = {
-    "white": (lambda: Image.new("L", (300, 200), 255), "no ink found"),
     "empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
-    "shade": (lambda: Image.fromarray(np.tile(np.linspace(60, 200, 300).astype(np.uint8), (200, 1))), "no ink found"),
     "grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
     "two digits": (lambda: Image.fromarray(np.hstack([page(1), page(2)])), "more than one digit"),
     "writing": (lambda: Image.fromarray(np.tile(page(3, 60), (6, 8))), "more than one digit|a page of"),
-    "noise": (lambda: noise(200), "a page of noise|more than one|no ink"),
-    "smooth noise": (lambda: noise(20).resize((320, 320)), "a page of noise|more than one"),
+    "noise": (noise, "a page of noise|more than one"),
     "too small": (lambda: Image.new("L", (5, 300)), "too small"),
-    "small ink": (lambda: drawn(STROKES[4], 7, canvas=(300, 300), place=(100, 100)), "too small|no ink"),
     "no picture": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
     "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
     "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame"),
     "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
-    "two sides of one": (lambda: part_of_a_frame((430, 385)), "the line of a frame touches the digit"),
-    "three sides of one": (lambda: part_of_a_frame((430, 385), (430, 20)), "a rectangular frame touches the digit"),
+    "two sides of one": (part_of_a_frame, "the line of a frame touches the digit"),
     "a narrow shadow": (lambda: shadow(page(), abs(DOWN - 0.8 * RIGHT) < 20), "a shadow or a line crosses the digit"),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_no_picture_of_one_digit_is_refused_in_one_line(bad):
+def test_what_is_no_picture_of_one_digit_is_refused(bad):
     make, expected = BAD[bad]
-    with pytest.raises(CourseError, match=expected) as error:
+    with pytest.raises(CourseError, match=expected):
         photo.read(make())
-    assert "\n" not in str(error.value)
 
 
 def test_files_that_are_no_pictures_are_refused_by_name_and_start_no_program(tmp_path):
@@ -213,9 +192,8 @@ def test_files_that_are_no_pictures_are_refused_by_name_and_start_no_program(tmp
     page().save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:500])
     for name, expected in (("five.eps", "is not a picture: expected PNG, JPEG"), ("cut.png", "can't be read")):
-        with pytest.raises(CourseError, match=expected) as error:
+        with pytest.raises(CourseError, match=f"{tmp_path / name} {expected}"):
             photo.read(tmp_path / name)
-        assert str(tmp_path / name) in str(error.value)
 
 
 def test_digits_themselves_hold_no_frames(mnist):
@@ -226,7 +204,7 @@ def test_digits_themselves_hold_no_frames(mnist):
     found = [frames.find(ink(image, 84)) for image in mnist.test.images[:150, 0].numpy()]
     found += [frames.find(ink(image, 140)) for image in mnist.test.images[closed, 0].numpy()]
     assert found == [None] * len(found)
-    assert frames.find(np.asarray(FRAMES["circle"](page())) < 127) is not None  # the control
+    assert frames.find(np.asarray(FRAMES["light circle"](page())) > 127) is not None  # the control
 
 
 def test_every_kind_of_photograph_is_measured_and_published_often_enough(mnist):
@@ -234,8 +212,7 @@ def test_every_kind_of_photograph_is_measured_and_published_often_enough(mnist):
     assert tuple(published.kinds) == measure.KINDS and min(one.n for one in published.kinds.values()) >= 100
     assert measurements.photographs_section().count("|") == 6 * (len(measure.KINDS) + 2)
     # 4 were seen, and 8 without the search for circles with strokes across their inside
-    sizes = dict.fromkeys(measure.KINDS, (2, 1)) | {"circle that crosses the digit": (60, 6)}
-    for kind, (n, most) in sizes.items():
+    for kind, n, most in (("hard shadow", 2, 1), ("circle that crosses the digit", 60, 6)):
         found = measure.measure(kind, mnist.test, n, lambda image: labels([image])[0])
         assert found.n == n and found.wrong <= most
 
@@ -252,8 +229,8 @@ def png(width, height, mode):
     return content
 
 
-TOO_LARGE = [(8945, 8945, "I;16", photo.read, photo.LARGEST), (2_000_000, 1000, "I;16", photo.read, photo.LARGEST)]
-TOO_LARGE += [(4500, 4500, "RGBA", photo.read, photo.LARGEST // 4), (1001, 1000, "L", photo.tones, photo.SMALL)]
+TOO_LARGE = [(8945, 8945, "I;16", photo.read, photo.LARGEST), (1001, 1000, "L", photo.tones, photo.SMALL)]
+TOO_LARGE += [(4500, 4500, "RGBA", photo.read, photo.LARGEST // 4)]
 
 
 @pytest.mark.parametrize(("width", "height", "mode", "read", "most"), TOO_LARGE)
@@ -267,24 +244,14 @@ def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(
     assert photo.LARGEST < Image.MAX_IMAGE_PIXELS, "Pillow's limit must not come first"
 
 
-def test_a_hostile_name_is_reported_in_one_printable_line():
-    for name in ("a\x1b[31m\nred\x07.png", "x" * 5000, "nul\0.png", "\udcff\u202e.png", "/dev/zero"):
-        for action in (photo.read, network()[1]):
-            with pytest.raises(CourseError) as error:
-                action(name)
-            assert str(error.value).isprintable() and len(str(error.value)) < 600
-
-
 # ---- preprocess
 
 DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[5:23, 11:15] = 255
 PICTURE, BLACK, WHITE = Image.fromarray(DIGIT), Image.new("L", (28, 28)), Image.new("L", (28, 28), 255)
-SAME = [PICTURE.convert(mode) for mode in ("RGBA", "LA", "P", "1")]
+SAME = [PICTURE.convert("RGBA"), PICTURE.convert("P"), Image.fromarray(DIGIT.astype(np.uint16) * 257)]
 SAME += [Image.merge("RGBA", (BLACK, BLACK, BLACK, PICTURE)), Image.merge("LA", (WHITE, PICTURE))]  # ink on nothing
-SAME += [Image.fromarray(DIGIT.astype(np.int32)), Image.fromarray(DIGIT.astype(np.uint16) * 257)]
-SAME += [CHANGES["floats"](PICTURE), [PICTURE], torch.from_numpy(DIGIT / 255)]
-SAME += [(DIGIT / 255).astype(kind) for kind in (np.float16, ">f4")]
+SAME += [CHANGES["floats"](PICTURE), [PICTURE], torch.from_numpy(DIGIT / 255), (DIGIT / 255).astype(np.float16)]
 SAME += [np.frombuffer(DIGIT.tobytes(), np.uint8).reshape(28, 28)]  # read-only
 SAME += [DIGIT[::-1, ::-1].copy()[::-1, ::-1]]  # of negative strides
 
@@ -298,9 +265,8 @@ def test_preprocess_takes_the_same_digit_in_any_form(tmp_path):
         assert mixed.shape == (3, 1, 28, 28) and torch.allclose(mixed, preprocess(DIGIT), atol=1e-3)
 
 
-WRONG = [None, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.astype(np.float32), DIGIT > 0]
-WRONG += [DIGIT[:27], np.full((28, 28), np.nan), np.full((28, 28), -0.1)]
-WRONG += [Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1)]
+WRONG = [None, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.astype(np.float32), DIGIT[:27]]
+WRONG += [np.full((28, 28), np.nan), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1)]
 
 
 def test_preprocess_reports_in_one_line_what_it_cannot_take():
@@ -345,19 +311,12 @@ def test_train_py_reads_photographs_with_networks_of_images_and_of_voxels(name, 
 def test_train_py_refuses_in_one_line_what_it_cannot_read(five, tmp_path):
     Image.new("L", (300, 200), 255).save(tmp_path / "blank.png")
     for argv, message in (
-        (["--read", "train.py"], "train.py is not a picture"),
-        (["--lr", "0.123", "--read", "train.py"], "base: its recipe was changed, so there is no published run"),
         (["--seed", "3", "--read", "train.py"], "base, seed 3: no trained weights of this recipe"),
         (["--publish", "--read", "train.py"], "--read trains nothing: leave out --publish"),
-        (["--read", five, str(tmp_path / "blank.png")], r"blank\.png: no ink found"),
+        (
+            ["--read", five, str(tmp_path / "blank.png")],
+            r"1 of 2 pictures .*blank\.png: no ink found",
+        ),
     ):
-        with pytest.raises(CourseError, match=message) as error:
+        with pytest.raises(CourseError, match=message):
             train.main(["base", *argv])
-        assert "\n" not in str(error.value)
-
-
-def test_answers_are_printed_before_anything_is_drawn_and_a_bad_picture_stops_none(five, capsys, monkeypatch):
-    draw = lambda *_: pytest.fail("drawn") if "5 (" not in capsys.readouterr().out else None  # noqa: E731
-    monkeypatch.setattr(measure, "save_picture", draw)
-    with pytest.raises(CourseError, match=r"1 of 3 pictures could not be read as one digit: missing\.png is missing"):
-        train.main(["base", "--read", five, "missing.png", five])

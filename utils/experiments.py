@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 # of data sets; all others hold images
 KINDS = {"mnist3d": "voxels", "mnist3d_all": "voxels", "mnist3d_published": "voxels"}
+FRESH = ("mnist3d", "mnist3d_all")  # of which the digits are known, so that new grids can be drawn
+AUGMENTATION = ("rotate", "shift", "scale", "shear", "elastic", "stroke", "erase")
 OPTIMIZERS = ("adam", "adamw", "sgd", "heavy_ball")
 SCHEDULES = ("constant", "step", "one_cycle", "plateau")
 RANGES = {  # field → lowest and highest value that a run could use
@@ -98,35 +100,28 @@ class Recipe:
 
     def _contradictions(self) -> Iterator[str]:
         """A message for each invalid combination of fields."""
-        data, voxels, held = f"data = {self.data!r}", self.kind == "voxels", f"valid = {self.valid}"
-        if self.levels and not self.levels % 2:
-            yield f"levels = {self.levels}: expected an odd number, to include 0"
-        if self.levels == 1:
-            yield "levels = 1: expected 3 or more, or 0 for weights that are not rounded"
+        data, held = f"data = {self.data!r}", f"valid = {self.valid}"
+        if self.levels == 1 or (self.levels and not self.levels % 2):
+            yield f"levels = {self.levels}: expected an odd number from 3 on, to include 0, or 0 for no rounding"
         if self.start and self.valid:
             yield f"start = {self.start!r} with {held}: a published network has learned the images to hold out"
-        if self.patience and not self.valid:
-            patience = f"patience = {self.patience} with {held}"
-            yield f"{patience}: early stopping needs held-out images, never the test set's"
-        if self.schedule == "plateau" and not self.valid:
-            plateau = f"schedule = 'plateau' with {held}"
-            yield f"{plateau}: it goes by the loss of held-out images, never by the test set's"
-        if self.fresh and not voxels:
-            yield f"{data} with fresh: expected mnist3d or mnist3d_all"
-        if self.fresh and self.shift:
-            yield f"shift = {self.shift} with fresh: expected 0, because grids are centered"
+        if (self.patience or self.schedule == "plateau") and not self.valid:
+            found = f"patience = {self.patience}, schedule = {self.schedule!r} with {held}"
+            yield f"{found}: early stopping and plateau need held-out images, never the test set's"
+        if self.fresh and self.data not in FRESH:
+            yield f"{data} with fresh: expected {' or '.join(FRESH)}, whose digits are known"
         if self.data == "mnist3d_all" and not self.fresh:
             yield f"{data} without fresh: its grids are never stored"
-        if self.data == "mnist3d_published" and self.fresh:
-            yield f"{data} with fresh: expected mnist3d, whose digits are known"
-        if voxels and not self.fresh and (self.rotate or self.scale or self.shear or self.elastic):
-            deformed = f"{data} with rotate, scale, shear or elastic"
-            yield f"{deformed}: expected fresh, because stored grids cannot be deformed"
-        if voxels and (self.stroke or self.erase):
-            changed = f"{data} with stroke = {self.stroke:g}, erase = {self.erase:g}"
-            yield f"{changed}: expected 0, as both are for images"
-        if voxels and self.valid % 2:
-            yield f"{held} with {data}: expected an even number, to keep a digit's grids together"
+        if self.kind == "voxels":
+            useless = ("shift", "stroke", "erase") if self.fresh else AUGMENTATION
+            for name in useless:
+                if getattr(self, name):
+                    todo = (
+                        "images only" if name in ("shift", "stroke", "erase") else "images, or grids drawn with fresh"
+                    )
+                    yield f"{data} with {name} = {getattr(self, name):g}: expected 0, because it is for {todo}"
+            if self.valid % 2:
+                yield f"{held} with {data}: expected an even number, to keep a digit's grids together"
 
     @property
     def kind(self) -> str:
@@ -190,50 +185,41 @@ class Experiment:
 
 # logs/trials/ lists the trials for each recipe with their held-out results. The notebooks show them.
 
+# The copies that augmentation draws, from the slightest to the strongest.
+SLIGHT = {"rotate": 6.0, "shift": 1.5, "scale": 0.08}
+USUAL = {"rotate": 10.0, "shift": 1.0, "scale": 0.1}
+SHIFTED = {"rotate": 10.0, "shift": 2.0, "scale": 0.1}
+STRONG = {"rotate": 18.0, "shift": 3.0, "scale": 0.16, "shear": 12.0}
+ABLATION = {"seeds": 3, "weights": False}
+
 BASE = Experiment(
     "base",
     Recipe("base", batch_size=128, lr=0.006, schedule="one_cycle"),
-    teaches="a plain network of 7,034 parameters memorizes its training set",
-    notebook="01_base",
+    "a plain network of 7,034 parameters memorizes its training set",
+    "01_base",
 )
-DROPOUT = Experiment(
-    "dropout",
-    replace(BASE.recipe, dropout=0.2),
-    teaches="one change: dropout before each pool",
-    notebook="03_dropout",
-)
+DROPOUT = Experiment("dropout", replace(BASE.recipe, dropout=0.2), "one change: dropout before each pool", "03_dropout")
 # Nesterov's momentum at a high rate is slightly better than Adam for the augmented network. In 15 epochs, more
 # augmentation than this lowers the accuracy.
 BN_AUGMENTATION = Experiment(
     "bn_augmentation",
-    replace(
-        BASE.recipe,
-        model="bn_augmentation",
-        optimizer="sgd",
-        lr=0.2,
-        weight_decay=2e-4,
-        rotate=10.0,
-        shift=2.0,
-        scale=0.1,
-    ),
-    teaches="batch norm, and copies of the digits that are rotated, shifted and scaled",
-    notebook="04_bn_augmentation",
+    replace(BASE.recipe, model="bn_augmentation", optimizer="sgd", lr=0.2, weight_decay=2e-4, **SHIFTED),
+    "batch norm, and copies of the digits that are rotated, shifted and scaled",
+    "04_bn_augmentation",
 )
 # Ablations: `base` with one change each.
-ABLATION = {"seeds": 3, "weights": False}
-AUGMENTED = {"rotate": 10.0, "shift": 2.0, "scale": 0.1}
 BATCH_NORM_ALONE = Experiment(
     "batch_norm_alone",
     replace(BASE.recipe, model="base(batch_norm=True)"),
-    teaches="base with batch norm, and nothing else changed",
-    notebook="04_bn_augmentation",
+    "base with batch norm, and nothing else changed",
+    "04_bn_augmentation",
     **ABLATION,
 )
 AUGMENTATION_ALONE = Experiment(
     "augmentation_alone",
-    replace(BASE.recipe, **AUGMENTED),
-    teaches="base on rotated, shifted and scaled copies, and nothing else changed",
-    notebook="04_bn_augmentation",
+    replace(BASE.recipe, **SHIFTED),
+    "base on rotated, shifted and scaled copies, and nothing else changed",
+    "04_bn_augmentation",
     **ABLATION,
 )
 # At bn_augmentation's rate of 0.2, base collapses without batch norm: it predicts one class for all images. At 0.1, one
@@ -241,29 +227,29 @@ AUGMENTATION_ALONE = Experiment(
 OPTIMIZER_ALONE = Experiment(
     "optimizer_alone",
     replace(BASE.recipe, optimizer="sgd", lr=0.05, weight_decay=2e-4),
-    teaches="base with SGD, its learning rate and weight decay, and nothing else changed",
-    notebook="04_bn_augmentation",
+    "base with SGD, its learning rate and weight decay, and nothing else changed",
+    "04_bn_augmentation",
     **ABLATION,
 )
 ALL_THREE = Experiment(
     "all_three",
     replace(BN_AUGMENTATION.recipe, model="base(batch_norm=True)"),
-    teaches="base with batch norm, augmentation and SGD: bn_augmentation before one layer becomes wider",
-    notebook="04_bn_augmentation",
+    "base with batch norm, augmentation and SGD: bn_augmentation before one layer becomes wider",
+    "04_bn_augmentation",
     **ABLATION,
 )
 UNDER_20K = Experiment(
     "under_20k",
-    replace(BN_AUGMENTATION.recipe, model="under_20k", epochs=19, dropout=0.1, shift=1.0),
-    teaches="more parameters where they are cheap: wide 3×3 and 5×5 convolutions between 1×1 bottlenecks",
-    notebook="07_under_20k",
+    replace(BN_AUGMENTATION.recipe, model="under_20k", epochs=19, dropout=0.1, **USUAL),
+    "more parameters where they are cheap: wide 3×3 and 5×5 convolutions between 1×1 bottlenecks",
+    "07_under_20k",
 )
 
 MNIST_MEDIUM = Experiment(
     "mnist_medium",
     replace(BN_AUGMENTATION.recipe, model="mnist_medium", epochs=19, batch_size=64, lr=0.15),
-    teaches="convolutions only: three blocks, then the average of each map",
-    notebook="08_small_family",
+    "convolutions only: three blocks, then the average of each map",
+    "08_small_family",
 )
 MNIST_SMALL = Experiment(
     "mnist_small",
@@ -274,18 +260,16 @@ MNIST_SMALL = Experiment(
         weight_decay=5e-5,
         decay_vectors=False,
         average=0.998,
-        rotate=6.0,
-        shift=1.5,
-        scale=0.08,
+        **SLIGHT,
     ),
-    teaches="two blocks; the last convolution has stride 2",
-    notebook="08_small_family",
+    "two blocks; the last convolution has stride 2",
+    "08_small_family",
 )
 MNIST_ULTRASMALL = Experiment(
     "mnist_ultrasmall",
     replace(MNIST_MEDIUM.recipe, model="mnist_ultrasmall", batch_size=128, lr=0.2),
-    teaches="4,464 parameters: narrow layers, and two early poolings",
-    notebook="08_small_family",
+    "4,464 parameters: narrow layers, and two early poolings",
+    "08_small_family",
 )
 
 # The references' own recipes. mnist_small has twenty seeds, to test whether a lucky seed explains the reported figure.
@@ -295,128 +279,98 @@ MNIST_MEDIUM_REFERENCE = Experiment(
     Recipe(
         "mnist_medium", epochs=19, batch_size=64, optimizer="heavy_ball", lr=0.04104, schedule="constant", dropout=0.1
     ),
-    teaches="mnist_medium by the reference's recipe",
-    notebook="08_small_family",
+    "mnist_medium by the reference's recipe",
+    "08_small_family",
     seeds=1,
 )
 MNIST_SMALL_REFERENCE = Experiment(
     "mnist_small_reference",
     replace(MNIST_MEDIUM_REFERENCE.recipe, model="mnist_small", batch_size=32, lr=0.061, dropout=0.02, rotate=5.0),
-    teaches="mnist_small by the reference's recipe",
-    notebook="08_small_family",
+    "mnist_small by the reference's recipe",
+    "08_small_family",
     seeds=20,
 )
 MNIST_ULTRASMALL_REFERENCE = Experiment(
     "mnist_ultrasmall_reference",
     replace(MNIST_SMALL_REFERENCE.recipe, model="mnist_ultrasmall", batch_size=64, lr=0.025),
-    teaches="mnist_ultrasmall by the reference's recipe",
-    notebook="08_small_family",
+    "mnist_ultrasmall by the reference's recipe",
+    "08_small_family",
     seeds=1,
 )
 
 # The reference's recipe as it ran: its L2 of 1 never reached the optimizer. It does not state how it scales the images.
 # With normalized images, the double softmax of medium_cnn saturates, and its gradient vanishes.
+PLAIN_SGD = {"batch_size": 64, "optimizer": "sgd", "momentum": 0.0, "lr": 0.5, "schedule": "constant"}
 SMALL_CNN = Experiment(
     "small_cnn",
-    Recipe(
-        "small_cnn",
-        normalize=False,
-        valid=10_000,
-        epochs=50,
-        patience=30,
-        batch_size=64,
-        optimizer="sgd",
-        momentum=0.0,
-        lr=0.5,
-        schedule="constant",
-    ),
-    teaches="one convolution and a large linear layer; cross-entropy on top of a softmax",
-    notebook="02_kernels",
+    Recipe("small_cnn", normalize=False, valid=10_000, epochs=50, patience=30, **PLAIN_SGD),
+    "one convolution and a large linear layer; cross-entropy on top of a softmax",
+    "02_kernels",
     seeds=20,
 )
 MEDIUM_CNN = Experiment(
     "medium_cnn",
     replace(SMALL_CNN.recipe, model="medium_cnn"),
-    teaches="a second convolution, and twice the parameters",
-    notebook="02_kernels",
+    "a second convolution, and twice the parameters",
+    "02_kernels",
     seeds=3,
 )
 # With the two repairs alone, the networks memorize the training set at every weight decay tried. Augmentation adds the
 # rest.
+REPAIRED = {"normalize": True, "epochs": 20, "lr": 0.1, "weight_decay": 1e-3, "schedule": "one_cycle", **USUAL}
 SMALL_CNN_REPAIRED = Experiment(
     "small_cnn_repaired",
-    replace(
-        SMALL_CNN.recipe,
-        model="small_cnn_logits",
-        normalize=True,
-        epochs=20,
-        lr=0.1,
-        weight_decay=1e-3,
-        schedule="one_cycle",
-        rotate=10.0,
-        shift=1.0,
-        scale=0.1,
-    ),
-    teaches="logits into the cross-entropy, weight decay that reaches the optimizer; then augmentation can help",
-    notebook="06_two_mistakes",
+    replace(SMALL_CNN.recipe, model="small_cnn_logits", **REPAIRED),
+    "logits into the cross-entropy, weight decay that reaches the optimizer; then augmentation can help",
+    "06_two_mistakes",
     seeds=3,
 )
 # Ablations: the reference's recipe with one repair, or with both.
 LOGITS_ALONE = Experiment(
     "logits_alone",
     replace(SMALL_CNN.recipe, model="small_cnn_logits"),
-    teaches="small_cnn without its softmax, and nothing else changed",
-    notebook="06_two_mistakes",
+    "small_cnn without its softmax, and nothing else changed",
+    "06_two_mistakes",
     **ABLATION,
 )
 WEIGHT_DECAY_ALONE = Experiment(
     "weight_decay_alone",
     replace(SMALL_CNN.recipe, weight_decay=1e-3),
-    teaches="small_cnn with a weight decay that reaches the optimizer, and nothing else changed",
-    notebook="06_two_mistakes",
+    "small_cnn with a weight decay that reaches the optimizer, and nothing else changed",
+    "06_two_mistakes",
     **ABLATION,
 )
 BOTH_REPAIRS = Experiment(
     "both_repairs",
     replace(LOGITS_ALONE.recipe, weight_decay=1e-3),
-    teaches="logits and weight decay together, and nothing else changed",
-    notebook="06_two_mistakes",
+    "logits and weight decay together, and nothing else changed",
+    "06_two_mistakes",
     **ABLATION,
 )
 BOTH_AND_AUGMENTATION = Experiment(
     "both_and_augmentation",
-    replace(BOTH_REPAIRS.recipe, rotate=10.0, shift=1.0, scale=0.1),
-    teaches="both repairs, and augmentation",
-    notebook="06_two_mistakes",
+    replace(BOTH_REPAIRS.recipe, **USUAL),
+    "both repairs, and augmentation",
+    "06_two_mistakes",
     **ABLATION,
 )
 MEDIUM_CNN_REPAIRED = Experiment(
     "medium_cnn_repaired",
     replace(SMALL_CNN_REPAIRED.recipe, model="medium_cnn_logits"),
-    teaches="the same two repairs in medium_cnn",
-    notebook="06_two_mistakes",
+    "the same two repairs in medium_cnn",
+    "06_two_mistakes",
     seeds=3,
 )
 
 # About half of the images are enough if the rate climbs for nearly half of the steps. Such a short training gains most
 # from label smoothing. Larger batches mean fewer steps and less time, but need more images for the same accuracy.
+FAST = {"optimizer": "sgd", "schedule": "one_cycle", "label_smoothing": 0.1}
+HALF = {"epochs": 1, "images": 33_000, "batch_size": 128, "warmup": 0.45}
 SPRINT = Experiment(
     "sprint",
-    Recipe(
-        "sprint",
-        epochs=1,
-        images=33_000,
-        batch_size=128,
-        optimizer="sgd",
-        lr=0.3,
-        weight_decay=3e-4,
-        decay_vectors=False,
-        schedule="one_cycle",
-        warmup=0.45,
-        label_smoothing=0.1,
-    ),
-    teaches="99 % in the least time: not even one epoch of a network built for speed",
-    notebook="12_sprint",
+    Recipe("sprint", lr=0.3, weight_decay=3e-4, decay_vectors=False, **FAST, **HALF),
+    "99 % in the least time: not even one epoch of a network built for speed",
+    "12_sprint",
     seeds=20,
     search={
         "images": (24_000, 30_000, 33_000, 36_000),
@@ -428,21 +382,9 @@ SPRINT = Experiment(
 )
 SPRINT_994 = Experiment(
     "sprint_994",
-    Recipe(
-        "sprint",
-        epochs=3,
-        batch_size=192,
-        optimizer="sgd",
-        lr=0.4,
-        weight_decay=5e-4,
-        schedule="one_cycle",
-        label_smoothing=0.1,
-        rotate=10.0,
-        shift=1.0,
-        scale=0.1,
-    ),
-    teaches="99.4 % in the least time: three whole epochs, with rotated, shifted and scaled copies",
-    notebook="12_sprint",
+    Recipe("sprint", epochs=3, batch_size=192, lr=0.4, weight_decay=5e-4, **FAST, **USUAL),
+    "99.4 % in the least time: three whole epochs, with rotated, shifted and scaled copies",
+    "12_sprint",
     seeds=20,
     search={
         "lr": Range(0.2, 0.8),
@@ -453,59 +395,36 @@ SPRINT_994 = Experiment(
 )
 
 # 15 % of the digits are held out. The epoch with the lowest held-out loss is kept.
+STOPPED = {"valid": 1500, "epochs": 80, "patience": 80, "keep": "loss", "schedule": "plateau"}
 VOXEL_REFERENCE = Experiment(
     "voxel_reference",
-    Recipe(
-        "voxel_reference",
-        data="mnist3d",
-        valid=1500,
-        epochs=80,
-        patience=80,
-        keep="loss",
-        batch_size=64,
-        lr=1e-3,
-        schedule="plateau",
-        dropout=0.25,
-    ),
-    teaches="the third dimension: convolutions over colored voxels, and a linear layer that memorizes them",
-    notebook="13_voxels",
+    Recipe("voxel_reference", data="mnist3d", batch_size=64, lr=1e-3, dropout=0.25, **STOPPED),
+    "the third dimension: convolutions over colored voxels, and a linear layer that memorizes them",
+    "13_voxels",
     seeds=2,
 )
 VOXEL_DENSITY = Experiment(
     "voxel_density",
     replace(VOXEL_REFERENCE.recipe, model="voxel_density"),
-    teaches="the same without the color map, which adds no information",
-    notebook="13_voxels",
+    "the same without the color map, which adds no information",
+    "13_voxels",
     seeds=1,
     weights=False,
 )
+ADAMW = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.01, "schedule": "one_cycle"}
+REGULARIZED = {"dropout": 0.2, "label_smoothing": 0.05, "scale": 0.1, "shear": 6.0, "fresh": True}
 VOXEL_BEST = Experiment(
     "voxel_best",
-    Recipe(
-        "voxel_best",
-        data="mnist3d",
-        epochs=36,
-        batch_size=128,
-        optimizer="adamw",
-        lr=3e-3,
-        weight_decay=0.01,
-        schedule="one_cycle",
-        dropout=0.2,
-        label_smoothing=0.05,
-        scale=0.1,
-        shear=6.0,
-        fresh=True,
-    ),
-    teaches="each solid is seen along its shortest principal axis, and every epoch draws new copies of the "
-    "same 5,000 digits",
-    notebook="14_principal_view",
+    Recipe("voxel_best", data="mnist3d", epochs=36, batch_size=128, **ADAMW, **REGULARIZED),
+    "each solid is seen along its shortest principal axis, and every epoch draws new copies of the same 5,000 digits",
+    "14_principal_view",
     seeds=3,
 )
 VOXEL_MORE_DIGITS = Experiment(
     "voxel_more_digits",
     replace(VOXEL_BEST.recipe, data="mnist3d_all", epochs=3),
-    teaches="extra data: the same network and number of batches, but clouds of all 60,000 training digits of MNIST",
-    notebook="14_principal_view",
+    "extra data: the same network and number of batches, but clouds of all 60,000 training digits of MNIST",
+    "14_principal_view",
     seeds=2,
 )
 
@@ -516,9 +435,9 @@ VOXEL_MORE_DIGITS = Experiment(
 FRONTIER_99 = Experiment(
     "frontier_99",
     replace(MNIST_SMALL.recipe, model="recurrent(position_weighted=True)", epochs=60, batch_size=128),
-    teaches="99 % with as few parameters as possible: a separable convolution, used six times, and two "
-    "kernels that weight positions",
-    notebook="09_fewest_parameters",
+    "99 % with as few parameters as possible: a separable convolution, used six times, and two kernels that weight "
+    "positions",
+    "09_fewest_parameters",
     search={
         "model": (
             "recurrent(kernel=5)",
@@ -534,9 +453,9 @@ FRONTIER_99 = Experiment(
 FRONTIER_99_4 = Experiment(
     "frontier_99_4",
     replace(FRONTIER_99.recipe, model="separable(stem=15,width=23,position_weighted=True)", lr=0.2),
-    teaches="99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two depthwise kernels "
-    "that weight positions",
-    notebook="09_fewest_parameters",
+    "99.4 % below 3,600 parameters: depthwise-separable residual blocks, and two depthwise kernels that weight "
+    "positions",
+    "09_fewest_parameters",
     search={
         "model": (
             "separable()",
@@ -550,65 +469,42 @@ FRONTIER_99_4 = Experiment(
         "elastic": Range(0.0, 0.5),
     },
 )
+WIDER = "separable(stem=10,width=28,position_weighted=True)", "separable(stem=16,width=32,position_weighted=True)"
 FRONTIER_99_5 = Experiment(
     "frontier_99_5",
-    replace(
-        FRONTIER_99_4.recipe,
-        model="separable(stem=16,width=32,position_weighted=True)",
-        epochs=80,
-        rotate=8.0,
-        scale=0.1,
-    ),
-    teaches="99.5 % below 6,000 parameters: the same, a third wider",
-    notebook="09_fewest_parameters",
-    search=FRONTIER_99_4.search
-    | {
-        "model": (
-            "separable(stem=10,width=28,position_weighted=True)",
-            "separable(stem=16,width=32,position_weighted=True)",
-        )
-    },
+    replace(FRONTIER_99_4.recipe, model=WIDER[1], epochs=80, rotate=8.0, scale=0.1),
+    "99.5 % below 6,000 parameters: the same, a third wider",
+    "09_fewest_parameters",
+    search=FRONTIER_99_4.search | {"model": WIDER},
 )
 # The fewest bytes instead of the fewest parameters: networks slightly wider than the frontier's, with weights of few
 # levels from the first step on. At 99 %, the frontier's own network, with as many levels as fit into 900 bytes.
+WIDEST = "separable(stem=16,width=39,position_weighted=True)"
 BYTES_99_5 = Experiment(
     "bytes_99_5",
-    replace(
-        FRONTIER_99_5.recipe, model="separable(stem=16,width=39,position_weighted=True)", levels=7, epochs=40, lr=0.1
-    ),
-    teaches="small enough for one QR code: wider than frontier_99_5, with weights of seven levels",
-    notebook="10_bytes",
+    replace(FRONTIER_99_5.recipe, model=WIDEST, levels=7, epochs=40, lr=0.1),
+    "small enough for one QR code: wider than frontier_99_5, with weights of seven levels",
+    "10_bytes",
 )
 BYTES_99_4 = Experiment(
     "bytes_99_4",
     replace(BYTES_99_5.recipe, model="separable(stem=16,width=26,position_weighted=True)", epochs=80, scale=0.08),
-    teaches="below 1,700 bytes: wider than frontier_99_4, with the same seven levels",
-    notebook="10_bytes",
+    "below 1,700 bytes: wider than frontier_99_4, with the same seven levels",
+    "10_bytes",
 )
 BYTES_99 = Experiment(
     "bytes_99",
     replace(FRONTIER_99.recipe, levels=31),
-    teaches="below 900 bytes: frontier_99 with weights of 31 levels",
-    notebook="10_bytes",
+    "below 900 bytes: frontier_99 with weights of 31 levels",
+    "10_bytes",
 )
+LONG = {"epochs": 40, "lr": 0.2, "weight_decay": 5e-4, "label_smoothing": 0.05, "bfloat16": True}
 FRONTIER_100K = Experiment(
     "frontier_100k",
-    replace(
-        FRONTIER_99.recipe,
-        model="unpadded(width=16,step=5,depth=5,kernel=5)",
-        epochs=40,
-        lr=0.2,
-        weight_decay=5e-4,
-        label_smoothing=0.05,
-        rotate=18.0,
-        shift=3.0,
-        scale=0.16,
-        shear=12.0,
-        bfloat16=True,
-    ),
-    teaches="the best of up to 100,000 parameters: five 5×5 layers at full resolution, and a weight for each "
-    "remaining position",
-    notebook="11_best_network",
+    replace(FRONTIER_99.recipe, model="unpadded(width=16,step=5,depth=5,kernel=5)", **LONG, **STRONG),
+    "the best of up to 100,000 parameters: five 5×5 layers at full resolution, and a weight for each remaining "
+    "position",
+    "11_best_network",
     search={
         "model": ("residual(width=24)", "unpadded(width=16,step=5,depth=5,kernel=5)"),
         "lr": Range(0.1, 0.4),
@@ -620,26 +516,26 @@ FRONTIER_100K = Experiment(
         "erase": Range(0.0, 6.0),
     },
 )
+LARGE = ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")
 FRONTIER_BEST = Experiment(
     "frontier_best",
-    replace(FRONTIER_100K.recipe, model="unpadded(width=32, step=32, depth=5, kernel=5)"),
-    teaches="the best single network: the same five layers with twelve times the parameters",
-    notebook="11_best_network",
-    search=FRONTIER_100K.search
-    | {"model": ("residual(width=64)", "unpadded", "unpadded(width=32, step=32, depth=5, kernel=5)")},
+    replace(FRONTIER_100K.recipe, model=LARGE[2]),
+    "the best single network: the same five layers with twelve times the parameters",
+    "11_best_network",
+    search=FRONTIER_100K.search | {"model": LARGE},
 )
 MNIST_SMALL_LONG = Experiment(
     "mnist_small_long",
     replace(FRONTIER_99_4.recipe, model="mnist_small"),
-    teaches="mnist_small without its reference's limit of 19 epochs",
-    notebook="09_fewest_parameters",
+    "mnist_small without its reference's limit of 19 epochs",
+    "09_fewest_parameters",
     seeds=3,
 )
 VOXEL_FRONTIER = Experiment(
     "voxel_frontier",
     replace(VOXEL_BEST.recipe, epochs=72, batch_size=64, lr=2e-3, average=0.998, elastic=0.4),
-    teaches="the best accuracy with 5,000 digits: elastic solids, four times the steps, and averaged weights",
-    notebook="14_principal_view",
+    "the best accuracy with 5,000 digits: elastic solids, four times the steps, and averaged weights",
+    "14_principal_view",
     seeds=3,
 )
 

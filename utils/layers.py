@@ -42,28 +42,27 @@ class Oranges(nn.Module):
 
 
 class PrincipalAxisView(nn.Module):
-    """(N, 1, 16, 16, 16) densities in [0, 1] → (N, slices, side, side): each solid as seen along its shortest
-    principal axis. No parameters.
+    """(N, 1, 16, 16, 16) densities in [0, 1] → (N, 4, 24, 24): each solid as seen along its shortest principal axis.
+    No parameters.
 
     The smallest rotation that brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly)
-    on a grid that fits its size, ±2 root mean square radii across and ±2 standard deviations deep. Neighboring depths
-    are averaged into `slices`, and the square root brightens faint voxels. roll: degrees by which the view is turned in
+    on a grid that fits its size, ±2 root mean square radii across and ±2 standard deviations deep. Pairs of depths are
+    averaged into four slices, and the square root brightens faint voxels. roll: degrees by which the view is turned in
     its own plane, for several views of one body.
     """
 
-    def __init__(self, slices: int = 4, side: int = 24, roll: float = 0.0):
+    def __init__(self, roll: float = 0.0):
         super().__init__()
-        self.shape = (side, side, slices)
         # on the CPU: on the meta device arange imports sympy
         place = (torch.arange(16, device="cpu") - 7.5) / 8  # of a voxel's center, as grid_sample counts
         z, y, x = torch.meshgrid(place, place, place, indexing="ij")
-        across, deep = ((torch.arange(n, device="cpu") * 2 + 1) / n - 1 for n in (side, 2 * slices))
+        across, deep = ((torch.arange(n, device="cpu") * 2 + 1) / n - 1 for n in (24, 8))
         rows, columns, depth = torch.meshgrid(across, across, deep, indexing="ij")
         centers = torch.stack([x, y, z], -1).view(-1, 3)
         self.register_buffer("centers", centers, persistent=False)  # (4096, 3)
         self.register_buffer("products", (centers[:, :, None] * centers[:, None]).view(-1, 9), persistent=False)
         cos, sin = math.cos(math.radians(roll)), math.sin(math.radians(roll))
-        # (side·side·2·slices, 3); a digit's rows run down, z runs up
+        # (24·24·8, 3); a digit's rows run down, z runs up
         places = torch.stack([depth, cos * columns + sin * rows, sin * columns - cos * rows], -1).view(-1, 3)
         self.register_buffer("places", 2 * places, persistent=False)
 
@@ -81,9 +80,8 @@ class PrincipalAxisView(nn.Module):
         thickness = variance.clamp(min=1e-6)
         width = covariance.diagonal(dim1=1, dim2=2).sum(1) - thickness
         frame = smallest_rotation(axis) * torch.stack([thickness, width, width], 1).sqrt()[:, :, None]
-        side, _, slices = self.shape
-        points = (self.places @ frame + middle[:, None]).view(-1, side, side, 2 * slices, 3)
-        seen = F.grid_sample(grids, points, align_corners=False).view(-1, side, side, slices, 2).mean(-1)
+        points = (self.places @ frame + middle[:, None]).view(-1, 24, 24, 8, 3)
+        seen = F.grid_sample(grids, points, align_corners=False).view(-1, 24, 24, 4, 2).mean(-1)
         return seen.clamp(min=0).sqrt().permute(0, 3, 1, 2)
 
 

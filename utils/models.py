@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import CourseError, closest
+from .files import shorten
 from .layers import Oranges, PrincipalAxisView, Residual
 
 
@@ -288,11 +289,9 @@ def voxel_density(dropout: float = 0.25) -> nn.Sequential:
 
 
 def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
-    """(N, C, side, side) → (N, C, 1, 1): the average, or with position_weighted a weight for each row and column of a
-    map.
+    """(N, C, side, side) → (N, C, 1, 1): each map's average, or sum with a weight for each row and each column.
 
-    Chen et al. 2018, "MobileFaceNets", weigh each place of a map; two thin kernels take twice the side instead of its
-    square.
+    Chen et al. 2018, "MobileFaceNets", weigh each place of a map, which takes the square of the side instead of twice.
     """
     if not position_weighted:
         return nn.AdaptiveAvgPool2d(1)
@@ -300,7 +299,7 @@ def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
     return nn.Sequential(rows, columns)
 
 
-def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
+def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits: a 2D CNN on the principal view of each solid.
 
     The receptive field is in pixels of that view. position_weighted: features are weighted by their position in the
@@ -308,18 +307,18 @@ def voxel_best(dropout: float = 0.0, width: int = 32, position_weighted: bool = 
     """
     return nn.Sequential(
         PrincipalAxisView(),  # 4×24×24
-        *_conv_bn_relu(4, width),  # 32×24×24  RF 3
-        *_conv_bn_relu(width, width),  # 32×24×24  RF 5
+        *_conv_bn_relu(4, 32),  # 32×24×24  RF 3
+        *_conv_bn_relu(32, 32),  # 32×24×24  RF 5
         nn.MaxPool2d(2),  # 32×12×12  RF 6
-        *_conv_bn_relu(width, 2 * width),  # 64×12×12  RF 10
-        *_conv_bn_relu(2 * width, 2 * width),  # 64×12×12  RF 14
+        *_conv_bn_relu(32, 64),  # 64×12×12  RF 10
+        *_conv_bn_relu(64, 64),  # 64×12×12  RF 14
         nn.MaxPool2d(2),  # 64×6×6  RF 16
-        *_conv_bn_relu(2 * width, 4 * width),  # 128×6×6  RF 24
-        *_conv_bn_relu(4 * width, 4 * width),  # 128×6×6  RF 32
-        _pooled(4 * width, position_weighted, side=6),
+        *_conv_bn_relu(64, 128),  # 128×6×6  RF 24
+        *_conv_bn_relu(128, 128),  # 128×6×6  RF 32
+        _pooled(128, position_weighted, side=6),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(4 * width, 10),
+        nn.Linear(128, 10),
     )
 
 
@@ -452,35 +451,32 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-# the largest argument (times its default), network (parameters) and text (characters)
-MOST, LARGEST, LONGEST = 8, 20_000_000, 200
+MOST, LARGEST = 8, 20_000_000  # the largest argument (times its default) and network (parameters)
 
 
 def parse(model: str) -> tuple[str, dict]:
     """ "separable(width=24)" → "separable", {"width": 24}. Raises CourseError for an unknown network or argument, and
     for a value of another type, or outside 1 to MOST times its default."""
     expected = "expected a network's name, with its arguments by name if any: separable(width=24)"
-    wrong = CourseError(f"model = {model[:LONGEST]!r}: {expected}")
-    if len(model) > LONGEST:
-        raise wrong
     try:
         call = ast.parse(model.strip(), mode="eval").body
         name = call.func.id if isinstance(call, ast.Call) else call.id
-        arguments = {word.arg: ast.literal_eval(word.value) for word in getattr(call, "keywords", [])}
-        positional = getattr(call, "args", [])
+        words, positional = getattr(call, "keywords", []), getattr(call, "args", [])
+        arguments = {word.arg: ast.literal_eval(word.value) for word in words}
     except (SyntaxError, AttributeError, ValueError, TypeError, MemoryError, RecursionError):
-        raise wrong from None
+        raise CourseError(f"model = {shorten(model)!r}: {expected}") from None
     if name not in MODELS:
         raise CourseError(f"no network is called {name!r}: expected {closest(name, MODELS)}")
-    known = {word: about for word, about in inspect.signature(MODELS[name]).parameters.items() if word != "dropout"}
-    if positional or len(arguments) < len(getattr(call, "keywords", [])) or not arguments.keys() <= known.keys():
+    known = dict(inspect.signature(MODELS[name]).parameters)
+    known.pop("dropout", None)
+    if positional or len(arguments) < len(words) or not arguments.keys() <= known.keys():
         takes = ", ".join(f"{word}=…" for word in known) or "no arguments"
         raise CourseError(f"model = {model!r}: {name} takes {takes}")
     for word, value in arguments.items():
         kind, usual = known[word].annotation, known[word].default
         if type(value) is not kind or (kind is int and not 1 <= value <= MOST * usual):
             expected = f"1 to {MOST * usual}" if kind is int else f"a {kind.__name__}"
-            raise CourseError(f"model = {model!r}: {word} = {str(value)[:40]}, expected {expected}")
+            raise CourseError(f"model = {model!r}: {word} = {shorten(value, 40)}, expected {expected}")
     return name, arguments
 
 
@@ -502,8 +498,7 @@ def build(model: str, dropout: float = 0.0) -> nn.Module:
             network = MODELS[name](dropout, **arguments)
         require_an_answer(network)
     except (RuntimeError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split())[:160]
-        raise CourseError(f"model = {model!r} can't be built: {why}. Try other arguments.") from error
+        raise CourseError(f"model = {model!r} can't be built: {shorten(error)}. Try other arguments.") from error
     return network
 
 

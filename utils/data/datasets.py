@@ -5,7 +5,6 @@ import sys
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -40,10 +39,6 @@ class Split:
     def __getitem__(self, rows) -> "Split | tuple[Tensor, Tensor]":
         chosen = self.images[rows], self.labels[rows]
         return chosen if isinstance(rows, Integral) else Split(*chosen)
-
-    def __iter__(self) -> NoReturn:  # a loop over rows would be taken for one over images and labels
-        batches = "`for images, labels in zip(split.images.split(100), split.labels.split(100))`"
-        raise CourseError(f"a Split is not iterable: use `images, labels = split.tensors`, or in batches {batches}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -216,17 +211,7 @@ def folders() -> list[Path]:
 def _locate(name: str) -> list[Path] | None:
     """The four files of a set from the first folder with all of them, else downloaded into data/; or None."""
     source, roots = SOURCES[name], folders()
-    for root in roots:
-        found = source.find(root)
-        if found:
-            return found
-    for root in roots:
-        misplaced = ", ".join(map(display_path, source.misplaced(root)))
-        if misplaced:
-            expected = f"expected {', '.join(map(display_path, source.files(root)))} (or each with .gz)"
-            found = f"{name} is not complete in {display_path(root)}, but found {misplaced}"
-            print(f"{found}: {expected}. Rename or move the files.", file=sys.stderr)
-    found = sources.download(name, roots[-1])
+    found = next(filter(None, map(source.find, roots)), None) or sources.download(name, roots[-1])
     if found is None:
         wanted = source.files(roots[-1])
         print(
@@ -246,14 +231,14 @@ def _idx(name: str) -> tuple[Split, Split] | None:
         return None
     halves, tensors = [], list(map(read_idx, paths))
     for images, labels, path in ((*tensors[:2], paths[0]), (*tensors[2:], paths[2])):
-        labels, file = labels.reshape(len(labels), -1)[:, 0].long(), display_path(path)  # QMNIST: the class comes first
-        if len(images) != len(labels):
-            found = f"{len(images)} images, but its labels file {len(labels)} labels"
-            raise CourseError(f"{file} holds {found}: expected as many. {AGAIN}")
-        if images.shape[1:] != (28, 28) or not 0 <= labels.min() <= labels.max() <= 9:
-            found = f"{tuple(images.shape[1:])} and labels {labels.min()} to {labels.max()}"
-            raise CourseError(f"{file}: expected 28×28 images with labels 0 to 9, found {found}. {AGAIN}")
-        halves.append(Split(source.fix(images.unsqueeze(1)), labels))
+        labels = labels.reshape(len(labels), -1)[:, 0].long()  # QMNIST: the class comes first
+        found = f"{len(images)} images of {tuple(images.shape[1:])} {images.dtype}, {len(labels)} labels"
+        good = images.shape == (len(labels), 28, 28) and images.dtype == torch.uint8
+        if not (good and len(labels) and 0 <= labels.min() <= labels.max() <= 9):
+            expected = "as many images of 28×28 bytes as labels, all of them 0 to 9"
+            raise CourseError(f"{display_path(path)} and its labels: found {found}, expected {expected}. {AGAIN}")
+        images = images.transpose(1, 2) if source.columns_first else images
+        halves.append(Split(images.unsqueeze(1), labels))
     return tuple(halves)
 
 

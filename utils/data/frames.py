@@ -1,5 +1,6 @@
 """Frames around a digit: form cells, circles, screenshot borders, ruled lines. Which part of a picture is inside?"""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,17 @@ def find(ink: np.ndarray) -> Frame | None:
     frame &= ink
     halo = ndimage.binary_dilation(frame, EIGHT, iterations=2) & ~(ink & ~frame)
     return found._replace(ink=frame, inside=inside & ~halo)
+
+
+def _cropped(ink: np.ndarray) -> np.ndarray:
+    """A mask without the empty rows and columns around its ink."""
+    return ink[ndimage.find_objects(ink.astype(np.int8))[0]]
+
+
+def _rotated(ink: np.ndarray, angles: range) -> Iterator[np.ndarray]:
+    """A shape rotated by several angles in degrees, each cropped to its ink."""
+    for angle in angles:
+        yield _cropped(ndimage.rotate(ink, angle, order=0) if angle else ink)
 
 
 def _longer(box: tuple[slice, slice]) -> int:
@@ -154,7 +166,7 @@ def _alone(ink: np.ndarray, edges: list) -> Frame | None:
             touched = bool(within.any() and ink[within].mean() > ATTACHED[name])
             if touched or name == RECTANGLE:  # an untouched circle is a zero, or the loop of a nine
                 return Frame(name, ink, within & ~ink, touched)
-    boxed = straight >= (3 if hollow > 0.4 and _longer(ndimage.find_objects(ink.astype(np.int8))[0]) > 100 else 4)
+    boxed = straight >= (3 if hollow > 0.4 and max(_cropped(ink).shape) > 100 else 4)
     if boxed and hollow > 0.05:
         return Frame(RECTANGLE, ink, filled, touched=True)
     found = CIRCLE if _has_crossed_circle(ink) else LINE if _has_corner(ink) else None
@@ -163,7 +175,7 @@ def _alone(ink: np.ndarray, edges: list) -> Frame | None:
 
 def _has_crossed_circle(ink: np.ndarray) -> bool:
     """Whether a shape has a closed circle (or a similar ellipse) with strokes across its inside."""
-    ink = ink[ndimage.find_objects(ink.astype(np.int8))[0]]
+    ink = _cropped(ink)
     size = [max(1, round(side * GRID / max(ink.shape))) for side in ink.shape[::-1]]
     mask = np.asarray(Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BOX)) > 0.4
     mask = np.pad(mask, 2)
@@ -203,9 +215,7 @@ def _opened(filled: np.ndarray, reach: float) -> np.ndarray:
 def _straight_sides(ink: np.ndarray) -> int:
     """The number of sides with a straight line and few strokes beyond it, also if slightly rotated."""
     most = 0
-    for angle in range(-8, 9, 2):
-        turned = ndimage.rotate(ink, angle, order=0) if angle else ink
-        turned = turned[ndimage.find_objects(turned.astype(np.int8))[0]]
+    for turned in _rotated(ink, range(-8, 9, 2)):
         sides = 0
         for lines in (turned, turned.T):
             runs = _longest_runs(lines) / lines.shape[1]
@@ -219,9 +229,7 @@ def _straight_sides(ink: np.ndarray) -> int:
 
 def _has_corner(ink: np.ndarray) -> bool:
     """Whether two thin straight lines as long as the whole shape meet in a corner, with other strokes beside them."""
-    for angle in range(-6, 7, 3):
-        turned = ndimage.rotate(ink, angle, order=0) if angle else ink
-        turned = turned[ndimage.find_objects(turned.astype(np.int8))[0]]
+    for turned in _rotated(ink, range(-6, 7, 3)):
         for rows in _line_places(turned):
             for columns in _line_places(turned.T):
                 rest = turned.copy()

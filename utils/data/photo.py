@@ -28,7 +28,7 @@ SMALLEST, LARGEST = 8, 80_000_000  # pixels: of the shorter side, and of the who
 SMALL = 1_000_000  # pixels: of a picture that should be as small as MNIST's
 LIGHT = {"1", "L", "P", "RGB", "I;16", "I;16B"}  # modes that take at most six bytes a pixel while a picture is read
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # only these: EPS, for example, would start a program
-TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF's orientation → its inverse Image.Transpose
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation → its inverse Image.Transpose
 CONTRAST = 0.04  # of the range from black to white: the least difference between ink and paper
 THIN, PEN = 1.5, 2.0  # pixels of the 20: a stroke below THIN, which MNIST lacks, is widened to PEN
 LONGEST = 4.5  # strokes' length over the digit's longer side: of 3,000 training digits the highest is 3.0
@@ -40,8 +40,6 @@ NESTED = 5  # frames inside one another, at most
 RIM = 0.05  # of the digit's longer side: the width of the picture's edge, where a shadow would leave it
 EVEN = 0.8  # of the darkest ink's tone: lighter ink at the edge is no stroke
 FAR = 0.4  # of the digit: the largest distance of a part that is too flat to be another digit
-
-
 NOISE = "a page of noise or of writing, not one digit: crop the picture to a single digit on plain paper"
 
 
@@ -84,21 +82,16 @@ def steps(picture) -> Steps:
 def gray(picture) -> np.ndarray:
     """A picture's brightness: (H, W) float32, 0 to 1, upright, on its paper, at most WORKING pixels long."""
     image = open_picture(picture)
-    turn, few = _turn(image), max(image.size) // WORKING + (max(image.size) % WORKING > 0)
+    few = -(-max(image.size) // WORKING)
     if image.mode[0] in "IF":  # 16 bits, 32 bits or floats, in any range
-        image = _turned(image.convert("F"), turn)
-        values = np.asarray(image.reduce(few) if few > 1 else image, np.float64)
+        values = np.asarray(image.convert("F").reduce(few), np.float64)
         finite = values[np.isfinite(values)]
         if not finite.size:
             raise CourseError(f"{_name(picture)} holds no finite number: expected the brightness of each pixel")
         low, high = finite.min(), finite.max()
         return ((np.clip(np.nan_to_num(values, nan=low), low, high) - low) / max(high - low, 1e-12)).astype(np.float32)
-    if image.has_transparency_data:
-        image = _on_paper(image.convert("RGBA"))
-    elif image.mode not in ("1", "L", "RGB"):
-        image = image.convert("RGB")
-    image = _turned(image.convert("L"), turn)  # in gray, which takes a quarter of the memory
-    return np.asarray(image.reduce(few) if few > 1 else image, np.float32) / 255
+    image = _on_paper(image.convert("RGBA")) if image.has_transparency_data else image
+    return np.asarray(_as_gray(image).reduce(few), np.float32) / 255
 
 
 def tones(picture) -> np.ndarray:
@@ -109,7 +102,6 @@ def tones(picture) -> np.ndarray:
     CourseError.
     """
     image = open_picture(picture, SMALL)
-    image = _turned(image, _turn(image))
     if image.mode[0] == "F":
         return np.array(image, np.float32)
     if image.mode[0] == "I":
@@ -123,7 +115,11 @@ def tones(picture) -> np.ndarray:
         gray = np.array(_on_paper(image).convert("L"))
         drawn = np.median(np.asarray(image.getchannel("A"))) < 128  # most is transparent: the alpha holds the ink
         return 255 - gray if drawn and _ground(image) == 255 else gray
-    return np.array((image if image.mode in ("1", "L") else image.convert("RGB")).convert("L"))
+    return np.array(_as_gray(image))
+
+
+def _as_gray(image: Image.Image) -> Image.Image:
+    return (image if image.mode in ("1", "L") else image.convert("RGB")).convert("L")
 
 
 def _name(picture) -> str:
@@ -131,7 +127,7 @@ def _name(picture) -> str:
 
 
 def open_picture(picture, largest: int = LARGEST) -> Image.Image:
-    """A path, file or PIL image → a PIL image with its pixels loaded and of a usable size. Raises CourseError.
+    """A path, file or PIL image → an upright PIL image of a usable size, with its pixels loaded. Raises CourseError.
 
     largest: pixels of a picture that needs little memory; of others a quarter.
     """
@@ -147,35 +143,29 @@ def open_picture(picture, largest: int = LARGEST) -> Image.Image:
             if image.width * image.height > most:
                 raise CourseError(f"{what} has {size} ({image.mode}): expected at most {most:,}. Make it smaller.")
             image.load()
+            image = _upright(image)
             image = image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image  # premultiplied
     except CourseError:
         raise
     except FileNotFoundError as error:
         raise CourseError(f"{what} is missing: expected the path of a picture, from {Path.cwd()}") from error
-    except Image.DecompressionBombError as error:
-        raise CourseError(f"{what} is too large: expected at most {LARGEST:,} pixels. Make it smaller.") from error
     except (UnidentifiedImageError, AttributeError, TypeError) as error:
         found = "" if isinstance(picture, str | os.PathLike) else f" ({type(picture).__name__})"
         raise CourseError(f"{what}{found} is not a picture: expected {', '.join(FORMATS)} or a PIL image") from error
     except Exception as error:  # a damaged file can raise anything
-        reason = shorten(getattr(error, "strerror", None) or error or type(error).__name__)
+        reason = shorten(getattr(error, "strerror", None) or error)
         raise CourseError(f"{what} can't be read as a picture ({reason}): save it again, as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
         raise CourseError(f"{what} has {size}, too small: expected at least {SMALLEST} × {SMALLEST}")
     return image
 
 
-def _turn(image: Image.Image) -> int | None:
-    """The Image.Transpose that makes a picture upright, by its EXIF data; None if it is, or if they are damaged."""
+def _upright(image: Image.Image) -> Image.Image:
+    """A picture, turned as its EXIF data say."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return TURNS.get(image.getexif().get(0x0112))
+        turn = TURNS.get(image.getexif().get(0x0112))
     except Exception:  # damaged EXIF data can raise anything, and the picture can be read without them
-        return None
-
-
-def _turned(image: Image.Image, turn: int | None) -> Image.Image:
+        turn = None
     return image if turn is None else image.transpose(turn)
 
 
@@ -258,8 +248,8 @@ def _at_edge(above: np.ndarray) -> bool:
 def _wide(operation: str, light: np.ndarray, size: int) -> np.ndarray:
     """A gray closing or opening by a large square, on a picture averaged down to some 200 pixels."""
     few = max(1, max(light.shape) // 200)
-    image = Image.fromarray(light).reduce(few) if few > 1 else Image.fromarray(light)
-    filtered = getattr(ndimage, f"grey_{operation}")(np.asarray(image), size=max(3, size // few), mode="nearest")
+    image = np.asarray(Image.fromarray(light).reduce(few))
+    filtered = getattr(ndimage, f"grey_{operation}")(image, size=max(3, size // few), mode="nearest")
     return np.asarray(Image.fromarray(filtered).resize(light.shape[::-1], Image.Resampling.BILINEAR))
 
 

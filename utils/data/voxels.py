@@ -5,26 +5,20 @@ equal the published ones; for the rotated ones the published random seed is unkn
 """
 
 import io
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from .. import CourseError, files
 
-if TYPE_CHECKING:
-    import h5py  # loaded where it is used: few runs need it
-
 SIDE = 16  # voxels
 TRAIN, TEST = 5000, 1000  # digits: the first of each half of MNIST
 PUBLISHED = Path("3d-mnist", "full_dataset_vectors.h5")
 REBUILT = Path("3d-mnist", "rebuilt.h5")
-SIGNATURE, PIECES = b"\x89HDF\r\n\x1a\n", 50_000  # of an HDF5 file: its first bytes, the most pieces of a dataset
 DAMAGED = "Delete it and run again to have it rebuilt, or download it anew."
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) of the pixels that may cover a box's four sides
 
@@ -152,7 +146,7 @@ def build(train: tuple, test: tuple, seed: int = 0, echo: bool = False) -> Rows:
 
 def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
     """Write rows in the form of full_dataset_vectors.h5, with `facts` as the file's attributes. Raises CourseError."""
-    import h5py
+    import h5py  # few runs need it
 
     whole = io.BytesIO()  # on a full disk HDF5 would abort the process
     with h5py.File(whole, "w") as file:
@@ -163,79 +157,36 @@ def write(path: Path, rows: Rows, facts: dict[str, str | int]) -> None:
     files.write(path, whole.getvalue())
 
 
-def read(path: Path) -> tuple[Rows, dict]:
+def read(path: Path) -> tuple[Rows, dict[str, str]]:
     """The four datasets of a file like full_dataset_vectors.h5, and the file's attributes.
 
-    Raises CourseError for a damaged file, a missing dataset, a wrong type or shape, or values out of range. Shapes and
-    types are checked before anything is read.
+    Raises CourseError for a damaged file, a missing dataset, a wrong type or shape, or values out of range.
     """
     import h5py
 
     files.require_regular_file(path, DAMAGED)
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(SIGNATURE))
-    except OSError as error:
-        damaged = isinstance(error, FileNotFoundError | IsADirectoryError)
-        todo = DAMAGED if damaged else "Change its permissions and run again."
-        text = f"{files.display_path(path)} can't be read ({error.strerror}): expected a readable file. {todo}"
-        raise CourseError(text) from error
-    if start != SIGNATURE:
-        _refuse(path, f"it starts with {start.hex(' ') or 'nothing'}", "an HDF5 file")
+    what = files.display_path(path)
     try:
         with h5py.File(path, "r") as file:
-            facts = {name: file.attrs[name] for name in ("mnist", "seed") if _is_one_value(file, name)}
-            for half in ("train", "test"):
-                _check_declared(path, file, half)
-            found = {name: file[name][:] for name in Rows._fields}
-    except CourseError:
-        raise
+            size = sum(file[name].nbytes for name in Rows._fields)
+            if size > files.TENSORS:  # before anything is read
+                raise ValueError(f"{size:,} bytes, expected at most {files.TENSORS:,}")
+            rows = Rows(*(file[name][:] for name in Rows._fields))
+            facts = {name: str(value) for name, value in file.attrs.items()}
+    except BlockingIOError as error:
+        raise CourseError(f"{what} is open in another program. Close it there and run again.") from error
+    except PermissionError as error:
+        raise CourseError(f"{what} can't be read. Change its permissions and run again.") from error
     except Exception as error:  # damaged bytes can raise anything
-        if isinstance(error, BlockingIOError) or "already open" in str(error):
-            text = f"{files.display_path(path)} is open in another program. Close it there and run again."
-            raise CourseError(text) from error
-        _refuse(path, f"can't be read as HDF5 ({' '.join(str(error).split())[:120]})", "a whole HDF5 file")
-    for half in ("train", "test"):
-        grids, labels = found[f"X_{half}"], found[f"y_{half}"]
-        if not (grids.min() >= 0 and grids.max() <= 1):  # NaN fails, too
-            _refuse(path, f"X_{half} holds values from {grids.min()} to {grids.max()}", "densities from 0 to 1")
-        if not (labels.min() >= 0 and labels.max() <= 9):
-            _refuse(path, f"y_{half} holds labels from {labels.min()} to {labels.max()}", "0 to 9")
-    types = [np.float32 if values.ndim == 2 else np.int64 for values in found.values()]
-    return Rows(*(values.astype(t, copy=False) for values, t in zip(found.values(), types, strict=True))), facts
-
-
-def _is_one_value(file: "h5py.File", name: str) -> bool:
-    """Whether a file has that attribute, as one number or one text: thousands of texts can share the bytes of one."""
-    return name in file.attrs and file.attrs.get_id(name).shape == ()
-
-
-def _check_declared(path: Path, file: "h5py.File", half: str) -> None:
-    """Raise CourseError for a half whose declared types, shapes or sizes are wrong, before it is read."""
-    import h5py
-
-    names = f"X_{half}", f"y_{half}"
-    for name in names:
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-            there = ", ".join(islice(file, 10))[:100] or "nothing"
-            _refuse(path, f"found {there} in it", f"the datasets {', '.join(Rows._fields)} (no {name})")
-        values = file[name]
-        if values.dtype.kind not in "fiu" or values.shape is None or values.external or values.is_virtual:
-            _refuse(path, f"{name} holds {values.dtype}, or lies in another file", "numbers")
-    grids, labels = (file[name] for name in names)
-    rows = labels.shape[0] if len(labels.shape) == 1 else 0
-    if not rows or rows % 2 or grids.shape != (rows, SIDE**3):
-        _refuse(path, f"X_{half} is {grids.shape} and y_{half} {labels.shape}", f"(2N, {SIDE**3}) and (2N,)")
-    for name, values in zip(names, (grids, labels), strict=True):
-        stored, declared = values.id.get_storage_size(), values.size * values.dtype.itemsize
-        # gzip packs zeros some thousand times; data that were never written take nothing
-        if declared > files.TENSORS or stored * 2000 < declared:
-            sizes = f"{name} says {declared:,} bytes, and {stored:,} are stored"
-            _refuse(path, sizes, f"at most {files.TENSORS:,}, all of them stored")
-        chunks = zip(values.shape, values.chunks or values.shape, strict=True)
-        if math.prod(math.ceil(size / chunk) for size, chunk in chunks) > PIECES:
-            _refuse(path, f"{name} lies in pieces of {values.chunks} values", f"at most {PIECES:,} pieces")
-
-
-def _refuse(path: Path, found: str, expected: str) -> NoReturn:
-    raise CourseError(f"{files.display_path(path)}: {found}, expected {expected}. {DAMAGED}")
+        expected = f"expected an HDF5 file with {', '.join(Rows._fields)}"
+        raise CourseError(f"{what}: {files.shorten(error)}, {expected}. {DAMAGED}") from error
+    for grids, labels in (rows[:2], rows[2:]):
+        shapes = grids.shape == (len(labels), SIDE**3) and labels.shape == (len(labels),)
+        numbers = grids.dtype.kind in "fiu" and labels.dtype.kind in "fiu"
+        good = shapes and numbers and len(labels) and len(labels) % 2 == 0
+        if not (good and 0 <= grids.min() <= grids.max() <= 1 and 0 <= labels.min() <= labels.max() <= 9):
+            found = f"{grids.dtype} {grids.shape} and {labels.dtype} {labels.shape}"
+            expected = f"two rows for each digit: (2N, {SIDE**3}) densities from 0 to 1, (2N,) labels from 0 to 9"
+            raise CourseError(f"{what}: found {found}, expected {expected}. {DAMAGED}")
+    types = (np.float32, np.int64, np.float32, np.int64)
+    return Rows(*(values.astype(kind, copy=False) for values, kind in zip(rows, types, strict=True))), facts

@@ -5,7 +5,7 @@ The colors are those of Okabe and Ito, for color-blind readers; the background i
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,13 +80,25 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     return finish(figure)
 
 
-def images(images: Tensor, titles: list[str], columns: int = 5) -> Figure:
-    """A grid of images, each below its title. images: (N, 1, H, W), any real dtype."""
-    figure, places = grid(len(images), columns, (1, 1.25))
-    for place, image, title in zip(places, images, titles, strict=False):
-        place.imshow(image.squeeze(0).cpu().numpy(), cmap="gray_r")
-        place.set_title(title, fontsize=9, parse_math=False)
+def gallery(
+    pictures: Sequence,
+    titles: list[str],
+    columns: int = 5,
+    wrong: Collection[int] = (),
+    inches: tuple[float, float] = (1.25, 1.35),
+    colors: str = "gray",
+) -> Figure:
+    """Gray pictures (PIL or arrays), each below its title. wrong: the places whose titles are colored."""
+    figure, places = grid(len(pictures), columns, inches)
+    for number, (place, picture, title) in enumerate(zip(places, pictures, titles, strict=False)):
+        place.imshow(picture, cmap=colors)
+        place.set_title(title, fontsize=9, color=WRONG if number in wrong else "black", parse_math=False)
     return finish(figure)
+
+
+def images(images: Tensor, titles: list[str], columns: int = 5, wrong: Collection[int] = ()) -> Figure:
+    """A gallery of images as dark on light. images: (N, 1, H, W), any real dtype."""
+    return gallery(images.squeeze(1).cpu().numpy(), titles, columns, wrong, (1, 1.25), "gray_r")
 
 
 def copies(originals: Tensor, changed: list[Tensor], names: tuple[str, str] = ("original", "copy")) -> Figure:
@@ -159,11 +171,8 @@ def confusion(labels: Tensor, predicted: Tensor, classes: tuple[str, ...], name:
 
 def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
     """Images titled [T]rue and [P]redicted, in color if wrong. pictures: (N, 1, H, W); labels, predicted: (N,)."""
-    figure = images(pictures, [f"[T] {true}  [P] {found}" for true, found in zip(labels, predicted, strict=True)])
-    for place, true, found in zip(figure.axes, labels, predicted, strict=False):
-        if true != found:
-            place.title.set_color(WRONG)
-    return figure
+    titles = [f"[T] {true}  [P] {found}" for true, found in zip(labels, predicted, strict=True)]
+    return images(pictures, titles, wrong=(labels != predicted).nonzero().flatten().tolist())
 
 
 def kernels(weight: Tensor, columns: int = 5) -> Figure:
@@ -288,17 +297,6 @@ def spread(groups: dict[str, list[float]], title: str, xlabel: str) -> Figure:
     axes.set(title=title, xlabel=xlabel, yticks=[], ylim=(len(groups) - 0.5, -0.65))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(alpha=0.25, axis="x")
-    return finish(figure)
-
-
-def gallery(
-    pictures: list, titles: list[str], columns: int = 5, wrong: frozenset[int] | set[int] = frozenset()
-) -> Figure:
-    """Gray pictures (PIL or arrays), each below its title. wrong: the places whose titles are colored."""
-    figure, places = grid(len(pictures), columns, (1.25, 1.35))
-    for number, (place, picture, title) in enumerate(zip(places, pictures, titles, strict=True)):
-        place.imshow(picture, cmap="gray")
-        place.set_title(title, fontsize=9, color=WRONG if number in wrong else "black", parse_math=False)
     return finish(figure)
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -116,12 +116,6 @@ def table(header: list[str], rows: list[list], right: Sequence[str] = "") -> str
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
-def best_percents(found: list[FinishedRun]) -> list[float]:
-    """Test accuracies (%) of each run's best epoch, as references report it; none if the test set was used once."""
-    tested = [record.history for record in found if "test_correct" in record.result_row]
-    return [max(percent(row, "test") for row in history) for history in tested]
-
-
 def train_percents(found: list[FinishedRun]) -> list[float]:
     return [percent(record.result_row, "train") for record in found]
 
@@ -203,12 +197,10 @@ def details(link: str = "") -> str:
 
 
 def best_epoch(runs: list[FinishedRun]) -> str:
-    """Mean and maximum of the runs' best test accuracies."""
-    best = best_percents(runs)
-    if not best:
-        return "not evaluated"
-    mean, highest = statistics.mean(best), max(best)
-    return f"{mean:.2f} ({highest:.2f})"
+    """Mean and maximum of the runs' best test accuracies, as references report them."""
+    tested = [record.history for record in runs if "test_correct" in record.result_row]  # in every epoch
+    best = [max(percent(row, "test") for row in history) for history in tested]
+    return f"{statistics.mean(best):.2f} ({max(best):.2f})" if best else "not evaluated"
 
 
 def headline(experiment: Experiment, found: list[FinishedRun]) -> str:
@@ -314,16 +306,13 @@ def frontier() -> tuple[list[Point], list[Point]]:
     return ours, theirs
 
 
-def compare(
-    experiments: Sequence[Experiment], read: Callable[[Experiment], list[FinishedRun]] = records.published
-) -> str:
-    """Training and test accuracy of experiments, mean ± standard deviation; read=records.own: of your runs."""
+def compare(found: dict[Experiment, list[FinishedRun]]) -> str:
+    """Training and test accuracy of experiments' runs, mean ± standard deviation."""
     rows = []
-    for e in experiments:
-        found = read(e)
-        train, test = train_percents(found), test_percents(found)
+    for e, runs in found.items():
+        train, test = train_percents(runs), test_percents(runs)
         gap = [a - b for a, b in zip(train, test, strict=True)]
-        rows.append([e.name, len(found), *map(mean_sd, (train, test, gap))])
+        rows.append([e.name, len(runs), *map(mean_sd, (train, test, gap))])
     return table(["network", "seeds", "train %", "test %", "gap"], rows, right="seeds train % test % gap")
 
 
