@@ -133,7 +133,13 @@ HDF5 = {
     "a density too high": put(X_test=np.full((2, 4096), 255, "f4")),
     "a label too high": put(y_train=np.full(4, 10)),
     "more than memory": put(X_train=lambda file, name: file.create_dataset(name, (10**6, 4096), "f4", chunks=True)),
+    "more than is stored": put(
+        X_train=lambda file, name: file.create_dataset(name, (10**4, 4096), "f4", chunks=(1, 16))
+    ),
     "a link out of the file": put(X_train=h5py.ExternalLink("nowhere.h5", "/X")),
+    "values in another file": put(
+        X_test=lambda file, name: file.create_dataset(name, (2, 4096), "f4", external=[("/dev/zero", 0, 2**15)])
+    ),
 }
 
 
@@ -141,6 +147,14 @@ HDF5 = {
 def test_a_file_of_voxels_that_holds_something_else_is_refused(case, tmp_path):
     HDF5[case](tmp_path / "rows.h5")
     assert "rows.h5: " in rejected(lambda: voxels.read(tmp_path / "rows.h5"), tmp_path)
+
+
+def test_a_whole_file_of_voxels_is_read_without_an_attribute_of_many_texts(tmp_path):
+    put()(tmp_path / "rows.h5")
+    with h5py.File(tmp_path / "rows.h5", "a") as file:
+        file.attrs["mnist"], file.attrs["seed"] = ["x" * 1000] * 1000, 3
+    rows, attributes = voxels.read(tmp_path / "rows.h5")
+    assert rows.X_train.shape == (4, 4096) and attributes == {"seed": "3"}
 
 
 def test_a_file_of_voxels_that_is_open_elsewhere_is_to_be_closed_not_deleted(tmp_path):
