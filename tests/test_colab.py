@@ -86,9 +86,7 @@ def opened(address: str) -> str:
 GITHUB = "https://github.com/someone/course"
 CLONED = [  # what is typed into the form, what Colab says it has opened, and the version
     ("other/stamped", [opened(f"{GITHUB}/blob/some/branch/notebooks/01_base.ipynb")], "some/branch"),
-    ("other/stamped", [opened(f"{GITHUB}/blob/v1.9/notebooks/solutions/01_base.ipynb")], "v1.9"),
     ("someone/course", ["fileId=1AbCdEfGh"], "v1.10"),
-    (f" {GITHUB}/ ", [opened("https://gist.github.com/someone/1a2b3c")], "v1.10"),
     (f"{GITHUB}.git", None, "v1.10"),
     (f"{GITHUB}/blob/main/notebooks/01_base.ipynb", None, "main"),
 ]
@@ -103,12 +101,17 @@ def test_what_is_cloned_is_the_opened_version_or_the_address_in_the_form_or_its_
     assert done.stdout == SAID.format(version, version), done.stderr
 
 
-def test_without_an_address_the_message_states_what_to_type(machine):
-    done = machine.run("someone/course/my notebooks")
-    last = done.stderr.strip().splitlines()[-1]
-    todo = "AssertionError: REPO is 'someone/course/my notebooks': type the course's address on GitHub as owner/name"
-    assert last.startswith(todo) and done.returncode and "make" not in last
-    assert "REPO is ''" in machine.run("").stderr
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        ("", "REPO is ''"),
+        ("someone/course/my notebooks", "REPO is 'someone/course/my notebooks': type the course's address on GitHub"),
+        ("someone/course/tree/absent", "warning: Could not find remote branch absent to clone"),
+    ],
+)
+def test_without_an_address_or_a_connection_the_message_states_why(typed, reason, machine):
+    done = machine.run(typed)
+    assert done.returncode and f"AssertionError: {reason}" in done.stderr and "runs in" not in done.stdout
 
 
 def test_an_unrelated_folder_called_course_is_left_alone_and_a_second_run_finds_the_clone(machine, monkeypatch):
@@ -118,23 +121,13 @@ def test_an_unrelated_folder_called_course_is_left_alone_and_a_second_run_finds_
     assert "runs in mnist-course v1.10\n" in machine.run("someone/course").stdout
     assert machine.run().stdout == "runs in mnist-course v1.10\n"
     assert len(list((machine.folder / "course").iterdir())) == 1
-    monkeypatch.setattr(notebook, "ROOT", clone)
-    assert notebook.cloned()  # by the setup cell
-    git("-C", clone, "config", "--unset", "course.cloned")
-    assert not notebook.cloned()
-
-
-def test_in_a_folder_of_the_course_nothing_is_cloned_and_the_folder_stays(machine, origin):
-    machine.folder = origin / "notebooks"
-    machine.folder.mkdir()
+    for root, made_by_the_cell in ((clone, True), (ROOT, False)):
+        monkeypatch.setattr(notebook, "ROOT", root)
+        assert notebook.cloned() == made_by_the_cell
+    (clone / "notebooks").mkdir()
+    machine.folder = clone / "notebooks"  # a folder of the course: nothing is cloned, and the folder stays
     (machine.folder / "version").write_text("here")
     assert machine.run().stdout == "runs in notebooks here\n"
-
-
-def test_a_clone_that_fails_gives_git_s_reason(machine):
-    done = machine.run("someone/course/tree/absent")
-    assert "AssertionError: warning: Could not find remote branch absent to clone" in done.stderr
-    assert "runs in" not in done.stdout
 
 
 # ---- what the cloned course does then
@@ -147,15 +140,14 @@ def test_what_is_missing_is_installed_by_the_kernel_s_own_interpreter_of_a_clone
     monkeypatch.setattr(notebook.subprocess, "run", lambda argv, **_: called.append(argv) or ended)
     notebook.setup()
     assert called == [[sys.executable, "-m", "pip", "install", "--quiet", "msgspec"]]
-    first, last = capsys.readouterr().out.splitlines()
-    assert first == "installing msgspec" and last.startswith(f"torch {torch.__version__} on ")
+    assert "installing msgspec\n" in capsys.readouterr().out
     ended = subprocess.CompletedProcess([], 1, "", "WARNING: one\nERROR: No matching distribution found for msgspec\n")
     with pytest.raises(CourseError, match=r"pip could not install msgspec: ERROR: No matching .* msgspec\. Connect"):
         notebook.setup()
     monkeypatch.setattr(notebook, "cloned", lambda: False)  # on your own machine
-    monkeypatch.setattr(notebook, "install", lambda _: pytest.fail("something was installed"))
     with pytest.raises(CourseError, match=r"msgspec not installed: run `python -m pip install -r requirements\.txt`"):
         notebook.setup()
+    assert len(called) == 2
 
 
 def test_runs_go_to_drive_only_in_colab(monkeypatch, tmp_path):
@@ -228,20 +220,13 @@ def broken(monkeypatch):
     devices._first_that_works.cache_clear()
 
 
-def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used(broken, capsys):
+def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used_unless_it_was_asked_for(broken, capsys):
     broken(cuda=True, mps=True)
     assert devices.pick_device() == devices.pick_device() == torch.device("cpu")
     told = f"CUDA can't be used ({NO_KERNEL}): MPS is next\nMPS can't be used ({NO_KERNEL}): CPU is next\n"
     assert capsys.readouterr().out == told
-
-
-def test_a_gpu_that_is_asked_for_and_fails_is_an_error(broken, monkeypatch):
-    broken(cuda=True, mps=False)
     with pytest.raises(CourseError, match=rf"device 'cuda:0' can't be used \({NO_KERNEL}\): choose --device cpu"):
         devices.pick_device("cuda:0")
-    monkeypatch.setattr(devices.ddp, "world_size", lambda: 2)  # each of several processes tries its own
-    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(CUDA error: no kernel image"):
-        devices.pick_device()
 
 
 def test_voxels_on_mps_name_the_version_of_torch_that_they_need(broken, capsys):
@@ -269,5 +254,5 @@ def test_badges_open_the_newest_release_that_holds_the_notebook(tmp_path, monkey
         git("-C", tmp_path, "add", "--all")
         git("-C", tmp_path, "commit", "--quiet", "--message", version)
         git("-C", tmp_path, "tag", version)
-    assert [colab.version_of(f"{name}.ipynb") for name in ("01", "02", "03")] == ["v1.10", "v1.10", "main"]
-    assert "/someone/course/blob/v1.10/notebooks/01.ipynb" in colab.badge("someone/course", "01.ipynb")
+    for name, newest in (("01", "v1.10"), ("02", "v1.10"), ("03", "main")):
+        assert f"/someone/course/blob/{newest}/notebooks/{name}.ipynb" in colab.badge("someone/course", f"{name}.ipynb")

@@ -30,12 +30,6 @@ def run(code: str, folder) -> str:
     return ended.stdout
 
 
-def export_pt2(folder) -> None:
-    if torch.__version__.startswith("2.6."):
-        pytest.skip("torch 2.6 does not export what is scaled in place")
-    export.export("base", folder / "base.pt2", "pt2")
-
-
 def test_the_two_files_are_enough_and_pt2_needs_no_course(tmp_path):
     for suffix in (".pth", ".json"):
         shutil.copy(ROOT / "saved_dict" / f"base{suffix}", tmp_path)
@@ -67,32 +61,6 @@ def test_safetensors_restores_shared_weights(tmp_path, monkeypatch):
     exec(snippet("load_model"), found := {"COURSE": str(ROOT)})
     read, published = found["network"].state_dict(), load_pretrained("frontier_99")[0].state_dict()
     assert read.keys() == published.keys() and all(map(torch.equal, read.values(), published.values()))
-
-
-def test_executorch_gives_the_same_outputs(tmp_path):
-    pytest.importorskip("executorch", reason="pip install executorch")
-    export_pt2(tmp_path)
-    check = """
-from executorch.runtime import Runtime
-images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
-method = Runtime.get().load_program("base.pte").load_method("forward")
-torch.testing.assert_close(method.execute([images])[0], program.module()(images))
-"""
-    run(snippet("to_edge_transform_and_lower") + check, tmp_path)
-
-
-def test_litert_gives_the_same_outputs(tmp_path):
-    pytest.importorskip("litert_torch", reason="pip install litert-torch")
-    export_pt2(tmp_path)
-    check = """
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-image = torch.randint(0, 256, (1, 1, 28, 28), dtype=torch.uint8)
-runner = Interpreter("base.tflite").get_signature_runner()
-[found] = runner(args_0=image.numpy()).values()
-np.testing.assert_allclose(found, network(image).detach().numpy(), atol=1e-3)
-"""
-    run(snippet("litert_torch.convert") + check, tmp_path)
 
 
 def test_the_three_lines_of_pandas_read_every_run(monkeypatch):

@@ -1,24 +1,20 @@
 """A printed network reads digits: pixels of a QR code → bytes → network → score, also from a photograph of it."""
 
 import io
-import os
 import random
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageFilter
 from tiny import TINY
 
 from tools import export
 from utils import ROOT, CourseError, runs
 from utils.experiments import EXPERIMENTS
-from utils.runs import packed, records
-from utils.training import quantize
+from utils.runs import records
 
 pytest.importorskip("segno", reason="QR codes need segno (requirements-extra.txt)")
 zxingcpp = pytest.importorskip("zxingcpp", reason="QR codes need zxing-cpp (requirements-extra.txt)")
-PRINTED = sorted((ROOT / "pngs").glob("*_qr.png"))
 
 
 def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
@@ -36,18 +32,9 @@ def photograph(picture: Image.Image, seed: int = 0) -> Image.Image:
     return Image.open(jpeg)
 
 
-@pytest.mark.parametrize("length", [100, 2953])
-def test_bytes_come_back_from_a_photograph_of_their_code(length):
-    content = random.Random(length).randbytes(length)
+def test_bytes_come_back_from_a_photograph_of_the_largest_code():
+    content = random.Random(0).randbytes(2953)
     assert export.scan(photograph(Image.open(io.BytesIO(export.draw(content))))) == content
-
-
-def test_a_network_is_recognized_by_its_bytes():
-    for name in ("bytes_99_5", "bytes_99"):
-        model, levels = EXPERIMENTS[name].recipe.model, EXPERIMENTS[name].recipe.levels
-        network = quantize.end(packed.models.build(model), levels)
-        found, read, *_ = export.recognize(packed.write(network, model, levels, 0.1, 0.3))
-        assert found == name and torch.equal(read[0].weight, network[0].weight)
 
 
 def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
@@ -64,12 +51,10 @@ def test_a_run_is_drawn_and_read_back(scratch, monkeypatch, capsys):
     assert told in capsys.readouterr().out
 
 
-def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
+def test_mistakes_are_told_in_one_line(monkeypatch):
     monkeypatch.chdir(ROOT)
-    os.mkfifo(tmp_path / "pipe")  # or a device, which root would replace by a file
     for action, message in (
         (lambda: export.main([]), "expected the NAME of a network to export, or --read FILE"),
-        (lambda: export.main(["bytes_99_5", f"{tmp_path}/pipe", "--to", "qr"]), "pipe is a pipe, a device or a socket"),
         (lambda: export.main(["bytes_99_5", "/", "--to", "qr"]), "/ is a folder: expected the path of a file"),
         (lambda: export.main(["base", "--to", "qr"]), r"base\.bin.*Only a network whose recipe has levels"),
         (lambda: export.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
@@ -81,10 +66,9 @@ def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
             action()
 
 
-@pytest.mark.parametrize("path", PRINTED, ids=lambda path: path.stem)
-@pytest.mark.parametrize("seen", [lambda picture: picture, photograph], ids=["picture", "photograph"])
-def test_a_printed_network_is_the_published_one(path, seen):
-    name = path.stem.removesuffix("_qr")
-    content = export.scan(seen(Image.open(path)))
-    assert content == (ROOT / "saved_dict" / f"{name}.bin").read_bytes()
+@pytest.mark.parametrize("path", sorted((ROOT / "pngs").glob("*_qr.png")), ids=lambda path: path.stem)
+def test_a_printed_network_is_the_published_one(path):
+    name, picture = path.stem.removesuffix("_qr"), Image.open(path)
+    content = (ROOT / "saved_dict" / f"{name}.bin").read_bytes()
+    assert export.scan(picture) == export.scan(photograph(picture)) == content
     assert export.recognize(content)[0] == name

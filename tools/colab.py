@@ -98,22 +98,16 @@ def remote() -> str:
     found = git("remote", "get-url", "origin")
     match = GITHUB.fullmatch(found)
     if not match:
-        message = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
-        raise CourseError(
-            f"this checkout has no known address on GitHub: {message}. Type it: make colab REPO=owner/name"
-        )
+        found = f"its remote `origin` is {found!r}" if found else "it has no remote `origin`"
+        raise CourseError(f"this checkout has no known address on GitHub: {found}. Type it: make colab REPO=owner/name")
     return match[1]
 
 
-def version_of(name: str) -> str:
-    """The version whose notebook the badge opens: the newest release (a tag v…) that holds this notebook, else main."""
-    newest = git("tag", "--list", "v*", "--sort=-version:refname").partition("\n")[0]
-    return newest if newest and git("ls-tree", newest, f"notebooks/{name}") else "main"
-
-
 def colab_address(repo: str, name: str) -> str:
-    """The address that opens a notebook in Colab."""
-    return COLAB.format(repo=repo, version=version_of(name), name=name)
+    """The address that opens a notebook in Colab: of the newest release (a tag v…) that holds it, else of main."""
+    newest = git("tag", "--list", "v*", "--sort=-version:refname").partition("\n")[0]
+    version = newest if newest and git("ls-tree", newest, f"notebooks/{name}") else "main"
+    return COLAB.format(repo=repo, version=version, name=name)
 
 
 def badge(repo: str, name: str) -> str:

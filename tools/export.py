@@ -30,9 +30,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -117,15 +116,12 @@ def read_safetensors(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tenso
     return Whole(model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)).eval()
 
 
-class Format(NamedTuple):
-    """write(network, metadata, file). read(file, facts of its run) → a function: raw images → (N, 10) outputs."""
-
-    write: Callable[[Whole, dict[str, str], Path], None]
-    read: Callable[[Path, RunMetadata], Callable[[Tensor], Tensor]]
-
-
-FORMATS = {"onnx": Format(write_onnx, read_onnx), "pt2": Format(write_pt2, read_pt2)}
-FORMATS["safetensors"] = Format(write_safetensors, read_safetensors)
+# write(network, metadata, file) and read(file, facts of its run) → a function: raw images → (N, 10) outputs
+FORMATS = {
+    "onnx": (write_onnx, read_onnx),
+    "pt2": (write_pt2, read_pt2),
+    "safetensors": (write_safetensors, read_safetensors),
+}
 
 
 def metadata(facts: RunMetadata) -> dict[str, str]:
@@ -138,17 +134,21 @@ def metadata(facts: RunMetadata) -> dict[str, str]:
 
 def export(name: str, path: Path, to: str = "onnx") -> None:
     """Write a network to a file, whole or not at all. Raises CourseError."""
+    require_no_folder(path)
+    write, _ = FORMATS[to]
+    write(Whole(*load_pretrained(name)).eval(), metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
+
+
+def require_no_folder(path: Path) -> None:
     if path.is_dir():
-        example = display_path(path / find_weights(name).stem)
-        raise CourseError(f"{display_path(path)} is a folder: expected a file, such as {example}.{to}")
-    whole = Whole(*load_pretrained(name)).eval()
-    FORMATS[to].write(whole, metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
+        raise CourseError(f"{display_path(path)} is a folder: expected the path of a file")
 
 
 def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
     """How many test images get the same label from the file and from the network, and how many there are."""
     whole = Whole(*load_pretrained(name)).eval()
-    outputs = FORMATS[to].read(path, read_facts(find_weights(name).with_suffix(".json")))
+    _, read = FORMATS[to]
+    outputs = read(path, read_facts(find_weights(name).with_suffix(".json")))
     same, test = 0, datasets.load("mnist3d" if whole.preprocess.kind == "voxels" else "mnist").test
     for images in test.images.split(1000):
         with torch.inference_mode():
@@ -167,15 +167,29 @@ MOVING = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveA
 COMPILERS = ("cc", "gcc", "clang")
 
 
-@dataclass
-class Memory:
-    """One array, in which the place of a value is free again after the value's last use."""
+class Program:
+    """The steps of a network in C, its constants, and what they cost.
 
-    used: dict[int, int] = field(default_factory=dict)  # where a value begins → its length
-    length: int = 0
+    All values are in one array, in which the place of a value is free again after the value's last use.
+    """
+
+    def __init__(self, model: nn.Module, levels: int):
+        self.model, self.levels = model, levels
+        self.of = {layer.weight: own for layer, own in levels_of(model, levels)}
+        self.steps: list[str] = []
+        self.constants: dict[str, str] = {}  # what has been declared, by its name
+        self.bytes, self.multiplications = 0, 2 * 784  # the pixels are scaled
+        self.used: dict[int, int] = {}  # where a value begins in the array → its length
+        self.length = 0  # of the array
+        self.places: dict[fx.Node, int] = {}
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.nodes = models.graph(model)
+        self.names = {id(parameter): name.replace(".", "_") for name, parameter in model.named_parameters()}
+        for position, node in enumerate(self.nodes):
+            self.add(node, position)
 
     def take(self, length: int) -> int:
-        """The first gap of this length."""
+        """The first gap of this length in the array."""
         place = 0
         for begin in sorted(self.used):
             if begin - place >= length:
@@ -185,30 +199,12 @@ class Memory:
         self.length = max(self.length, place + length)
         return place
 
-
-class Program:
-    """The steps of a network in C, its constants, and what they cost."""
-
-    def __init__(self, model: nn.Module, levels: int):
-        self.model, self.levels = model, levels
-        self.of = {layer.weight: own for layer, own in levels_of(model, levels)}
-        self.steps: list[str] = []
-        self.constants: dict[str, str] = {}  # what has been declared, by its name
-        self.bytes, self.multiplications = 0, 2 * 784  # the pixels are scaled
-        self.memory = Memory()
-        self.places: dict[fx.Node, int] = {}
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.nodes = models.graph(model)
-        self.names = {id(parameter): name.replace(".", "_") for name, parameter in model.named_parameters()}
-        for position, node in enumerate(self.nodes):
-            self.add(node, position)
-
     def add(self, node: fx.Node, position: int) -> None:
         """Add the step of one node. Raises CourseError for a layer that has no C code here."""
         if node.op == "output":
             return
         if node.op == "placeholder":
-            self.shapes[node], self.places[node] = (1, 28, 28), self.memory.take(784)
+            self.shapes[node], self.places[node] = (1, 28, 28), self.take(784)
             return
         sources = node.all_input_nodes
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else node.target
@@ -219,10 +215,10 @@ class Program:
         if (ends and in_place) or isinstance(layer, SAME):
             self.places[node] = self.places[(ends or sources)[0]]
         else:
-            self.places[node] = self.memory.take(math.prod(self.shapes[node]))
+            self.places[node] = self.take(math.prod(self.shapes[node]))
         self.steps += self.step(layer, sources, node)
         for place in {self.places[source] for source in ends} - {self.places[node]}:
-            del self.memory.used[place]
+            del self.used[place]
 
     def needed(self, value: fx.Node, position: int) -> bool:
         """Whether a later step reads the place of this value."""
@@ -337,9 +333,9 @@ def header(name: str, model: nn.Module, levels: int, mean: float, std: float) ->
         raise CourseError(f"{what} (leave out --to c for ONNX)")
     program = Program(model.eval(), levels)
     last = program.places[program.nodes[-1].all_input_nodes[0]]
-    argv = {"LAST": last, "LENGTH": program.memory.length} | (WEIGHT if levels else FLOAT)
+    argv = {"LAST": last, "LENGTH": program.length} | (WEIGHT if levels else FLOAT)
     argv |= {"MEAN": literal(mean), "STD": literal(std), "STEPS": "\n".join(f"    {step}" for step in program.steps)}
-    memory = f"{4 * program.memory.length:,} bytes of\n * static memory"
+    memory = f"{4 * program.length:,} bytes of\n * static memory"
     about = (
         f"/* NAME: a network that reads handwritten digits. {program.bytes:,} bytes of constants, {memory}, "
         f"{program.multiplications:,} multiplications for an image. */\n\n#ifndef NAME_H\n#define NAME_H"
@@ -397,7 +393,7 @@ def costs(path: Path, name: str, program: Program) -> Costs:
     return Costs(
         levels=program.levels,
         constants=program.bytes,
-        memory=4 * program.memory.length,
+        memory=4 * program.length,
         multiplications=program.multiplications,
         flash=sum(map(int, message.splitlines()[1].split()[:2])) if message else None,  # text and data
         compiler=f"{version} -Os, {platform.machine()}",
@@ -485,20 +481,17 @@ def main(argv: list[str]) -> int:
     if options.read:
         read_qr(options.read)
         return 0
-    if options.file:
-        files.require_regular_file(options.file, "Choose another path.")  # root could replace a device
-        if options.file.is_dir():
-            raise CourseError(f"{display_path(options.file)} is a folder: expected the path of a file")
     weights, suffix = find_weights(options.name), "h" if options.to == "c" else options.to
+    path = options.file or own_root() / options.to / f"{weights.stem}.{suffix}"
+    require_no_folder(path)
     if options.to == "qr":
         export_qr(weights, options.file)
         return 0
-    path, stem = options.file or own_root() / options.to / f"{weights.stem}.{suffix}", weights.stem
     if options.to == "c":
         costs, same, total = export_c(options.name, path)
         if options.publish:
             before = files.read_json(COSTS, dict[str, Costs]) if COSTS.exists() else {}
-            files.write_json(COSTS, before | {stem: costs})
+            files.write_json(COSTS, before | {weights.stem: costs})
         size = f"{costs.constants:,} bytes of constants, {costs.memory:,} bytes of static memory"
     else:
         export(options.name, path, options.to)

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import torch
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -28,7 +27,7 @@ from utils.files import display_path
 from utils.layers import PrincipalAxisView
 from utils.report import diagrams, plots, tables
 from utils.runs import Result, records
-from utils.training.loops import normalize, predict
+from utils.training.loops import predict
 
 FAMILY = [EXPERIMENTS[name] for name in ("mnist_medium", "mnist_small", "mnist_ultrasmall")]
 # section → its text, given the path from the page that holds it to the repository's root
@@ -119,14 +118,11 @@ def portrait(result: Result) -> str:
             pictures[part] = plots.confusion(test.labels[first::2], labels[first::2], data.classes, part)
     else:
         first = next(layer for layer in models.layers(model) if isinstance(layer, nn.Conv2d))
-        with torch.inference_mode():
-            maps = first_maps(model, first, normalize(test.images[:1], data.mean, data.std))
         pictures |= {
             "examples": plots.examples(test.images[:20], test.labels[:20], labels[:20]),
             "mistakes": plots.mistakes(test.images, test.labels, models.probabilities(model, outputs).log())[0],
             "confusion": plots.confusion(test.labels, labels, data.classes),
             "kernels": plots.kernels(first.weight),
-            "features": plots.feature_maps(maps, test.images[0]),
         }
     folder = records.own_root() / "pngs"
     for kind, picture in pictures.items():
@@ -134,15 +130,6 @@ def portrait(result: Result) -> str:
     recorded = f"the sidecar says {score.correct} of {score.total}" if score else "held-out images, not the test set"
     drawn = f"Drawn: {display_path(folder)}/{name}_{{{','.join(pictures)}}}.png"
     return f"Evaluated now: {int((labels == test.labels).sum())} of {len(test)} right; {recorded}.\n{drawn}"
-
-
-def first_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The output (C, H, W) of `layer` for the first image."""
-    found = []
-    hook = layer.register_forward_hook(lambda _layer, _inputs, output: found.append(output[0]))
-    model(images)
-    hook.remove()
-    return found[0]
 
 
 def own_report(root: Path) -> str:

@@ -30,26 +30,13 @@ def origin(tmp_path_factory) -> Path:
     GitHub does."""
     bare = tmp_path_factory.mktemp("github") / "course.git"
     git("init", "--quiet", "--bare", "--initial-branch=main", bare)
-    for setting in (
-        "core.bare=false",
-        "core.compression=1",
-        "uploadpack.allowFilter=true",
-        "uploadpack.allowAnySHA1InWant=true",
-    ):
-        git("-C", bare, "config", *setting.split("="))
+    settings = {"core.bare": "false", "core.compression": "1", "user.name": "someone", "user.email": "a@example.org"}
+    settings |= {"uploadpack.allowFilter": "true", "uploadpack.allowAnySHA1InWant": "true"}
+    for name, value in settings.items():
+        git("-C", bare, "config", name, value)
     tree = ["--git-dir", bare, "--work-tree", ROOT]
     git(*tree, "add", "--all", cwd=ROOT)
-    git(
-        *tree,
-        "-c",
-        "user.name=someone",
-        "-c",
-        "user.email=someone@example.org",
-        "commit",
-        "--quiet",
-        "--message=all",
-        cwd=ROOT,
-    )
+    git(*tree, "commit", "--quiet", "--message=all", cwd=ROOT)
     return bare
 
 
@@ -62,11 +49,7 @@ def server():
             name = quote(f"https://github.com/{REPO}/blob/main/{served.path}", safe="")
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(
-                json.dumps([{"path": f"fileId={name}", "name": "notebook.ipynb"}]).encode()
-                if self.path == "/api/sessions"
-                else b""
-            )
+            self.wfile.write(json.dumps([{"path": f"fileId={name}", "name": "notebook.ipynb"}]).encode())
 
         def log_message(self, *_):
             pass
@@ -100,9 +83,8 @@ def environment(origin, server, tmp_path_factory) -> dict[str, str]:
         "GIT_CONFIG_VALUE_0": f"https://github.com/{REPO}",
         "OMP_NUM_THREADS": "1",
         "COURSE_SMOKE": "1",
-        "COURSE_DATA": str(
-            (ROOT / os.environ.get("COURSE_DATA", "data")).resolve()
-        ),  # what is downloaded once need not be again
+        # what is downloaded once need not be again
+        "COURSE_DATA": str((ROOT / os.environ.get("COURSE_DATA", "data")).resolve()),
     }
 
 

@@ -23,19 +23,14 @@ def run(argv: list[str], folder, environment) -> subprocess.CompletedProcess:
 def test_notebook_runs_in_colab(name, environment, server, python, tmp_path):
     server.path = name
     shutil.copy(ROOT / name, tmp_path / "opened.ipynb")
-    done = run(
-        [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "ran", "opened.ipynb"],
-        tmp_path,
-        environment,
-    )
+    execute = [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "ran", "opened.ipynb"]
+    done = run(execute, tmp_path, environment)
     assert done.returncode == 0, done.stderr[-3000:]
     ran = json.loads((tmp_path / "ran.ipynb").read_text(encoding="utf-8"))
     outputs = [output for cell in ran["cells"] for output in cell.get("outputs", [])]
     setup = "".join("".join(output["text"]) for output in ran["cells"][1]["outputs"])
-    assert (
-        setup.startswith("cloning https://github.com/someone/course main into course\n")
-        and "on the CPU, smoke run" in setup
-    )
+    assert setup.startswith("cloning https://github.com/someone/course main into course\n")
+    assert "on the CPU, smoke run" in setup
     warned = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stderr")
     assert "constrained_layout not applied" not in warned
 
@@ -51,10 +46,8 @@ print("fetched", (root / {LARGE!r}).stat().st_size)
 
 def test_a_clone_is_small_and_fetches_a_large_state_dict_when_it_is_used(environment, server, python, tmp_path):
     server.path = NAMES[0]
-    environment = environment | {
-        "PIP_TARGET": str(tmp_path),
-        "PYTHONPATH": f"{environment['PYTHONPATH'].split(':')[0]}:{tmp_path}",
-    }
+    stub = environment["PYTHONPATH"].split(":")[0]
+    environment = environment | {"PIP_TARGET": str(tmp_path), "PYTHONPATH": f"{stub}:{tmp_path}"}
     done = run([python, "-c", SETUP.replace("SAVE_TO_DRIVE = False", "SAVE_TO_DRIVE = True")], tmp_path, environment)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

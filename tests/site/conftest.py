@@ -12,57 +12,24 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
-from tools.site.__main__ import CHROMIUM, installed
-from tools.site.server import SITE, server
+from tools.site.server import SITE, Handler, server
+from tools.site.train_in_tab import CHROMIUM, installed
 from utils import ROOT
 
-FIGURES = pytest.StashKey[list[str]]()
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 AXE = ROOT / "site" / "node_modules" / "axe-core" / "axe.min.js"
 PATIENCE = 240  # seconds, however busy the machine is: of the tests and of their server
 expect.set_options(timeout=1000 * PATIENCE)
-
-
-def pytest_configure(config):
-    config.stash[FIGURES] = []
-
-
-def pytest_sessionfinish(session):
-    if hasattr(session.config, "workeroutput"):  # one of several processes
-        session.config.workeroutput["figures"] = session.config.stash[FIGURES]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
-    node.config.stash[FIGURES] += getattr(node, "workeroutput", {}).get("figures", [])
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """What was measured on the way, as a table: it is printed, not asserted, for it depends on the machine."""
-    rows = config.stash[FIGURES]
-    if rows:
-        terminalreporter.section("measured")
-        for row in rows:
-            terminalreporter.write_line(row)
-
-
-@pytest.fixture
-def figure(pytestconfig):
-    """Called with what was measured, and what came out, for the table at the end."""
-    return lambda what, found: pytestconfig.stash[FIGURES].append(f"{what:<72} {found}")
+Handler.timeout = PATIENCE
 
 
 @contextmanager
-def serving(prefix: str = "/course/", folder: Path = SITE) -> Iterator[str]:
-    """The address of a built site as long as the block lasts."""
-    running = server(0, prefix, folder)
-    running.RequestHandlerClass.func.timeout = PATIENCE
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}{prefix}"
-    finally:
+def serving(folder: Path = SITE) -> Iterator[str]:
+    """The address of a built site as long as the block lasts: below a sub-path, as a project page is."""
+    with server(folder=folder.parent) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/{folder.name}/"
         running.shutdown()
-        running.server_close()
 
 
 @pytest.fixture(scope="session")
@@ -90,14 +57,9 @@ def opened(browser: Browser, site: str, size: str = "desk", errors: str = "(?!)"
     """A fresh page; when the block ends, it must have asked nobody but the site for anything, and its console must be
     quiet but for what matches `errors`: a message may come later than what it is about."""
     width, height = SIZES[size]
-    is_phone = size == "phone"
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        has_touch=is_phone,
-        is_mobile=is_phone,
-        service_workers="block",  # one would make requests that page.route() does not see, from half a second on
-        **options,
-    )
+    options |= {"viewport": {"width": width, "height": height}, "has_touch": size == "phone"}
+    # a service worker would make requests that page.route() does not see, from half a second on
+    context = browser.new_context(is_mobile=size == "phone", service_workers="block", **options)
     page = context.new_page()
     page.set_default_timeout(1000 * PATIENCE)
     page.seen = SimpleNamespace(sent=[], requests=[], errors=[])
@@ -125,17 +87,17 @@ def phone(browser: Browser, site: str) -> Iterator[Page]:
         yield page
 
 
-def until(page: Page, asked: str) -> None:
+def until(page: Page, asked: str, argument: object = None) -> None:
     """Wait until an asynchronous function of the page returns true. (wait_for_function takes its promise for true.)"""
     end = time.monotonic() + PATIENCE
-    while not page.evaluate(asked):
+    while not page.evaluate(asked, argument):
         assert time.monotonic() < end, f"never became true: {asked}"
         page.wait_for_timeout(100)
 
 
-def received(requests: list[Request]) -> list[int]:
-    """The bytes that each request brought, packed as they came; it waits for those under way."""
-    return [request.sizes()["responseBodySize"] for request in requests]
+def received(requests: list[Request]) -> int:
+    """The bytes that the requests brought, packed as they came; it waits for those under way."""
+    return sum(request.sizes()["responseBodySize"] for request in requests)
 
 
 def violations(page: Page) -> list:
@@ -144,8 +106,7 @@ def violations(page: Page) -> list:
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run().then(({ violations }) => violations)")
     page.emulate_media(color_scheme="dark")
-    found += page.evaluate(
-        "axe.run({ runOnly: ['color-contrast', 'link-in-text-block'] }).then(({ violations }) => violations)"
-    )
+    colors = "{ runOnly: ['color-contrast', 'link-in-text-block'] }"
+    found += page.evaluate(f"axe.run({colors}).then(({{ violations }}) => violations)")
     page.emulate_media(color_scheme="light")
     return [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found if one["impact"] != "minor"]

@@ -1,29 +1,23 @@
 """What the tests of the live page share: a hand that draws on it, and what it answers."""
 
-import importlib.util
 import json
 import math
 import re
 import time
 from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
 from conftest import PATIENCE
-from tools.site import __main__ as tool
+from tools.site.server import SITE
 
 FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-specification = importlib.util.spec_from_file_location("shapes", Path(__file__).parent.parent / "shapes.py")
-shapes = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(shapes)
-STROKES = shapes.STROKES
 
 
 @lru_cache
 def networks():
     """What networks.json says of each network, by name."""
-    found = json.loads((tool.SITE / "networks" / "networks.json").read_text(encoding="utf-8"))
+    found = json.loads((SITE / "networks" / "networks.json").read_text(encoding="utf-8"))
     return {network["name"]: network for network in found["networks"]}
 
 
@@ -50,13 +44,11 @@ def place_of(page, strokes, scale=0.9, left=0.05, top=0.05):
     """Strokes in the page's pixels."""
     page.locator("#pad").scroll_into_view_if_needed()
     box = page.locator("#pad").bounding_box()
-    return [
-        [
-            (box["x"] + box["width"] * (left + scale * x), box["y"] + box["height"] * (top + scale * y))
-            for x, y in stroke
-        ]
-        for stroke in strokes
-    ]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return box["x"] + box["width"] * (left + scale * x), box["y"] + box["height"] * (top + scale * y)
+
+    return [[place(x, y) for x, y in stroke] for stroke in strokes]
 
 
 def thinned(strokes):
@@ -84,10 +76,8 @@ def touch(page, strokes):
     fingers = page.context.new_cdp_session(page)
     for points in place_of(page, thinned(strokes)):
         for n, (x, y) in enumerate(points):
-            fingers.send(
-                "Input.dispatchTouchEvent",
-                {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]},
-            )
+            moved = {"type": "touchMove" if n else "touchStart", "touchPoints": [{"x": x, "y": y}]}
+            fingers.send("Input.dispatchTouchEvent", moved)
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     settled(page)
 

@@ -1,4 +1,4 @@
-"""The server of `make serve`: this machine only, no link followed, bounded, and started without torch."""
+"""The server of `make serve`: this machine only, no link out of the folder followed, bounded, and without torch."""
 
 import gzip
 import http.client
@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -19,17 +18,15 @@ def address(tmp_path):
     """Host and port of a server of a small site."""
     folder = tmp_path / "site"
     (folder / "vendor").mkdir(parents=True)
-    (folder / "empty").mkdir()
     (folder / "index.html").write_text("<p>here</p>")
     (folder / "vendor" / "large.wasm").write_bytes(b"\0asm" * 500_000)
     (tmp_path / "secret.json").write_text('"secret"')
     (folder / "link.json").symlink_to(tmp_path / "secret.json")
     (folder / "out").symlink_to(tmp_path)
-    running = server.server(folder=folder)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield running.server_address
-    running.shutdown()
-    running.server_close()
+    with server.server(folder=folder) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running.server_address
+        running.shutdown()
 
 
 def get(address, path: str, **headers) -> http.client.HTTPResponse:
@@ -38,52 +35,29 @@ def get(address, path: str, **headers) -> http.client.HTTPResponse:
     return connection.getresponse()
 
 
-def test_only_this_machine_is_served(address):
-    assert address[0] == "127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    "host", ["elsewhere.org", "elsewhere.org:8000", "127.0.0.1.elsewhere.org", "", "localhost@elsewhere.org"]
-)
-def test_another_host_is_refused(address, host):
-    """A page elsewhere can give its own name this machine's address, and would read what is served."""
-    assert get(address, "/", Host=host).status == 421
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8000", "localhost", "localhost:8000"])
-def test_this_host_is_served(address, host):
-    assert get(address, "/", Host=host).read() == b"<p>here</p>"
-
-
-HIDDEN = ["/link.json", "/out/secret.json", "/out/", "/../secret.json", "/%2e%2e/secret.json"]
-
-
-@pytest.mark.parametrize("path", [*HIDDEN, "/vendor/", "/empty/", "/x%00", "/" + "x" * 300])
-def test_no_link_is_followed_and_no_folder_listed(address, path):
-    answer = get(address, path)
-    assert answer.status == 404 and b'secret"' not in answer.read()
-
-
-def test_large_files_are_packed(address):
+def test_this_machine_is_served_and_large_files_are_packed(address):
+    assert address[0] == "127.0.0.1" and get(address, "/").read() == b"<p>here</p>"
     answer = get(address, "/vendor/large.wasm", **{"Accept-Encoding": "gzip"})
     content = answer.read()
     assert answer.headers["Content-Type"] == "application/wasm" and answer.headers["Content-Encoding"] == "gzip"
     assert len(content) < 20_000 and gzip.decompress(content) == b"\0asm" * 500_000
 
 
+def test_no_link_out_of_the_folder_is_followed_and_no_folder_listed(address):
+    for path in ("/link.json", "/out/secret.json", "/out/", "/../secret.json", "/%2e%2e/secret.json", "/vendor/"):
+        for headers in ({}, {"Accept-Encoding": "gzip"}):
+            answer = get(address, path, **headers)
+            assert answer.status == 404 and b'secret"' not in answer.read(), path
+
+
 def test_connections_are_bounded_and_the_rest_waits(address, monkeypatch):
     monkeypatch.setattr(server.Handler, "timeout", 600)
-    before = set(threading.enumerate())  # one of them may end meanwhile
-    busy = lambda: len(set(threading.enumerate()) - before)  # noqa: E731
     silent = [socket.create_connection(address) for _ in range(server.CONNECTIONS)]
-    while busy() < server.CONNECTIONS:
-        time.sleep(0.01)
     with socket.create_connection(address) as waiting:
-        waiting.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
         waiting.settimeout(0.5)
         with pytest.raises(TimeoutError):
             waiting.recv(1)
-        assert busy() == server.CONNECTIONS
         silent.pop().close()
         waiting.settimeout(60)
         assert waiting.recv(12) == b"HTTP/1.0 200"
@@ -91,24 +65,14 @@ def test_connections_are_bounded_and_the_rest_waits(address, monkeypatch):
         one.close()
 
 
-@pytest.mark.parametrize("port", [-1, 65536, 10**400])
-def test_a_port_out_of_range_is_one_line(port):
-    with pytest.raises(CourseError, match="expected a free one from 0 to 65535") as refusal:
-        server.server(port)
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_port_in_use_is_one_line(address):
-    with pytest.raises(CourseError, match=f"port {address[1]} can't be had") as refusal:
-        server.server(address[1])
-    assert "\n" not in str(refusal.value)
+def test_a_port_that_can_not_be_had_is_one_line(address):
+    for port in (65536, address[1]):
+        with pytest.raises(CourseError, match=rf"^port {port} can't be had \(.*\): expected a free one") as refusal:
+            server.server(port)
+        assert "\n" not in str(refusal.value)
 
 
 def test_serving_imports_no_torch():
-    found = subprocess.run(
-        [sys.executable, "-c", "import sys, tools.site.__main__; print('torch' in sys.modules)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", "import sys, tools.site.__main__; print('torch' in sys.modules)"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == "False\n", found.stderr

@@ -2,24 +2,16 @@
 
 import json
 import re
-import statistics
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
 import nbformat
 import pytest
+from hands import choose, draw, read, settled, start
 from playwright.sync_api import expect
-from tiny import TINY, TRIAL
+from shapes import STROKES
 
 from conftest import PATIENCE, SIZES, opened, received, serving, until, violations
-from tools.site import __main__ as tool
-from tools.site import check, results
+from tools.site.server import SITE
 from utils import ROOT
-from utils.experiments import EXPERIMENTS
-from utils.report import tables
-from utils.runs import records, trials
-from utils.training.loops import Score
 
 FIRST_VIEW = 300_000  # bytes
 PAGES = (
@@ -27,17 +19,17 @@ PAGES = (
     "results.html",
     "notebooks/index.html",
     "notebooks/01_base.html",
-    "docs/index.html",
     "docs/results.html",
     "api/index.html",
     "logs/index.html",
     "logs/base/index.html",
     "logs/trials/index.html",
     "logs/trials/sprint.html",
-    "search.html",
 )
-CHARTS = ("parameters", "seconds", "all-curves", "benchmark", "study")
+# a page for each question; of the studies the one with the most trials
+RESULTS = ("results.html", "logs/index.html", "logs/trials/sprint.html", "logs/benchmarks/index.html")
 DRAWN = "body[data-charts=drawn] figure.chart svg"
+STOPS = "all => all.filter((one) => one.tabIndex >= 0 && one.checkVisibility()).length"
 
 
 def show(page, address: str, until: str = "load"):
@@ -48,80 +40,30 @@ def show(page, address: str, until: str = "load"):
     return page
 
 
-@pytest.fixture(scope="session")
-def found() -> dict:
-    """What the charts draw."""
-    return json.loads((tool.SITE / "results.json").read_text(encoding="utf-8"))
-
-
-def marks(page, chart: str) -> int:
-    """Marks of all charts of a kind that link to a log."""
-    return page.locator(f"figure.chart[data-chart={chart}] svg a").count()
-
-
-def test_results_are_what_readme_says(found):
-    """README's tables read the logs by other means."""
-    for one in found["experiments"]:
-        percents = tables.test_percents(records.published(EXPERIMENTS[one["name"]]))
-        assert len(percents) == one["test"]["n"] and one["test"]["mean"] == pytest.approx(
-            statistics.mean(percents), abs=1e-3
-        ), one["name"]
-    assert sum(len(one["runs"]) for one in found["experiments"]) > len(found["experiments"]) > 0
-
-
-# a page for each question; of the studies the one with the most trials
-RESULTS = ("results.html", "logs/index.html", "logs/trials/sprint.html", "logs/benchmarks/index.html")
-
-
-def test_charts_hold_as_many_marks_as_logs(page, site, found):
-    experiments = found["experiments"]
-    reported = [one for one in experiments if one.get("reported", {}).get("test")]
-    runs = sum(len(one["runs"]) for one in experiments)
-    counts = {}
+def test_charts_hold_as_many_marks_as_logs_which_few_tab_stops_reach_and_few_pages_print(page, site):
+    found, counts = json.loads((SITE / "results.json").read_text(encoding="utf-8")), {}
     for name in RESULTS:
+        page.emulate_media(media="screen")
         show(page, site + name)
-        counts |= {chart: counts.get(chart, 0) + marks(page, chart) for chart in CHARTS}
-    assert counts["parameters"] == len(experiments) + len(reported) + len(found["field"])
-    assert counts["seconds"] == len([one for one in experiments if one["kind"] == "image"])
-    assert counts["all-curves"] == runs
-    assert counts["benchmark"] == len(found["benchmark"]["rows"])
-    trials_of = {one["name"]: sum(len(row["values"]) for row in one["rows"]) for one in found["studies"]}
-    assert counts["study"] == trials_of["sprint"] == max(trials_of.values())
-
-
-STOPS = "all => all.filter((one) => one.tabIndex >= 0 && one.checkVisibility()).length"
-
-
-@pytest.mark.parametrize("name", [*RESULTS, "logs/trials/index.html"])
-def test_marks_lead_to_logs_by_few_tab_stops_and_are_printed_on_few_pages(page, site, figure, name):
-    show(page, site + name)
-    links = page.eval_on_selector_all("figure.chart svg a", "all => all.map(a => a.href.baseVal)")
-    inside = {link.removeprefix(site) for link in links if link.startswith(site)}
-    assert bool(inside) == (name in RESULTS)
-    assert [link for link in inside if not (tool.SITE / link).exists()] == []
-    assert page.locator("a, button, input, select, summary, [tabindex]").evaluate_all(STOPS) <= 150
-    page.emulate_media(media="print")
-    expect(page.locator(".skip-to-content")).to_be_hidden()
-    count = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
-    figure(f"printed pages of {name}", count)
-    assert count <= 6
-
-
-def test_pointing_and_keys_give_the_numbers(page, site, found):
-    show(page, f"{site}results.html")
-    figure = page.locator("figure.chart[data-chart=parameters][data-kind=image]")
-    mark = figure.locator("svg a").last
-    message = mark.get_attribute("aria-label")
-    one = next(one for one in found["experiments"] if message.startswith(one["name"] + ":"))
-    assert f"{one['test']['mean']:.2f}" in message and f"{one['parameters']:,}" in message
-    figure.locator("svg a").first.focus()
-    page.keyboard.press("ArrowLeft")
-    readout = figure.locator(".readout")
-    expect(readout).to_have_text(message)
-    other = figure.locator("svg a").nth(-2)
-    other.hover(force=True)
-    expect(readout).to_contain_text(other.get_attribute("aria-label"))
-    expect(readout).not_to_have_text(message)
+        for chart in ("parameters", "seconds", "all-curves", "benchmark", "study"):
+            links = page.locator(f"figure.chart[data-chart={chart}] svg a")
+            counts[chart] = counts.get(chart, 0) + links.count()
+            for link in links.evaluate_all("all => all.map(a => a.href.baseVal)"):
+                assert not link.startswith(site) or (SITE / link.removeprefix(site)).exists(), link
+        assert page.locator("a, button, input, select, summary, [tabindex]").evaluate_all(STOPS) <= 150
+        page.emulate_media(media="print")
+        expect(page.locator(".skip-to-content")).to_be_hidden()
+        assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 6
+    experiments = found["experiments"]
+    reported = [one for one in experiments if "reported" in one]
+    [study] = [one for one in found["studies"] if one["name"] == "sprint"]
+    assert counts == {
+        "parameters": len(experiments) + len(reported) + len(found["field"]),
+        "seconds": len([one for one in experiments if one["kind"] == "image"]),
+        "all-curves": sum(len(one["runs"]) for one in experiments),
+        "benchmark": len(found["benchmark"]["rows"]),
+        "study": sum(row["n"] for row in study["rows"][:40]),
+    }
 
 
 STACKED = """all => {  // the middle of the first mark that lies under another one
@@ -134,10 +76,17 @@ STACKED = """all => {  // the middle of the first mark that lies under another o
 }"""
 
 
-def test_marks_under_others_are_listed(page, site):
+def test_pointing_and_keys_give_the_numbers_also_of_marks_under_others(page, site):
     page.set_viewport_size({"width": 390, "height": 5000})
     show(page, f"{site}results.html")
     figure = page.locator("figure.chart[data-chart=parameters][data-kind=image]")
+    message = figure.locator("svg a").last.get_attribute("aria-label")
+    figure.locator("svg a").first.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(figure.locator(".readout")).to_have_text(message)
+    found = json.loads((SITE / "results.json").read_text(encoding="utf-8"))["experiments"]
+    one = next(one for one in found if message.startswith(one["name"] + ":"))
+    assert f"{one['test']['mean']:.2f}" in message and f"{one['parameters']:,}" in message
     x, y, message = figure.locator("svg a").evaluate_all(STACKED)
     page.mouse.move(x, y)
     expect(figure.locator(".readout")).to_contain_text(message)
@@ -151,30 +100,16 @@ def test_marks_under_others_are_listed(page, site):
     page.wait_for_url(address if address.startswith("http") else f"**{address}*")
 
 
-@contextmanager
-def small_first_view(browser, site, name, figure, size="desk"):
-    """A page that has been opened, for which little came over the wire, packed as the host of the project page packs
-    it."""
-    with opened(browser, site, size) as page:
-        show(page, site + name, "networkidle")
-        sent = received(page.seen.sent)
-        figure(f"first view of {name}, KB", f"{sum(sent) / 1000:.0f} in {len(sent)} files")
-        assert 0 < sum(sent) < FIRST_VIEW
-        assert (tool.SITE / name).stat().st_size > sent[0], "texts are sent packed"
-        yield page
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook_is_small_and_shown_with_all_its_outputs(browser, site, figure, path):
-    outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
-    pictures = [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
-    with small_first_view(browser, site, f"notebooks/{path.stem}.html", figure) as page:
-        texts = page.eval_on_selector_all(".cell_output img", "all => all.map(image => image.alt)")
-        assert texts == pictures
-        assert page.request.get(page.locator("a[download]").evaluate("link => link.href")).body() == path.read_bytes()
-        assert page.locator("meta[name=description]").get_attribute("content")
-        expect(page.get_by_role("link", name="Draw a digit")).to_have_count(2)
-        assert page.evaluate("[...document.images].every(image => image.loading === 'lazy' || image.naturalWidth > 0)")
+def test_notebooks_are_shown_with_all_their_pictures_and_can_be_downloaded():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        text = (SITE / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+        pictures = [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
+        shown = re.findall(r'<img alt="([^"]*)"', text)
+        assert [alt for alt in shown if alt in pictures] == pictures, path.name
+        assert f'<a href="{path.name}" download' in text and 'name="description"' in text
+        assert (SITE / "notebooks" / path.name).read_bytes() == path.read_bytes()
+        assert not re.search(r"\$[^$<]*\\[^$<]*\$", re.sub(r"<(pre|code|script)\b.*?</\1>", "", text, flags=re.DOTALL))
 
 
 @pytest.mark.parametrize(("word", "address"), [("dropout", "notebooks/"), ("sprint tried", "logs/trials/sprint.html")])
@@ -183,15 +118,15 @@ def test_search_finds_a_page(page, site, word, address):
     page.wait_for_selector(f"#search-results li a[href*='{address}']")
 
 
+SMOOTH = "[...document.querySelectorAll('*')].some((one) => getComputedStyle(one).scrollBehavior === 'smooth')"
+
+
 def test_landing_page_loads_no_charts_switches_its_theme_and_keeps_still_for_reduced_motion(page, site):
     show(page, f"{site}index.html", "networkidle")
     assert not any(part in address for address in page.seen.requests for part in ("vendor/", "networks/"))
-    smooth = (
-        "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).scrollBehavior === 'smooth').length"
-    )
-    assert page.evaluate(smooth)
+    assert page.evaluate(SMOOTH)
     page.emulate_media(reduced_motion="reduce")
-    assert not page.evaluate(smooth)
+    assert not page.evaluate(SMOOTH)
     color = "getComputedStyle(document.body).backgroundColor"
     before, seen = page.evaluate(color), set()
     for _ in range(3):
@@ -203,89 +138,53 @@ def test_landing_page_loads_no_charts_switches_its_theme_and_keeps_still_for_red
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_small_fits_a_phone_and_has_no_moderate_violation(browser, site, figure, name):
-    """axe-core's rules on a phone, where everything is tightest."""
-    with small_first_view(browser, site, name, figure, "phone") as page:
+def test_page_is_small_fits_a_phone_and_has_no_moderate_violation(browser, site, name):
+    """axe-core's rules on a phone, where everything is tightest; bytes as the host of the project page packs them."""
+    with opened(browser, site, "phone") as page:
+        show(page, site + name, "networkidle")
+        assert 0 < received(page.seen.sent) < FIRST_VIEW
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"][0]
         assert not violations(page)
 
 
-KEPT = """async () => {  // the page, and all that it has loaded
-    const seen = [location.href, ...performance.getEntriesByType("resource").map(({ name }) => name)];
-    return (await Promise.all(seen.map((address) => caches.match(address)))).every(Boolean);
+KEPT = """async (more) => {  // the page, and all that it has loaded
+    const seen = [location.href, ...more, ...performance.getEntriesByType("resource").map(({ name }) => name)];
+    return (await Promise.all(seen.map((address) => caches.match(new URL(address, location.href))))).every(Boolean);
 }"""
+STEP = "Number(document.querySelector('.loss svg')?.ariaLabel.match(/at step (\\d+)/)?.[1] ?? 0)"
+# what the live page needs to answer and to train
+NEEDED = ["../networks/sprint_994.bin", "../networks/dropout.bin", "workings.mjs", "train_worker.mjs", "sprint.mjs"]
 
 
-@pytest.mark.parametrize("name", ["results.html", "notebooks/01_base.html"])
-def test_what_was_loaded_once_needs_no_network(browser, name):
-    with serving() as address:
-        context = browser.new_context()
-        page = context.new_page()
-        page.set_default_timeout(1000 * PATIENCE)
-        show(page, address + name)
-        page.wait_for_function("navigator.serviceWorker.controller !== null")
-        until(page, KEPT)
-    errors = []  # the server is gone now
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    show(page, address + name)
-    expect(page.locator("h1")).to_have_text(re.compile("."))
-    assert not errors
+def test_what_was_loaded_once_reads_answers_and_trains_without_a_network(browser):
+    facts = json.loads((SITE / "train" / "train.json").read_text(encoding="utf-8"))
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    with serving() as site:
+        for name in ("results.html", "notebooks/01_base.html"):
+            show(page, site + name)
+            page.wait_for_function("navigator.serviceWorker.controller !== null")
+            until(page, KEPT, [])
+        start(page, site)
+        draw(page, STROKES[3])
+        choose(page, "dropout")
+        if "train" in facts:
+            page.locator("#tab-train").click()
+            page.locator("#go").click()
+            page.wait_for_function(f"{STEP} > 1")
+        until(page, KEPT, NEEDED + ["../train/test.packed"] * ("train" in facts))
+    # the server is gone now
+    for name in ("results.html", "notebooks/01_base.html"):
+        show(page, site + name)
+        expect(page.locator("h1")).to_have_text(re.compile("."))
+    page.goto(f"{site}live/#draw")
+    settled(page)
+    assert read(page) == read(page, "dropout") == 3
+    page.get_by_role("tab", name="Inside").click()
+    expect(page.locator(".sums")).to_contain_text("the network says")
+    if "train" in facts:
+        page.locator("#tab-train").click()
+        page.locator("#go").click()
+        page.wait_for_function(f"{STEP} > 1")
     context.close()
-
-
-def test_types_are_pinned(page, site):
-    for name, wanted in (
-        ("_static/results.mjs", "text/javascript"),
-        ("vendor/ort/ort-wasm-simd-threaded.wasm", "application/wasm"),
-    ):
-        assert page.request.head(site + name).headers["content-type"] == wanted
-
-
-def test_study_counts_each_recipe_once(scratch, monkeypatch):
-    """Pruned trials are left out, and of a repeated seed the last run counts; what the experiment keeps is named."""
-    monkeypatch.setattr(results, "ROOT", scratch)
-
-    def trial(lr: float, seed: int, correct: int, pruned: bool = False) -> None:
-        recipe = replace(TINY.recipe, lr=lr, valid=100)
-        trials.add(
-            replace(TRIAL, recipe=recipe, seed=seed, valid=Score(0.2, correct, 100), pruned=pruned), publish=True
-        )
-
-    for one in ((0.01, 0, 50), (0.01, 0, 90), (0.01, 1, 92), (0.2, 0, 95), (0.3, 0, 10, True)):
-        trial(*one)
-    path = trials.path("tiny", publish=True)
-    rows = results.study(path)["rows"]
-    assert [(row["what"], row["kept"], row["values"]) for row in rows] == [
-        ("lr 0.2", False, [95.0]),
-        ("kept: lr 0.01", True, [90.0, 92.0]),
-    ]
-    monkeypatch.setitem(EXPERIMENTS, "tiny", replace(TINY, recipe=replace(TINY.recipe, lr=0.7)))
-    assert [row["what"] for row in results.study(path)["rows"]] == ["best: lr 0.2", "lr 0.01"]
-
-
-def whole(folder: Path) -> Path:
-    """The smallest site that has everything."""
-    for name in check.PAGES:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text('<a href="index.html"></a>' if name == "index.html" else "")
-    (folder / "networks").mkdir()
-    network = {
-        key: {"file": "n", "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
-        for key in ("onnx", "weights", "state_dict")
-    }
-    (folder / "networks" / "networks.json").write_text(json.dumps({"networks": [network]}))
-    (folder / "saved_dict").mkdir()
-    for place in ("networks", "saved_dict"):
-        (folder / place / "n").touch()
-    return folder
-
-
-def test_what_is_missing_is_found(tmp_path):
-    site = whole(tmp_path)
-    assert check.problems(site) == []
-    (site / "index.html").write_text(
-        '<a href="gone.html"></a><a href="results.html#gone"></a><script src="https://elsewhere.org/x.js"></script>'
-    )
-    (site / "networks" / "n").write_text("another network")
-    (site / "search.html").unlink()
-    assert len(check.problems(site)) == 6

