@@ -1,8 +1,6 @@
 """What the benchmark does around its measurements: a GPU that is not there, busy processes, how threads wait."""
 
-import os
 import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +9,9 @@ import pytest
 import torch
 from tiny import dataset
 
-from tools import command, measurements
+from tools import measurements
 from tools.speed import measure, rows
-from utils import ROOT, CourseError, files, models
+from utils import CourseError, files, models
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
@@ -170,16 +168,3 @@ def test_busy_processes_end_with_their_block(monkeypatch):
     with rows.with_busy_processes(2):
         assert [process.poll() for process in run_start] == [None, None]
     assert len(run_start) == 2 and None not in [process.poll() for process in run_start]
-
-
-def test_how_threads_wait_is_left_as_it_is_set_and_hangs_on_others_at_work(monkeypatch):
-    for running, others in (("procs_running 1", False), ("procs_running 3", True), ("nothing", False)):
-        monkeypatch.setattr(Path, "read_text", lambda path, text=running: f"ctxt 7\n{text}\nprocs_blocked 0\n")
-        assert command._other_processes_running() is others
-    code = (
-        "import os, sys; from tools import command; command._wait_passively_among_others(); "
-        "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
-    )
-    environment = os.environ | {"GOMP_SPINCOUNT": "5", "PYTHONPATH": str(ROOT)}
-    environment.pop("OMP_WAIT_POLICY", None)
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "None False\n"
