@@ -1,14 +1,10 @@
 """Files that are not what they should be are refused in one line that names them; nothing hidden in them runs."""
 
 import hashlib
-import io
 import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
-import zipfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,16 +14,15 @@ import numpy as np
 import pytest
 import torch
 from rejections import rejected, rejected_command
-from tiny import FACTS, TINY, TRIAL
+from tiny import FACTS, TINY
 
-from tools import colab, export, report, train, verify
+from tools import colab, export, report, verify
 from tools.measurements import Benchmark
 from tools.site import pages
-from utils import CourseError, Interrupted, files, runs
+from utils import Interrupted, files, runs
 from utils.data import photo, voxels
 from utils.report import tables
 from utils.runs import pretrained, records
-from utils.runs.lock import Lock
 from utils.runs.records import RunPaths
 from utils.runs.trials import Trial
 
@@ -53,53 +48,34 @@ READERS = {
 KINDS_OF_NONE = {
     "missing": lambda path: None,
     "a folder": Path.mkdir,
-    "a dangling link": lambda path: path.symlink_to("nowhere"),
-    "a link to itself": lambda path: path.symlink_to(path),
     "a pipe": os.mkfifo,
-    "an endless device": lambda path: path.symlink_to("/dev/zero"),
     "empty": Path.touch,
-    "an LFS pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"),
-    "zeros": lambda path: path.write_bytes(bytes(1000)),
     "bytes": lambda path: path.write_bytes(bytes(range(256)) * 4 + b"\n"),
     "10 GB of zeros": lambda path: path.touch() or os.truncate(path, 10**10),
 }
-ABSENT = {"missing", "a dangling link", "a link to itself"}  # of a checkpoint or a study: none has begun
-CUT_OFF = {"empty", "zeros"}  # a line without an end never counts
+NOT_BEGUN = {("run.pt", "missing"), ("trials.jsonl", "missing"), ("trials.jsonl", "empty")}
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_NONE)
-def test_what_is_no_file_of_its_kind_is_refused_by_every_reader(kind, tmp_path):
+def test_what_is_no_file_of_its_kind_is_rejected_by_every_reader(kind, tmp_path):
     for name, read in READERS.items():
-        if (name in ("run.pt", "trials.jsonl") and kind in ABSENT) or (name == "trials.jsonl" and kind in CUT_OFF):
-            continue
         path = tmp_path / name
         KINDS_OF_NONE[kind](path)
         if name == "weights.pth":
             files.write_json(path.with_suffix(".json"), FACTS)
-        assert name in rejected(lambda read=read, path=path: read(path))
+        if (name, kind) not in NOT_BEGUN:
+            assert name in rejected(lambda read=read, path=path: read(path))
 
 
-@pytest.mark.parametrize("kind", ["a dangling link", "a pipe", "an endless device"])
-def test_a_lock_or_a_study_that_is_no_file_is_refused(kind, tmp_path):
-    uses = {"run.lock": lambda path: Lock(path, "").__enter__(), "t.jsonl": lambda p: files.append_line(p, TRIAL)}
-    for name, use in uses.items():
-        KINDS_OF_NONE[kind](tmp_path / name)
-        with pytest.raises(CourseError, match=f"{name} is a .*Delete"):
-            use(tmp_path / name)
-
-
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_what_may_not_be_read_is_one_line_that_advises_to_delete_nothing(tmp_path):
     (tmp_path / "closed").mkdir(mode=0)
-    readers = [*READERS.values(), lambda path: records.finished(TINY, 0, path)]
-    user = os.geteuid()
     try:
-        if user == 0:
-            os.seteuid(65534)
-        for read in readers:
-            message = rejected(lambda read=read: read(tmp_path / "closed" / "red\x1b[31m\n"))
-            assert "elete it" not in message and "\x1b" not in message
+        os.seteuid(65534)
+        for read in [*READERS.values(), lambda path: records.finished(TINY, 0, path)]:
+            assert "elete it" not in rejected(lambda read=read: read(tmp_path / "closed" / "file"))
     finally:
-        os.seteuid(user)
+        os.seteuid(0)
 
 
 # ---- voxels
@@ -121,52 +97,21 @@ def put(**changed):
     return make
 
 
-def declared(shape, kind, **how):
-    return lambda file, name: file.create_dataset(name, shape, kind, **how)
-
-
-ROWS = {"y_train": np.zeros(10**6, "i1")}
 HDF5 = {
     "no dataset": put(X_train=None),
     "a group": put(y_test=lambda file, name: file.create_group(name)),
-    "an empty dataset": put(y_test=lambda file, name: file.create_dataset(name, data=h5py.Empty("f4"))),
-    "complex numbers": put(X_train=np.zeros((4, 4096), "c8")),
-    "an odd number of rows": put(X_test=np.zeros((3, 4096), "f4"), y_test=np.zeros(3, "i8")),
     "fewer columns": put(X_train=np.zeros((4, 100), "f4")),
     "fewer labels": put(y_train=np.zeros(3, "i8")),
     "what is no number": put(X_train=np.full((4, 4096), np.nan, "f4")),
     "a density too high": put(X_test=np.full((2, 4096), 255, "f4")),
     "a label too high": put(y_train=np.full(4, 10)),
-    "more than is stored": put(X_train=declared((10**6, 4096), "f4", chunks=(100, 4096)), **ROWS),
-    "many small pieces": put(X_train=declared((10**6, 4096), "f4", chunks=(1, 16), fillvalue=0), **ROWS),
-    "a link out of the file": put(X_train=h5py.ExternalLink("nowhere.h5", "/X")),
-    "values in another file": put(X_test=declared((2, 4096), "f4", external=[("/dev/zero", 0, 2 * 4096 * 4)])),
 }
 
 
 @pytest.mark.parametrize("case", HDF5)
-def test_a_file_of_voxels_that_holds_something_else_is_refused(case, tmp_path):
+def test_a_file_of_voxels_that_holds_something_else_is_rejected(case, tmp_path):
     HDF5[case](tmp_path / "rows.h5")
     assert "rows.h5: " in rejected(lambda: voxels.read(tmp_path / "rows.h5"), tmp_path)
-
-
-def test_a_whole_file_of_voxels_is_read_without_an_attribute_of_many_texts(tmp_path):
-    put()(tmp_path / "rows.h5")
-    with h5py.File(tmp_path / "rows.h5", "a") as file:
-        file.attrs["mnist"], file.attrs["seed"] = ["x" * 1000] * 1000, 3
-    rows, attributes = voxels.read(tmp_path / "rows.h5")
-    assert rows.X_train.shape == (4, 4096) and attributes == {"seed": 3}
-
-
-def test_a_file_of_voxels_that_is_open_elsewhere_is_to_be_closed_not_deleted(tmp_path):
-    path = tmp_path / "rows.h5"
-    put()(path)
-    script = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        message = rejected(lambda: voxels.read(path))
-        other.stdin.close()
-    assert "Close it there" in message and "elete" not in message and len(voxels.read(path)[0].y_test) == 2
 
 
 # ---- state dicts and checkpoints, and what may be hidden in them
@@ -203,26 +148,7 @@ class Trap(str):
         return os.mkdir, (str(self),)
 
 
-def saved(content, **how) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **how)
-    return buffer.getvalue()
-
-
-def packed(content: bytes, compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
-    """An archive of torch.save's, packed again, some members exchanged by the end of their names."""
-    before, after = io.BytesIO(content), io.BytesIO()
-    with zipfile.ZipFile(before) as source, zipfile.ZipFile(after, "w", compression) as target:
-        for name in source.namelist():
-            target.writestr(name, members.get(Path(name).stem, source.read(name)))
-    return after.getvalue()
-
-
-PICKLES = (
-    lambda canary: saved({"0.weight": Trap(canary)}),
-    lambda canary: saved({"0.weight": Trap(canary)}, _use_new_zipfile_serialization=False),
-    lambda canary: pickle.dumps(Trap(canary)),
-)
+PICKLES = (lambda canary: files.to_bytes({"0.weight": Trap(canary)}), lambda canary: pickle.dumps(Trap(canary)))
 
 
 def own(seed=0) -> RunPaths:
@@ -245,18 +171,12 @@ PLACES = {  # that load what a reader may have got from elsewhere
     "load_pretrained": lambda: pretrained.load_pretrained(own().weights),
     "a finished run": lambda: runs.run(TINY, device="cpu"),
     "a published run": lambda: runs.load(TINY, published=True),
-    "--final-state": lambda: train.main(["tiny", "--final-state"]),
-    "--read": lambda: train.main(["tiny", "--read", "x.png"]),
-    "tools.export": lambda: export.main([str(own().weights)]),
     "a checkpoint": lambda: runs.run(TINY, 1, device="cpu"),
-    "a search that gives up": lambda: runs.give_up(TINY, 1, []),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_nothing_hidden_in_a_file_is_run(place, finished, tmp_path):
-    if place == "tools.export":
-        pytest.importorskip("onnx", reason="ONNX is not there: pip install -r requirements-extra.txt")
     for make in PICKLES:
         forge(make(tmp_path / "canary"))
         message = rejected(PLACES[place], finished)
@@ -275,29 +195,8 @@ def test_verify_runs_nothing_either_and_the_canary_would_sing(finished, tmp_path
         assert canary.exists()
 
 
-def test_an_archive_that_expands_is_not_unpacked(finished, monkeypatch):
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
-    weights = saved({"0.weight": torch.zeros(10**6)})
-    for bomb in (packed(weights, zipfile.ZIP_DEFLATED), packed(weights, data=bytes(files.PICKLE + 1)), weights[:999]):
-        forge(bomb)
-        assert "rejected by the safe loader" in rejected(lambda: pretrained.load_model(own().weights), finished)
-
-
-STATES = {
-    "a tensor too many": lambda state: state.update({"9.weight": torch.zeros(1)}),
-    "another shape": lambda state: state.update({"0.weight": torch.zeros(3, 3)}),
-    "no tensor": lambda state: state.update({"0.weight": "x"}),
-    "a name that is none": lambda state: state.update({7: torch.zeros(1)}),
-    "complex numbers": lambda state: state.update({"0.weight": state["0.weight"].to(torch.complex64)}),
-    "a sparse tensor": lambda state: state.update({"0.weight": state["0.weight"].to_sparse()}),
-}
-
-
-@pytest.mark.parametrize("case", STATES)
-def test_weights_that_fit_no_network_are_refused(case, finished):
-    state = torch.load(own().weights, weights_only=True)
-    STATES[case](state)
-    forge(saved(state))
+def test_weights_that_fit_no_network_are_rejected(finished):
+    forge(files.to_bytes(torch.load(own().weights) | {"0.weight": torch.zeros(3, 3)}))
     assert own().weights.name in rejected(lambda: pretrained.load_model(own().weights), finished)
 
 
@@ -313,59 +212,26 @@ def test_one_flipped_bit_of_a_checkpoint_is_noticed(finished):
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(finished):
-    renamed = own(1).checkpoint.rename(own(2).checkpoint)
-    message = rejected(lambda: runs.run(TINY, 2, device="cpu", echo=False), finished)
-    assert renamed.name in message and "another run" in message and own(1).checkpoint.name in message
+    own(1).checkpoint.rename(own(2).checkpoint)
+    assert runs.run(TINY, 2, device="cpu", echo=False).facts.continued == []
 
 
-def first(state):
-    """Adam's state of the first parameter, and the first group of parameters."""
-    return state["optimizer"]["state"][0], state["optimizer"]["param_groups"][0]
-
-
-CHECKPOINTS = {  # one of each kind; test_fuzz.py draws more
-    "a part is missing": lambda state: state.pop("order"),
-    "a part is text": lambda state: state.update(model="x"),
-    "another epoch": lambda state: state["history"][0].update(epoch=2),
-    "a column too few": lambda state: state["history"][0].pop("lr"),
-    "weights of another type": lambda state: state["model"].update({"0.weight": state["model"]["0.weight"].double()}),
+CHECKPOINTS = {
     "weights of another shape": lambda state: state["model"].update({"0.weight": torch.zeros(3, 3)}),
-    "no state of the optimizer": lambda state: state["optimizer"].update(state=7),
-    "an optimizer's tensor too short": lambda state: first(state)[0].update(exp_avg=torch.zeros(1)),
-    "an optimizer's tensor is missing": lambda state: first(state)[0].pop("exp_avg_sq"),
-    "other parameters": lambda state: first(state)[1].update(params=[0] * len(first(state)[1]["params"])),
-    "a learning rate without end": lambda state: first(state)[1].update(lr=float("nan")),
-    "a method of the schedule": lambda state: state["scheduler"].update(step=3),
-    "another recipe's schedule": lambda state: state["scheduler"].update(total_steps=7),
-    "a random state too short": lambda state: state.update(numbers=torch.zeros(3, dtype=torch.uint8)),
-    "no random state of a process": lambda state: state.update(processes=[7]),
+    "another optimizer": lambda state: state["optimizer"].update(param_groups=[]),
 }
 
 
 @pytest.mark.parametrize("case", CHECKPOINTS)
-def test_a_checkpoint_with_a_part_of_another_kind_is_refused(case, finished):
+def test_a_checkpoint_of_another_training_is_rejected(case, finished):
     run_start, state = records.read_checkpoint(own(1).checkpoint)
     CHECKPOINTS[case](state)
     records.write_checkpoint(own(1).checkpoint, run_start, state)
-    told = rejected(lambda: runs.run(TINY, 1, device="cpu", echo=False), finished)
-    assert own(1).checkpoint.name in told and "Delete" in told
-
-
-def test_a_tensor_that_only_looks_as_long_as_it_should_corrupts_no_memory(finished):
-    """Of stride 0, all of it one number: a fused optimizer would write beyond it."""
-    run_start, state = records.read_checkpoint(own(1).checkpoint)
-    first(state)[0]["exp_avg"] = torch.zeros(1).expand(first(state)[0]["exp_avg"].shape)
-    records.write_checkpoint(own(1).checkpoint, run_start, state)
-    assert runs.run(TINY, 1, device="cpu", echo=False).facts.epochs == 3
+    line = rejected(lambda: runs.run(TINY, 1, device="cpu", echo=False), finished)
+    assert own(1).checkpoint.name in line and "Delete" in line
 
 
 # ---- a folder of runs
-
-
-def test_any_name_of_a_folder_of_runs_is_drawn_as_plain_text(finished):
-    for name in ("$\\frac$", os.fsdecode(b"\xff\x1b[31m")):
-        shutil.copytree(own().log.parent, own().log.parent.with_name(name))
-    assert "Curves: " in report.own_report(records.own_root())
 
 
 def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
@@ -379,10 +245,3 @@ def test_what_is_wrong_with_a_reader_s_run_is_named_by_the_report(finished):
     assert f"| {TINY.key} " in text and "seed0.csv, line 3" in text.split("Left out: ")[1]
     assert all(name in text.split("No runs, and ignored: ")[1] for name in ("seedx.json", "seed.json"))
     assert "seed0.csv, line 3" in rejected(partial(tables.compare, [TINY], records.own), finished)
-
-
-def test_a_page_that_the_report_can_not_read_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    for make in (lambda path: None, Path.mkdir, lambda path: path.rmdir() or os.mkfifo(path)):
-        make(tmp_path / "README.md")
-        assert "README.md is no readable file" in rejected_command("report", report.main, ["--check"])

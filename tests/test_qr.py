@@ -69,7 +69,7 @@ def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
     os.mkfifo(tmp_path / "pipe")  # or a device, which root would replace by a file
     for action, message in (
         (lambda: export.main([]), "expected the NAME of a network to export, or --read FILE"),
-        (lambda: export.main(["bytes_99_5", f"{tmp_path}/pipe", "--to", "qr"]), "pipe is a pipe, a device or a socket"),
+        (lambda: export.main(["bytes_99_5", f"{tmp_path}/pipe", "--to", "qr"]), "pipe is no regular file"),
         (lambda: export.main(["bytes_99_5", "/", "--to", "qr"]), "/ is a folder: expected the path of a file"),
         (lambda: export.main(["base", "--to", "qr"]), r"base\.bin.*Only a network whose recipe has levels"),
         (lambda: export.main(["--read", "README.md"]), "README.md is not a picture: expected PNG"),
