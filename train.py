@@ -10,6 +10,7 @@ from utils.training import ddp
 
 if __name__ == "__main__":
     with ddp.process_group():
-        command.finish(
-            command.run("train.py", lambda argv: globals().update(main(argv)), sys.argv[1:], lambda: ddp.rank() == 0)
+        status = command.run(
+            "train.py", lambda argv: globals().update(main(argv)), sys.argv[1:], lambda: ddp.rank() == 0
         )
+    command.finish(status)

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_loops import PLAIN, begin
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from utils import models
 from utils.data import augment, fresh_voxels
 from utils.experiments import EXPERIMENTS, Recipe
-from utils.training.loops import cross_entropies, forward, normalize, predict
+from utils.training.loops import cross_entropies, normalize, predict
 
 CUDA = torch.device("cuda", 0)
 
@@ -72,12 +71,3 @@ def test_images_are_deformed_on_the_gpu_and_a_number_left_on_the_cpu_is_noticed(
     assert deformed.device == CUDA and deformed.shape == (4, 1, 28, 28)
     with pytest.raises(RuntimeError, match=r"cuda.*cpu|cpu.*cuda"):
         normalize(torch.empty(4, 1, 28, 28, device=CUDA), torch.empty(28), 0.3)
-
-
-def test_a_network_is_compiled_only_where_that_is_asked_for(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda network, mode: ("compiled", network, mode))
-    network, recipe = begin(), PLAIN
-    monkeypatch.delenv("COURSE_COMPILE", raising=False)
-    assert forward(network, recipe, torch.device("cpu")) is network
-    monkeypatch.setenv("COURSE_COMPILE", "1")
-    assert forward(network, recipe, torch.device("cpu")) == ("compiled", network, "reduce-overhead")

@@ -1,17 +1,11 @@
 """`make results` loses no notebook: it is replaced by the one with its outputs, or stays as it was."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools import report
-from utils import ROOT, CourseError
+from utils import CourseError
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -39,17 +33,3 @@ def test_a_cell_that_fails_fails_the_command_and_changes_nothing(source, tmp_pat
     with pytest.raises(CourseError, match=r"book\.ipynb stopped with an error, and its file is unchanged") as refusal:
         report.main(["--execute"])
     assert "\n" not in str(refusal.value) and path.read_bytes() == before
-
-
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")
-def test_a_killed_execution_changes_nothing(tmp_path):
-    path, run_start = tmp_path / "book.ipynb", tmp_path / "run_start"
-    before = write(path, "print(1)", f"import pathlib, time; pathlib.Path({str(run_start)!r}).touch(); time.sleep(600)")
-    command = f"from pathlib import Path; from tools import report; report.execute(Path({str(path)!r}))"
-    running = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT)
-    while not run_start.exists():
-        assert running.poll() is None
-        time.sleep(0.05)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert path.read_bytes() == before

@@ -1,9 +1,8 @@
 """The loop does what the recipe says: it stops, averages, decays and continues so, and evaluating changes nothing."""
 
 import copy
-import time
 from dataclasses import replace
-from itertools import count, product
+from itertools import count
 
 import pytest
 import torch
@@ -13,8 +12,7 @@ from torch.nn import functional as F
 
 from utils.data.datasets import Split
 from utils.experiments import Recipe
-from utils.runs import facts
-from utils.training import ddp, devices, loops
+from utils.training import ddp, loops
 from utils.training.loops import (
     CheckpointMismatch,
     Score,
@@ -71,7 +69,6 @@ def states_of(recipe: Recipe, valid: int = 0, part=lambda training: training.mod
     ("patience", "keep", "losses", "correct", "epochs", "best"),
     [
         (2, "accuracy", count(1), [50, 60, 60, 55, 90, 90], 4, 2),  # the first of two that are as good
-        (2, "accuracy", count(1), [50, 60, 55, 61, 61, 99], 6, 6),  # each time the patience is all but at an end
         (2, "loss", [0.9, 0.5, 0.4, 0.6, 0.4, 0.1], [90, 10, 10, 99, 99, 99], 5, 3),
         (0, "accuracy", count(1), [90, 10, 10, 10, 10, 10], 6, 6),  # without patience the last epoch counts
     ],
@@ -111,11 +108,9 @@ def test_continued_training_is_exact_and_each_missing_part_of_the_state_is_notic
     fresh = Training(begin(FULL), FULL, 0, 60).state_dict()
     fresh["processes"] = [ddp.random_state()]
     for key in fresh.keys() - {"best", "device"}:  # best weights: see early stopping; the kind of device: see below
-        if key in ("scheduler", "history"):  # both of which count the steps
-            with pytest.raises(CheckpointMismatch, match=r"scheduler is after \d steps, expected \d"):
-                whole_and_continued(FULL, lambda state, key=key: {key: fresh[key]})
-        else:
-            assert not equal(*whole_and_continued(FULL, lambda state, key=key: {key: fresh[key]})), key
+        assert not equal(*whole_and_continued(FULL, lambda state, key=key: {key: fresh[key]})), key
+    with pytest.raises(CheckpointMismatch, match="RuntimeError: Error"):
+        whole_and_continued(FULL, lambda state: {"model": {}})
 
 
 def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(monkeypatch):
@@ -132,17 +127,6 @@ def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_i
         assert training.scheduler.total_steps == len(batches) * PLAIN.epochs
         first, second = torch.cat(drawn).chunk(2)
         assert len(first.unique()) == sum(batches) and not torch.equal(first, second)
-
-
-def test_a_checkpoint_of_another_kind_of_device_continues_with_numbers_of_its_own():
-    """A CUDA generator's state has 16 bytes; a CPU's could not take it."""
-    moved = lambda state: {"device": "cuda", "numbers": torch.zeros(16, dtype=torch.uint8)}  # noqa: E731
-    whole, other = whole_and_continued(FULL, moved)
-    assert not equal(whole, other)
-    still = replace(FULL, dropout=0.0, rotate=0.0)  # the order's generator alone decides, and it is carried over
-    assert equal(*whole_and_continued(still, moved))
-    with pytest.raises((RuntimeError, TypeError)):  # of the same kind of device
-        whole_and_continued(FULL, lambda state: {"numbers": torch.zeros(16, dtype=torch.uint8)})
 
 
 def test_averaged_weights_are_what_is_tested_and_left(told):
@@ -164,11 +148,11 @@ def test_averaged_weights_are_what_is_tested_and_left(told):
 
 
 def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says():
-    for optimizer, vectors in product(("sgd", "heavy_ball", "adamw"), (True, False)):
+    for vectors in (True, False):
         model = begin()
         nn.init.ones_(model[0].bias)
         before = copy.deepcopy(model.state_dict())
-        step = make_optimizer(model, replace(PLAIN, optimizer=optimizer, weight_decay=0.1, decay_vectors=vectors))
+        step = make_optimizer(model, replace(PLAIN, weight_decay=0.1, decay_vectors=vectors))
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         step.step()
@@ -203,10 +187,7 @@ def test_a_row_sums_over_all_batches_of_its_epoch():
     data, model = dataset(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))  # answers alike in training and in use
     still = replace(PLAIN, epochs=2, batch_size=7, lr=1e-12)  # the last batch is a smaller one
     whole = evaluate(model, data.train, data.mean, data.std)
-    start = time.perf_counter()
-    history = fit(model, data, still, echo=False)
-    assert 0 < sum(row["seconds"] for row in history) < time.perf_counter() - start
-    for row in history:
+    for row in fit(model, data, still, echo=False):
         assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total)
         assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)  # float32 sums in another order
 
@@ -222,35 +203,6 @@ def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit():
         expected.backward()
         assert torch.equal(plain, F.cross_entropy(logits, labels)) and torch.equal(loss, expected)
         assert torch.equal(ours.grad, theirs.grad)
-
-
-@pytest.mark.parametrize("device_has_it", [True, False])
-def test_bfloat16_is_for_what_the_network_multiplies_and_where_the_device_has_it(device_has_it, monkeypatch):
-    monkeypatch.setattr(devices, "has_bfloat16", lambda device: device_has_it)
-    torch.manual_seed(0)
-    network, images = tiny(), torch.randn(64, 1, 28, 28)
-    logits = loops.forward(network, replace(RECIPE, bfloat16=True), images.device)(images)
-    expected = network(images)
-    assert logits.dtype == torch.float32 and {p.dtype for p in network.parameters()} == {torch.float32}
-    assert torch.equal(logits, expected) != device_has_it
-    # 8 significant bits: a relative rounding of 2⁻⁹ at each multiplication, in sums of some tens, of numbers about 1
-    torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.05)
-    F.cross_entropy(logits, torch.zeros(64, dtype=torch.int64)).backward()
-    assert {p.grad.dtype for p in network.parameters()} == {torch.float32}
-
-
-def test_bfloat16_is_used_where_it_is_in_hardware_and_a_run_says_where_it_is_not(monkeypatch):
-    emulated = lambda including_emulation: including_emulation or there  # noqa: E731
-    for there in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=there: there, raising=False)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", emulated)
-        assert {devices.has_bfloat16(torch.device(kind)) for kind in ("cpu", "cuda")} == {there}
-        said = [facts.environment(torch.device("cpu"), 1, wanted).no_bfloat16 for wanted in (True, False)]
-        assert said == [not there, False]
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # torch's own question, which it may rename
-    assert not any(devices.has_bfloat16(torch.device(kind)) for kind in ("cpu", "mps", "meta"))
-    network = tiny()
-    assert loops.forward(network, RECIPE, torch.device("cpu")) is network  # float32 is the network itself
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch):
@@ -279,10 +231,3 @@ def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
     split = Split(torch.zeros(1001, 1, 28, 28, dtype=torch.uint8), torch.tensor([0] * 1000 + [1]))
     score = evaluate(Constant(), split, 0.0, 1.0)
     assert (score.correct, score.total) == (1000, 1001)  # a mean of the batches of 1,000 would say 50 %
-
-
-def test_a_score_that_no_evaluation_can_give_is_refused():
-    for correct, total in ((-1, 10), (11, 10), (0, 0)):
-        with pytest.raises(ValueError, match=f"correct = {correct} of total = {total}"):
-            Score(0.1, correct, total)
-    assert Score(0.1, 0, 10).percent == 0 and Score(0.0, 10, 10).percent == 100

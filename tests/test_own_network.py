@@ -25,12 +25,10 @@ def changed(p=0.1):
     [
         (tiny(0.1), ""),
         (nn.Sequential(*tiny(0.1), nn.Linear(10, 10)), r"6.weight is \(10, 10\), expected no such entry"),
-        (nn.Sequential(*tiny(0.1)[:5]), "5.weight is missing, expected"),
         (changed(), "its outputs in training differ"),
-        (tiny(0.2), "its outputs in training differ"),
         (nn.Sequential(*tiny(0.1), nn.Softmax(1)), "its outputs in training differ"),
     ],
-    ids=["equal", "a layer more", "a layer less", "another activation", "more dropout", "softmax"],
+    ids=["equal", "a layer more", "another activation", "softmax"],
 )
 def test_a_changed_network_is_noticed(network, found):
     before = copy.deepcopy(network.state_dict())
@@ -111,14 +109,6 @@ def test_a_short_run_trains_less_and_a_full_one_the_recipe(capsys):
     assert notebook.short_run(voxels).recipe.changes(voxels.recipe) == {"epochs": (36, 2)}  # 10,000 solids are few
     assert notebook.short_run(sprint) == sprint, "the recipe is shorter than a short run"
     assert "full run of sprint: 1 epoch of 33,000 random training images each" in capsys.readouterr().out
-
-
-def test_a_lesson_shows_a_picture_where_no_kernel_runs(monkeypatch):
-    drawn, shown = [], []
-    monkeypatch.setattr(notebook, "picture", lambda figure, alt: shown.append((figure, alt)))
-    monkeypatch.setenv("COURSE_SMOKE", "1")
-    notebook.explore(lambda **chosen: drawn.append(chosen), "a digit", number=[4, 5], kernel=["edge", "blur"])
-    assert drawn == [{"number": 4, "kernel": "edge"}] and len(shown) == 1
 
 
 def test_wilson_gives_what_textbooks_print_and_holds_the_true_accuracy_as_often_as_it_says():

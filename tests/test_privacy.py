@@ -38,9 +38,7 @@ def reaches(source: str) -> set[str]:
         elif isinstance(node, ast.Constant) and "\nimport " in str(node.value):
             found |= reaches(node.value)  # the cell that tools.colab writes
         found |= {module for name in names for module in MODULES if name == module or name.startswith(f"{module}.")}
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    downloads = any(word.arg == "download" for call in calls for word in call.keywords)
-    return found if downloads else found - {"torchvision.datasets"}  # which otherwise only reads what is there
+    return found if "download=" in source else found - {"torchvision.datasets"}  # which else only reads what is there
 
 
 def test_only_who_is_named_reaches_the_network():
@@ -48,16 +46,6 @@ def test_only_who_is_named_reaches_the_network():
     found = {name: what for name, source in CODE.items() if (what := reaches(source))}
     assert found.keys() == {name for name in named if name.endswith(".py")}, found
     assert DECLARED["leaves_the_machine"] == []
-
-
-def test_who_reaches_the_network_is_noticed():
-    for source, found in (
-        ("def f():\n    from requests import post", {"requests"}),
-        ("from torchvision import datasets\ndatasets.MNIST(root, download=True)", {"torchvision.datasets"}),
-        ("run(['curl', '-T', name, there])", {"curl"}),
-        ("import html\nfrom torch import nn\nprint('fetch it yourself')", set()),
-    ):
-        assert reaches(source) == found
 
 
 def test_data_come_from_the_hosts_that_are_named():

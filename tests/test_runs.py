@@ -20,13 +20,12 @@ from utils.report import tables
 from utils.runs import execution, facts, pretrained, records, trials
 from utils.runs.facts import Code
 from utils.runs.records import RunPaths, read_log, read_record
-from utils.training import devices, loops
+from utils.training import loops
 from utils.training.loops import Score, evaluate
 
 HELD = TINY.with_recipe(valid=200)
 OTHER_COMMIT = Code("c" * 40, "b" * 16)  # of the same sources
 OTHER_SOURCES = Code("a" * 40, "d" * 16)
-uncached_code = facts.code.__wrapped__  # before a fixture puts another in its place
 
 
 @pytest.fixture(autouse=True)
@@ -78,21 +77,6 @@ def test_files_hold_what_the_rules_ask_for():
         assert model(preprocess(result.data.test.images[:3])).shape == (3, 10)
     with pytest.raises(CourseError, match=f"run of your own is called 'tiny': expected {result.weights.stem}"):
         pretrained.load_pretrained("tiny")
-
-
-def test_a_run_is_scored_once_on_the_cpu_wherever_it_was_trained(monkeypatch):
-    monkeypatch.setattr(loops, "evaluate", lambda *_: Score(9.0, 1, 360))  # as another device might
-    result = train()
-    logged = [Score(*(row[f"test_{key}"] for key in ("loss", "correct", "total"))) for row in read_log(result.log)]
-    assert logged[:2] == [Score(9.0, 1, 360)] * 2 and logged[2].correct == result.facts.test.correct > 1
-
-
-def test_a_run_on_cuda_records_that_float32_is_not_rounded_to_tf32(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert facts.environment(torch.device("cuda")).tf32 is True
-    devices.pick_device("cpu")
-    assert facts.environment(torch.device("cuda")).tf32 is False and facts.environment(torch.device("cpu")).tf32 is None
 
 
 # ---- what was begun is continued
@@ -179,19 +163,6 @@ def test_a_continuation_records_epoch_code_and_environment(monkeypatch, capsys, 
     assert [one.after_epoch for one in again.facts.continued] == [1]
 
 
-def test_on_other_data_a_run_is_neither_continued_nor_taken_as_finished(monkeypatch, counted):
-    def on_other_data(fingerprint):
-        monkeypatch.setattr(datasets, "load", lambda name: replace(digits, fingerprint=fingerprint))
-        return train()
-
-    digits = datasets.load("digits")
-    interrupted()
-    assert on_other_data("0" * 64).facts.continued == []
-    on_other_data("1" * 64)
-    assert len(counted) == 3
-    assert [one.facts.data.fingerprint for one in records.own(TINY)] == ["1" * 64]  # own runs on any data are shown
-
-
 # ---- what is finished is not done again
 
 
@@ -211,15 +182,6 @@ def test_a_finished_run_is_not_trained_again_unless_asked_and_then_gives_the_sam
     assert len(counted) == 4
 
 
-def test_two_recipes_never_share_a_path(counted):
-    first = train()
-    before = listing(records.own_root())
-    other = train(TINY.with_recipe(lr=0.02))
-    assert len(counted) == 2 and first.log != other.log and first.weights != other.weights
-    assert before.items() <= listing(records.own_root()).items()
-    assert own().checkpoint != own(TINY.with_recipe(lr=0.02)).checkpoint
-
-
 # ---- published or not
 
 
@@ -228,8 +190,6 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
     found = set(listing(scratch))
     assert found == {"logs/tiny/seed0.csv", "logs/tiny/seed0.json", "saved_dict/tiny.pth", "saved_dict/tiny.json"}
     second = train(seed=1, publish=True)
-    weights = {"saved_dict/tiny_seed1.pth", "saved_dict/tiny_seed1.json"}
-    assert set(listing(scratch)) - found == {"logs/tiny/seed1.csv", "logs/tiny/seed1.json", *weights}
     monkeypatch.setattr(execution, "LARGE", len(second.weights.read_bytes()))  # too large for more than seed 0
     assert not train(seed=2, publish=True).weights.is_file() and (scratch / "logs" / "tiny" / "seed2.json").is_file()
     read = runs.load(TINY, published=True, echo=False)
@@ -242,61 +202,34 @@ def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scr
     assert len(counted) == 3
     train()  # one's own run of a published recipe is not the published one
     assert len(counted) == 4 and len(records.own(TINY)) == 1
-    changed = TINY.with_recipe(lr=0.5)
     for experiment, seed, message in (
-        (changed, 0, "tiny: its recipe was changed, so there is no published run to read"),
+        (TINY.with_recipe(lr=0.5), 0, "tiny: its recipe was changed, so there is no published run to read"),
         (TINY, 7, "tiny: seed 7 is not published by its present recipe"),
     ):
         with pytest.raises(CourseError, match=message):
             runs.load(experiment, seed, published=True)
-    monkeypatch.setitem(EXPERIMENTS, "tiny", changed)
-    assert records.published(changed) == [] and len(records.published(TINY)) == 3
-    with pytest.raises(CourseError, match="seed 0 is not published by its present recipe"):
-        runs.load(changed, published=True)
-    assert len(counted) == 4
 
 
 UNPUBLISHABLE = {
     "another recipe": (TINY.with_recipe(epochs=2), lambda patch: None, "can't be published with a changed recipe"),
-    "another name": (replace(TINY, name="mine"), lambda patch: None, "can't be published with a changed recipe"),
-    "no git": (TINY, lambda patch: patch.setattr(facts, "code", lambda: Code("unknown", "b")), "Commit them first"),
     "changes": (TINY, lambda patch: patch.setattr(facts, "code", lambda: Code("a+changes", "b")), "Commit them first"),
     "smoke": (TINY, lambda patch: patch.setenv("COURSE_SMOKE", "1"), "a smoke run can't be published"),
     "other data": (TINY, lambda patch: patch.setitem(datasets.PUBLISHABLE, "digits", "0"), "is not the real digits"),
-    "fallback": (
-        EXPERIMENTS["base"],
-        lambda patch: patch.setattr(datasets, "load", lambda name, load=datasets.load: load("digits")),
-        "digits .* is not the real mnist",
-    ),
 }
 
 
 @pytest.mark.parametrize("case", UNPUBLISHABLE)
-def test_what_is_not_real_is_refused_before_training(case, scratch, counted, monkeypatch):
+def test_what_is_not_real_is_rejected_before_training(case, scratch, counted, monkeypatch):
     experiment, change, message = UNPUBLISHABLE[case]
-    monkeypatch.delitem(datasets.PUBLISHABLE, "digits") if case == "fallback" else None
     change(monkeypatch)
     with pytest.raises(CourseError, match=message):
         train(experiment, 99, publish=True)
     assert not counted and not listing(scratch)
 
 
-def test_where_git_is_missing_the_commit_is_unknown(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(facts.subprocess, "run", missing)
-    assert uncached_code().commit == "unknown" and len(uncached_code().sources) == 16
-
-
 @pytest.mark.parametrize(
     ("part", "change"),
-    [
-        ("run_start", OTHER_SOURCES),
-        ("continued", Code("unknown", "b" * 16)),
-        ("continued", {"threads": 64}),
-        ("run_start", {"device": "CPU, another"}),
-    ],
+    [("run_start", OTHER_SOURCES), ("continued", {"threads": 64})],
     ids=str,
 )
 def test_a_run_of_which_any_part_ran_elsewhere_is_not_published(part, change, monkeypatch, counted):
@@ -327,21 +260,14 @@ def test_a_run_with_held_out_images_shows_no_test_figure_anywhere(capsys, monkey
     result = runs.run(HELD, device="cpu")
     printed = capsys.readouterr().out
     assert result.facts.test is None and result.facts.parts == {} and set(looked) == {200}
-    assert "Valid set:" in printed and "Test set" not in printed
-    header, row = result.log.read_text().splitlines()[:2]
-    assert "valid_correct" in header and "test" not in header and row.count(",") == header.count(",")
+    assert "Valid set:" in printed and "Test set" not in printed and "test" not in result.log.read_text()
     assert result.history[0]["valid_total"] == 200 and result.history[0]["train_total"] == 1237
-    table = tables.summary([result])
-    assert "| closed |" in table and "tiny, held-out images: " in table
-    assert json.loads(result.log.with_suffix(".json").read_text())["test"] is None
-    assert "the test set stays closed while images are held out" in records.against_published(HELD, result.facts)
+    assert "| closed |" in tables.summary([result])
     open_ = train()  # the control: without held-out images all of these show one
     assert open_.facts.test and "closed" not in tables.summary([open_]) and "test_correct" in open_.log.read_text()
-    assert 360 in looked
     monkeypatch.setitem(EXPERIMENTS, "tiny", HELD)  # a registered recipe that holds out images is tested once
     tested = train(HELD, retrain=True)
     assert tested.facts.test.total == 360 and "test_correct" not in tested.history[0]
-    assert f"{tested.facts.test.percent:.2f}" in tables.summary([tested])
 
 
 def test_every_run_with_held_out_images_adds_one_line_to_its_study_and_publishes_nothing_else(scratch):

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import sys
 from dataclasses import replace
 
 import pytest
@@ -47,14 +46,6 @@ def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched
     assert not list((scratch / "runs" / "unfinished").glob("*.pt")) and "1 given up early" in tables.study(searched)
 
 
-def test_a_changed_space_or_number_of_epochs_is_a_study_of_its_own(searched):
-    for study in (searched, replace(searched, search=SPACE | {"rotate": (0.0, 9.0)}), searched.with_recipe(epochs=1)):
-        search.run(study, 1, "cpu", echo=False)
-        assert len(search.open_study(study).trials) == 1
-    # what every trial draws anew tells no studies apart
-    assert len(search.open_study(searched.with_recipe(lr=0.5)).trials) == 1
-
-
 def test_a_recipe_that_diverges_is_a_failed_trial_and_the_search_goes_on(searched, scratch, monkeypatch, capsys):
     drawn = lambda experiment, trial: {"lr": 0.01 if trial.number else 1e6, "optimizer": "sgd"}  # noqa: E731
     monkeypatch.setattr(search, "space", drawn)
@@ -76,10 +67,3 @@ def test_a_run_that_fails_or_a_search_that_can_not_be_meant_is_one_line(searched
     for experiment, n in ((TINY, 3), (replace(TINY, search=SPACE), 0)):
         with pytest.raises(CourseError, match="tiny: expected a search space next to its recipe"):
             search.run(experiment, n)
-
-
-def test_without_optuna_one_line_tells_how_to_get_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "tools.search", raising=False)
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(CourseError, match=r"--search needs Optuna .*requirements-extra\.txt"):
-        import tools.search  # noqa: F401

@@ -43,12 +43,7 @@ def test_a_study_is_a_table_of_what_differs():
     assert "1 more, all below these; 1 given up early" in tables.study(TINY, most=2)
 
 
-def test_without_a_study_it_says_how_to_begin_one():
-    assert trials.study(TINY) == []
-    assert tables.study(TINY).startswith("No study of tiny yet: `python train.py tiny --valid")
-
-
-def test_of_a_repeated_seed_the_last_run_counts_and_trials_on_other_data_do_not(tmp_path):
+def test_of_a_repeated_seed_the_last_run_counts_and_trials_on_other_data_do_not():
     add(HELD, 0, 900)
     add(HELD, 0, 950)
     add(HELD, 2, 100, fingerprint="0" * 64)
@@ -56,17 +51,6 @@ def test_of_a_repeated_seed_the_last_run_counts_and_trials_on_other_data_do_not(
     (tried,) = trials.study(TINY)
     assert tried.percents == [95.0, 96.0] and tried.changes == {}
     assert len(trials.read_file(trials.path("tiny", True))) == 3
-    trials.add(trials.read("tiny")[0], False, tmp_path / "elsewhere")  # of a run with a folder of its own
-    assert len(trials.read_file(tmp_path / "elsewhere" / "trials" / "tiny.jsonl")) == 1
-
-
-def test_short_runs_are_compared_with_short_runs():
-    short = replace(HELD, epochs=1)
-    add(HELD, 0, 990)
-    add(short, 0, 900)
-    add(replace(short, lr=0.05), 0, 950)
-    add(replace(HELD, lr=0.05), 0, 991)
-    assert [one.changes for one in trials.study(TINY)][:2] == [{}, {}]
 
 
 def test_published_studies_can_be_read_and_are_of_real_data_and_committed_code():

@@ -7,25 +7,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tiny import NETWORKS
 from torch import nn
 
 from tools import train as train_py
 from utils import CourseError, files, models, runs
-from utils.data import datasets, voxels
-from utils.experiments import EXPERIMENTS, Experiment, Recipe
+from utils.experiments import EXPERIMENTS, Experiment
 from utils.runs import execution, records
-from utils.training import ddp, loops
+from utils.training import ddp
 
 # 239 images: the last batch of each epoch holds a single one, so the second process gets none
 DIGITS = {"data": "digits", "images": 239, "epochs": 2, "batch_size": 119, "rotate": 10.0, "shift": 2.0, "scale": 0.1}
 PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
-# batches of 58, so that both processes have grids of their own; the last holds 36
-FRESH = Recipe("tiny_voxels", data="mnist3d", fresh=True, epochs=2, batch_size=58, schedule="one_cycle", average=0.9)
-VOXELS = Experiment("voxels", replace(FRESH, rotate=5.0, scale=0.1, shear=6.0), "")
 CASES = {
     "float64": PLAIN.with_recipe(epochs=1),
-    "voxels_float64": VOXELS,
     "float32": PLAIN.with_recipe(optimizer="sgd"),
     "batch_norm": PLAIN.with_recipe(model="bn_augmentation", optimizer="sgd"),
 }
@@ -43,30 +37,15 @@ class Float64(nn.Module):
         return self.model(images.double())
 
 
-def few_digits(name: str) -> datasets.Dataset:
-    """The fallback digits; under the name of voxels the bodies of the first 96 of them, and of 16 more to test."""
-    digits = real_load("digits")
-    if name == "digits":
-        return digits
-    images, labels = digits.train.images, digits.train.labels.repeat_interleave(2)
-    rows = torch.from_numpy(voxels.pairs(images[:112, 0].numpy(), (0,))).view(-1, 1, 16, 16, 16)
-    train, test = datasets.Split(rows[:192], labels[:192]), datasets.Split(rows[192:], labels[192:224])
-    solids = replace(digits, name=name, kind="voxels", train=train, test=test, mean=0.0, std=1.0)
-    return replace(solids, originals=images[:96, 0])
-
-
 def train(experiment: Experiment, root: Path, float64: bool = False, **options) -> dict:
     """The state dict after a run."""
     build = models.build
     if float64:
         models.build = lambda *arguments: Float64(build(*arguments))
-    before = models.MODELS, datasets.load
-    models.MODELS, datasets.load = models.MODELS | NETWORKS, few_digits
     try:
         return runs.run(experiment, 0, "cpu", folder=root, echo=False, **options).model.state_dict()
     finally:
         models.build = build
-        models.MODELS, datasets.load = before
 
 
 def rejections(action) -> list[str]:
@@ -82,19 +61,13 @@ def interrupt(history) -> None:
     raise KeyboardInterrupt
 
 
-def reject_checkpoints(path: Path, content: bytes, before_rename=None) -> None:
+def reject_checkpoints(path: Path, content: bytes) -> None:
     if path.suffix == ".pt":
         raise CourseError("no space left")
     real_write(path, content)
 
 
-real_write, real_load, real_shard, real_augmentation = files.write, datasets.load, ddp.shard, loops.augmentation
-
-
-def numbers_of_the_shard_alone(recipe: Recipe, generator: torch.Generator):
-    """As if each process drew for its own images only."""
-    augment = real_augmentation(recipe, generator)
-    return lambda images, rows, shard: augment(images[shard], rows[shard])
+real_write, real_shard = files.write, ddp.shard
 
 
 def main(folder: Path) -> None:
@@ -108,9 +81,6 @@ def main(folder: Path) -> None:
     ddp.shard = lambda n: (real_shard(n)[0], 1.0)  # the mean of the means, as if all shards were equal
     weights["unweighted"] = train(CASES["float64"], folder / "unweighted", True)
     ddp.shard = real_shard
-    loops.augmentation = numbers_of_the_shard_alone
-    weights["numbers apart"] = train(CASES["voxels_float64"], folder / "apart", True)
-    loops.augmentation = real_augmentation
 
     weights["uninterrupted"] = train(DROPOUT, folder / "uninterrupted")
     for name in ("continued", "forgotten"):

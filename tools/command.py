@@ -1,33 +1,28 @@
 """What all commands share: an error is one line, and Ctrl-C or SIGTERM ends them in order.
 
-Each command imports this module first. From then on Ctrl-C and SIGTERM end the command with one line and exit status
-130 or 143. In a library or a notebook, the import changes nothing. While a command runs, also under %run, a character
-that the terminal lacks is escaped.
+Each command imports this module first. In a library or a notebook, the import changes nothing.
 """
 
 import argparse
 import builtins
 import errno
 import importlib
-import io
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from utils import ROOT, CourseError, Interrupted, printable, smoke
 
 HIDDEN = argparse.SUPPRESS  # the help of an internal flag
-MISTAKE, BROKEN_PIPE = 2, 141  # exit statuses, as shells expect them
-# errors of a disk, a terminal or permissions, and not of the course
-ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG}
-ENVIRONMENT |= {errno.EROFS, errno.ELOOP}
-_received = signal.SIGINT  # the last signal
+MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit statuses, as shells expect them
+# errors of a disk or of permissions, and not of the course
+ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,60 +52,28 @@ def run(
     name: str, action: Callable[[list[str]], object], argv: list[str], speaks: Callable[[], bool] = lambda: True
 ) -> int:
     """Run action(argv) and return its exit status: its number, else 0; 2 for a CourseError, which is printed as one
-    line.
-
-    speaks: whether this process prints it. When this returns, nothing refers to the error any more.
-    """
+    line. speaks: whether this process prints it."""
     message, status = "", 0
     try:
         smoke()  # a value that is neither on nor off ends here
-        with _escaped_output():
-            returned = action(argv)
-            print(end="", flush=True)
+        returned = action(argv)
+        print(end="", flush=True)
         status = returned if isinstance(returned, int) else 0
-    except Interrupted as stop:
-        message, status = str(stop), 128 + _received
+    except (Interrupted, KeyboardInterrupt) as stop:
+        message, status = str(stop) or "interrupted", INTERRUPTED
     except CourseError as error:
         message, status = str(error), MISTAKE
-    except KeyboardInterrupt:
-        message, status = "interrupted", 128 + _received
     except BrokenPipeError:  # the reader of `| head` has seen enough
         _silence()
         status = BROKEN_PIPE
     except OSError as error:
-        where = error.filename or _unwritten()
-        if error.errno not in ENVIRONMENT or not where:
+        if error.errno not in ENVIRONMENT:
             raise
-        message, status = f"{where}: {error.strerror}", MISTAKE
+        message, status = str(error), MISTAKE
+        _silence()  # it may be standard output that is full
     if message and speaks():
         print(f"{name}: {printable(message)}", file=sys.stderr)
     return status
-
-
-@contextmanager
-def _escaped_output() -> Iterator[None]:
-    """Escape what standard output can't encode. A notebook's stream takes every character."""
-    stream = sys.stdout
-    if not hasattr(stream, "reconfigure"):
-        yield
-        return
-    before = stream.errors
-    stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        with suppress(OSError, ValueError):  # a full disk, or a closed stream
-            stream.reconfigure(errors=before)
-
-
-def _unwritten() -> str:
-    """ "standard output" if it can't be written to; it is then silenced. Else ""."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        _silence()
-        return "standard output"
-    return ""
 
 
 def _silence() -> None:
@@ -120,10 +83,7 @@ def _silence() -> None:
 
 def main(name: str, action: Callable[[list[str]], object]) -> None:
     """Run a command with the arguments of its command line, and exit."""
-    status = run(name, action, sys.argv[1:])
-    if not interactive():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
-    finish(status)
+    finish(run(name, action, sys.argv[1:]))
 
 
 def finish(status: int) -> None:
@@ -132,22 +92,14 @@ def finish(status: int) -> None:
         sys.exit(status)
 
 
-def _interrupt(number: int, _frame: object) -> NoReturn:
-    global _received
-    _received = number
-    raise KeyboardInterrupt
-
-
 def _last_words(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """One line for an interrupt during imports or after the end, and for a missing package."""
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("utils", "tools"):
+    """One line for an interrupt during imports, and for a missing package."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    elif isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] not in ("utils", "tools"):
         print(f"{error.name} is not installed for {sys.executable}. {_installation()}", file=sys.stderr)
-        return
-    if not issubclass(kind, KeyboardInterrupt):
+    else:
         sys.__excepthook__(kind, error, trace)
-        return
-    print("interrupted", file=sys.stderr, flush=True)
-    os._exit(128 + _received)
 
 
 def _installation() -> str:
@@ -181,29 +133,10 @@ def _other_processes_running() -> bool:
     return False
 
 
-def _begin() -> None:
-    _wait_passively_among_others()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a background job, which ignores it
-        signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.excepthook = _last_words
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # a closed stream would give its number to the next file, and what is printed would go there
-    os.close(descriptor)
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
-    sys.stderr = io.TextIOWrapper(_Messages(2, "w", closefd=False), encoding, "backslashreplace", write_through=True)
-
-
-class _Messages(io.FileIO):
-    """Standard error; where it can't be written, as on a full disk, a command goes on without it."""
-
-    def write(self, content: bytes) -> int:
-        with suppress(OSError):
-            super().write(content)
-        return len(content)
-
-
 started = getattr(sys.modules["__main__"], "__file__", None)  # a notebook or an interpreter has none
 if started and not interactive() and ROOT in Path(started).resolve().parents:
-    _begin()
+    _wait_passively_among_others()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.excepthook = _last_words
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal can't show is escaped

@@ -11,7 +11,6 @@ from utils import CourseError, runs, smoke
 from utils.experiments import Experiment, Range, Recipe
 from utils.report import tables
 from utils.runs.records import RunPaths, own_root
-from utils.training import ddp
 from utils.training.loops import Diverged, Row
 
 try:
@@ -82,7 +81,7 @@ def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | No
                 print(f"{experiment.name}, trial {trial.number}, failed: {error}", flush=True)
             raise
         percent = 100 * found.history[found.facts.kept_epoch - 1]["valid_correct"] / found.history[-1]["valid_total"]
-        if echo and ddp.rank() == 0:
+        if echo:
             print(f"{experiment.name}, trial {trial.number}: {percent:.2f} % with {trial.params}", flush=True)
         return percent / 100
 

@@ -39,13 +39,6 @@ def yes_or_no(text: str) -> bool:
     return text == "yes"
 
 
-def seed_range(text: str) -> tuple[int, int]:
-    """--seed: "3" → 3, 3."""
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= 2**63:
-        raise ValueError(f"{text[:40]!r} is no seed: expected a number from 0 to {2**63 - 1}")
-    return int(text), int(text)
-
-
 def seed_ranges(text: str) -> tuple[int, int | None]:
     """--seeds, first and last: "5" → (0, 4), "2-4" → (2, 4), "1-" → (1, None), where None is the last published one."""
     found = re.fullmatch(r"([0-9]{1,18})|([0-9]{1,18})-([0-9]{1,18})?", text)
@@ -64,12 +57,6 @@ def address(*argv: str) -> str:
     if text and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:[0-9]+", text):
         raise ValueError(f"{text!r} is no address: expected one like tcp://HOST:8786, or none (experiments come first)")
     return text
-
-
-def pictures(*paths: str) -> tuple[str, ...]:
-    if not paths:
-        raise ValueError("expected the path of a picture, or of several")
-    return paths
 
 
 def value(read: Callable[..., object], metavar: str, nargs: int | str = 1, **options) -> object:
@@ -101,7 +88,7 @@ class Options:
     # one more, as a flag
     model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXPERIMENT", help_behavior_hint="")] = ()
     list: bool = False  # show all experiments and exit
-    seed: value(seed_range, "K") = None  # train with seed K alone (default: 0)
+    seed: value(int, "K") = None  # train with seed K alone (default: 0)
     seeds: value(seed_ranges, "N") = None  # N: seeds 0 to N−1; A-B: seeds A to B. A- ends with the last published seed
     device: str = "auto"  # cuda, mps or cpu; auto: the first one available
     threads: value(int, "N") = None  # threads of one training; the published runs used one (default: torch's)
@@ -109,7 +96,7 @@ class Options:
     publish: bool = False  # write logs/ and saved_dict/; with --valid or --search only logs/trials/
     search: value(int, "N") = None  # try N recipes on held-out images, drawn from the experiment's search space
     final_state: bool = False  # load the finished network, evaluate it and draw; don't train
-    read: value(pictures, "PATH …", "*") = None  # read photographs or drawings of one digit each; don't train
+    read: value(lambda *paths: paths, "PATH …", "*") = None  # read pictures of one digit each; don't train
     quiet: bool = False  # no line per epoch
     ngpus: value(int, "N") = None  # train each network on N GPUs of this machine at once
     cluster: value(address, "[ADDRESS]", "*") = None  # do the runs at once, on the Dask cluster at ADDRESS or one here
@@ -127,9 +114,8 @@ def parse(argv: list[str]) -> Options:
             raise
         lines = [line.strip("│| ") for line in message.getvalue().splitlines()[1:] if not re.search(r"──|--\s*$", line)]
         text = re.split(r"Argument helptext|For full helptext", " ".join(" ".join(lines).split()))[0].rstrip()
-        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:400])
-        raise CourseError(f"{text} (--help explains each flag)") from None
-    if options.seed and options.seeds:
+        raise CourseError(f"{text[:400]} (--help explains each flag)") from None
+    if options.seed is not None and options.seeds:
         raise CourseError("--seed K and --seeds N: expected one of them")
     return options
 
@@ -150,7 +136,7 @@ def chosen(options: Options) -> list[Experiment]:
 
 def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
     """All requested runs. Raises CourseError if the first seed is beyond all published seeds."""
-    first, last = options.seed or options.seeds or (0, 0)
+    first, last = options.seeds or (options.seed or 0, options.seed or 0)
     tasks = [(e, seed) for e in experiments for seed in range(first, (e.seeds - 1 if last is None else last) + 1)]
     if not tasks:
         most = max(e.seeds for e in experiments)
@@ -161,17 +147,11 @@ def tasks_of(experiments: list[Experiment], options: Options) -> list[Task]:
 def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
     """Replace this process by torchrun with `ngpus` processes; return the device if this process should go on."""
     found = torch.cuda.device_count()
-    if ddp.launched():
-        if str(ngpus) != os.environ.get("LOCAL_WORLD_SIZE"):
-            raise CourseError(f"--ngpus {ngpus} under a torchrun of another number of processes: leave --ngpus out")
-        return device
-    if ngpus < 1 or device not in ("auto", "cuda"):
-        raise CourseError(f"--ngpus {ngpus} --device {device}: expected 1 or more GPUs, and no other device")
-    if ngpus > found:
+    if ngpus > found and not ddp.launched():
         text = f"train.py: --ngpus {ngpus}, but found {found} of them: going on with the CPU, in one process"
         print(text, file=sys.stderr)
         return "cpu"
-    if ngpus > 1:
+    if ngpus > 1 and not ddp.launched():
         if command.interactive():
             raise CourseError(f"--ngpus {ngpus} starts processes in the place of this one: use a terminal")
         sys.stdout.flush()
@@ -182,11 +162,12 @@ def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
 
 def require_alone(options: Options) -> None:
     """Raise CourseError for flags that exclude each other."""
-    trains = options.publish or options.cluster is not None or options.search is not None
-    if options.read is not None and (trains or options.final_state):
-        raise CourseError("--read trains nothing: leave out --publish, --cluster, --search, --final-state")
-    if options.final_state and trains:
-        raise CourseError("--final-state trains nothing: leave out --publish, --cluster, --search")
+    flags = ("read", "final_state", "search", "cluster", "publish")
+    given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(options, flag) not in (None, False)]
+    if given[1:] and given[0] in ("--read", "--final-state"):
+        raise CourseError(f"{given[0]} trains nothing: leave out {', '.join(given[1:])}")
+    if options.read == ():
+        raise CourseError("--read: expected the path of a picture, or of several")
     if options.threads is not None and not 1 <= options.threads <= 1024:
         raise CourseError(f"--threads {options.threads}: expected 1 to 1024")
     if options.cluster is not None and (options.ngpus is not None or ddp.launched()):
@@ -210,8 +191,10 @@ def main(argv: list[str]) -> dict[str, object]:
             print(search.run(experiment, options.search, options.device, options.publish or None, not options.quiet))
         return {}
     tasks = tasks_of(experiments, options)
-    if options.read:
-        results = in_turn(tasks, lambda experiment, seed: print_read(experiment, options.read, seed))
+    if options.read is not None:
+        from tools import photographs  # takes a second to import
+
+        results = in_turn(tasks, lambda *task: print(photographs.read_all(task[0], list(options.read), task[1])))
     elif options.final_state:
         results = in_turn(tasks, show)
     else:
@@ -295,18 +278,11 @@ def report_failures(failures: list[str], tasks: int) -> None:
 
 def show(experiment: Experiment, seed: int) -> runs.Result:
     """--final-state: evaluate and draw the reader's finished run, or the published one."""
-    from tools import report
+    from tools import report  # and with it all that draws
 
     result = runs.load(experiment, seed)
     print(report.portrait(result))
     return result
-
-
-def print_read(experiment: Experiment, paths: tuple[str, ...], seed: int) -> None:
-    """--read: one line per picture."""
-    from tools import photographs  # takes a second to import
-
-    print(photographs.read_all(experiment, list(paths), seed))
 
 
 if __name__ == "__main__":  # one task of a cluster: it ends with its worker, which keeps this standard input open

@@ -21,11 +21,7 @@ workspace = Workspace()
 
 def printable(text: str) -> str:
     """Text with escaped control characters, such as a terminal's escape sequences in a file's name."""
-
-    def escaped(mark: str) -> str:
-        return mark if mark.isprintable() or mark == "\u00a0" else mark.encode("unicode_escape").decode()
-
-    return "".join(map(escaped, text))
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 class CourseError(RuntimeError):
@@ -36,11 +32,7 @@ class CourseError(RuntimeError):
 
 
 class Interrupted(CourseError):
-    """Ctrl-C or SIGTERM: no further run begins. history: the rows of the epochs that are safe on disk."""
-
-    def __init__(self, message: str, history: Iterable[dict[str, float]] = ()):
-        super().__init__(message)
-        self.history = list(history)
+    """Ctrl-C or SIGTERM: no further run begins."""
 
 
 def switch(name: str) -> bool:
@@ -61,12 +53,8 @@ def smoke() -> bool:
 
 
 def folder_setting(name: str) -> Path | None:
-    """The folder that an environment variable names, with ~ expanded, or None. Raises CourseError for an unknown
-    ~name."""
-    try:
-        return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
-    except RuntimeError:
-        raise CourseError(f"{name} = {os.environ[name]!r}: ~ stands for no home folder here, expected a path") from None
+    """The folder that an environment variable names, with ~ expanded, or None."""
+    return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

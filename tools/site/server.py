@@ -16,6 +16,7 @@ TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/j
 TYPES |= {".json": "application/json", ".svg": "image/svg+xml", ".wasm": "application/wasm"}
 TYPES |= {".csv": "text/plain; charset=utf-8", ".jsonl": "text/plain; charset=utf-8"}
 PACKED = {*TYPES, ".onnx", ".bin"}
+HOSTS = {"127.0.0.1", "localhost"}  # a page elsewhere whose name leads to this machine sends its own name
 CONNECTIONS, PATIENCE = 32, 10  # at once; seconds that a client may be silent
 
 
@@ -34,6 +35,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_error(404, "File not found")
 
     def send_head(self):
+        if self.headers.get("Host", "").rsplit(":", 1)[0] not in HOSTS:
+            return self.send_error(421, "Misdirected Request")
         path = Path(self.translate_path(self.path))
         if path.is_dir() and self.path.split("?")[0].endswith("/"):
             path /= "index.html"

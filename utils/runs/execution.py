@@ -52,7 +52,7 @@ def run(
     and writes the files.
 
     Raises CourseError if the run is impossible, and for a loss that is not finite; AlreadyRunning while another process
-    trains it; Interrupted, with the rows so far, at Ctrl-C.
+    trains it; Interrupted at Ctrl-C.
     """
     with resolve_together(lambda: resolve(experiment, seed, device, **options), device) as job:
         if job.finished:
@@ -64,24 +64,18 @@ def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
     """This process's job: process 0 resolves it, and the others load the data and take a device of their own."""
     if ddp.world_size() == 1:
         return resolved()
-    mine: list[Job] = []  # in process 0, which keeps its data and its lock
-
-    def first() -> Job:
-        mine.append(resolved())
-        return replace(mine[0], data=None)
-
-    job = ddp.on_rank0(first)
-    job = mine[0] if mine else job
-    data = ddp.first_process_first(lambda: job.data or prepare_data(job.experiment))
+    mine = ddp.raise_together(lambda: resolved() if ddp.rank() == 0 else None)  # with the lock, and the data
+    job = ddp.on_rank0(lambda: replace(mine, data=None, lock=None))
+    data = ddp.raise_together(lambda: mine.data if mine else prepare_data(job.experiment))
     where = ddp.raise_together(lambda: devices.pick_device(device, job.experiment.recipe.kind))
     ddp.require_same({"data": DataFacts.of(data), "sources": facts.code().sources, "device": where.type})
-    return replace(job, data=data, device=where)
+    return replace(mine or job, data=data, device=where)
 
 
 def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Module, list[Row]]:
     """Train a job's network, from its checkpoint if it has one. Returns the network, on the CPU and in eval mode, and
     its rows. Raises Interrupted at Ctrl-C; the checkpoint stays."""
-    recipe, safe = job.experiment.recipe, list(job.state["history"]) if job.state else []
+    recipe, safe = job.experiment.recipe, bool(job.state)
     if job.state and job.echo:
         print_continued(job)
     if job.device.type == "cpu":
@@ -93,16 +87,17 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
         torch.manual_seed(job.seed + ddp.rank())  # equal initial weights, but different dropout masks
 
     def save_epoch(training: Training) -> None:
+        nonlocal safe
         state = training.state_dict()  # of all processes, not only of the one that writes
-        ddp.on_rank0(lambda: records.write_checkpoint(job.own.checkpoint, job.run_start, state, job.lock.require))
-        safe[:] = training.history
+        ddp.on_rank0(lambda: records.write_checkpoint(job.own.checkpoint, job.run_start, state))
+        safe = True
         after_epoch(training.history)
 
     try:
         history = train(model, job.data.to(job.device), recipe, job.seed, job.state, save_epoch, job.echo)
     except KeyboardInterrupt:
         done = "after its last finished epoch" if safe else "from the start (no epoch was finished)"
-        raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.", safe) from None
+        raise Interrupted(f"{job.title}: interrupted. The same command continues it {done}.") from None
     except CheckpointMismatch as error:
         path = display_path(job.own.checkpoint)
         raise CourseError(f"{path} does not fit this run ({error}). Delete it to start again.") from error
@@ -111,7 +106,7 @@ def fit(job: Job, after_epoch: AfterEpoch = lambda history: None) -> tuple[nn.Mo
     return plain.eval(), history
 
 
-def untrained(experiment: Experiment, network: nn.Module | None = None) -> nn.Module:
+def untrained(experiment: Experiment, network: nn.Module | None) -> nn.Module:
     """The recipe's network, or a copy of a reader's own, with random weights from the global generator."""
     recipe = experiment.recipe
     return models.build(recipe.model, recipe.dropout) if network is None else models.with_random_weights(network)
@@ -132,31 +127,28 @@ def print_continued(job: Job) -> None:
     print(f"{job.title}: continuing after epoch {now.after_epoch} of {job.experiment.recipe.epochs}")
     print(*map(describe, job.state["history"]), sep="\n")
     if (job.run_start.code.sources, job.run_start.environment) != (now.code.sources, now.environment):
-        print(
-            "It started with other sources, or on another machine, device or number of threads or processes: "
-            "the result will not be bit for bit the same."
-        )
+        what = "It started with other sources, or on another machine, device or number of threads or processes"
+        print(f"{what}: the result will not be bit for bit the same.")
 
 
 def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     """Evaluate a trained network, and write its log, state dict, facts and trial. Raises CourseError."""
 
     def write() -> RunMetadata:
-        content, require = files.to_bytes(model.state_dict()), job.lock.require
+        content = files.to_bytes(model.state_dict())
         recipe, data = job.experiment.recipe, job.data
         small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if recipe.levels else b""
         done = replace(measured(job, model, history, content), packed=len(small))
-        require()
         job.run.facts.unlink(missing_ok=True)  # of an earlier run, whose other files are now replaced
-        records.write_log(job.run.log, history, require)
+        records.write_log(job.run.log, history)
         if job.run == job.own or keeps_weights(job.experiment, job.seed, len(content)):
-            files.write(job.run.weights, content, require)
+            files.write(job.run.weights, content)
             if small:
-                files.write(job.run.weights.with_suffix(".bin"), small, require)
-            files.write_json(job.run.weights.with_suffix(".json"), done, require)
+                files.write(job.run.weights.with_suffix(".bin"), small)
+            files.write_json(job.run.weights.with_suffix(".json"), done)
         if recipe.valid:
             trials.add(trial(done, history), job.publish, job.own.root)
-        files.write_json(job.run.facts, done, require)  # last: it states that the other files are complete
+        files.write_json(job.run.facts, done)  # last: it states that the other files are complete
         job.own.checkpoint.unlink(missing_ok=True)
         return done
 

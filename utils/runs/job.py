@@ -39,7 +39,7 @@ class Job:
     echo: bool
     run: RunPaths
     own: RunPaths
-    lock: Lock
+    lock: Lock | None
     run_start: RunStart
     network: nn.Module | None = None
     finished: FinishedRun | None = None
@@ -53,7 +53,8 @@ class Job:
         return self
 
     def __exit__(self, *_) -> None:
-        self.lock.__exit__()
+        if self.lock:
+            self.lock.__exit__()
 
 
 def resolve(
@@ -83,27 +84,22 @@ def resolve(
     where, data = pick_device(device, experiment.recipe.kind), prepare_data(experiment)
     own = RunPaths.of(experiment, seed, folder or records.own_root())
     run = RunPaths.of(experiment, seed) if publish and not trial else own
-    lock, begun = Lock(own.lock, f"{experiment.name}, seed {seed},"), begin(experiment, seed, where, data)
-    job = Job(experiment, seed, where, data, publish, trial, echo, run, own, lock, begun, network)
-    if publish:
-        require_real_data(job)
+    begun = begin(experiment, seed, where, data)
+    job = Job(experiment, seed, where, data, publish, trial, echo, run, own, None, begun, network)
+    if publish and datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
+        found = f"{data.name} (fingerprint {data.fingerprint[:12]}…)"
+        raise CourseError(f"{experiment.name} can't be published: {found} is not the real {experiment.recipe.data}")
     found = None if retrain else find(job)
     if found:
         return replace(job, finished=found)
     if publish:
         require_committed(experiment)
-    require_writable(job)
-    return locked(job, retrain)
-
-
-def locked(job: Job, retrain: bool) -> Job:
-    """The job with its lock, to be trained or continued; without it if another process has just finished the run."""
-    job.lock.__enter__()
+    lock = Lock(own.lock, f"{job.title},").__enter__()
     try:
-        found = None if retrain else find(job)
-        return replace(job, finished=found) if found else continued(job)
+        found = None if retrain else find(job)  # another process may have just finished it
+        return continued(replace(job, lock=lock, finished=found))
     except BaseException:
-        job.lock.__exit__()
+        lock.__exit__()
         raise
 
 
@@ -126,9 +122,9 @@ def find(job: Job) -> FinishedRun | None:
 
 
 def continued(job: Job) -> Job:
-    """The job with the checkpoint of an interrupted run on the same data, if any. Raises CourseError."""
-    saved = records.read_checkpoint(job.own.checkpoint)
-    if not saved or saved[0].data != job.run_start.data:
+    """The job with the checkpoint of its interrupted run on the same data, if any. Raises CourseError."""
+    saved = None if job.finished else records.read_checkpoint(job.own.checkpoint)
+    if not saved or any(getattr(saved[0], name) != getattr(job.run_start, name) for name in ("seed", "recipe", "data")):
         return job
     before, state = saved
     if job.publish and any(differs(part, job.run_start) for part in (before, *before.continued)):
@@ -190,12 +186,9 @@ def prepare_data(experiment: Experiment) -> Dataset:
     return data if recipe.normalize else replace(data, mean=0.0, std=1.0)
 
 
-# ---- checks
-
-
 def check(experiment: Experiment, seed: int, publish: bool | None, network: nn.Module | None = None) -> bool:
     """Whether a run is published (publish=None: if COURSE_PUBLISH is 1). Raises CourseError for an impossible run."""
-    publish, name, recipe = switch("COURSE_PUBLISH") if publish is None else publish, experiment.name, experiment.recipe
+    publish, name = switch("COURSE_PUBLISH") if publish is None else publish, experiment.name
     if not 0 <= seed < 2**63:
         raise CourseError(f"seed = {seed}: expected 0 to {2**63 - 1}")
     if publish and network is not None:
@@ -207,8 +200,6 @@ def check(experiment: Experiment, seed: int, publish: bool | None, network: nn.M
         raise CourseError(f"{name} can't be published with a changed recipe: {todo}")
     if publish and ddp.world_size() > 1:
         raise CourseError("several processes can't publish a run: the published runs are those of one process")
-    if recipe.data not in datasets.NAMES:
-        raise CourseError(f"no data set is called {recipe.data!r}: expected one of {', '.join(datasets.NAMES)}")
     require_fit(experiment, network)
     start_of(experiment)
     return publish
@@ -254,19 +245,3 @@ def require_fit(experiment: Experiment, network: nn.Module | None = None) -> Non
     takes = "images" if len(models.input_shape(model)) == 3 else "voxels"
     if takes != recipe.kind:
         raise CourseError(f"{where} takes {takes}, but data = {recipe.data!r} holds {recipe.kind}")
-
-
-def require_real_data(job: Job) -> None:
-    """Raise CourseError unless these are the real data."""
-    data, wanted = job.run_start.data, job.experiment.recipe.data
-    if datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
-        found = f"{data.name} (fingerprint {data.fingerprint[:12]}…)"
-        raise CourseError(f"{job.experiment.name} can't be published: {found} is not the real {wanted}")
-
-
-def require_writable(job: Job) -> None:
-    """Raise CourseError now, not after the training, if the job's files can't be written."""
-    try:
-        files.require_writable(job.run.log.parent, job.run.weights.parent, job.own.checkpoint.parent)
-    except CourseError as error:
-        raise CourseError(f"{error} Your own runs go elsewhere if COURSE_RUNS names another folder.") from error

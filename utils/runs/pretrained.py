@@ -19,7 +19,6 @@ from .. import CourseError, closest, files, models, workspace
 from ..data import photo
 from ..data.augment import scaled
 from ..files import display_path
-from ..training import states
 from ..training.loops import normalize
 from .records import OWN, RunMetadata, own_root, read_facts
 
@@ -41,37 +40,33 @@ class Preprocess:
 
     def __call__(self, images) -> Tensor:
         shape = (16,) * 3 if self.kind == "voxels" else (28,) * 2
-        if isinstance(images, list | tuple):
-            if not images:
-                raise CourseError("the list of images is empty: expected one or more")
+        if not isinstance(images, list | tuple):
+            batch = self._batch(_tensor(images), shape)
+        elif images:
             batch = torch.cat([self._batch(_tensor(image), shape) for image in images])
         else:
-            batch = self._batch(_tensor(images), shape)
+            raise CourseError("the list of images is empty: expected one or more")
         if self.kind == "images" and not torch.compiler.is_compiling():  # an export follows no values
             warn_of_paper(batch)
         return normalize(batch, self.mean, self.std).float()
 
     def _batch(self, images: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Images or grids → (N, 1, *shape), floats from 0 to 1. Raises CourseError."""
-        if not images.is_floating_point() and not (self.kind == "images" and images.dtype == torch.uint8):
-            what, expected = "images", "torch.uint8, 0 (black) to 255, or floats from 0 to 1"
-            if self.kind == "voxels":
-                what, expected = "grids", "floats, densities from 0 to 1"
-            raise CourseError(f"{what} are {images.dtype}: expected {expected}")
+        voxels = self.kind == "voxels"
+        if not images.is_floating_point() and (voxels or images.dtype != torch.uint8):
+            expected = "densities from 0 to 1" if voxels else "from 0 (black) to 1, or torch.uint8 from 0 to 255"
+            raise CourseError(f"{self.kind} are {images.dtype}: expected floats, {expected}")
         batch = images.unsqueeze(0) if images.ndim == len(shape) else images
         batch = batch.unsqueeze(1) if batch.ndim == len(shape) + 1 else batch
         if batch.shape[1:] != (1, *shape):
             size = ", ".join(map(str, shape))
             expected = f"expected ({size}), (N, {size}) or (N, 1, {size}); resize them first"
             raise CourseError(f"images are {tuple(images.shape)}: {expected}")
-        if self.kind == "images" and images.dtype == torch.uint8:
+        if not images.is_floating_point():
             return scaled(batch)
-        if torch.compiler.is_compiling() or not batch.numel():
-            return batch
-        low, high = batch.min().item(), batch.max().item()
-        if not 0 <= low <= high <= 1:  # NaN fails, too
-            expected = "expected floats from 0 (black) to 1, or uint8 from 0 to 255"
-            raise CourseError(f"values are {low:g} to {high:g}: {expected}")
+        if not torch.compiler.is_compiling() and batch.numel() and not 0 <= batch.min() <= batch.max() <= 1:  # NaN, too
+            found = f"{batch.min().item():g} to {batch.max().item():g}"
+            raise CourseError(f"values are {found}: expected floats from 0 (black) to 1, or uint8 from 0 to 255")
         return batch
 
 
@@ -81,26 +76,19 @@ def _tensor(images) -> Tensor:
         return images
     if isinstance(images, str | os.PathLike | Image.Image):
         return torch.from_numpy(photo.tones(images))
-    values = np.asarray(images)
-    if values.dtype.kind not in "uif":
+    values = np.array(images, order="C")  # a copy: an array may be read-only, or a flipped view
+    if values.dtype != np.uint8 and values.dtype.kind != "f":
         found = f"{type(images).__name__} of {values.dtype}"
-        raise CourseError(f"images are {found}: expected a picture, an array or a tensor of numbers")
-    if values.dtype.kind == "f":
-        values = values.astype(np.float64)
-    native = values.dtype.newbyteorder("=")
-    if native.kind == "u" and native.itemsize > 1:
-        native = np.dtype(np.int64)
-    return torch.from_numpy(np.array(values, native, order="C"))  # a copy: an array may be read-only, or a flipped view
+        raise CourseError(f"images are {found}: expected a picture, or an array or a tensor of uint8 or floats")
+    return torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.float64))
 
 
 def warn_of_paper(images: Tensor) -> None:
     """Warn if most of (N, 1, 28, 28) images (0 to 1) have a bright edge: dark ink on paper, which no network knows."""
     edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).flatten(1)
     if (edge.median(1).values > 0.5).float().mean() > 0.5:
-        text = (
-            "the background is bright: expected white digits on black. utils.data.photo.read makes them of photographs"
-        )
-        warnings.warn(text, stacklevel=3)
+        expected = "expected white digits on black. utils.data.photo.read makes them of photographs"
+        warnings.warn(f"the background is bright: {expected}", stacklevel=3)
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
@@ -125,16 +113,10 @@ def fetch(path: Path) -> None:
 
     Does nothing if the file exists, or is missing for another reason. Raises CourseError if git can't get it.
     """
-    sidecar = path.with_suffix(".json")
-    try:
-        missing = not (path.is_file() or path.is_symlink()) and sidecar.is_file()
-        if not missing or path.resolve().parent != workspace.root / "saved_dict":
-            return
-    except OSError:  # a closed folder: reading reports it
-        return
-    with suppress(FileNotFoundError):  # no git, no clone
-        name = f"saved_dict/{path.name}"
-        if not git("ls-files", "-t", "--", name).stdout.startswith(b"S"):  # S: skipped on purpose
+    sidecar, name = path.with_suffix(".json"), f"saved_dict/{path.name}"
+    with suppress(OSError):  # no git, no clone; and reading reports a closed folder
+        left_out = sidecar.is_file() and not path.is_file() and path.resolve() == workspace.root / name
+        if not left_out or not git("ls-files", "-t", "--", name).stdout.startswith(b"S"):  # S: skipped on purpose
             return
         print(f"downloading {name} ({read_facts(sidecar).bytes / 2**20:.1f} MB)")
         found = git("cat-file", "blob", f":{name}")
@@ -156,12 +138,24 @@ def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module,
     """
     state, facts = read_state_dict(path)
     model = structure(facts, network, path)
-    wrong = states.of_network(state, model, "the state dict")
-    if wrong:
-        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model}: {wrong}"
-        raise CourseError(f"{misfit}. Check it out again, or train it again.")
-    model.load_state_dict(state)
+    try:
+        fill(model, state)
+    except RuntimeError as error:
+        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model} ({_one_line(error)})"
+        raise CourseError(f"{misfit}. Check it out again, or train it again.") from error
     return model.eval(), facts
+
+
+def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """model.load_state_dict(state), but no other dtype is cast. Raises RuntimeError if the state does not fit."""
+    for name, own in model.state_dict().items():
+        if name in state and state[name].dtype != own.dtype:
+            raise RuntimeError(f"{name} is a tensor of {state[name].dtype}, expected {own.dtype}")
+    model.load_state_dict(state)
+
+
+def _one_line(error: Exception) -> str:
+    return files.shorten(" ".join(str(error).split()))
 
 
 def structure(facts: RunMetadata, network: nn.Module | None, path: Path) -> nn.Module:
@@ -194,38 +188,25 @@ def find_weights(name: str | Path) -> Path:
     raise CourseError(f"no published network or run of your own is called {name!r}: expected {closest(name, known)}")
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a .safetensors file, and its metadata. Raises CourseError for another file."""
+def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
+    """A network that a reader trained on the web pages, in eval mode, and its preprocessing. Raises CourseError for
+    another file."""
     from safetensors import SafetensorError, safe_open  # few readers need it
     from safetensors.torch import load
 
     content = files.read(path, "Download it again from the page that trained it.", files.TENSORS)
     try:
         with safe_open(path, "pt") as file:
-            return load(content), file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CourseError(
-            f"{display_path(path)} is no file of tensors that the course reads ({type(error).__name__}): "
-            "expected what the “Train” tab of the web pages writes. Download it again."
-        ) from error
-
-
-def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
-    """A network that a reader trained on the web pages, in eval mode, and its preprocessing. Raises CourseError for
-    another file."""
-    state, facts = read_safetensors(path)
-    try:
-        mean, std = float(facts["mean"]), float(facts["std"])
+            facts = file.metadata() or {}
+        preprocess = Preprocess(float(facts["mean"]), float(facts["std"]))
         model = copy.deepcopy(network) if network else models.build(facts["model"])
-        wrong = states.of_network(state, model, "the state dict")
-    except (ValueError, KeyError, CourseError) as error:
-        wrong = f"its metadata is not that of the “Train” tab ({files.shorten(error)})"
-    if not wrong and not (math.isfinite(mean) and 0 < std < math.inf):
-        wrong = "mean or std is out of range"
-    if wrong:
-        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.")
-    model.load_state_dict(state)
-    return model.eval(), Preprocess(mean, std)
+        fill(model, load(content))
+        if not 0 < preprocess.std < math.inf or not math.isfinite(preprocess.mean):
+            raise ValueError("mean or std is out of range")
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # no such network: a RuntimeError
+        wrong = f"it is not what the “Train” tab of the web pages writes ({_one_line(error)})"
+        raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.") from error
+    return model.eval(), preprocess
 
 
 def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:

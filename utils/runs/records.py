@@ -5,7 +5,7 @@ Below a root (the repository for published runs; runs/, or in a smoke run a temp
     saved_dict/RUN.bin                the same network in few bytes, if its recipe has levels (see packed.py)
     logs/RUN/seedK.csv, seedK.json    one row per epoch; the facts of that run
     unfinished/RUN_seedK.pt           checkpoint of an unfinished run, with its rows (never in the repository)
-    unfinished/RUN_seedK.lock         held by the process that trains the run; .holder names that process
+    unfinished/RUN_seedK.lock         locked by the process that trains the run; .holder names that process
 RUN is the experiment's name, and for a reader's own runs also the recipe's digest, so that no two recipes share a path.
 """
 
@@ -14,17 +14,16 @@ import hashlib
 import io
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
-import torch
 
 from .. import ROOT, CourseError, files, folder_setting, smoke, workspace
 from ..data.datasets import PUBLISHABLE, Dataset
-from ..experiments import RANGES, Experiment, Recipe
+from ..experiments import Experiment, Recipe
 from ..files import display_path
 from ..training.loops import Row, Score
 from .facts import Code, Continued, Environment
@@ -33,10 +32,7 @@ COLUMNS = {"epoch": "d", "lr": ".6g"}
 for _part in ("train", "valid", "test"):
     COLUMNS |= {f"{_part}_loss": ".6f", f"{_part}_correct": "d", f"{_part}_total": "d"}
 COLUMNS |= {"seconds": ".2f"}
-FORMS = [[name for name in COLUMNS if not name.startswith(part)] for part in ("valid", "test")]  # a log's header
-# the parts of a checkpoint besides its rows (see loops.Training)
-STATE = {"model": dict, "average": dict | None, "optimizer": dict, "scheduler": dict, "order": torch.Tensor}
-STATE |= {"numbers": torch.Tensor, "device": str, "processes": list, "best": dict | None}
+FORMS = [{name for name in COLUMNS if not name.startswith(part)} for part in ("valid", "test")]  # of a log
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,6 @@ class DataFacts:
     fingerprint: str
     images: int
     whole: bool
-
-    def __post_init__(self):
-        if self.images < 1:
-            raise ValueError(f"images = {self.images}: expected 1 or more")
 
     @classmethod
     def of(cls, data: Dataset) -> "DataFacts":
@@ -105,10 +97,6 @@ class RunStart:
     started: str
     continued: list[Continued]
 
-    def __post_init__(self):
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed}: expected 0 or more")
-
 
 @dataclass
 class RunMetadata(RunStart):
@@ -128,11 +116,8 @@ class RunMetadata(RunStart):
     packed: int = 0
 
     def __post_init__(self):
-        super().__post_init__()
         if not 1 <= self.kept_epoch <= self.epochs:
             raise ValueError(f"kept_epoch = {self.kept_epoch} of {self.epochs} epochs")
-        if min(self.parameters, self.bytes, self.packed, self.seconds) < 0:
-            raise ValueError("a count or a time is negative")
 
 
 @dataclass(frozen=True)
@@ -232,10 +217,9 @@ def finished(
 def published(experiment: Experiment) -> list[FinishedRun]:
     """All published seeds of the experiment's present recipe, in order. Raises CourseError for one without a test."""
     found = _of_all_seeds(experiment, None)
-    for record in found:
-        if record.facts.test is None:
-            path = display_path(record.log.with_suffix(".json"))
-            raise CourseError(f"{path}: found no `test`, expected one: a published run is tested.")
+    untested = [record.log.with_suffix(".json") for record in found if record.facts.test is None]
+    if untested:
+        raise CourseError(f"{display_path(untested[0])}: found no `test`, expected one: a published run is tested.")
     return found
 
 
@@ -252,59 +236,50 @@ def seed_of(path: Path) -> int | None:
 
 def _of_all_seeds(experiment: Experiment, root: Path | None) -> list[FinishedRun]:
     folder = RunPaths.of(experiment, 0, root).log.parent
-    files.exists(folder / "seed0.json")  # raises an error for a closed folder, in which glob finds nothing
     seeds = sorted(seed for path in folder.glob("seed*.json") if (seed := seed_of(path)) is not None)
     return [record for seed in seeds if (record := finished(experiment, seed, root))]
 
 
-def write_log(path: Path, history: list[Row], before_rename: Callable[[], None] = lambda: None) -> None:
+def write_log(path: Path, history: list[Row]) -> None:
     """One row per epoch, in the order of COLUMNS, with the columns that the rows have."""
     table = io.StringIO()
     columns = [column for column in COLUMNS if column in history[0]]
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([format(row[column], COLUMNS[column]) for column in columns] for row in history)
-    files.write(path, table.getvalue().encode(), before_rename)
+    files.write(path, table.getvalue().encode())
 
 
 def read_log(path: Path) -> list[Row]:
     """The rows of a log, counts as int, the rest as float. Raises CourseError with file and line if damaged."""
     todo = "Train it with train.py, or check out the file again."
-
-    def reject(line: int, found: object, expected: str) -> None:
-        raise CourseError(f"{display_path(path)}, line {line}: found {str(found)[:300]}, expected {expected}. {todo}")
-
     rows: list[Row] = []
     try:
         text = files.read(path, f"This run has not been logged. {todo}").decode()
-        for line, row in enumerate(csv.DictReader(io.StringIO(text, newline=None)), 2):
-            try:
-                rows.append({name: int(text) if COLUMNS[name] == "d" else float(text) for name, text in row.items()})
-            except (KeyError, ValueError, TypeError):
-                reject(line, dict(row), f"numbers in the columns {', '.join(COLUMNS)}")
-            if expected := row_problem(rows[-1], len(rows)):
-                reject(line, dict(row), expected)
-    except UnicodeDecodeError:
-        reject(1, "bytes that are no text", "a CSV file")
-    except csv.Error as error:
-        reject(1, f"what is no table ({error})", "a CSV file")
-    if not rows:
-        reject(1, "no row", "one row per epoch")
+        for cells in csv.DictReader(io.StringIO(text, newline=None)):
+            row = {name: int(cell) if COLUMNS[name] == "d" else float(cell) for name, cell in cells.items()}
+            require_row(row, len(rows) + 1)
+            rows.append(row)
+        if not rows:
+            raise ValueError("no row")
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        expected = f"expected one row per epoch with numbers in the columns {', '.join(COLUMNS)}"
+        found = f"{display_path(path)}, line {len(rows) + 2}: found {files.shorten(error)}, {expected}"
+        raise CourseError(f"{found} (valid or test). {todo}") from error
     return rows
 
 
-def row_problem(row: Row, epoch: int) -> str:
-    """What is expected of the `epoch`th row of a history, if it is invalid; else ""."""
-    if not any(set(row) == set(form) for form in FORMS):
-        return f"the columns {', '.join(FORMS[0])}, or of held-out images valid instead of test"
-    if row["epoch"] != epoch or epoch > RANGES["epochs"][1]:
-        return f"epoch {min(epoch, RANGES['epochs'][1])}"
+def require_row(row: Row, epoch: int) -> None:
+    """Raise ValueError unless this can be the row of the `epoch`th epoch."""
+    if set(row) not in FORMS:
+        raise ValueError(f"the columns {', '.join(row)}")
+    if row["epoch"] != epoch:
+        raise ValueError(f"epoch {row['epoch']} in the place of {epoch}")
     if not all(0 <= value < 2**53 for value in row.values()):  # NaN fails, too
-        return "finite numbers from 0"
+        raise ValueError(f"numbers that are negative or not finite in {row}")
     for part in (column.removesuffix("_total") for column in row if column.endswith("_total")):
         if not row[f"{part}_correct"] <= row[f"{part}_total"] > 0:
-            return "correct between 0 and total, and a total, in training and of held-out or test images"
-    return ""
+            raise ValueError(f"{row[f'{part}_correct']} correct of {row[f'{part}_total']}")
 
 
 @dataclass
@@ -316,55 +291,25 @@ class Saved:
 
 
 def read_checkpoint(path: Path) -> tuple[RunStart, dict] | None:
-    """The facts and the training state of a checkpoint, or None. Raises CourseError if it is damaged, or another run's.
-
-    Training.load_state_dict checks whether its tensors fit the network.
-    """
+    """The facts and the training state of a checkpoint, or None. Raises CourseError if it is damaged."""
     if not files.exists(path):
         return None
     name = display_path(path)
-    todo = f"Delete {name} to start this run anew."
+    todo = f"Delete {name} to start this run again."
     digest, _, content = files.read(path, todo, files.TENSORS).partition(b"\n")
     if digest != hashlib.sha256(content).hexdigest().encode():
         raise CourseError(f"{name} is damaged, or of another version of the course: its SHA-256 is another. {todo}")
     facts, _, tensors = content.partition(b"\n")
-    saved, training = files.decode(facts, Saved, name, todo), files.load_safely(path, tensors, todo)
-    run_start = saved.run_start
-    key = f"{run_start.name}-{run_start.recipe.digest()}"
-    expected = RunPaths(path.parent.parent, key, run_start.seed).checkpoint.name
-    if path.name != expected:
-        raise CourseError(f"{name} is of another run, expected the name {expected}. Rename it or delete it.")
-    wrong = _state_problem(training, saved.history, run_start.recipe.epochs)
-    if wrong:
-        raise CourseError(f"{name} can't be continued: {wrong}. {todo}")
-    return run_start, training | {"history": saved.history}
+    saved = files.decode(facts, Saved, name, todo)
+    return saved.run_start, files.load_safely(path, tensors, todo) | {"history": saved.history}
 
 
-def _state_problem(training: object, history: list[Row], epochs: int) -> str:
-    """What is wrong with a checkpoint's training state, whatever its network; "" if nothing is."""
-    if not isinstance(training, dict) or training.keys() != STATE.keys():
-        return f"expected the parts {', '.join(STATE)}"
-    for name, kind in STATE.items():
-        part = training[name]
-        if not isinstance(part, kind) or (isinstance(part, dict | list | str) and not part):
-            expected = getattr(kind, "__name__", kind)
-            return f"its part {name} is an empty or other {type(part).__name__}, expected {expected}"
-    if training["device"] not in ("cpu", "cuda", "mps"):
-        return f"it was saved on the device {training['device'][:40]!r}, expected cpu, cuda or mps"
-    if not 1 <= len(history) <= epochs:
-        return f"its history has {len(history)} rows, expected 1 to {epochs}"
-    problems = ((epoch, row_problem(row, epoch)) for epoch, row in enumerate(history, 1))
-    return next((f"row {epoch} of its history: expected {wrong}" for epoch, wrong in problems if wrong), "")
-
-
-def write_checkpoint(
-    path: Path, run_start: RunStart, training: dict, before_rename: Callable[[], None] = lambda: None
-) -> None:
+def write_checkpoint(path: Path, run_start: RunStart, training: dict) -> None:
     """Two lines, the SHA-256 of the rest and JSON of everything but tensors; then the tensors, as torch.save writes."""
     tensors = {name: part for name, part in training.items() if name != "history"}
     saved = files.without_defaults(Saved(run_start, training["history"]))
     content = msgspec.json.encode(saved) + b"\n" + files.to_bytes(tensors)
-    files.write(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content, before_rename)
+    files.write(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
 # ---- a run next to the published ones
@@ -401,15 +346,16 @@ def against_published(experiment: Experiment, facts: RunMetadata) -> str:
     """One line: a run's test accuracy and the published ones, what differs between the machines, and whether it is
     within four standard deviations of the seeds (with one seed: four standard errors of its accuracy)."""
     found, title = published(experiment) if experiment.registered else [], f"{experiment.name}, seed {facts.seed}"
+    if facts.test is None:
+        return f"{title}: the test set stays closed while images are held out; no published run has this recipe."
+    yours = facts.test.percent
     if stand_in(facts):
-        yours = f"{facts.test.percent:.2f} % of {facts.test.total} test digits" if facts.test else "trained"
-        data = f"scikit-learn's 1,797 digits as a stand-in for {facts.recipe.data}"
-        return f"{title}: {yours}, on {data}; compared with nothing."
-    if not found or facts.test is None:
-        yours = f"{facts.test.percent:.2f} %" if facts.test else "the test set stays closed while images are held out"
-        return f"{title}: {yours}; no published run has this recipe."
+        data = f"{facts.test.total} test digits, on scikit-learn's 1,797 digits as a stand-in for {facts.recipe.data}"
+        return f"{title}: {yours:.2f} % of {data}; compared with nothing."
+    if not found:
+        return f"{title}: {yours:.2f} %; no published run has this recipe."
     percents = test_percents(found)
-    mean, yours = statistics.mean(percents), facts.test.percent
+    mean = statistics.mean(percents)
     if all(facts.data.fingerprint != record.facts.data.fingerprint for record in found):
         return f"{title}: {yours:.2f} % on other data than the published runs', so it is not compared."
     chance = 100 * (mean / 100 * (1 - mean / 100) / facts.test.total) ** 0.5

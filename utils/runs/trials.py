@@ -29,10 +29,6 @@ class Trial:
     finished: str
     retired: dict[str, object] = field(default_factory=dict)  # what the course no longer has: not in the study
 
-    def __post_init__(self):
-        if self.epoch < 1 or min(self.seed, self.seconds) < 0:
-            raise ValueError("an epoch, a seed or a time is negative")
-
 
 @dataclass(frozen=True)
 class Tried:

@@ -14,11 +14,10 @@ machines. Two layers cause larger differences:
 """
 
 import gc
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,19 +43,11 @@ def process_group() -> Iterator[None]:
     if gpu:
         torch.cuda.set_device(local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
-    try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(sys.stdout if rank() == 0 else nowhere):
-            yield
-    except (CourseError, SystemExit):  # raised in all processes; after another error this would wait for the others
-        leave()
-        raise
-    leave()
-
-
-def leave() -> None:
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(sys.stdout if rank() == 0 else nowhere):
+        yield
+    # not after an error, which would wait for the other processes here
     dist.destroy_process_group()
-    # trained networks keep gloo's threads, and one that outlives the interpreter aborts the process
-    gc.collect()
+    gc.collect()  # trained networks keep gloo's threads, and one that outlives the interpreter aborts the process
 
 
 def launched() -> bool:
@@ -111,16 +102,6 @@ def on_rank0(action: Callable[[], T]) -> T:
     return result[0]
 
 
-def first_process_first(action: Callable[[], T]) -> T:
-    """This process's action(): first in the first process of each machine, which may download, then in the others."""
-    first, result = local_rank() == 0, None
-    for turn in (True, False) if world_size() > 1 else (True,):
-        # the others would only repeat the first one's messages
-        with nullcontext() if first else redirect_stderr(io.StringIO()):
-            result = raise_together(action if first == turn else lambda found=result: found)
-    return result
-
-
 def require_same(facts: dict) -> None:
     """Raise CourseError in all processes if one has other facts (recipe, data, device) than process 0."""
     everyone = gather(facts)
@@ -133,14 +114,12 @@ def require_same(facts: dict) -> None:
 
 def device_name(name: str) -> str:
     """This process's device among several: "cpu" or its own GPU, "cuda:N". Raises CourseError without enough GPUs."""
-    if name not in ("auto", "cuda", "cpu"):
-        raise CourseError(f"device {name!r} can't be used by several processes: expected auto, cuda or cpu")
     gpus, here = torch.cuda.device_count(), local_rank()
     if name == "cpu" or (name == "auto" and not gpus):
         return "cpu"
-    if here >= gpus:
-        todo = "expected one GPU each; lower --nproc-per-node, or use --device cpu"
-        raise CourseError(f"more processes here than GPUs ({gpus}): {todo}")
+    if name not in ("auto", "cuda") or here >= gpus:
+        expected = "expected --device cpu, or cuda with a GPU for each process (--nproc-per-node)"
+        raise CourseError(f"device {name!r} can't be used by several processes on {gpus} GPUs: {expected}")
     return f"cuda:{here}"
 
 

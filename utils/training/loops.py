@@ -4,10 +4,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
-from . import ddp, devices, quantize, states
+from . import ddp, devices, quantize
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
 
@@ -159,15 +157,10 @@ class Training:
 
     def after_step(self) -> None:
         """One step of the schedule and the average."""
-        self.step_schedule()
+        if self.recipe.schedule != "plateau":
+            self.scheduler.step()
         if self.average:
             self.average.update_parameters(self.model)
-
-    def step_schedule(self, held_out_loss: float | None = None) -> None:
-        """Called after every step, and after every epoch with the held-out loss, which only `plateau` uses."""
-        by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
-        if by_loss == (held_out_loss is not None):
-            self.scheduler.step(*([held_out_loss] if by_loss else []))
 
     def state_dict(self) -> dict:
         return {
@@ -187,23 +180,21 @@ class Training:
         """Continue from state_dict(), bit for bit on the same kind of device; on another kind, the generators start
         from the epoch's number.
 
-        Raises ValueError, or what a generator raises, for a state of another network, optimizer or schedule.
+        Raises an error of PyTorch's for a state of another network or optimizer.
         """
-        by_loss = isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
-        steps = len(state["history"]) * (1 if by_loss else self.steps)
-        networks = {"model": self.model} | ({"average": self.average} if self.average else {})
-        networks |= {"best": self.tested} if state["best"] else {}
-        wrong = next(filter(None, (states.of_network(state[name], own, name) for name, own in networks.items())), "")
-        wrong = wrong or states.of_schedule(state["scheduler"], self.scheduler, steps, "scheduler")
-        if wrong:
-            raise ValueError(wrong)
-        make = partial(make_optimizer, recipe=self.recipe)
-        optimizer = states.fitted(state["optimizer"], self.model, self.optimizer, make, "optimizer")
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
-        fused = [group["fused"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(optimizer)
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        for number, saved in state["optimizer"]["state"].items():
+            for name in saved.keys() - {"step"}:
+                if isinstance(saved[name], Tensor):
+                    if saved[name].shape != parameters[number].shape:
+                        raise ValueError(f"the optimizer's {name} has the shape {tuple(saved[name].shape)}")
+                    # in the memory layout that fused kernels expect, or they crash
+                    saved[name] = torch.empty_like(parameters[number], dtype=saved[name].dtype).copy_(saved[name])
+        fused = [group["fused"] for group in self.optimizer.param_groups]  # the device's, not the checkpoint's
+        self.optimizer.load_state_dict(state["optimizer"])
         for group, value in zip(self.optimizer.param_groups, fused, strict=True):
             group["fused"] = value
         self.scheduler.load_state_dict(state["scheduler"])
@@ -241,8 +232,7 @@ def fit(
         try:
             training.load_state_dict(state)
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # invalid states raise any
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise CheckpointMismatch(" ".join(f"{kind}{error}".split())[:200]) from error
+            raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
@@ -271,7 +261,8 @@ def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> 
     part, split = ("valid", data.valid) if data.valid else ("test", data.test)
     score = evaluate(quantize.ended(training.tested, recipe.levels), split, data.mean, data.std)
     require_finite({"valid": "validation"}.get(part, part), score.loss, recipe, seed, epoch)
-    training.step_schedule(score.loss)
+    if recipe.schedule == "plateau":
+        training.scheduler.step(score.loss)
     row = {"epoch": epoch, "lr": lr}
     row |= {f"train_{key}": value for key, value in asdict(train).items()}
     row |= {f"{part}_{key}": value for key, value in asdict(score).items()}
@@ -335,12 +326,10 @@ def train_batch(training: Training, data: Dataset, rows: Tensor) -> Tensor:
     return plain.detach()
 
 
-@contextmanager
-def progress(batches, echo: bool):
+def progress(batches: Sequence[Tensor], echo: bool) -> tqdm:
     """A progress bar over batches in the reference's form; silent outside a terminal or a notebook."""
     watched = (sys.stdout is not None and sys.stdout.isatty()) or "ipykernel" in sys.modules
-    with tqdm(batches, disable=not (echo and watched), file=sys.stdout, mininterval=0.25, ncols=88) as bar:
-        yield bar
+    return tqdm(batches, disable=not (echo and watched), file=sys.stdout, mininterval=0.25, ncols=88)
 
 
 def describe(row: Row) -> str:
