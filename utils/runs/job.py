@@ -94,10 +94,14 @@ def resolve(
         return replace(job, finished=found)
     if publish:
         require_committed(experiment)
-    lock = Lock(own.lock, f"{job.title},").__enter__()
+    return locked(job, retrain)
+
+
+def locked(job: Job, retrain: bool) -> Job:
+    """The job with its lock, to be trained or continued; or finished, if another process has just finished it."""
+    lock = Lock(job.own.lock, f"{job.title},").__enter__()
     try:
-        found = None if retrain else find(job)  # another process may have just finished it
-        return continued(replace(job, lock=lock, finished=found))
+        return continued(replace(job, lock=lock, finished=None if retrain else find(job)))
     except BaseException:
         lock.__exit__()
         raise
