@@ -18,7 +18,7 @@ from small_cnns.data import augment
 from small_cnns.models import build
 from small_cnns.report import tables
 from small_cnns.runs import load_pretrained
-build("voxel_best(width=8)")  # on the meta device its layer would import sympy, which takes long
+build("voxel_best(position_weighted=True)")  # on the meta device its layer would import sympy, which takes long
 model, preprocess = load_pretrained("base")
 print(sum(p.numel() for p in model.parameters()), {"utils", "sympy"} & {name.split(".")[0] for name in sys.modules})
 """
