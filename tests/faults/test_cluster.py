@@ -120,7 +120,7 @@ def test_a_task_is_a_command_line_that_asks_for_the_same_recipe():
     asked = train.Options(device="cpu", retrain=True, publish=True, threads=1)
     for experiment in (TRIED, EXPERIMENTS["base"].with_recipe(model="dropout"), voxels):
         options = train.parse(train.argv_of(experiment, 3, asked))
-        assert train.chosen(options) == [experiment] and options.seed == (3, 3) and options.device == "cpu"
+        assert train.chosen(options) == [experiment] and options.seed == 3 and options.device == "cpu"
         assert options.retrain and options.publish and options.threads == 1
 
 
