@@ -43,6 +43,11 @@ def test_this_machine_is_served_and_large_files_are_packed(address):
     assert len(content) < 20_000 and gzip.decompress(content) == b"\0asm" * 500_000
 
 
+def test_a_page_elsewhere_whose_name_leads_to_this_machine_reads_nothing(address):
+    for host, status in (("elsewhere.org", 421), ("127.0.0.1.elsewhere.org:8000", 421), ("localhost:8000", 200)):
+        assert get(address, "/", Host=host).status == status
+
+
 def test_no_link_out_of_the_folder_is_followed_and_no_folder_listed(address):
     for path in ("/link.json", "/out/secret.json", "/out/", "/../secret.json", "/%2e%2e/secret.json", "/vendor/"):
         for headers in ({}, {"Accept-Encoding": "gzip"}):
@@ -54,7 +59,7 @@ def test_connections_are_bounded_and_the_rest_waits(address, monkeypatch):
     monkeypatch.setattr(server.Handler, "timeout", 600)
     silent = [socket.create_connection(address) for _ in range(server.CONNECTIONS)]
     with socket.create_connection(address) as waiting:
-        waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        waiting.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
         waiting.settimeout(0.5)
         with pytest.raises(TimeoutError):
             waiting.recv(1)
