@@ -212,7 +212,8 @@ def test_every_kind_of_photograph_is_measured_and_published_often_enough(mnist):
     assert tuple(published.kinds) == measure.KINDS and min(one.n for one in published.kinds.values()) >= 100
     assert measurements.photographs_section().count("|") == 6 * (len(measure.KINDS) + 2)
     # 4 were seen, and 8 without the search for circles with strokes across their inside
-    for kind, n, most in (("hard shadow", 2, 1), ("circle that crosses the digit", 60, 6)):
+    sizes = dict.fromkeys(measure.KINDS, (2, 1)) | {"circle that crosses the digit": (60, 6)}
+    for kind, (n, most) in sizes.items():
         found = measure.measure(kind, mnist.test, n, lambda image: labels([image])[0])
         assert found.n == n and found.wrong <= most
 

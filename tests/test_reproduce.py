@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from tiny import TINY
 
 from tools import measurements, reproduce
-from utils import CourseError, files
+from utils import CourseError, files, runs
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
 from utils.training.loops import Score
@@ -52,3 +53,12 @@ def test_what_cannot_be_compared_is_one_line(recorded, monkeypatch):
     path.write_text(path.read_text().replace('"sprint"', '"sprnt"', 1))
     with pytest.raises(CourseError, match=r"reproductions\.jsonl, line 1: no experiment is called 'sprnt'"):
         measurements.reproductions()
+
+
+def test_a_published_run_that_is_trained_again_on_the_same_machine_is_identical(scratch, monkeypatch, capsys):
+    published = runs.run(TINY, device="cpu", publish=True, echo=False).facts
+    monkeypatch.setattr(reproduce, "REPRODUCTIONS", scratch / "reproductions.jsonl")
+    reproduce.main(["tiny", "--threads", str(torch.get_num_threads())])
+    [again] = files.read_lines(scratch / "reproductions.jsonl", measurements.Reproduction)
+    assert again.sha256 == published.sha256 and again.test == published.test
+    assert capsys.readouterr().out.startswith("tiny, seed 0: ")
