@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from tools.command import need
-from utils import ROOT, CourseError, Interrupted, runs
+from utils import ROOT, CourseError, Interrupted, files, runs
 from utils.runs import records
 from utils.training import devices
 
@@ -60,7 +60,7 @@ def run_all(tasks: dict[tuple, list[str]], address: str, device: str, quiet: boo
                 task, wrong = futures[future], future.exception() or future.result()
                 try:
                     if wrong:
-                        raise CourseError(" ".join(str(wrong).split())[:300])
+                        raise CourseError(files.one_line(wrong, 300))
                     results[task] = runs.load(*task, echo=False)
                 except CourseError as why:
                     failures[task] = f"{task[0].name}, seed {task[1]}, failed: {why}"

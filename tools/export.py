@@ -367,7 +367,7 @@ void read_all(const unsigned char *pixels, int images, int *labels, float *score
     command = [compiler(), "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *flags, "all.c", "-o", "all.so"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if ended.returncode:
-        why = " ".join(ended.stderr.split())[:300]
+        why = files.one_line(ended.stderr, 300)
         raise CourseError(f"{path.name} can't be compiled: {why}")
     return folder / "all.so"
 

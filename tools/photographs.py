@@ -68,7 +68,8 @@ def read_all(experiment: Experiment, paths: list[str], seed: int = 0) -> str:
     if inputs:
         _draw(inputs[:DRAWN], titles[:DRAWN], preprocess.kind, target)
     if rejections:
-        print(where, end="\n" if where else "")
+        if where:
+            print(where)
         count = f"{len(rejections)} of {len(paths)} pictures could not be read as one digit: " if len(paths) > 1 else ""
         raise CourseError(count + "; ".join(rejections))
     return where

@@ -42,6 +42,11 @@ def shorten(text: object, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most // 2]}…{line[-most // 2 :]}"
 
 
+def one_line(text: object, most: int = 200) -> str:
+    """A message of others, such as an error's, in one line of single spaces, and shortened."""
+    return shorten(" ".join(str(text).split()), most)
+
+
 def display_path(path: Path) -> str:
     """A path as a reader types it: relative to the repository if it is inside."""
     return shorten(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path, 400)
@@ -153,7 +158,7 @@ def decode(content: bytes, kind: type[T], where: str, todo: str = "Check out the
         value = msgspec.convert(plain, kind)
         extra = set(_fields(plain)) - set(_fields(msgspec.to_builtins(value)))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise CourseError(f"{where}: {shorten(' '.join(str(error).split()))}. {todo}") from error
+        raise CourseError(f"{where}: {one_line(error)}. {todo}") from error
     if extra:
         found = shorten(min(extra))
         raise CourseError(f"{where}: found the unknown field `{found}`, expected none of that name. {todo}")

@@ -116,7 +116,7 @@ def build() -> None:
     from tools import verify
     from tools.site import networks, pages
 
-    os.environ["COURSE_RUNS"] = str(WORK / "none")  # the pages show what is published, not runs of one's own
+    os.environ["COURSE_RUNS"] = str(WORK / "none")  # the pages show what is published, not your own runs
     new = WORK / "new"
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     published, strays = verify.published(ROOT)

@@ -296,7 +296,7 @@ def pack(split: Split) -> bytes:
 
 
 def write_training(folder: Path) -> None:
-    """Everything under train/. Without the real MNIST, train.json says so and there are no digits."""
+    """Everything under train/. Without the real MNIST, train.json names the data, and there are no digits."""
     compile_sprint(folder / "sprint.wasm")
     data = datasets.load("mnist")
     facts = {"data": data.name if data.whole else f"a part of {data.name}", "mean": data.mean, "std": data.std}

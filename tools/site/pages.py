@@ -1,7 +1,7 @@
 """Logs, sidecars, studies and benchmarks → results.json, which every chart reads; and the source that Sphinx reads:
 site/pages/, docs/, the notebooks with their outputs, a page for each module, experiment and study.
 
-What is text in a log (a device, a network's name) is escaped where it becomes markup.
+Text from a log (a device, a network's name) is escaped where it becomes markup.
 """
 
 import ast

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import CourseError
-from ..files import display_path, exists, replacing, shorten
+from ..files import display_path, exists, one_line, replacing
 
 SILENCE = 20  # seconds without an answer after which a source counts as unreachable
 RETRY = 60  # seconds until a failed download is repeated, so that load() doesn't wait again each time
@@ -180,4 +180,4 @@ def _check(source: Source, folder: Path) -> None:
 
 def _cause(error: Exception) -> str:
     """An error in one line, with its class."""
-    return shorten(" ".join(f"{type(error).__name__}: {error}".split()), 300)
+    return one_line(f"{type(error).__name__}: {error}", 300)

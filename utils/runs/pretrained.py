@@ -141,7 +141,7 @@ def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module,
     try:
         fill(model, state)
     except RuntimeError as error:
-        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model} ({_one_line(error)})"
+        misfit = f"{display_path(path)} does not fit the network {facts.recipe.model} ({files.one_line(error)})"
         raise CourseError(f"{misfit}. Check it out again, or train it again.") from error
     return model.eval(), facts
 
@@ -152,10 +152,6 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
         if name in state and state[name].dtype != own.dtype:
             raise RuntimeError(f"{name} is a tensor of {state[name].dtype}, expected {own.dtype}")
     model.load_state_dict(state)
-
-
-def _one_line(error: Exception) -> str:
-    return files.shorten(" ".join(str(error).split()))
 
 
 def structure(facts: RunMetadata, network: nn.Module | None, path: Path) -> nn.Module:
@@ -204,7 +200,7 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
         if not 0 < preprocess.std < math.inf or not math.isfinite(preprocess.mean):
             raise ValueError("mean or std is out of range")
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # no such network: a RuntimeError
-        wrong = f"it is not what the “Train” tab of the web pages writes ({_one_line(error)})"
+        wrong = f"it is not what the “Train” tab of the web pages writes ({files.one_line(error)})"
         raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.") from error
     return model.eval(), preprocess
 

@@ -17,6 +17,7 @@ from .. import CourseError
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
+from ..files import one_line
 from . import ddp, devices, quantize
 
 Row = dict[str, float]  # one epoch, the columns of logs/NAME/seedK.csv
@@ -187,12 +188,8 @@ class Training:
             self.average.load_state_dict(state["average"])
         parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         for number, saved in state["optimizer"]["state"].items():
-            for name in saved.keys() - {"step"}:
-                if isinstance(saved[name], Tensor):
-                    if saved[name].shape != parameters[number].shape:
-                        raise ValueError(f"the optimizer's {name} has the shape {tuple(saved[name].shape)}")
-                    # in the memory layout that fused kernels expect, or they crash
-                    saved[name] = torch.empty_like(parameters[number], dtype=saved[name].dtype).copy_(saved[name])
+            tensors = {name: value for name, value in saved.items() if name != "step" and isinstance(value, Tensor)}
+            saved |= {name: laid_out(value, parameters[number], name) for name, value in tensors.items()}
         fused = [group["fused"] for group in self.optimizer.param_groups]  # the device's, not the checkpoint's
         self.optimizer.load_state_dict(state["optimizer"])
         for group, value in zip(self.optimizer.param_groups, fused, strict=True):
@@ -207,6 +204,14 @@ class Training:
                 ddp.set_random_state(state["processes"][ddp.rank()])
         else:
             self.numbers.manual_seed(self.numbers.initial_seed() + len(self.history))
+
+
+def laid_out(saved: Tensor, parameter: Tensor, name: str) -> Tensor:
+    """A part of an optimizer's state in the memory layout of its parameter, without which a fused kernel crashes.
+    Raises ValueError for another shape."""
+    if saved.shape != parameter.shape:
+        raise ValueError(f"the optimizer's {name} has the shape {tuple(saved.shape)}, not {tuple(parameter.shape)}")
+    return torch.empty_like(parameter, dtype=saved.dtype).copy_(saved)
 
 
 def fit(
@@ -232,7 +237,7 @@ def fit(
         try:
             training.load_state_dict(state)
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # invalid states raise any
-            raise CheckpointMismatch(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+            raise CheckpointMismatch(one_line(f"{type(error).__name__}: {error}")) from error
     while not is_over(training.history, recipe):
         row = train_and_test(training, data, seed, echo)
         training.history.append(row)
