@@ -8,6 +8,7 @@ import copy
 import hashlib
 import inspect
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -26,31 +27,20 @@ def base(dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
     """
     drop = [nn.Dropout(dropout)] if dropout else []
 
-    def norm(channels: int) -> list[nn.Module]:
-        return [nn.BatchNorm2d(channels)] if batch_norm else []
+    def conv(into: int, out: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm2d(out)] if batch_norm else []
+        return [nn.Conv2d(into, out, 3, padding=1, bias=False), *norm, nn.ReLU(inplace=True)]
 
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
-        *norm(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
-        *norm(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 7
-        *norm(8),
-        nn.ReLU(inplace=True),
+        *conv(1, 8),  # 8×28×28  RF 3
+        *conv(8, 8),  # 8×28×28  RF 5
+        *conv(8, 8),  # 8×28×28  RF 7
         *drop,
         nn.MaxPool2d(2),  # 8×14×14  RF 8
         nn.Conv2d(8, 4, 1, bias=False),  # 4×14×14  RF 8
-        nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
-        *norm(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
-        *norm(16),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
-        *norm(16),
-        nn.ReLU(inplace=True),
+        *conv(4, 8),  # 8×14×14  RF 12
+        *conv(8, 16),  # 16×14×14  RF 16
+        *conv(16, 16),  # 16×14×14  RF 20
         *drop,
         nn.MaxPool2d(2),  # 16×7×7  RF 22
         nn.Conv2d(16, 4, 1, bias=False),  # 4×7×7  RF 22
@@ -59,30 +49,24 @@ def base(dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
     )
 
 
+def _conv_bn_relu(into: int, out: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    """Convolution, batch norm, ReLU."""
+    conv = nn.Conv2d(into, out, kernel, stride, padding, bias=False)
+    return [conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
 def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 7,786 parameters; batch norm after every 3×3 convolution."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×28×28  RF 7
-        nn.BatchNorm2d(16),
-        nn.ReLU(inplace=True),
+        *_conv_bn_relu(1, 8),  # 8×28×28  RF 3
+        *_conv_bn_relu(8, 8),  # 8×28×28  RF 5
+        *_conv_bn_relu(8, 16),  # 16×28×28  RF 7
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×14×14  RF 8
         nn.Conv2d(16, 4, 1, bias=False),  # 4×14×14  RF 8
-        nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
-        nn.BatchNorm2d(16),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
-        nn.BatchNorm2d(16),
-        nn.ReLU(inplace=True),
+        *_conv_bn_relu(4, 8),  # 8×14×14  RF 12
+        *_conv_bn_relu(8, 16),  # 16×14×14  RF 16
+        *_conv_bn_relu(16, 16),  # 16×14×14  RF 20
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×7×7  RF 22
         nn.Conv2d(16, 4, 1, bias=False),  # 4×7×7  RF 22
@@ -244,16 +228,12 @@ def sprint(dropout: float = 0.0) -> nn.Sequential:
     """
     return nn.Sequential(
         nn.ZeroPad2d(-2),  # 1×24×24: cut off the margin, which is empty in MNIST
-        nn.Conv2d(1, 16, 5, stride=2, bias=False),  # 16×10×10  RF 5
-        nn.BatchNorm2d(16),
-        nn.ReLU(inplace=True),
+        *_conv_bn_relu(1, 16, 5, stride=2, padding=0),  # 16×10×10  RF 5
         nn.Conv2d(16, 32, 3, bias=False),  # 32×8×8  RF 9
         nn.MaxPool2d(2),  # 32×4×4  RF 11
         nn.BatchNorm2d(32),
         nn.ReLU(inplace=True),
-        nn.Conv2d(32, 64, 3, padding=1, bias=False),  # 64×4×4  RF 19
-        nn.BatchNorm2d(64),
-        nn.ReLU(inplace=True),
+        *_conv_bn_relu(32, 64),  # 64×4×4  RF 19
         nn.Dropout(dropout),
         nn.Flatten(),
         nn.Linear(1024, 10),
@@ -288,15 +268,19 @@ def voxel_density(dropout: float = 0.25) -> nn.Sequential:
     return voxel_reference(dropout, colored=False)
 
 
-def _pooled(width: int, position_weighted: bool, side: int = 7) -> nn.Module:
-    """(N, C, side, side) → (N, C, 1, 1): each map's average, or sum with a weight for each row and each column.
+def _head(
+    width: int, dropout: float, position_weighted: bool, side: int = 7, pool: type[nn.Module] = nn.AdaptiveAvgPool2d
+) -> list[nn.Module]:
+    """(N, width, side, side) → (N, 10) logits: a linear layer on each map's average (or another pool), or on its sum
+    with a weight for each row and each column.
 
     Chen et al. 2018, "MobileFaceNets", weigh each place of a map, which takes the square of the side instead of twice.
     """
-    if not position_weighted:
-        return nn.AdaptiveAvgPool2d(1)
-    rows, columns = (nn.Conv2d(width, width, kernel, groups=width, bias=False) for kernel in ((side, 1), (1, side)))
-    return nn.Sequential(rows, columns)
+    pooled = pool(1)
+    if position_weighted:
+        sizes = (side, 1), (1, side)
+        pooled = nn.Sequential(*(nn.Conv2d(width, width, size, groups=width, bias=False) for size in sizes))
+    return [pooled, nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, 10)]
 
 
 def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequential:
@@ -315,10 +299,7 @@ def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequ
         nn.MaxPool2d(2),  # 64×6×6  RF 16
         *_conv_bn_relu(64, 128),  # 128×6×6  RF 24
         *_conv_bn_relu(128, 128),  # 128×6×6  RF 32
-        _pooled(128, position_weighted, side=6),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(128, 10),
+        *_head(128, dropout, position_weighted, side=6),
     )
 
 
@@ -346,7 +327,7 @@ def separable(
 ) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 3,170 parameters: depthwise-separable blocks, three of them residual.
 
-    repeats: how often each residual block is used, with the same weights. position_weighted: see _pooled.
+    repeats: how often each residual block is used, with the same weights. position_weighted: see _head.
     """
     return nn.Sequential(
         nn.Conv2d(1, stem, 3, padding=1, bias=False),  # 8×28×28  RF 3
@@ -358,10 +339,7 @@ def separable(
         _used_again(repeats, width),  # 24×14×14  RF 16
         nn.MaxPool2d(2),  # 24×7×7  RF 18
         _used_again(repeats, width),  # 24×7×7  RF 26
-        _pooled(width, position_weighted),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(width, 10),
+        *_head(width, dropout, position_weighted),
     )
 
 
@@ -381,16 +359,8 @@ def recurrent(
         uses[: 2 * repeats],  # 16×14×14  RF 16
         nn.MaxPool2d(2),  # 16×7×7  RF 18
         uses[2 * repeats :],  # 16×7×7  RF 42
-        _pooled(width, position_weighted),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(width, 10),
+        *_head(width, dropout, position_weighted),
     )
-
-
-def _conv_bn_relu(into: int, out: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
-    """Convolution, batch norm, ReLU."""
-    return [nn.Conv2d(into, out, kernel, padding=padding, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
 def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
@@ -408,16 +378,11 @@ def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = Fa
         ]
 
     return nn.Sequential(
-        nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False),  # 32×14×14  RF 5
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
+        *_conv_bn_relu(1, width, 5, stride=2, padding=2),  # 32×14×14  RF 5
         nn.Sequential(*block(width, width), *block(width, width)),  # 32×14×14  RF 21
         nn.MaxPool2d(2),  # 32×7×7  RF 23
         nn.Sequential(*block(width, 2 * width), *block(2 * width, 2 * width)),  # 64×7×7  RF 55
-        _pooled(2 * width, position_weighted) if position_weighted else nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(2 * width, 10),
+        *_head(2 * width, dropout, position_weighted, pool=nn.AdaptiveMaxPool2d),
     )
 
 
@@ -582,7 +547,12 @@ def probabilities(model: nn.Module, outputs: Tensor) -> Tensor:
 
 def layers(model: nn.Module) -> list[nn.Module]:
     """The layers without layers inside, in the order of the data, once for each use."""
-    return [model.get_submodule(node.target) for node in graph(model) if node.op == "call_module"]
+    return [layer for node in graph(model) if (layer := layer_of(model, node))]
+
+
+def layer_of(model: nn.Module, node: fx.Node) -> nn.Module | None:
+    """The layer that a step of graph(model) calls; None for an input, a sum or an output."""
+    return model.get_submodule(node.target) if node.op == "call_module" else None
 
 
 def input_shape(model: nn.Module) -> tuple[int, ...]:
@@ -602,17 +572,12 @@ def count_folded(model: nn.Module) -> int:
     Scales vanish in the convolution's weights and shifts become its bias, unless the convolution is used more than
     once.
     """
-    nodes = [node for node in graph(model) if node.op == "call_module"]
-    uses = [node.target for node in nodes]
-    modules = [model.get_submodule(name) for name in uses]
-    shared = {id(layer): sum(layer is other for other in modules) for layer in modules}
-    saved = 0
-    for node in nodes:
-        norm, before = model.get_submodule(node.target), node.args[0]
-        if isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)) and before.op == "call_module":
-            layer = model.get_submodule(before.target)
-            if isinstance(layer, (nn.Conv2d, nn.Conv3d)) and shared[id(layer)] == 1:
-                saved += norm.num_features * (1 if layer.bias is None else 2)
+    uses, saved = Counter(layers(model)), 0
+    for node in graph(model):
+        norm = layer_of(model, node)
+        layer = layer_of(model, node.args[0]) if isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)) else None
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)) and uses[layer] == 1:
+            saved += norm.num_features * (1 if layer.bias is None else 2)
     return count_parameters(model) - saved
 
 
@@ -628,7 +593,7 @@ def receptive_field(model: nn.Module) -> int:
     for node in graph(model):
         inputs = [seen[before] for before in node.all_input_nodes if before in seen]
         field, jump = max(inputs, default=(1, 1))
-        layer = model.get_submodule(node.target) if node.op == "call_module" else None
+        layer = layer_of(model, node)
         if isinstance(layer, (nn.Flatten, nn.Linear)):
             break
         if isinstance(layer, SPATIAL):

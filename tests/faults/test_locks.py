@@ -14,7 +14,7 @@ from tiny import TINY
 
 from utils import runs
 from utils.runs import records
-from utils.runs.lock import AlreadyRunning, Lock
+from utils.runs.lock import AlreadyRunning, locked
 from utils.runs.records import RunPaths
 
 
@@ -24,7 +24,7 @@ def path(tmp_path):
 
 
 def hold(path, held):
-    with Lock(path, "tiny, seed 0,"):
+    with locked(path, "tiny, seed 0"):
         held.set()
         time.sleep(600)
 
@@ -39,11 +39,11 @@ def test_the_second_is_told_who_the_first_is_and_gets_the_lock_once_that_is_dead
         os.kill(other.pid, signal.SIGSTOP)
         message = rf"^tiny, seed 0, is already running: process {other.pid} on \S+ since 20\S+ holds"
         with pytest.raises(AlreadyRunning, match=message):
-            Lock(path, "tiny, seed 0,").__enter__()
+            locked(path, "tiny, seed 0").__enter__()
     finally:
         other.kill()
         other.join()
-    with Lock(path, "tiny"):
+    with locked(path, "tiny"):
         assert f"process {os.getpid()} on" in path.with_suffix(".holder").read_text()
     assert not list(path.parent.iterdir())
 
@@ -52,10 +52,11 @@ def test_of_many_at_once_one_alone_gets_it(path):
     barrier = threading.Barrier(8)
 
     def gets_it(number):
-        mine = Lock(path, "tiny")
+        mine = locked(path, "tiny")
         barrier.wait()
         with suppress(AlreadyRunning):
-            return mine.__enter__()
+            mine.__enter__()
+            return mine
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(gets_it, range(8))).count(None) == 7
@@ -66,12 +67,12 @@ def test_a_run_that_another_process_trains_is_not_started_and_nothing_of_it_chan
         return runs.run(TINY, seed, device="cpu", echo=False)
 
     lock = RunPaths.of(TINY, 0, records.own_root()).lock
-    with Lock(lock, "tiny, seed 0,"):
+    with locked(lock, "tiny, seed 0"):
         before = {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()}
         with pytest.raises(AlreadyRunning, match=f"tiny, seed 0, is already running: process {os.getpid()} on "):
             train()
         assert {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()} == before
         assert train(1).facts.epochs == 3  # another seed is another run
     train()
-    with Lock(lock, "tiny, seed 0,"):
+    with locked(lock, "tiny, seed 0"):
         assert train().facts.epochs == 3  # what is finished is read, even while another process trains it again

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def resolve_together(resolved: Callable[[], Job], device: str) -> Job:
     if ddp.world_size() == 1:
         return resolved()
     mine = ddp.raise_together(lambda: resolved() if ddp.rank() == 0 else None)  # with the lock, and the data
-    job = ddp.on_rank0(lambda: replace(mine, data=None, lock=None))
+    job = ddp.on_rank0(lambda: replace(mine, data=None, lock=ExitStack()))
     data = ddp.raise_together(lambda: mine.data if mine else prepare_data(job.experiment))
     where = ddp.raise_together(lambda: devices.pick_device(device, job.experiment.recipe.kind))
     ddp.require_same({"data": DataFacts.of(data), "sources": facts.code().sources, "device": where.type})

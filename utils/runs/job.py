@@ -1,6 +1,6 @@
 """resolve(): an experiment, a seed and options → a Job. Every check is made here, once."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..files import display_path
 from ..training import ddp
 from ..training.devices import pick_device
 from . import facts, records
-from .lock import Lock
+from .lock import locked
 from .pretrained import read_state_dict
 from .records import DataFacts, FinishedRun, Normalization, RunPaths, RunStart
 
@@ -26,8 +26,8 @@ class Job:
 
     experiment: as it runs here (in a smoke run one epoch). trial: some images are held out for a choice, so the test
     set is not used. run, own: paths of the results, and of the reader's own files with the checkpoint; they differ if a
-    run is published. finished: the run's record if it need not be trained. state: the checkpoint to continue from.
-    network: a reader's own, None for the recipe's.
+    run is published. lock: held until it is closed. finished: the run's record if it need not be trained. state: the
+    checkpoint to continue from. network: a reader's own, None for the recipe's.
     """
 
     experiment: Experiment
@@ -39,7 +39,7 @@ class Job:
     echo: bool
     run: RunPaths
     own: RunPaths
-    lock: Lock | None
+    lock: ExitStack
     run_start: RunStart
     network: nn.Module | None = None
     finished: FinishedRun | None = None
@@ -53,8 +53,7 @@ class Job:
         return self
 
     def __exit__(self, *_) -> None:
-        if self.lock:
-            self.lock.__exit__()
+        self.lock.close()
 
 
 def resolve(
@@ -84,8 +83,10 @@ def resolve(
     where, data = pick_device(device, experiment.recipe.kind), prepare_data(experiment)
     own = RunPaths.of(experiment, seed, folder or records.own_root())
     run = RunPaths.of(experiment, seed) if publish and not trial else own
-    begun = begin(experiment, seed, where, data)
-    job = Job(experiment, seed, where, data, publish, trial, echo, run, own, None, begun, network)
+    pixels = Normalization(data.mean, data.std)
+    here = facts.environment(where, ddp.world_size(), experiment.recipe.bfloat16), facts.code(), facts.now()
+    begun = RunStart(experiment.name, seed, experiment.recipe, DataFacts.of(data), pixels, *here, continued=[])
+    job = Job(experiment, seed, where, data, publish, trial, echo, run, own, ExitStack(), begun, network)
     if publish and datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
         found = f"{data.name} (fingerprint {data.fingerprint[:12]}…)"
         raise CourseError(f"{experiment.name} can't be published: {found} is not the real {experiment.recipe.data}")
@@ -94,24 +95,10 @@ def resolve(
         return replace(job, finished=found)
     if publish:
         require_committed(experiment)
-    return locked(job, retrain)
-
-
-def locked(job: Job, retrain: bool) -> Job:
-    """The job with its lock, to be trained or continued; or finished, if another process has just finished it."""
-    lock = Lock(job.own.lock, f"{job.title},").__enter__()
-    try:
-        return continued(replace(job, lock=lock, finished=None if retrain else find(job)))
-    except BaseException:
-        lock.__exit__()
-        raise
-
-
-def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset) -> RunStart:
-    """What is known of a run before its first epoch."""
-    recipe, pixels = experiment.recipe, Normalization(data.mean, data.std)
-    where = facts.environment(device, ddp.world_size(), recipe.bfloat16)
-    return RunStart(experiment.name, seed, recipe, DataFacts.of(data), pixels, where, facts.code(), facts.now(), [])
+    with ExitStack() as lock:
+        lock.enter_context(locked(own.lock, job.title))
+        found = None if retrain else find(job)  # another process may have just finished it
+        return replace(continued(replace(job, finished=found)), lock=lock.pop_all())
 
 
 def find(job: Job) -> FinishedRun | None:

@@ -2,7 +2,8 @@
 
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -16,44 +17,32 @@ class AlreadyRunning(CourseError):
     """Another process holds the lock; the message names it."""
 
 
-class Lock:
-    """`with Lock(path, "base, seed 0,"):` holds the operating system's lock on `path` while the block runs.
+@contextmanager
+def locked(path: Path, title: str) -> Iterator[None]:
+    """Hold the operating system's lock on `path` while the block runs. It ends with its process, however that ends.
 
-    The lock ends with its process, however that ends. A second file names the holder.
+    title: what is locked, such as "base, seed 0". A second file names the holder. Raises AlreadyRunning if a living
+    process holds the lock, CourseError if its files can't be written.
     """
-
-    def __init__(self, path: Path, title: str):
-        self.path, self.title, self.holder = path, title, path.with_suffix(".holder")
-        self._lock = filelock.FileLock(path, timeout=0)
-
-    def __enter__(self) -> "Lock":
-        """Raise AlreadyRunning if a living process holds it, CourseError if its files can't be written."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            files.write(self.holder, f"process {os.getpid()} on {platform.node()} since {facts.now()}".encode())
-        except filelock.Timeout:
-            raise AlreadyRunning(
-                f"{self.title} is already running: {self._who()} holds {display_path(self.path)}. "
-                "Wait until it ends, or end it."
-            ) from None
-        except OSError as error:
-            what = f"{display_path(self.path)} could not be written ({error.strerror or error})"
-            todo = "Make the folder writable; your own runs go elsewhere if COURSE_RUNS names another folder."
-            raise CourseError(f"{what}. {todo}") from error
-        except CourseError:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._lock.is_locked:
-            with suppress(OSError):
-                self.holder.unlink()
-                self.path.unlink()
-            self._lock.release()
-
-    def _who(self) -> str:
+    holder = path.with_suffix(".holder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path).acquire(timeout=0)
+    except filelock.Timeout:
+        who = "another process"
         with suppress(CourseError, UnicodeDecodeError):
-            return files.shorten(files.read(self.holder).decode())
-        return "another process"
+            who = files.shorten(files.read(holder).decode())
+        holds = f"{title}, is already running: {who} holds {display_path(path)}"
+        raise AlreadyRunning(f"{holds}. Wait until it ends, or end it.") from None
+    except OSError as error:
+        what = f"{display_path(path)} could not be written ({error.strerror or error})"
+        todo = "Make the folder writable; your own runs go elsewhere if COURSE_RUNS names another folder."
+        raise CourseError(f"{what}. {todo}") from error
+    with lock:
+        files.write(holder, f"process {os.getpid()} on {platform.node()} since {facts.now()}".encode())
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink()
+                path.unlink()
