@@ -303,22 +303,16 @@ def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequ
     )
 
 
-def _separable(into: int, out: int) -> list[nn.Module]:
-    """A 3×3 convolution in two cheap parts (Chollet 2017, "Xception"): per channel, then across channels."""
-    return [
-        nn.Conv2d(into, into, 3, padding=1, groups=into, bias=False),
-        nn.Conv2d(into, out, 1, bias=False),
-        nn.BatchNorm2d(out),
-    ]
+def _separable(into: int, out: int, kernel: int = 3) -> list[nn.Module]:
+    """A convolution in two cheap parts (Chollet 2017, "Xception"): per channel, then across channels."""
+    per_channel = nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False)
+    return [per_channel, nn.Conv2d(into, out, 1, bias=False)]
 
 
-def _used_again(repeats: int, into: int, kernel: int = 3) -> nn.Sequential:
+def _used_again(repeats: int, width: int, kernel: int = 3) -> nn.Sequential:
     """A residual separable convolution, used several times with the same weights and different batch norms."""
-    shared = (
-        nn.Conv2d(into, into, kernel, padding=kernel // 2, groups=into, bias=False),
-        nn.Conv2d(into, into, 1, bias=False),
-    )
-    uses = [(Residual(*shared, nn.BatchNorm2d(into)), nn.ReLU(inplace=True)) for _ in range(repeats)]
+    shared = _separable(width, width, kernel)
+    uses = [(Residual(*shared, nn.BatchNorm2d(width)), nn.ReLU(inplace=True)) for _ in range(repeats)]
     return nn.Sequential(*(layer for use in uses for layer in use))
 
 
@@ -334,7 +328,7 @@ def separable(
         nn.MaxPool2d(2),  # 8×14×14  RF 4
         nn.BatchNorm2d(stem),  # behind the pool, which leaves it a quarter to do
         nn.ReLU(inplace=True),
-        nn.Sequential(*_separable(stem, width), nn.ReLU(inplace=True)),  # 24×14×14  RF 8
+        nn.Sequential(*_separable(stem, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),  # 24×14×14  RF 8
         _used_again(repeats, width),  # 24×14×14  RF 12
         _used_again(repeats, width),  # 24×14×14  RF 16
         nn.MaxPool2d(2),  # 24×7×7  RF 18

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 
 from .. import models
 
@@ -29,32 +30,23 @@ class Step:
     before: list[int]
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a network once and stores the shape of each value, without N, in its node."""
-
-    def run_node(self, n: fx.Node):
-        value = super().run_node(n)
-        n.meta["shape"] = tuple(value.shape[1:])
-        return value
-
-
 @torch.inference_mode()
 def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
     """The rows of a network's picture, for an input of `shape` (without N). ReLU and others share the row above."""
     was_training = model.training
     nodes = [node for node in models.graph(model.eval()) if node.op != "output"]
-    _Shapes(fx.GraphModule(model, nodes[0].graph)).run(torch.zeros(1, *shape))
+    ShapeProp(fx.GraphModule(model, nodes[0].graph)).propagate(torch.zeros(1, *shape))
     model.train(was_training)
     found, row, seen = [], {}, set()
     for node in nodes:
-        layer = model.get_submodule(node.target) if node.op == "call_module" else None
+        layer, of_output = models.layer_of(model, node), tuple(node.meta["tensor_meta"].shape[1:])
         before = sorted({row[source] for source in node.all_input_nodes})
         alone = isinstance(layer, nn.Identity) or all(len(source.users) == 1 for source in node.all_input_nodes)
         if isinstance(layer, ALONG) and alone:
             row[node], step = before[0], found[before[0]]
             step.label += label(layer)
             step.note += f", dropout {layer.p:g}" if isinstance(layer, nn.Dropout) and layer.p else ""
-            step.shape = node.meta["shape"]
+            step.shape = of_output
             step.parameters += models.count_parameters(layer)
             continue
         row[node] = len(found)
@@ -63,7 +55,7 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
         text = label(layer) if layer else "input" if node.op == "placeholder" else "+ sum"
         parameters = models.count_parameters(layer) if layer and not again else 0
         note = ", shared weights" if layer and again else ""
-        found.append(Step(text.removeprefix(" · "), note, node.meta["shape"], parameters, before))
+        found.append(Step(text.removeprefix(" · "), note, of_output, parameters, before))
     return found
 
 

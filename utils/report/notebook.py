@@ -20,17 +20,9 @@ if TYPE_CHECKING:  # in Colab this module is imported before what it shows is in
     from ..data import Dataset
     from ..experiments import Experiment
 
-NEEDED = {  # module → package: what the course imports and Colab or Kaggle may lack, never torch or numpy
-    "PIL": "pillow",
-    "h5py": "h5py",
-    "matplotlib": "matplotlib",
-    "msgspec": "msgspec",
-    "safetensors": "safetensors",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "torchsummary": "torchsummary",
-    "tqdm": "tqdm",
-}
+# module → package: what the course imports and Colab or Kaggle may lack, never torch or numpy
+NEEDED = {name: name for name in ("h5py", "matplotlib", "msgspec", "safetensors", "scipy", "torchsummary", "tqdm")}
+NEEDED |= {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def setup(save_to_drive: bool = False) -> None:

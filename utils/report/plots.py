@@ -175,9 +175,9 @@ def examples(pictures: Tensor, labels: Tensor, predicted: Tensor) -> Figure:
     return images(pictures, titles, wrong=(labels != predicted).nonzero().flatten().tolist())
 
 
-def kernels(weight: Tensor, columns: int = 5) -> Figure:
+def kernels(weight: Tensor) -> Figure:
     """The kernels of a first layer, on one scale: orange is negative, purple positive. weight: (K, 1, H, W)."""
-    figure, places = grid(len(weight), columns, (1.1, 1.35), margin=0.6)
+    figure, places = grid(len(weight), 5, (1.1, 1.35), margin=0.6)
     for number, (place, kernel) in enumerate(zip(places, weight.detach().cpu(), strict=True)):
         shown = place.imshow(kernel[0].numpy(), **_signed(weight))
         place.set_title(f"kernel {number}", fontsize=9)
@@ -202,11 +202,11 @@ def feature_maps(maps: Tensor, original: Tensor, columns: int = 4) -> Figure:
     return finish(figure)
 
 
-def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
+def edges(weight: Tensor) -> tuple[Figure, Tensor]:
     """The responses of first-layer kernels to a horizontal and a vertical edge (dark, then bright).
 
-    weight: (K, 1, H, W). Returns the figure (in blocks of `columns` kernels: edges in the first column, kernels in the
-    first row) and the (2, K) strongest responses, with their sign.
+    weight: (K, 1, H, W). Returns the figure (in blocks of five kernels: edges in the first column, kernels in the first
+    row) and the (2, K) strongest responses, with their sign.
     """
     weight = weight.detach().cpu()
     side = 4 * weight.shape[-1]
@@ -214,7 +214,7 @@ def edges(weight: Tensor, columns: int = 5) -> tuple[Figure, Tensor]:
     edge[0, :, side // 2 :] = edge[1, :, :, side // 2 :] = 1  # horizontal: bright below; vertical: bright to the right
     # without its mean a kernel ignores plain brightness
     answers = F.conv2d(edge, weight - weight.mean((-1, -2), keepdim=True))
-    blocks, columns = -(-len(weight) // columns), min(len(weight), columns)
+    blocks, columns = -(-len(weight) // 5), min(len(weight), 5)
     figure, axes = plt.subplots(3 * blocks, columns + 1, figsize=(columns + 1, 3.5 * blocks), layout="constrained")
     for place in axes.flat:
         place.set(xticks=[], yticks=[])

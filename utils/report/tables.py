@@ -336,14 +336,11 @@ def summary(results: Sequence) -> str:
         if part == "valid":
             held.setdefault(run.experiment, []).append(percent(last, "valid"))
         valid = f"{percent(last, 'valid'):.2f}" if part == "valid" else "–"
-        scores = [
-            f"{percent(last, 'train'):.2f}",
-            valid,
-            f"{run.facts.test.percent:.2f}" if run.facts.test else "closed",
-        ]
+        test = f"{run.facts.test.percent:.2f}" if run.facts.test else "closed"
         places = [display_path(path) if records.stays(path) else "not kept" for path in (run.weights, run.log)]
         epoch, seconds = f"{percent(best, part):.2f} in epoch {best['epoch']}", f"{run.facts.seconds:.0f}"
-        rows.append([run.experiment.name, run.seed, *scores, epoch, seconds, *places])
+        train = f"{percent(last, 'train'):.2f}"
+        rows.append([run.experiment.name, run.seed, train, valid, test, epoch, seconds, *places])
     spread = [(e.name, mean_sd(values), seeds(values)) for e, values in held.items()]
     means = [f"{name}, held-out images: {percents} % ({count})" for name, percents, count in spread]
     return "\n".join([table(header, rows, right="seed train % held out % test % seconds"), *means])

@@ -57,7 +57,7 @@ def run(
     """
     with resolve_together(lambda: resolve(experiment, seed, device, **options), device) as job:
         if job.finished:
-            return _result(job.experiment, job.finished, job.run, job.data, job.echo, job.network)
+            return _read(job.experiment, job.run, job.finished, job.data, job.echo, job.network)
         return save(job, *fit(job, after_epoch))
 
 
@@ -214,25 +214,17 @@ def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: b
 
     Raises CourseError for a changed recipe or an unpublished seed.
     """
-    mine, root = smoke_version(experiment), records.own_root()
-    if not published and (found := records.finished(mine, seed, root)):
-        return _result(mine, found, RunPaths.of(mine, seed, root), prepare_data(mine), echo)
-    found = records.finished(experiment, seed)
-    if found is None:
-        why = f"seed {seed} is not published by its present recipe"
-        why = why if experiment.registered else "its recipe was changed"
-        todo = "so there is no published run to read. Train it with run() or train.py."
-        raise CourseError(f"{experiment.name}: {why}, {todo}")
-    return _result(experiment, found, RunPaths.of(experiment, seed), prepare_data(experiment), echo)
+    mine = smoke_version(experiment), records.own_root()
+    for one, root in ((experiment, None),) if published else (mine, (experiment, None)):
+        if found := records.finished(one, seed, root):
+            return _read(one, RunPaths.of(one, seed, root), found, prepare_data(one), echo, None)
+    why = f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
+    todo = "so there is no published run to read. Train it with run() or train.py."
+    raise CourseError(f"{experiment.name}: {why}, {todo}")
 
 
-def _result(
-    experiment: Experiment,
-    record: FinishedRun,
-    run: RunPaths,
-    data: Dataset,
-    echo: bool,
-    network: nn.Module | None = None,
+def _read(
+    experiment: Experiment, run: RunPaths, record: FinishedRun, data: Dataset, echo: bool, network: nn.Module | None
 ) -> Result:
     """A finished run; prints its first, best and last epoch. Not every published run keeps its weights."""
     if echo:

@@ -33,14 +33,10 @@ class Rounded(nn.Module):
         return weight + added
 
 
-def layers_with_weights(model: nn.Module) -> list[nn.Module]:
-    """The convolutions and linear layers, each once, however often it is used."""
-    return [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear))]
-
-
 def levels_of(model: nn.Module, levels: int) -> list[tuple[nn.Module, int]]:
-    """Each such layer and its number of levels: two bits more in the first and last, which are small and sensitive."""
-    layers = layers_with_weights(model)
+    """Each convolution and linear layer once, however often it is used, and its number of levels: two bits more in the
+    first and last, which are small and sensitive."""
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear))]
     return [(layer, 4 * levels + 3 if layer in (layers[0], layers[-1]) else levels) for layer in layers]
 
 
