@@ -286,8 +286,7 @@ def _head(
 def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits: a 2D CNN on the principal view of each solid.
 
-    The receptive field is in pixels of that view. position_weighted: features are weighted by their position in the
-    view.
+    The receptive field is in pixels of that view. position_weighted: see _head.
     """
     return nn.Sequential(
         PrincipalAxisView(),  # 4×24×24
@@ -358,10 +357,9 @@ def recurrent(
 
 
 def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = False) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016), and each map's
-    maximum.
+    """(N, 1, 28, 28) → (N, 10) logits in 170,218 parameters: four residual blocks (He et al. 2016).
 
-    position_weighted: instead of the maximum, a weight for each row and each column of a map.
+    position_weighted: instead of each map's maximum, a sum with a weight for each row and each column.
     """
 
     def block(into: int, out: int) -> list[nn.Module]:
@@ -381,8 +379,7 @@ def residual(dropout: float = 0.0, width: int = 32, position_weighted: bool = Fa
 
 
 def unpadded(dropout: float = 0.0, width: int = 16, step: int = 8, depth: int = 10, kernel: int = 3) -> nn.Sequential:
-    """(N, 1, 28, 28) → (N, 10) logits in 309,802 parameters: without padding, stride or pool, so each convolution cuts
-    a rim.
+    """(N, 1, 28, 28) → (N, 10) logits in 309,802 parameters: no padding, stride or pool; each convolution cuts a rim.
 
     width: maps of the first; step: added for each further one. After An et al. 2020, "An ensemble of simple
     convolutional neural network models for MNIST digit recognition", with kernels of 3 (32 maps, 16 more each), 5 (32,
@@ -510,8 +507,7 @@ def difference(network: nn.Module, published: nn.Module) -> str:
 
 
 def digest(network: nn.Module) -> str:
-    """Eight letters that identify the structure of a network: layers and settings, the path of the data, tensors'
-    shapes.
+    """Eight letters that identify a network's structure: layers and settings, the path of the data, tensors' shapes.
 
     Raises ValueError for a network whose path depends on its input's values.
     """
@@ -563,8 +559,7 @@ def count_parameters(model: nn.Module) -> int:
 def count_folded(model: nn.Module) -> int:
     """Parameters after folding each batch norm into the convolution before it, as for deployment.
 
-    Scales vanish in the convolution's weights and shifts become its bias, unless the convolution is used more than
-    once.
+    Scales vanish in the convolution's weights and shifts become its bias, unless it is used more than once.
     """
     uses, saved = Counter(layers(model)), 0
     for node in graph(model):
@@ -576,8 +571,7 @@ def count_folded(model: nn.Module) -> int:
 
 
 def receptive_field(model: nn.Module) -> int:
-    """Side, in input pixels, of what one output position before the first Flatten or Linear sees; the widest branch
-    counts.
+    """Side, in input pixels, of what one position before the first Flatten or Linear sees; the widest branch counts.
 
     By arithmetic over convolutions and poolings in the order of the data: r ← r + (k − 1)·j, j ← j·s (Dumoulin & Visin
     2016, "A guide to convolution arithmetic for deep learning").

@@ -125,8 +125,7 @@ def erase_square(
 def smooth_displacement(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """`elastic` for (N, 1, H, W) uint8 digits that become solids: 1 for ink, 0 elsewhere.
 
-    Keeps the number of pixels with ink (the brightest ones), because every pixel of a resampled stroke's rim would be a
-    box.
+    Keeps the number of pixels with ink (the brightest), because every pixel of a resampled rim would become a box.
     """
     count = (images > 0).flatten(1).sum(1, keepdim=True)
     values = elastic(scaled(images), generator, strength).flatten(1)

@@ -78,8 +78,7 @@ class Dataset:
     def hold_out(self, n: int) -> "Dataset":
         """Move `n` training images to `valid`: the last n of a fixed permutation (NumPy's RandomState 0).
 
-        The two rows of a digit's voxels stay together, in the order upright, rotated. Raises CourseError for an
-        impossible n.
+        The two rows of a digit's voxels stay together, upright before rotated. Raises CourseError for an impossible n.
         """
         group = 2 if self.kind == "voxels" else 1
         if not isinstance(n, Integral) or not 0 < n < len(self.train) or n % group:
@@ -116,14 +115,13 @@ def load(name: str = "mnist") -> Dataset:
     data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/; mnist3d_published is used in place.
 
     If this is impossible, prints so and returns scikit-learn's 1,797 digits under their own name. A smoke run keeps the
-    first few hundred images. Files that differ from MNIST's are used, with a message. Raises CourseError for an unknown
-    name, or a damaged file.
+    first few hundred images. Files that differ from MNIST's are used, with a message. Raises CourseError.
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
     if name in KINDS:
         return _voxels(name)
-    halves = _fallback_digits() if name == "digits" else _idx(name)
+    halves = None if name == "digits" else _idx(name)
     if halves is None:
         name, halves = "digits", _fallback_digits()
     train, test = halves

@@ -68,8 +68,7 @@ def _fresh(
 ) -> Tensor:
     """(n, 4096) grids of the chunk's images that are `mine`; numbers are drawn for all images.
 
-    Mean, extent and spread follow from the pixels, so one matrix and one offset per solid turn the points as they are
-    made.
+    Mean, extent and spread follow from the pixels, so a matrix and an offset per solid turn its points when made.
     """
     device, parts = images.device, _parts(images)
     plane = _in_plane(len(images), generator, *deform)[mine]

@@ -95,11 +95,9 @@ def gray(picture) -> np.ndarray:
 
 
 def tones(picture) -> np.ndarray:
-    """The tones of a picture that is already like MNIST's, white on black: (H, W), uint8, or float32 of a picture of
-    floats.
+    """The tones of a picture that is already like MNIST's, white on black: (H, W) uint8, or float32 if it has floats.
 
-    picture: a path, an open file or a PIL image of any mode. Ink on a transparent ground becomes white. Raises
-    CourseError.
+    picture: a path, file or PIL image of any mode. Ink on a transparent ground becomes white. Raises CourseError.
     """
     image = open_picture(picture, SMALL)
     if image.mode[0] == "F":

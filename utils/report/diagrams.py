@@ -20,8 +20,7 @@ BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
 @dataclass
 class Step:
-    """One row. note: a remark. shape: of the output, without N. parameters: new ones. before: the rows of its
-    inputs."""
+    """One row. shape: of the output, without N. parameters: new ones. before: the rows of its inputs."""
 
     label: str
     note: str

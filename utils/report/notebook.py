@@ -26,11 +26,9 @@ NEEDED |= {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def setup(save_to_drive: bool = False) -> None:
-    """Make this notebook ready to run, and print where it runs. In a clone that the notebook made, install missing
-    packages.
+    """Make this notebook ready to run, and print where it runs. In a clone that it made, install missing packages.
 
-    save_to_drive: keep your own runs in Google Drive, which Colab mounts. Raises CourseError for missing packages
-    elsewhere.
+    save_to_drive: keep your own runs in Google Drive. Raises CourseError for missing packages outside such a clone.
     """
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing and cloned():
@@ -204,8 +202,7 @@ def compare(*experiments: "Experiment") -> dict[str, Means]:
     from ..runs import records
     from . import tables
 
-    found = {experiment: records.published(experiment) for experiment in experiments}
-    found = {experiment: runs for experiment, runs in found.items() if runs}
+    found = {experiment: runs for experiment in experiments if (runs := records.published(experiment))}
     markdown(tables.compare(found))
     means = {}
     for experiment, runs in found.items():
@@ -248,10 +245,9 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     if wrong:
         print(f"This is not the published network {experiment.name}: {wrong}. Training it is a run of your own.")
         return
-    keys = len(published.state_dict())
-    size = f"{keys} state-dict keys and shapes"
-    parameters = f"{models.count_parameters(published):,} parameters"
-    print(f"This is the published network {experiment.name}: the same {size}, {parameters}, equal outputs.")
+    keys, parameters = len(published.state_dict()), models.count_parameters(published)
+    same = f"the same {keys} state-dict keys and shapes, {parameters:,} parameters, equal outputs"
+    print(f"This is the published network {experiment.name}: {same}.")
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:

@@ -16,6 +16,8 @@ from matplotlib.transforms import Bbox
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..runs.records import percent
+
 TRAIN, TEST, GRAY, WRONG = "#E69F00", "#0072B2", "#999999", "#D55E00"
 
 
@@ -43,19 +45,20 @@ class PlainLog(LogFormatter):
 
 
 def curves(histories: list[list[dict]], title: str, reported_test: float | None = None) -> Figure:
-    """Loss above accuracy over the epochs: a thin line for each seed, and a thick one for the mean, as long as none has
-    stopped.
+    """Loss above accuracy over the epochs: a thin line for each seed, a thick one for the mean until the first stops.
 
-    histories: rows as records.read_log returns them, one list per seed. reported_test: the reference's accuracy (%),
-    dashed.
+    histories: rows as records.read_log returns them, one list per seed. reported_test: in %, a dashed line.
     """
     held = "test" if "test_loss" in histories[0][0] else "valid"
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, layout="constrained")
     epochs = range(1, max(map(len, histories)) + 1)  # early stopping gives some seeds fewer than others
     marks = {"linewidth": 2, "marker": "o", "markersize": 3}
+    lowest = reported_test or 100
     for part, color in (("train", TRAIN), (held, TEST)):
         losses = [[row[f"{part}_loss"] for row in history] for history in histories]
-        percents = [[100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in history] for history in histories]
+        percents = [[percent(row, part) for row in history] for history in histories]
+        # the first tenth may be cut off
+        lowest = min(lowest, *(min(line[len(line) // 10 or 1 :] or line) for line in percents))
         for axes, lines in ((loss, losses), (accuracy, percents)):
             lines = torch.tensor([line + [math.nan] * (len(epochs) - len(line)) for line in lines])
             if len(lines) > 1:
@@ -64,11 +67,7 @@ def curves(histories: list[list[dict]], title: str, reported_test: float | None 
     if reported_test:
         label = f"reported test {reported_test:.2f}"
         accuracy.axhline(reported_test, color=GRAY, linestyle="--", linewidth=1, label=label)
-    # the first tenth may be cut off
-    shown = [row for rows in histories for row in rows[len(rows) // 10 or 1 :] or rows]
-    lowest = min(100 * row[f"{part}_correct"] / row[f"{part}_total"] for row in shown for part in ("train", held))
-    limits = (min(lowest, reported_test or 100) - 0.3, 100.1)
-    accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=limits)
+    accuracy.set(title=f"{title}: accuracy", xlabel="epoch", ylabel="%", ylim=(lowest - 0.3, 100.1))
     loss.set(title=f"{title}: loss", ylabel="cross-entropy", yscale="log")
     loss.yaxis.set_major_formatter(PlainLog())
     loss.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1, 0.4)))

@@ -48,9 +48,8 @@ def run(
 ) -> Result:
     """Train one experiment with one seed and save the results. A finished run is read, an interrupted one continued.
 
-    options: publish, retrain, folder, echo and network, as resolve() takes them. after_epoch: called with the rows so
-    far, once they are safe on disk. If several processes train together, all of them call this; process 0 alone reads
-    and writes the files.
+    options: of resolve(): publish, retrain, folder, echo and network. after_epoch: called with the rows so far, once
+    they are safe on disk. If several processes train together, all call this, and process 0 reads and writes the files.
 
     Raises CourseError if the run is impossible, and for a loss that is not finite; AlreadyRunning while another process
     trains it; Interrupted at Ctrl-C.
@@ -177,7 +176,7 @@ def measured(job: Job, model: nn.Module, history: list[Row], content: bytes) -> 
     if test and "test_correct" in best:  # the score of the CPU counts, as in tools.verify, wherever it was trained
         best |= {f"test_{key}": value for key, value in asdict(test).items()}
     return RunMetadata(
-        **{name: getattr(job.run_start, name) for name in RunStart.__dataclass_fields__},
+        **vars(job.run_start),
         parameters=models.count_parameters(model),
         epochs=len(history),
         kept_epoch=best["epoch"],

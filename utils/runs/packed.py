@@ -27,6 +27,11 @@ PIXELS = 2**20  # above every mean and standard deviation in millionths
 Share = tuple[int, int, int]  # first remainder, how many, of how many
 
 
+def equal(values: list[int], below: int) -> list[Share]:
+    """The shares of numbers from 0, all equally probable."""
+    return [(value, 1, below) for value in values]
+
+
 class Counts:
     """Counts of symbols, which estimate their probabilities; the middle begins higher, as most weights are small."""
 
@@ -43,29 +48,16 @@ class Counts:
         return next(symbol for symbol, end in enumerate(accumulate(self.counts)) if remainder < end)
 
 
-class Writer:
-    """Takes symbols in the order in which a Reader returns them."""
-
-    def __init__(self):
-        self.shares: list[Share] = []
-
-    def whole(self, values: list[int], below: int) -> None:
-        """Numbers from 0, all equally probable."""
-        self.shares += [(value, 1, below) for value in values]
-
-    def counted(self, symbols: list[int], levels: int) -> None:
-        counts = Counts(levels)
-        self.shares += [counts.share(symbol) for symbol in symbols]
-
-    def content(self) -> bytes:
-        state = 0
-        for first, count, of in reversed(self.shares):  # the last one written is the first one read
-            state = state // count * of + first + state % count
-        return state.to_bytes((state.bit_length() + 7) // 8, "little")
+def written(shares: list[Share]) -> bytes:
+    """The bytes from which a Reader takes symbols with these shares, in this order."""
+    state = 0
+    for first, count, of in reversed(shares):  # the last one written is the first one read
+        state = state // count * of + first + state % count
+    return state.to_bytes((state.bit_length() + 7) // 8, "little")
 
 
 class Reader:
-    """Returns what a Writer took."""
+    """Takes one number after another from what `written` returned."""
 
     def __init__(self, content: bytes):
         self.state = int.from_bytes(content, "little")
@@ -90,20 +82,19 @@ class Reader:
 
 def write(model: nn.Module, name: str, levels: int, mean: float, std: float) -> bytes:
     """The file of a network that quantize.end left. name: with its arguments; mean, std: of the pixels, 0 to 1."""
-    writer = Writer()
-    writer.whole([round(MILLION * mean), round(MILLION * std)], PIXELS)
+    shares = equal([round(MILLION * mean), round(MILLION * std)], PIXELS)
     of = {layer.weight: own for layer, own in levels_of(model, levels)}
     for parameter in model.parameters():
         numbers = parameter.detach()
         if parameter in of:
             step, whole = weight_grid(numbers, of[parameter])
-            writer.whole(halves(step), 2**16)
-            writer.counted([int(code) + of[parameter] // 2 for code in whole.flatten()], of[parameter])
+            counts = Counts(of[parameter])
+            shares += equal(halves(step), 2**16)
+            shares += [counts.share(int(code) + of[parameter] // 2) for code in whole.flatten()]
         else:
             low, step, whole = vector_grid(numbers)
-            writer.whole(halves(low, step), 2**16)
-            writer.whole([int(code) for code in whole], VECTOR_LEVELS)
-    body = writer.content()
+            shares += equal(halves(low, step), 2**16) + equal([int(code) for code in whole], VECTOR_LEVELS)
+    body = written(shares)
     return bytes([VERSION, levels]) + checksum(name, levels, body) + body
 
 

@@ -94,8 +94,7 @@ def warn_of_paper(images: Tensor) -> None:
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], RunMetadata]:
     """A state dict and the facts of its sidecar; only tensors are unpickled.
 
-    Raises CourseError for a missing file, a hash that differs from the sidecar's, or a file that the safe loader
-    rejects.
+    Raises CourseError for a missing file, another hash than the sidecar's, or what the safe loader rejects.
     """
     fetch(path)
     content = files.read(path, "Train it with train.py, or check out the file again.", files.TENSORS)

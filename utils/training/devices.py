@@ -90,8 +90,7 @@ def layout(model: nn.Module) -> torch.memory_format:
 
 
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network on `device` in its fastest layout, in place; on a CPU with FewChannels and LastReLU where they
-    help."""
+    """The network on `device`, in place, in its fastest layout; on a CPU with FewChannels and LastReLU if they help."""
     if device.type == "cpu":
         layers = [layer for layer in model.modules() if not isinstance(layer, (nn.Dropout, nn.Sequential))]
         for layer, following in zip(layers, [*layers[1:], None], strict=True):

@@ -190,10 +190,9 @@ class Training:
         for number, saved in state["optimizer"]["state"].items():
             tensors = {name: value for name, value in saved.items() if name != "step" and isinstance(value, Tensor)}
             saved |= {name: laid_out(value, parameters[number], name) for name, value in tensors.items()}
-        fused = [group["fused"] for group in self.optimizer.param_groups]  # the device's, not the checkpoint's
+        for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved["fused"] = own["fused"]  # the device's, not the checkpoint's
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, value in zip(self.optimizer.param_groups, fused, strict=True):
-            group["fused"] = value
         self.scheduler.load_state_dict(state["scheduler"])
         self.order.set_state(state["order"])
         self.history = list(state["history"])
@@ -290,8 +289,7 @@ def result_epoch(history: list[Row], recipe: Recipe) -> Row:
 
 
 def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
-    """One pass over the recipe's share of the training set, in a new random order. Only the progress bar waits for the
-    device.
+    """One pass over the recipe's share of the training set, in a new order. Only a progress bar waits for the device.
 
     Several processes draw the same order, and each takes its shard of every batch (see utils.training.ddp). All return
     the score over all of it, with the plain cross-entropy even if the recipe smooths labels.

@@ -71,8 +71,7 @@ def ended(model: nn.Module, levels: int) -> nn.Module:
 
 
 def release(layer: nn.Module) -> None:
-    """Make the layer plain, with its rounded weights. parametrize.remove_parametrizations would also change the class,
-    which a copy of the layer shares."""
+    """Make the layer plain, with its rounded weights. PyTorch's own way would change the class, which copies share."""
     weight = layer.weight.detach()
     layer.__class__ = type(layer).__base__
     del layer.parametrizations
