@@ -29,13 +29,12 @@ def pick_device(name: str = "auto", kind: str = "images") -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if ddp.world_size() > 1:
         name = ddp.device_name(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    available = [key for key in there if there[key]]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    available = [key for key, count in counts.items() if count]
     if name == "auto":
         return _first_that_works(tuple(available), kind)
-    key, _, number = name.partition(":")
-    most = {"cuda": torch.cuda.device_count()}.get(key, 1)
-    if key not in available or (number and not (number.isdecimal() and int(number) < most)) or name.endswith(":"):
+    if name not in available + [f"{key}:{number}" for key in available for number in range(counts[key])]:
         raise CourseError(f"device {name!r} is not available: expected auto or one of {', '.join(available)}")
     reason = failure(torch.device(name), kind)
     if reason:
