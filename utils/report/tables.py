@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .. import files, models, workspace
-from ..experiments import EXPERIMENTS, Experiment, Recipe
+from ..experiments import EXPERIMENTS, Experiment
 from ..files import display_path
 from ..runs import records, trials
 from ..runs.records import FinishedRun, RunPaths, mean_sd, percent, seeds, test_percents
@@ -138,12 +138,6 @@ def links(experiment: Experiment, link: str) -> str:
 def name(experiment: Experiment, link: str) -> str:
     linked = f"[{experiment.name}]({link}notebooks/{experiment.notebook}.ipynb)"
     return Markup(linked if experiment.notebook else experiment.name)
-
-
-def epochs(recipe: Recipe) -> str:
-    """How long a recipe trains: epochs, or images if an epoch is a part of them."""
-    times = "" if recipe.epochs == 1 else f"{recipe.epochs} × "
-    return f"{times}{recipe.images:,} images" if recipe.images else str(recipe.epochs)
 
 
 def networks(link: str = "") -> str:
@@ -321,8 +315,10 @@ def list_experiments() -> str:
     header = ["experiment", "parameters", "epochs", "data", "published seeds", "what it teaches"]
     rows = []
     for e in EXPERIMENTS.values():
-        parameters = models.count_parameters(models.build(e.recipe.model, e.recipe.dropout))
-        rows.append([e.name, f"{parameters:,}", epochs(e.recipe), e.recipe.data, len(records.published(e)), e.teaches])
+        recipe, parameters = e.recipe, models.count_parameters(models.build(e.recipe.model, e.recipe.dropout))
+        part = f"{recipe.epochs} × {recipe.images:,} images".removeprefix("1 × ")  # of the training images
+        epochs = part if recipe.images else recipe.epochs
+        rows.append([e.name, f"{parameters:,}", epochs, recipe.data, len(records.published(e)), e.teaches])
     return table(header, rows, right="parameters epochs published seeds")
 
 

@@ -333,8 +333,7 @@ def seeds(found: Sequence) -> str:
 
 def test_percents(found: list[FinishedRun]) -> list[float]:
     """Test accuracies (%) of the kept epochs; with held-out images, of the one test at the end."""
-    tests = [(record.result_row, record.facts.test) for record in found]
-    return [percent(row, "test") if "test_correct" in row else test.percent for row, test in tests]
+    return [record.facts.test.percent for record in found]
 
 
 def stand_in(facts: RunMetadata) -> bool:

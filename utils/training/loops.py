@@ -156,13 +156,6 @@ class Training:
         """The network whose accuracy counts: with the weights' running average if the recipe has one."""
         return self.average.module if self.average else self.model
 
-    def after_step(self) -> None:
-        """One step of the schedule and the average."""
-        if self.recipe.schedule != "plateau":
-            self.scheduler.step()
-        if self.average:
-            self.average.update_parameters(self.model)
-
     def state_dict(self) -> dict:
         return {
             "model": self.model.state_dict(),
@@ -303,7 +296,10 @@ def train_epoch(training: Training, data: Dataset, echo: bool = False) -> Score:
     with progress(order.split(training.recipe.batch_size), echo) as batches:
         for batch_id, rows in enumerate(batches):
             loss = train_batch(training, data, rows)
-            training.after_step()
+            if training.recipe.schedule != "plateau":
+                training.scheduler.step()
+            if training.average:
+                training.average.update_parameters(training.model)
             if not batches.disable and (loss.device.type == "cpu" or batch_id + 1 == len(batches)):
                 batches.set_description(f"loss={loss.item():.4f} batch_id={batch_id}", refresh=False)
     ddp.reduce_epoch(training.model, training.loss_sum, training.correct)
