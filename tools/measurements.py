@@ -12,16 +12,13 @@ logs/ensemble.json                python -m tools.ensemble                   net
 
 import re
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
 
 from utils import ROOT, CourseError, files
 from utils.experiments import EXPERIMENTS
-from utils.report import notebook
 from utils.report.tables import Markup, escape, mean_sd, table
 from utils.runs import records
 from utils.runs.facts import Code, Environment
@@ -107,17 +104,11 @@ def speed_table(rows: dict[str, dict[str, list[MEASURED]]]) -> str:
     return table(["what", "against", "usual, s", "course, s", "faster", "n"], lines, right="n")
 
 
-@dataclass(frozen=True)
-class Step:
-    """One bar of the ladder: seconds of one training epoch, and the number of epochs to 99 %."""
+class Step(NamedTuple):
+    """One bar of the ladder: a change, and the seconds to 99 % with it and all changes before."""
 
     name: str
-    epoch: float
-    epochs: float
-
-    @property
-    def seconds(self) -> float:
-        return self.epoch * self.epochs
+    seconds: float
 
 
 def ladder(found: Benchmark) -> list[Step]:
@@ -130,11 +121,8 @@ def ladder(found: Benchmark) -> list[Step]:
         command = "python -m tools.speed.measure --publish --only …"
         raise CourseError(f"{', '.join(parts)}: measured on different machines. Measure them together: {command}")
     epochs = median(rows[TO_99]["PyTorch's example"], "epochs")
-    steps = [Step(name, median(times, "seconds"), epochs) for name, times in rows[MACHINE_STEPS].items()]
-    for name, times in rows[RECIPE_STEPS].items():
-        epochs = median(times, "epochs")
-        steps.append(Step(name, median(times, "seconds") / epochs, epochs))
-    return steps
+    steps = [Step(name, median(times, "seconds") * epochs) for name, times in rows[MACHINE_STEPS].items()]
+    return steps + [Step(name, median(times, "seconds")) for name, times in rows[RECIPE_STEPS].items()]
 
 
 def speed_shares(found: Benchmark) -> str:
@@ -263,40 +251,6 @@ class HeldOutRun:
 def held_out_runs() -> list[HeldOutRun]:
     """All lines so far. Raises CourseError for a damaged line."""
     return files.read_lines(HELD_OUT_RUNS, HeldOutRun)
-
-
-def clustered_interval(images: dict[str, int], wrong: list[int], draws: int = 2000) -> tuple[float, float]:
-    """The middle 95 % of accuracies in percent if writers are drawn at random, each with all images (bootstrap)."""
-    counts, mistakes = np.array(list(images.values())), Counter(map(str, wrong))
-    misread = np.array([mistakes[writer] for writer in images])
-    drawn = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
-    return tuple(np.percentile(100 * (1 - drawn @ misread / (drawn @ counts)), (2.5, 97.5)))
-
-
-def held_out_section() -> str:
-    """Accuracy on held-out images of known writers, and of new ones, against the test images."""
-    rows, runs = [], held_out_runs()
-    for by_writer in (False, True):
-        group = [run for run in runs if run.by_writer == by_writer]
-        if not group:
-            return "Not measured yet: `python -m tools.writers`."
-        widths = []
-        for run in group:
-            n = sum(run.images.values())
-            pairs = notebook.wilson(n - len(run.wrong), n), clustered_interval(run.images, run.wrong)
-            widths.append([(high - low) / 2 for low, high in pairs])
-        sides = [mean_sd([getattr(run, side) for run in group]) for side in ("held_out", "test")]
-        apart = mean_sd([run.held_out - run.test for run in group])
-        intervals = [f"± {statistics.mean(width):.2f}" for width in zip(*widths, strict=True)]
-        rows.append(["by writer" if by_writer else "at random", len(group), *sides, apart, *intervals])
-    header = ["held out", "n", "held-out images, %", "test images, %", "difference", "Wilson", "by writer"]
-    where = escape(f"{runs[0].environment.device}, torch {runs[0].environment.torch}")
-    return (
-        f"{table(header, rows, right=('n',))}\n\n"
-        f"n runs of sprint_994, mean ± standard deviation ({where}). The last columns are half the width of a "
-        "run's 95 % interval for the held-out images: Wilson's, which treats images as independent, and a bootstrap by "
-        "writer."
-    )
 
 
 @dataclass(frozen=True)

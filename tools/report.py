@@ -43,7 +43,6 @@ SECTIONS = {
     "c": lambda _: measurements.c_section(),
     "train_in_tab": lambda _: measurements.in_tab_section(),
     "photographs": lambda _: measurements.photographs_section(),
-    "writers": lambda _: measurements.held_out_section(),
 }
 WRITTEN = "<!-- {}: written by `python -m tools.report`, do not edit -->", "<!-- end of {} -->"
 

@@ -2,7 +2,7 @@
 
 python -m tools.writers    train sprint_994 three times without the held-out images of each of ten splits
 
-Each run adds a line to logs/writers.jsonl, the source of a table in docs/reproducibility.md and of lesson 15.
+Each run adds a line to logs/writers.jsonl, the source of a table in lesson 15.
 C. Yadav and L. Bottou 2019, "Cold case: the lost MNIST digits", found the writer of every image. Their labels (QMNIST)
 are searched below $COURSE_DATA and data/, then downloaded.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tools.measurements import HELD_OUT_RUNS, HeldOutRun, held_out_runs, held_out_section
+from tools.measurements import HELD_OUT_RUNS, HeldOutRun, held_out_runs
 from utils import CourseError, files
 from utils.data import Dataset, datasets, sources
 from utils.experiments import EXPERIMENTS
@@ -87,7 +87,6 @@ def main(argv: list[str]) -> None:
             files.append_line(HELD_OUT_RUNS, run)
             kind = "by writer" if by_writer else "at random"
             print(f"split {split} {kind}, seed {seed}: {run.held_out:.2f} % held out, {run.test:.2f} % test")
-    print(held_out_section())
 
 
 if __name__ == "__main__":
