@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import torchvision.datasets
 
-from tools.site.server import server
+from tools.site.__main__ import server
 from utils import ROOT
 from utils.data import datasets
 

@@ -4,7 +4,7 @@ logs/benchmarks/cpu.json          python -m tools.speed.measure --publish    how
 logs/benchmarks/stress.json       make stress PUBLISH=1                      what kill -9 loses
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
-logs/benchmarks/train_in_tab.json python -m tools.site.train_in_tab          what the web pages' "Train" tab reaches
+logs/benchmarks/train_in_tab.json python -m tools.site --measure               what the web pages' "Train" tab reaches
 logs/reproductions.jsonl          python -m tools.reproduce NAME             published runs, trained again
 logs/writers.jsonl                python -m tools.writers                    accuracy on images of known and new writers
 logs/ensemble.json                python -m tools.ensemble                   networks that answer together
@@ -426,7 +426,7 @@ class InTab:
 
 def in_tab_section() -> str:
     """What the "Train" tab reaches in each engine."""
-    found = files.read_json(path("train_in_tab"), InTab, "`python -m tools.site.train_in_tab` writes it.")
+    found = files.read_json(path("train_in_tab"), InTab, "`python -m tools.site --measure` writes it.")
     first = {run.seed: run.sha256 for run in reversed(found.runs)}  # of the first engine
     rows = []
     for engine in dict.fromkeys(run.engine for run in found.runs):

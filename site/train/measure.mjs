@@ -1,5 +1,5 @@
-// Trains from several seeds and sends what came of each to the server: in a page, or by `node measure.mjs ADDRESS`.
-// tools/site/train_in_tab.py serves this file next to live/ and train/.
+// Trains from the seed in the address and sends what came of it to the server: in a page, or by `node measure.mjs ADDRESS`.
+// `python -m tools.site --measure` serves this file next to live/ and train/.
 
 import { trained } from "./live/safetensors.mjs";
 import { sprint } from "./live/sprint.mjs";
@@ -12,22 +12,21 @@ async function measure(address, engine) {
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
   const json = async (name) => JSON.parse(new TextDecoder().decode(await get(name)));
-  const [facts, seeds, network] = [await json("train/train.json"), await json("seeds.json"), await sprint(await get("train/sprint.wasm"))];
+  const [facts, network] = [await json("train/train.json"), await sprint(await get("train/sprint.wasm"))];
   network.load(await unpacked(facts.train.file), await unpacked(facts.test.file));
-  for (const seed of seeds) {
-    const steps = network.start(seed, facts);
-    const begun = performance.now();
-    for (let step = 0; step < steps; step++) network.step();
-    const seconds = (performance.now() - begun) / 1000;
-    const total = network.images.test;
-    let correct = 0;
-    for (let first = 0; first < total; first += 128) correct += network.correct(first);
-    const { mean, std } = facts;
-    const file = trained(network.state(), steps, { seed, mean, std, correct, total });
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
-    const sha256 = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    await fetch(new URL("result", address), { method: "POST", body: JSON.stringify({ engine, seed, seconds, correct, total, sha256 }) });
-  }
+  const seed = Number(new URL(address).searchParams.get("seed"));
+  const steps = network.start(seed, facts);
+  const begun = performance.now();
+  for (let step = 0; step < steps; step++) network.step();
+  const seconds = (performance.now() - begun) / 1000;
+  const total = network.images.test;
+  let correct = 0;
+  for (let first = 0; first < total; first += 128) correct += network.correct(first);
+  const { mean, std } = facts;
+  const file = trained(network.state(), steps, { seed, mean, std, correct, total });
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
+  const sha256 = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  await fetch(new URL("result", address), { method: "POST", body: JSON.stringify({ engine, seed, seconds, correct, total, sha256 }) });
 }
 
 if (globalThis.process) await measure(process.argv[2], `Node ${process.versions.node}`);

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
-from tools.site.server import SITE, Handler, server
-from tools.site.train_in_tab import CHROMIUM, installed
+from tools.site.__main__ import CHROMIUM, SITE, Handler, installed, server
 from utils import ROOT
 
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}

@@ -9,7 +9,7 @@ from functools import lru_cache
 import pytest
 
 from conftest import PATIENCE
-from tools.site.server import SITE
+from tools.site.__main__ import SITE
 
 FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from shapes import STROKES
 
 from conftest import SIZES, opened, received, violations
-from tools.site.server import SITE
+from tools.site.__main__ import SITE
 
 
 def test_first_view_and_first_answer_need_300_kb_each_and_no_network_before_the_first_stroke(page, site):

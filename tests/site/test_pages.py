@@ -6,7 +6,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tools.site import __main__ as tool
 from tools.site import pages
-from tools.site.server import SITE
+from tools.site.__main__ import SITE
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
 

@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 from shapes import STROKES
 
-from tools.site.server import SITE
+from tools.site.__main__ import SITE
 from utils import ROOT
 from utils.experiments import EXPERIMENTS
 from utils.runs import packed

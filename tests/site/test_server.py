@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tools.site import server
+from tools.site import __main__ as server
 from utils import ROOT, CourseError
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from shapes import STROKES
 
 from conftest import PATIENCE, SIZES, opened, received, serving, until, violations
-from tools.site.server import SITE
+from tools.site.__main__ import SITE
 from utils import ROOT
 
 FIRST_VIEW = 300_000  # bytes

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from conftest import SIZES
 from tools import measurements
 from tools.site import networks as site_networks
-from tools.site.__main__ import program
-from tools.site.server import SITE
+from tools.site.__main__ import SITE, program
 from utils import ROOT, files, models
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS

