@@ -111,26 +111,20 @@ def _installation() -> str:
 
 
 def _wait_passively_among_others() -> None:
-    """Let OpenMP's threads sleep while they wait, if other processes run; no bit depends on it.
+    """Let OpenMP's threads sleep while they wait, if Linux has another running process, three times in a row.
 
-    On an idle machine spinning is faster. Otherwise another process may keep the awaited thread from running. OpenMP
-    reads this when torch loads it.
+    On an idle machine spinning is faster. Otherwise it may keep the awaited thread from running. No bit depends on it.
+    OpenMP reads this when torch loads it.
     """
-    settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
-    if "torch" not in sys.modules and not os.environ.keys() & settings and _other_processes_running():
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-
-
-def _other_processes_running() -> bool:
-    """Whether Linux has another running process, three times in a row; elsewhere False."""
+    if "torch" in sys.modules or os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        return
     with suppress(OSError):
         for _ in range(3):
             running = re.search(r"procs_running (\d+)", Path("/proc/stat").read_text())
             if running is None or int(running[1]) <= 1:
-                return False
+                return
             time.sleep(0.001)
-        return True
-    return False
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 started = getattr(sys.modules["__main__"], "__file__", None)  # a notebook or an interpreter has none

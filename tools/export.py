@@ -47,8 +47,8 @@ from utils.data import datasets, photo
 from utils.experiments import EXPERIMENTS
 from utils.files import display_path
 from utils.runs import packed
-from utils.runs.pretrained import Preprocess, find_weights, load_model, load_pretrained
-from utils.runs.records import RunMetadata, own_root, read_facts
+from utils.runs.pretrained import Preprocess, find_weights, load_model
+from utils.runs.records import RunMetadata, own_root
 from utils.training.loops import evaluate, predict
 from utils.training.quantize import levels_of, weight_grid
 
@@ -57,12 +57,11 @@ COSTS = measurements.path("c")
 
 
 class Whole(nn.Module):
-    """A network together with its preprocessing."""
+    """A network together with its preprocessing. facts: of the network's run."""
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess):
+    def __init__(self, model: nn.Module, facts: RunMetadata):
         super().__init__()
-        self.model = model
-        self.preprocess = preprocess
+        self.model, self.preprocess = model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(self.preprocess(images))
@@ -113,7 +112,7 @@ def write_safetensors(whole: Whole, metadata: dict[str, str], path: Path) -> Non
 def read_safetensors(path: Path, facts: RunMetadata) -> Callable[[Tensor], Tensor]:
     model = models.build(facts.recipe.model, facts.recipe.dropout)
     safetensors.torch.load_model(model, path)
-    return Whole(model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)).eval()
+    return Whole(model, facts).eval()
 
 
 # write(network, metadata, file) and read(file, facts of its run) → a function: raw images → (N, 10) outputs
@@ -135,8 +134,8 @@ def metadata(facts: RunMetadata) -> dict[str, str]:
 def export(name: str, path: Path, to: str = "onnx") -> None:
     """Write a network to a file, whole or not at all. Raises CourseError."""
     require_no_folder(path)
-    write, _ = FORMATS[to]
-    write(Whole(*load_pretrained(name)).eval(), metadata(read_facts(find_weights(name).with_suffix(".json"))), path)
+    model, facts = load_model(find_weights(name))
+    FORMATS[to][0](Whole(model, facts).eval(), metadata(facts), path)
 
 
 def require_no_folder(path: Path) -> None:
@@ -146,14 +145,12 @@ def require_no_folder(path: Path) -> None:
 
 def compare(name: str, path: Path, to: str = "onnx") -> tuple[int, int]:
     """How many test images get the same label from the file and from the network, and how many there are."""
-    whole = Whole(*load_pretrained(name)).eval()
-    _, read = FORMATS[to]
-    outputs = read(path, read_facts(find_weights(name).with_suffix(".json")))
-    same, test = 0, datasets.load("mnist3d" if whole.preprocess.kind == "voxels" else "mnist").test
-    for images in test.images.split(1000):
-        with torch.inference_mode():
-            same += int((outputs(images).argmax(1) == whole(images).argmax(1)).sum(dtype=torch.int64))
-    return same, len(test)
+    model, facts = load_model(find_weights(name))
+    whole, outputs = Whole(model, facts).eval(), FORMATS[to][1](path, facts)
+    test = datasets.load("mnist3d" if facts.data.kind == "voxels" else "mnist").test
+    with torch.inference_mode():
+        same = [outputs(images).argmax(1) == whole(images).argmax(1) for images in test.images.split(1000)]
+    return int(torch.cat(same).sum()), len(test)
 
 
 # ---- C: a header with one function, `int NAME_digit(const unsigned char pixels[784], float scores[10])`. It compiles
@@ -239,9 +236,9 @@ class Program:
                 yield f"NAME_affine({to}, {to}, {filters}, {plane}, 0, {bias});"
         elif isinstance(layer, nn.BatchNorm2d):
             factor = layer.weight / (layer.running_var + layer.eps).sqrt()
-            shift, name = layer.bias - layer.running_mean * factor, self.names[id(layer.weight)]
+            shift = layer.bias - layer.running_mean * factor
             self.multiplications += numbers
-            factors, shifts = self.vector(factor, name), self.vector(shift, self.names[id(layer.bias)])
+            factors, shifts = self.vector(layer.weight, factor), self.vector(layer.bias, shift)
             yield f"NAME_affine({start}, {to}, {channels}, {plane}, {factors}, {shifts});"
         elif isinstance(layer, nn.ReLU):
             yield f"NAME_relu({start}, {to}, {numbers});"
@@ -275,15 +272,17 @@ class Program:
     def matrix(self, weight: Tensor) -> tuple[str, str]:
         """The name of a declared array of weights; and, if they have levels, their step and their bits."""
         if not self.levels:
-            return self.vector(weight.flatten(), self.names[id(weight)]), ""
+            return self.vector(weight), ""
         levels = self.of[weight]
         bits, (step, whole) = (levels - 1).bit_length(), weight_grid(weight.detach(), levels)
         codes = packed_bits((whole.flatten() + (1 << bits) // 2 - 1).int().numpy(), bits)
         name = self.declare("unsigned char", self.names[id(weight)], [str(code) for code in codes], 1)
         return name, f", {literal(step)}, {bits}"
 
-    def vector(self, values: Tensor, name: str | None = None) -> str:
-        return self.declare("float", name or self.names[id(values)], [literal(value) for value in values.detach()], 4)
+    def vector(self, parameter: Tensor, values: Tensor | None = None) -> str:
+        """The name of a declared array: a parameter, or other values under its name."""
+        numbers = (parameter if values is None else values).detach().flatten()
+        return self.declare("float", self.names[id(parameter)], [literal(number) for number in numbers], 4)
 
     def declare(self, kind: str, name: str, values: list[str], size: int) -> str:
         if name not in self.constants:
@@ -407,9 +406,8 @@ def export_c(name: str, path: Path) -> tuple[Costs, int, int]:
     text, program = header(called, model, facts.recipe.levels, *pixels)
     files.write(path, text.encode())
     images = datasets.load("mnist").test.images
-    labels, _ = answers(path, called, images)
-    same = int((labels == predict(model, images, *pixels).argmax(1)).sum())
-    return costs(path, called, program), same, len(images)
+    same = answers(path, called, images)[0] == predict(model, images, *pixels).argmax(1)
+    return costs(path, called, program), int(same.sum()), len(images)
 
 
 # ---- QR codes
@@ -460,10 +458,9 @@ def export_qr(weights: Path, path: Path | None) -> None:
 def read_qr(path: Path) -> None:
     """Evaluate the network in a picture of a code."""
     name, model, mean, std = recognize(scan(photo.open_picture(path)))
-    test = datasets.load("mnist")
-    score = evaluate(model, test.test, mean, std)
-    right = f"{score.correct} of {score.total} test images of {test.name} are right"
-    print(f"{display_path(path)} holds {name}: {right}")
+    data = datasets.load("mnist")
+    score = evaluate(model, data.test, mean, std)
+    print(f"{display_path(path)} holds {name}: {score.correct} of {score.total} test images of {data.name} are right")
 
 
 def main(argv: list[str]) -> int:
