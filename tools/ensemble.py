@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tools.measurements import ENSEMBLE, Ensemble, ensemble_table
+from tools.measurements import ENSEMBLE, Ensemble, ensemble_table, whole_mnist
 from utils import CourseError, files, models
-from utils.data import datasets
 from utils.data.datasets import Split
 from utils.experiments import EXPERIMENTS
 from utils.runs import facts, pretrained, records
@@ -84,9 +83,7 @@ def twins() -> dict[str, Path]:
 
 def make() -> Ensemble:
     """Choose among the twins, and test the published networks that they stand for. Raises CourseError."""
-    mnist = datasets.load("mnist")
-    if not (mnist.name == "mnist" and mnist.whole):
-        raise CourseError("an ensemble is chosen and tested on the whole of MNIST, which was not found")
+    mnist = whole_mnist()
     held_out = mnist.hold_out(HELD_OUT).valid
     answers = {name: answer(path, held_out) for name, path in twins().items()}
     votes = choose(answers, held_out.labels)

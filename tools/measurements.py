@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils import ROOT, CourseError, files
+from utils.data import Dataset, datasets
 from utils.experiments import EXPERIMENTS
 from utils.report.tables import Markup, escape, mean_sd, table
 from utils.runs import records
@@ -71,6 +72,14 @@ class Benchmark:
 def path(kind: str = "cpu", root: Path = ROOT) -> Path:
     """The file of the benchmark, or of `stress`, `photographs`, `no_digit`, `c` or `train_in_tab`."""
     return root / "logs" / "benchmarks" / f"{kind}.json"
+
+
+def whole_mnist() -> Dataset:
+    """MNIST, of which every image counts in a measurement. Raises CourseError if it was not found."""
+    found = datasets.load("mnist")
+    if found.name != "mnist" or not found.whole:
+        raise CourseError("expected the whole of MNIST, which was not found (COURSE_DATA)")
+    return found
 
 
 def read() -> Benchmark:
@@ -158,7 +167,7 @@ def note(found: Benchmark, which: Sequence[str]) -> str:
         threads = f"{one.threads} thread{'s' * (one.threads != 1)}"
         places.setdefault(escape(f"{one.device}, {threads}, torch {one.torch}, {one.time[:10]}"), []).append(row)
     most, *others = sorted(places, key=lambda place: -len(places[place]))
-    apart = "".join(f" “{', '.join(places[place])}” was measured on {place}." for place in others)
+    apart = "".join(f" “{escape(', '.join(places[place]))}” was measured on {place}." for place in others)
     return f"Medians (smallest to largest) of n = {several} fresh processes per side, alternating, on {most}.{apart}"
 
 

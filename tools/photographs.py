@@ -18,8 +18,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from tools.measurements import Kind, NoDigit, Photographs, photographs_section
-from tools.measurements import path as measurement_path
+from tools import measurements
+from tools.measurements import Kind, NoDigit, Photographs
 from tools.report import save_picture
 from utils import CourseError, files, models, runs, smoke
 from utils.data import datasets, photo, voxels
@@ -235,7 +235,7 @@ def measure_bound() -> None:
     counts |= {"doubted": int((printed < least).sum()), "letters": len(printed)}
     source = {"fingerprint": done.facts.data.fingerprint, "code": facts.code(), "environment": done.facts.environment}
     found = NoDigit(DOUBTER, least, **counts, **source, finished=facts.now())
-    target = measurement_path("no_digit")
+    target = measurements.path("no_digit")
     files.write_json(target, found)
     print(
         f"{display_path(target)}: below {least:.1%} for {found.share:.2%} of the digits, {found.doubted} of the letters"
@@ -248,14 +248,12 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if options.bound:
         return measure_bound()
-    mnist = datasets.load("mnist")
-    if mnist.name != "mnist" or not mnist.whole:
-        raise CourseError("expected the whole of MNIST, which was not found (COURSE_DATA)")
+    test = measurements.whole_mnist().test
     model, preprocess = load_pretrained(NETWORK)
-    found = {kind: measure(kind, mnist.test, N, lambda image: int(model(preprocess(image)).argmax())) for kind in KINDS}
+    found = {kind: measure(kind, test, N, lambda image: int(model(preprocess(image)).argmax())) for kind in KINDS}
     where = facts.environment(torch.device("cpu"))
-    files.write_json(measurement_path("photographs"), Photographs(NETWORK, found, facts.code(), where, facts.now()))
-    print(photographs_section())
+    files.write_json(measurements.path("photographs"), Photographs(NETWORK, found, facts.code(), where, facts.now()))
+    print(measurements.photographs_section())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tools.measurements import HELD_OUT_RUNS, HeldOutRun, held_out_runs
+from tools.measurements import HELD_OUT_RUNS, HeldOutRun, held_out_runs, whole_mnist
 from utils import CourseError, files
 from utils.data import Dataset, datasets, sources
 from utils.experiments import EXPERIMENTS
@@ -75,9 +75,7 @@ def measure(mnist: Dataset, writers: list[Tensor], by_writer: bool, split: int, 
 
 def main(argv: list[str]) -> None:
     command.Parser(prog="python -m tools.writers", description=__doc__).parse_args(argv)
-    mnist = datasets.load("mnist")
-    if mnist.name != "mnist" or not mnist.whole:
-        raise CourseError("expected the whole of MNIST, which was not found (COURSE_DATA)")
+    mnist = whole_mnist()
     writers = writer_numbers(mnist)
     done = {(run.split, run.by_writer, run.seed) for run in held_out_runs()}
     for todo in itertools.product(range(SPLITS), (False, True), range(SEEDS)):

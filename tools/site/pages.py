@@ -198,17 +198,6 @@ def field_table(field: list[dict]) -> str:
     return table(header, rows, right=header[:2])
 
 
-def benchmark_table(found: dict) -> str:
-    rows = []
-    for row in found["rows"]:
-        times = row["seconds"]
-        between = f"{times[0]:.2f} to {times[-1]:.2f}" if len(times) > 1 else "–"
-        cells = [row["what"], row["side"], f"{statistics.median(times):.2f}", between, len(times)]
-        rows.append([*cells, f"{row['accuracy']:.2f}" if row["accuracy"] else "–", row["on"]])
-    header = ["what", "how", "median, s", "smallest to largest", "n", "reached, %", "on"]
-    return table(header, rows, right=("median, s", "n", "reached, %"))
-
-
 def summary(one: dict, is_studied: bool) -> Iterator[str]:
     """The parts of the first line of an experiment's page."""
     recipe, test = one["recipe"], one["test"]
@@ -283,7 +272,9 @@ def experiments_page(experiments: list[dict]) -> str:
 def benchmark_page(found: dict) -> str:
     """logs/benchmarks/index.md."""
     log, chart = link(found["log"], "../../" + found["log"]), '<figure class="chart" data-chart="benchmark"></figure>'
-    numbers = f"<summary>All measurements</summary>\n\n{benchmark_table(found)}\n\n"
+    measured = files.read_json(ROOT / found["log"], measurements.Benchmark)
+    listed = f"{measurements.tried_table(measured.rows)}\n\n{measurements.note(measured, list(measured.rows))}"
+    numbers = f"<summary>All measurements</summary>\n\n{listed}\n\n"
     shown = f'{COMPARED}\n\n{chart}\n\n{log}\n\n<details class="numbers">{numbers}</details>'
     return f"{FRONT}# How fast is the course?\n\n{shown}\n"
 

@@ -17,6 +17,7 @@ import os
 import resource
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -59,13 +60,8 @@ def floor(recipe: Recipe, images: int = 60_000) -> dict[str, float]:
     return {"gflop": flops / 1e9, "gbyte": traffic / 1e9, **rates, "floor_seconds": seconds}
 
 
-def fastest(work: Callable[[], object], repetitions: int = 8) -> float:
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def fastest(work: Callable[[], object]) -> float:
+    return min(timeit.repeat(work, number=1, repeat=8))
 
 
 def once(row: str, side: str, seed: str | int) -> MEASURED:
