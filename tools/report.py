@@ -2,8 +2,7 @@
 
 python -m tools.report            write the tables of README.md and docs/*.md, logs/runs.csv and pngs/
 python -m tools.report --check    exit 1 and show the difference if a table or logs/runs.csv differs from the logs
-python -m tools.report --stale    list the notebooks whose outputs differ from the published results
-python -m tools.report --execute  execute these notebooks, and replace each one when it is finished
+python -m tools.report --execute  execute each notebook whose outputs differ from the published results, and replace it
 python -m tools.report runs/      tables and curves of your own finished runs, below runs/pngs/
 """
 
@@ -264,18 +263,15 @@ def main(argv: list[str]) -> int:
     parser = command.Parser(prog="python -m tools.report", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     what = parser.add_mutually_exclusive_group()
-    for flag in ("--check", "--stale", "--execute"):
-        what.add_argument(flag, action="store_true")
+    what.add_argument("--check", action="store_true")
+    what.add_argument("--execute", action="store_true")
     options = parser.parse_args(argv)
     if options.folder:
         print(own_report(options.folder.resolve()))
         return 0
-    if options.stale or options.execute:
+    if options.execute:
         for path in stale():
-            if options.execute:
-                execute(path)
-            else:
-                print(display_path(path))
+            execute(path)
         return 0
     old, new = texts()
     if options.check:
