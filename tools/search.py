@@ -7,19 +7,14 @@ trial that diverges fails, and the search goes on.
 
 import hashlib
 
+from tools.command import need
 from utils import CourseError, runs, smoke
 from utils.experiments import Experiment, Range, Recipe
 from utils.report import tables
 from utils.runs.records import RunPaths, own_root
 from utils.training.loops import Diverged, Row
 
-try:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-except ImportError as error:
-    raise CourseError(f"--search needs Optuna ({error}): python -m pip install -r requirements-extra.txt") from error
-
+optuna = need("optuna")
 HELD_OUT = 10_000  # training images, where the recipe holds out none
 
 
@@ -50,7 +45,8 @@ def open_study(experiment: Experiment) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is one line of ours
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, experiment.recipe.epochs // 4))
     how = {"direction": "maximize", "load_if_exists": True, "pruner": pruner, "study_name": study_name(experiment)}
-    return optuna.create_study(storage=JournalStorage(JournalFileBackend(str(path))), **how)
+    journal = optuna.storages.journal.JournalFileBackend(str(path))
+    return optuna.create_study(storage=optuna.storages.JournalStorage(journal), **how)
 
 
 def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | None = None, echo: bool = True) -> str:
