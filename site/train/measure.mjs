@@ -4,15 +4,15 @@
 import { trained } from "./live/safetensors.mjs";
 import { sprint } from "./live/sprint.mjs";
 
-/** address: of the folder that this file is in. */
+/** address: of the folder that this file is in, followed by ?seed=K. */
 async function measure(address, engine) {
   const get = async (name) => (await fetch(new URL(name, address))).arrayBuffer();
   const unpacked = async (file) => {
     const stream = new Blob([await get(`train/${file}`)]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
-  const json = async (name) => JSON.parse(new TextDecoder().decode(await get(name)));
-  const [facts, network] = [await json("train/train.json"), await sprint(await get("train/sprint.wasm"))];
+  const facts = JSON.parse(new TextDecoder().decode(await get("train/train.json")));
+  const network = await sprint(await get("train/sprint.wasm"));
   network.load(await unpacked(facts.train.file), await unpacked(facts.test.file));
   const seed = Number(new URL(address).searchParams.get("seed"));
   const steps = network.start(seed, facts);
