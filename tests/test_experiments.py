@@ -32,8 +32,9 @@ VALUES |= {"batch_size": 30, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.1
 VALUES |= {"momentum": 0.5, "images": 40, "schedule": "constant", "drop_at": 2, "warmup": 0.5, "average": 0.5}
 VALUES |= {"start": f"tiny-{'0' * 8}", "levels": 3, "dropout": 0.3, "label_smoothing": 0.1, "rotate": 9.0, "shift": 1.0}
 VALUES |= {"scale": 0.3, "shear": 9.0, "elastic": 1.0, "stroke": 0.5, "erase": 6.0, "fresh": True, "bfloat16": True}
+VALUES |= {"recalibrate": 40}
 CONTEXTS = {"patience": HELD, "keep": HELD, "decay_vectors": {"weight_decay": 1.0}, "momentum": {"optimizer": "sgd"}}
-CONTEXTS |= {"drop_at": {"schedule": "step", "epochs": 2}, "fresh": VOXELS}
+CONTEXTS |= {"drop_at": {"schedule": "step", "epochs": 2}, "fresh": VOXELS, "recalibrate": {"model": "mnist_small"}}
 
 
 @lru_cache
@@ -98,6 +99,7 @@ def test_what_does_not_matter_leaves_the_weights_alone(small):
         ({"schedule": "plateau"}, "need held-out images, never the test set's"),
         ({"data": "mnist3d_published", "fresh": True}, "with fresh: expected mnist3d or mnist3d_all"),
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
+        ({"data": "mnist3d", "fresh": True, "recalibrate": 5}, "fresh and recalibrate = 5: expected 0"),
         (
             {"data": "mnist3d", "rotate": 3.0},
             "rotate = 3: expected 0 .grids drawn with fresh can be rotated",

@@ -1,5 +1,6 @@
 """The only training loop and the only test loop."""
 
+import copy
 import math
 import os
 import sys
@@ -239,8 +240,36 @@ def fit(
         if echo:
             print(describe(row), flush=True)
     model.load_state_dict(training.best or training.tested.state_dict())
-    quantize.end(model, recipe.levels)
+    finish(model, recipe, data)
     return training.history
+
+
+def finish(model: nn.Module, recipe: Recipe, data: Dataset) -> nn.Module:
+    """The trained network as it is kept, in place: recalibrated, and rounded for its packed file, if the recipe says
+    so."""
+    if recipe.recalibrate:
+        recalibrate(model, data.train.images[: recipe.recalibrate], data.mean, data.std)
+    return quantize.end(model, recipe.levels)
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, images: Tensor, mean: float, std: float) -> None:
+    """Replace batch norm's running statistics, in place, by the means over batches of unchanged images; in eval mode.
+
+    The running ones are of deformed copies, and of weights that an average or rounding has changed since.
+    """
+    model.eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, quantize.NORMS)]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    for batch in images.split(500):
+        model(normalize(batch, mean, std))
+    for norm, before in zip(norms, momentum, strict=True):
+        norm.momentum = before
+        norm.eval()
 
 
 def is_over(history: list[Row], recipe: Recipe) -> bool:
@@ -256,7 +285,10 @@ def train_and_test(training: Training, data: Dataset, seed: int, echo: bool) -> 
     train = train_epoch(training, data, echo)
     require_finite("training", train.loss, recipe, seed, epoch)
     part, split = ("valid", data.valid) if data.valid else ("test", data.test)
-    score = evaluate(quantize.ended(training.tested, recipe.levels), split, data.mean, data.std)
+    tested = training.tested
+    if recipe.levels or recipe.recalibrate:
+        tested = finish(copy.deepcopy(tested), recipe, data)
+    score = evaluate(tested, split, data.mean, data.std)
     require_finite({"valid": "validation"}.get(part, part), score.loss, recipe, seed, epoch)
     if recipe.schedule == "plateau":
         training.scheduler.step(score.loss)

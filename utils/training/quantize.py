@@ -66,8 +66,8 @@ def end(model: nn.Module, levels: int) -> nn.Module:
 
 
 def ended(model: nn.Module, levels: int) -> nn.Module:
-    """The result of `end` for a network that is still training; without levels the network itself."""
-    return end(copy.deepcopy(model), levels) if levels else model
+    """The result of `end` for a network that stays as it is."""
+    return end(copy.deepcopy(model), levels)
 
 
 def release(layer: nn.Module) -> None:
@@ -79,8 +79,10 @@ def release(layer: nn.Module) -> None:
 
 
 def fold(norm: nn.Module) -> None:
-    """Make a batch norm's factor and summand in eval mode its weight and bias."""
+    """Make a batch norm's factor and summand in eval mode its weight and bias. A channel that is always the same gets
+    the factor 0: its own, up to 316, would leave the other channels' factors few of the levels."""
     factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    factor[norm.running_var < norm.eps] = 0
     norm.bias.sub_(norm.running_mean * factor)
     norm.weight.copy_(factor)
     norm.running_mean.zero_()
