@@ -4,13 +4,10 @@ import shutil
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, interrupted, own, train
 
-from utils import Interrupted, runs
 from utils.data import datasets, voxels
-from utils.experiments import Experiment
 from utils.runs import records
-from utils.runs.records import RunPaths
 from utils.training import ddp
 
 PLAIN = TINY.with_recipe(dropout=0.0, rotate=0.0)
@@ -27,48 +24,22 @@ KINDS = {  # and the random states that decide the weights: of the order, of the
     "voxels with dropout": (CUBES.with_recipe(dropout=0.3), {"order", "processes"}),
     "voxels drawn anew": (CUBES.with_recipe(fresh=True, rotate=5.0), {"order", "numbers"}),
 }
-
-
-@pytest.fixture(autouse=True)
-def whole(scratch, monkeypatch):
-    """Scratch runs; voxels of a few fallback digits."""
-    monkeypatch.setattr(datasets, "_idx", lambda name: None)
-    monkeypatch.setattr(voxels, "TRAIN", 48)
-    monkeypatch.setattr(voxels, "TEST", 16)
-
-
-def train(experiment: Experiment, root, **options) -> str:
-    return runs.run(experiment, device="cpu", echo=False, folder=root, **options).facts.sha256
-
-
-def interrupted(experiment: Experiment, root) -> RunPaths:
-    """A run of which the first epoch is done."""
-
-    def stop(history):
-        raise KeyboardInterrupt
-
-    with pytest.raises(Interrupted):
-        train(experiment, root, after_epoch=stop)
-    return RunPaths.of(experiment, 0, root)
-
-
-def fresh(part: str):
-    """A random state as a run begins with it, not as it is after an epoch."""
-    return [ddp.random_state()] if part == "processes" else torch.Generator().manual_seed(0).get_state()
+FRESH = {part: torch.Generator().manual_seed(0).get_state() for part in ("order", "numbers")}  # as a run begins
+FRESH["processes"] = [ddp.random_state()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_continued_run_has_the_bits_of_an_uninterrupted_one(kind, tmp_path):
+def test_a_continued_run_has_the_bits_of_an_uninterrupted_one(kind, scratch, monkeypatch):
+    for name, value in {"TRAIN": 48, "TEST": 16}.items():  # voxels of a few fallback digits
+        monkeypatch.setattr(voxels, name, value)
+    monkeypatch.setattr(datasets, "_idx", lambda name: None)
     experiment, states = KINDS[kind]
-    expected = train(experiment, tmp_path / "whole")
-    interrupted(experiment, tmp_path / "order")
-    for root in ("numbers", "processes", "continued"):
-        shutil.copytree(tmp_path / "order", tmp_path / root)
-    torch.manual_seed(1)  # the process that continues knows nothing of the one before
-    assert train(experiment, tmp_path / "continued") == expected
-    for part in ("order", "numbers", "processes"):
-        run = RunPaths.of(experiment, 0, tmp_path / part)
-        run_start, state = records.read_checkpoint(run.checkpoint)
-        torch.manual_seed(1)
-        records.write_checkpoint(run.checkpoint, run_start, state | {part: fresh(part)})
-        assert (train(experiment, tmp_path / part) != expected) == (part in states), f"without its {part}"
+    expected = train(experiment, folder=scratch / "whole").facts.sha256
+    interrupted(experiment, folder=scratch / "begun")
+    for part, state in ({"nothing": None} | FRESH).items():
+        root = shutil.copytree(scratch / "begun", scratch / part)
+        checkpoint = own(experiment, root=root).checkpoint
+        run_start, saved = records.read_checkpoint(checkpoint)
+        records.write_checkpoint(checkpoint, run_start, saved | ({part: state} if state is not None else {}))
+        torch.manual_seed(1)  # the process that continues knows nothing of the one before
+        assert (train(experiment, folder=root).facts.sha256 != expected) == (part in states), f"without its {part}"

@@ -6,15 +6,13 @@ from itertools import count
 
 import pytest
 import torch
-from tiny import RECIPE, dataset, tiny
+from tiny import dataset, tiny
 from torch import nn
 from torch.nn import functional as F
 
-from utils.data.datasets import Split
 from utils.experiments import Recipe
-from utils.training import ddp, loops
+from utils.training import loops
 from utils.training.loops import (
-    CheckpointMismatch,
     Score,
     Training,
     cross_entropies,
@@ -22,22 +20,21 @@ from utils.training.loops import (
     fit,
     is_over,
     make_optimizer,
+    normalize,
     result_epoch,
 )
 
 PLAIN = Recipe("tiny", epochs=6, batch_size=30, optimizer="sgd", lr=0.05, schedule="constant")
+STOPPING = replace(PLAIN, valid=20, patience=2)
 
 
-def begin(recipe: Recipe = PLAIN) -> nn.Module:
+def trained(recipe: Recipe, part=lambda training: training.model.state_dict(), **options) -> tuple:
+    """State dict and rows after fit(), and a copy of a part of the training's state after each epoch."""
     torch.manual_seed(0)
-    return tiny(recipe.dropout)
-
-
-def trained(recipe: Recipe, valid: int = 0, **options) -> tuple[dict, list]:
-    """State dict and rows after fit()."""
-    model = begin(recipe)
-    history = fit(model, dataset(valid=valid), recipe, echo=False, **options)
-    return model.state_dict(), history
+    model, after = tiny(recipe.dropout), []
+    keep = lambda training: after.append(copy.deepcopy(part(training)))  # noqa: E731
+    history = fit(model, dataset(valid=recipe.valid), recipe, **{"echo": False, "after_epoch": keep} | options)
+    return model.state_dict(), history, after
 
 
 def equal(one: dict, other: dict) -> bool:
@@ -55,16 +52,6 @@ def told(monkeypatch):
     return tell
 
 
-STOPPING = replace(PLAIN, valid=20, patience=2)
-
-
-def states_of(recipe: Recipe, valid: int = 0, part=lambda training: training.model.state_dict(), **options) -> tuple:
-    """State dict and rows after fit(), and a copy of a part of the training's state after each epoch."""
-    after = []
-    keep = lambda training: after.append(copy.deepcopy(part(training)))  # noqa: E731
-    return *trained(recipe, valid, after_epoch=keep, **options), after
-
-
 @pytest.mark.parametrize(
     ("patience", "keep", "losses", "correct", "epochs", "best"),
     [
@@ -76,41 +63,18 @@ def states_of(recipe: Recipe, valid: int = 0, part=lambda training: training.mod
 def test_early_stopping_keeps_the_weights_of_the_best_epoch(patience, keep, losses, correct, epochs, best, told):
     recipe = replace(STOPPING, keep=keep, patience=patience)
     told(losses, correct)
-    weights, history, after = states_of(recipe, 20)
+    weights, history, after = trained(recipe)
     assert len(history) == epochs == len(after) and result_epoch(history, recipe)["epoch"] == best
     assert equal(weights, after[best - 1]) and not equal(weights, after[0])  # the control: epochs do differ
 
 
 def test_a_run_whose_patience_is_at_an_end_is_over_also_when_it_is_continued(told):
     told(count(1), [60, 50, 50])
-    weights, history, states = states_of(STOPPING, 20, Training.state_dict)
+    weights, history, states = trained(STOPPING, Training.state_dict)
     assert is_over(history, STOPPING) and not is_over(history[:2], STOPPING) and not is_over([], STOPPING)
-    again, rows = trained(STOPPING, 20, state=states[-1])  # nothing is evaluated again: there is nothing left to tell
+    again, rows, _ = trained(STOPPING, state=states[-1])  # nothing is evaluated again: there is nothing left to tell
     assert rows == history and equal(again, weights)
-    forgotten, _ = trained(STOPPING, 20, state={**states[-1], "best": None})
-    assert not equal(forgotten, weights)
-
-
-FULL = replace(RECIPE, average=0.5, batch_size=20, schedule="step", drop_at=2)
-
-
-def whole_and_continued(recipe: Recipe, changes) -> tuple[dict, dict]:
-    """State dicts after three epochs: uninterrupted, and continued after the first with `changes` of the state."""
-    whole, _, states = states_of(recipe, part=Training.state_dict)
-    torch.manual_seed(99)
-    model = tiny(recipe.dropout)
-    fit(model, dataset(), recipe, state=states[0] | copy.deepcopy(changes(states[0])), echo=False)
-    return whole, model.state_dict()
-
-
-def test_continued_training_is_exact_and_each_missing_part_of_the_state_is_noticed():
-    assert equal(*whole_and_continued(FULL, lambda state: {}))
-    fresh = Training(begin(FULL), FULL, 0, 60).state_dict()
-    fresh["processes"] = [ddp.random_state()]
-    for key in fresh.keys() - {"best", "device"}:  # best weights: see early stopping; the kind of device: see below
-        assert not equal(*whole_and_continued(FULL, lambda state, key=key: {key: fresh[key]})), key
-    with pytest.raises(CheckpointMismatch, match="RuntimeError: Error"):
-        whole_and_continued(FULL, lambda state: {"model": {}})
+    assert not equal(trained(STOPPING, state=states[-1] | {"best": None})[0], weights)
 
 
 def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_its_length(monkeypatch):
@@ -119,12 +83,10 @@ def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_i
     monkeypatch.setattr(loops, "train_batch", spy)
     for images, batch_size, batches in ((40, 16, [16, 16, 8]), (61, 60, [60]), (0, 40, [40, 20])):
         drawn.clear()
-        recipe, data = replace(PLAIN, images=images, batch_size=batch_size, schedule="one_cycle"), dataset(train=60)
-        training = Training(begin(), recipe, 0, len(data.train))
-        for _ in range(2):
-            assert loops.train_epoch(training, data).total == sum(batches)
+        recipe = replace(PLAIN, images=images, batch_size=batch_size, schedule="one_cycle", epochs=2)
+        _, history, steps = trained(recipe, lambda training: training.scheduler.total_steps)
+        assert [row["train_total"] for row in history] == 2 * [sum(batches)] and steps == 2 * [2 * len(batches)]
         assert [len(rows) for rows in drawn] == 2 * batches
-        assert training.scheduler.total_steps == len(batches) * PLAIN.epochs
         first, second = torch.cat(drawn).chunk(2)
         assert len(first.unique()) == sum(batches) and not torch.equal(first, second)
 
@@ -132,7 +94,7 @@ def test_an_epoch_of_some_images_draws_others_each_time_and_the_schedule_knows_i
 def test_averaged_weights_are_what_is_tested_and_left(told):
     recipe = replace(PLAIN, average=0.75, batch_size=60)  # one step an epoch
     score = lambda training: evaluate(training.tested, dataset().test, 0.3, 0.2)  # noqa: E731
-    weights, history, found = states_of(recipe, part=lambda training: (training.model.state_dict(), score(training)))
+    weights, history, found = trained(recipe, lambda training: (training.model.state_dict(), score(training)))
     after, tested = zip(*found, strict=True)
     for name in ("0.weight", "1.running_mean"):  # batch norm's statistics are averaged like their weights
         expected = after[0][name]
@@ -141,15 +103,14 @@ def test_averaged_weights_are_what_is_tested_and_left(told):
         torch.testing.assert_close(weights[name], expected)
         assert not torch.allclose(expected, after[-1][name], atol=1e-3)
     assert [(row["test_loss"], row["test_correct"]) for row in history] == [(one.loss, one.correct) for one in tested]
-    assert not equal(weights, trained(replace(recipe, average=0.0))[0])
     told(count(1), [90, 50, 50])  # early stopping keeps averaged weights too
-    weights, _, after = states_of(replace(STOPPING, average=0.75), 20, lambda training: training.tested.state_dict())
+    weights, _, after = trained(replace(STOPPING, average=0.75), lambda training: training.tested.state_dict())
     assert equal(weights, after[0]) and not equal(weights, after[-1])
 
 
 def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says():
     for vectors in (True, False):
-        model = begin()
+        model = tiny()
         nn.init.ones_(model[0].bias)
         before = copy.deepcopy(model.state_dict())
         step = make_optimizer(model, replace(PLAIN, weight_decay=0.1, decay_vectors=vectors))
@@ -161,31 +122,24 @@ def test_weight_decay_pulls_at_biases_and_batch_norm_only_where_the_recipe_says(
             assert decayed == (vectors or parameter.ndim > 1) or not before[name].any()
 
 
-def rates(recipe: Recipe, valid: int = 0) -> list[float]:
-    return [row["lr"] for row in trained(recipe, valid)[1]]
-
-
 def test_schedules(told):
-    assert rates(PLAIN) == [0.05] * 6
-    assert rates(replace(PLAIN, schedule="step", drop_at=4)) == pytest.approx([0.05] * 3 + [0.005] * 3)
-    assert rates(replace(PLAIN, schedule="step", drop_at=1))[0] == pytest.approx(0.005)
-    cycle = rates(replace(PLAIN, schedule="one_cycle", warmup=0.5))
+    def rates(**changes) -> list[float]:
+        return [row["lr"] for row in trained(replace(PLAIN, **changes))[1]]
+
+    assert rates() == [0.05] * 6
+    assert rates(schedule="step", drop_at=4) == pytest.approx([0.05] * 3 + [0.005] * 3)
+    assert rates(schedule="step", drop_at=1)[0] == pytest.approx(0.005)
+    cycle = rates(schedule="one_cycle", warmup=0.5)
     assert cycle[0] == pytest.approx(0.005) and max(cycle) == cycle[3] > 0.045 and cycle[5] < 0.02
     told([1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1], count(1))
-    halved = rates(replace(PLAIN, schedule="plateau", valid=20, epochs=7), 20)
+    halved = rates(schedule="plateau", valid=20, epochs=7)
     assert halved == pytest.approx([0.05] * 6 + [0.025])  # four in a row were no better than the second
 
 
-def test_the_logged_training_loss_is_the_plain_cross_entropy_also_of_smoothed_labels():
-    recipe = replace(PLAIN, epochs=1, batch_size=60)
-    plain, smoothed = (trained(replace(recipe, label_smoothing=value))[1][0]["train_loss"] for value in (0.0, 0.3))
-    assert plain == smoothed  # of the one batch before the first step
-
-
-def test_a_row_sums_over_all_batches_of_its_epoch():
+def test_a_row_sums_over_all_batches_of_its_epoch_the_plain_cross_entropy():
     torch.manual_seed(0)
     data, model = dataset(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))  # answers alike in training and in use
-    still = replace(PLAIN, epochs=2, batch_size=7, lr=1e-12)  # the last batch is a smaller one
+    still = replace(PLAIN, epochs=2, batch_size=7, lr=1e-12, label_smoothing=0.3)  # the last batch is a smaller one
     whole = evaluate(model, data.train, data.mean, data.std)
     for row in fit(model, data, still, echo=False):
         assert (row["train_correct"], row["train_total"]) == (whole.correct, whole.total)
@@ -207,27 +161,17 @@ def test_losses_and_gradients_are_those_of_pytorch_to_the_last_bit():
 
 def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch):
     monkeypatch.setattr(loops, "evaluate", lambda *_: loops.Score(float("nan"), 5, 20))
-    for valid, what in ((0, "test"), (20, "validation")):
+    for recipe, what in ((PLAIN, "test"), (STOPPING, "validation")):
         with pytest.raises(loops.Diverged, match=f"tiny, seed 0: the {what} loss became nan in epoch 1"):
-            trained(PLAIN, valid, after_epoch=lambda _: pytest.fail("kept"))
+            trained(recipe, after_epoch=lambda _: pytest.fail("kept"))
 
 
-def test_evaluation_draws_no_random_number_and_keeps_mode_and_weights():
-    model, test = tiny(0.5).train(), dataset().test
+def test_evaluation_counts_the_whole_set_draws_no_random_number_and_keeps_mode_and_weights():
+    model, split = tiny(0.5).train(), dataset(1001).train  # a mean over batches would weigh the last image as 1,000
     before, weights = torch.get_rng_state(), copy.deepcopy(model.state_dict())
-    score = evaluate(model, test, 0.3, 0.2)
+    score = evaluate(model, split, 0.3, 0.2)
     assert torch.equal(before, torch.get_rng_state()) and model.training and equal(weights, model.state_dict())
-    assert score.total == 40 and score.correct == round(score.percent * 0.4)
-
-
-class Constant(nn.Module):
-    """Says 0, whatever it sees."""
-
-    def forward(self, images):
-        return torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)]
-
-
-def test_accuracy_is_over_the_whole_set_not_a_mean_of_batches():
-    split = Split(torch.zeros(1001, 1, 28, 28, dtype=torch.uint8), torch.tensor([0] * 1000 + [1]))
-    score = evaluate(Constant(), split, 0.0, 1.0)
-    assert (score.correct, score.total) == (1000, 1001)  # a mean of the batches of 1,000 would say 50 %
+    with torch.inference_mode():
+        logits = model.eval()(normalize(split.images, 0.3, 0.2))
+    assert (score.correct, score.total) == ((logits.argmax(1) == split.labels).sum(), 1001)
+    assert score.loss == pytest.approx(F.cross_entropy(logits, split.labels).item(), rel=1e-6)

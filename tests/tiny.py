@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from utils import files
-from utils.data import datasets, voxels
+from utils import Interrupted, files, runs
+from utils.data import datasets
 from utils.data.datasets import Dataset, Split
 from utils.experiments import Experiment, Recipe
+from utils.runs import records
 from utils.runs.facts import Code, Environment
-from utils.runs.records import Continued, DataFacts, Normalization, RunMetadata, RunStart
+from utils.runs.records import Continued, DataFacts, Normalization, RunMetadata, RunPaths
 from utils.runs.trials import Trial
 from utils.training.loops import Score
 
@@ -67,16 +68,6 @@ def few_digits(root: Path, train: int = 384, test: int = 96) -> None:
         files.write_idx(labels, split.labels[:n].byte())
 
 
-def few_voxels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """COURSE_DATA with a few digits in MNIST's place, of which all are bodies too; what is rebuilt from them goes below
-    `folder`."""
-    few_digits(folder / "given", 60, 20)
-    monkeypatch.setenv("COURSE_DATA", str(folder / "given"))
-    monkeypatch.setattr(datasets, "ROOT", folder)
-    monkeypatch.setattr(voxels, "TRAIN", 60)
-    monkeypatch.setattr(voxels, "TEST", 20)
-
-
 def dataset(train: int = 60, valid: int = 0) -> Dataset:
     """Random images, and labels that can be learnt from them: which tenth of the rows is brightest."""
     generator = torch.Generator().manual_seed(1)
@@ -88,22 +79,39 @@ def dataset(train: int = 60, valid: int = 0) -> Dataset:
             image[0, 2 * label + 4 : 2 * label + 6] += 127
         return Split(images.to(torch.uint8), labels)
 
-    return Dataset(
-        "random",
-        "images",
-        split(train),
-        split(40),
-        0.3,
-        0.2,
-        "0" * 64,
-        tuple("0123456789"),
-        valid=split(valid) if valid else None,
-    )
+    first, test, held = (split(n) if n else None for n in (train, 40, valid))
+    return Dataset("random", "images", first, test, 0.3, 0.2, "0" * 64, tuple("0123456789"), valid=held)
+
+
+def train(experiment: Experiment = TINY, seed: int = 0, **options) -> runs.Result:
+    """A run on the CPU that prints nothing."""
+    return runs.run(experiment, seed, "cpu", **{"echo": False} | options)
+
+
+def own(experiment: Experiment = TINY, seed: int = 0, root: Path | None = None) -> RunPaths:
+    """Where a reader's own run is."""
+    return RunPaths.of(experiment, seed, root or records.own_root())
+
+
+def interrupted(experiment: Experiment = TINY, seed: int = 0, epoch: int = 1, **options) -> None:
+    """A run that stops after an epoch, its checkpoint written."""
+
+    def after_epoch(history):
+        if len(history) == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        train(experiment, seed, after_epoch=after_epoch, **options)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file below a folder: its path there, and its content."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 # what such a run says of itself
 RAN, CODE = Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"), Code("a" * 40, "b" * 16)
-BEGUN = RunStart(
+FACTS = RunMetadata(
     name="tiny",
     seed=0,
     recipe=Recipe("base"),
@@ -113,9 +121,6 @@ BEGUN = RunStart(
     code=CODE,
     started="then",
     continued=[Continued(1, CODE, RAN)],
-)
-FACTS = RunMetadata(
-    **vars(BEGUN),
     parameters=10,
     epochs=3,
     kept_epoch=3,
