@@ -111,24 +111,10 @@ def tree(root: Path) -> dict[str, bytes]:
 
 # what such a run says of itself
 RAN, CODE = Environment("CPU", 1, 1, "Linux", "3.11", "2.6", "1.26"), Code("a" * 40, "b" * 16)
-FACTS = RunMetadata(
-    name="tiny",
-    seed=0,
-    recipe=Recipe("base"),
-    data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1437, True),
-    normalization=Normalization(0.1, 0.3),
-    environment=RAN,
-    code=CODE,
-    started="then",
-    continued=[Continued(1, CODE, RAN)],
-    parameters=10,
-    epochs=3,
-    kept_epoch=3,
-    test=Score(0.1, 350, 360),
-    sha256="c" * 64,
-    bytes=100,
-    seconds=1.5,
-    finished="now",
-    parts={"upright": Score(0.1, 9, 10)},
-)
+_DATA = DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1437, True)
+_BEGUN = {"name": "tiny", "seed": 0, "recipe": Recipe("base"), "data": _DATA, "normalization": Normalization(0.1, 0.3)}
+_BEGUN |= {"environment": RAN, "code": CODE, "started": "then", "continued": [Continued(1, CODE, RAN)]}
+_DONE = {"parameters": 10, "epochs": 3, "kept_epoch": 3, "sha256": "c" * 64, "bytes": 100, "seconds": 1.5}
+_DONE |= {"test": Score(0.1, 350, 360), "parts": {"upright": Score(0.1, 9, 10)}, "finished": "now"}
+FACTS = RunMetadata(**_BEGUN, **_DONE)
 TRIAL = Trial("tiny", Recipe("base", valid=100), 0, Score(0.2, 90, 100), 3, False, 1.5, "0" * 64, CODE, RAN, "now")

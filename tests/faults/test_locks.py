@@ -10,17 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from tiny import TINY
+from tiny import own, train, tree
 
-from utils import runs
-from utils.runs import records
 from utils.runs.lock import AlreadyRunning, locked
-from utils.runs.records import RunPaths
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "unfinished" / "run.lock"
 
 
 def hold(path, held):
@@ -29,7 +21,8 @@ def hold(path, held):
         time.sleep(600)
 
 
-def test_the_second_is_told_who_the_first_is_and_gets_the_lock_once_that_is_dead_but_not_if_suspended(path):
+def test_the_second_is_told_who_the_first_is_and_gets_the_lock_once_that_is_dead_but_not_if_suspended(tmp_path):
+    path = tmp_path / "unfinished" / "run.lock"
     processes = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a fork has imported torch
     held = processes.Event()
     other = processes.Process(target=hold, args=(path, held))
@@ -48,11 +41,11 @@ def test_the_second_is_told_who_the_first_is_and_gets_the_lock_once_that_is_dead
     assert not list(path.parent.iterdir())
 
 
-def test_of_many_at_once_one_alone_gets_it(path):
+def test_of_many_at_once_one_alone_gets_it(tmp_path):
     barrier = threading.Barrier(8)
 
-    def gets_it(number):
-        mine = locked(path, "tiny")
+    def gets_it(_):
+        mine = locked(tmp_path / "run.lock", "tiny")
         barrier.wait()
         with suppress(AlreadyRunning):
             mine.__enter__()
@@ -63,16 +56,12 @@ def test_of_many_at_once_one_alone_gets_it(path):
 
 
 def test_a_run_that_another_process_trains_is_not_started_and_nothing_of_it_changes(scratch):
-    def train(seed=0):
-        return runs.run(TINY, seed, device="cpu", echo=False)
-
-    lock = RunPaths.of(TINY, 0, records.own_root()).lock
+    lock = own().lock
     with locked(lock, "tiny, seed 0"):
-        before = {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()}
+        before = tree(scratch)
         with pytest.raises(AlreadyRunning, match=f"tiny, seed 0, is already running: process {os.getpid()} on "):
             train()
-        assert {path: path.read_bytes() for path in scratch.rglob("*") if path.is_file()} == before
-        assert train(1).facts.epochs == 3  # another seed is another run
+        assert tree(scratch) == before and train(seed=1).facts.epochs == 3  # another seed is another run
     train()
     with locked(lock, "tiny, seed 0"):
         assert train().facts.epochs == 3  # what is finished is read, even while another process trains it again
