@@ -1,12 +1,12 @@
 """A newcomer's errand, as README describes it: a residual network, a field with a new augmentation, a notebook."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import nbformat
-import pytest
 from tiny import OFFLINE
 
 from utils import ROOT
@@ -64,44 +64,35 @@ def insert(path, before, text):
     path.write_text(content.replace(before, text + before), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    root = tmp_path_factory.mktemp("errand") / "course"
+DO = """
+import os
+import re
+from tools import report, train
+train.main("newcomer --data digits --device cpu --dim 0.2 --quiet".split())
+report.main(["--check"])
+os.chdir("notebooks")
+shell, path = report.new_shell(), report.ROOT / "notebooks" / "99_newcomer.ipynb"
+for cell in report.read_notebook(path).cells[1:]:
+    report.run_cell(shell, cell.source)
+"""
+
+
+def test_a_new_experiment_trains_with_its_field_as_a_flag_and_changes_nothing_published_and_its_notebook_runs(tmp_path):
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
-    insert(root / "utils" / "models.py", "def _is_network(", NETWORK)
-    insert(root / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
-    insert(root / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
-    insert(root / "utils" / "data" / "augment.py", "@lru_cache\ndef _pixels(", CHANGE)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    insert(tmp_path / "utils" / "models.py", "def _is_network(", NETWORK)
+    insert(tmp_path / "utils" / "experiments.py", "    fresh: bool = False", FIELD)
+    insert(tmp_path / "utils" / "experiments.py", "EXPERIMENTS = {", ENTRY)
+    insert(tmp_path / "utils" / "data" / "augment.py", "@lru_cache\ndef _pixels(", CHANGE)
     call = "        images = dim(images, generator, recipe.dim, **part)\n"
-    insert(root / "utils" / "data" / "augment.py", "        return erase_square(", call)
-    notebook = nbformat.read(root / "notebooks" / "01_base.ipynb", as_version=4)
+    insert(tmp_path / "utils" / "data" / "augment.py", "        return erase_square(", call)
+    notebook = nbformat.read(tmp_path / "notebooks" / "01_base.ipynb", as_version=4)
     notebook.cells = [*notebook.cells[:2], *(nbformat.v4.new_code_cell(source) for source in CELLS)]
-    nbformat.write(notebook, root / "notebooks" / "99_newcomer.ipynb")
-    return root
-
-
-def call(root, *argv, **environment):
-    environment = os.environ | {"COURSE_SMOKE": "1"} | environment
-    ended = subprocess.run([sys.executable, *argv], cwd=root, env=environment, capture_output=True, text=True)
-    return ended.returncode, ended.stdout + ended.stderr
-
-
-def test_a_new_experiment_trains_and_its_field_is_a_flag(scratch):
-    argv = ["newcomer", "--data", "digits", "--device", "cpu", "--dim", "0.2", "--quiet"]
-    status, message = call(scratch, "train.py", *argv)
-    assert status == 0 and "| newcomer " in message, message
-
-
-def test_what_is_published_is_untouched_by_a_new_experiment(scratch):
-    lines = call(scratch, "-m", "tools.report", "--check")[1].splitlines()
-    changed = [line for line in lines if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))]
-    assert len(changed) == 1 and changed[0].startswith("+| 99 | [Base"), lines  # its row in the table of lessons
-
-
-def test_the_new_notebook_runs(scratch):
-    path = scratch / "notebooks" / "99_newcomer.ipynb"
-    status, message = call(scratch, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path), **OFFLINE)
-    assert status == 0, message[-2000:]
+    nbformat.write(notebook, tmp_path / "notebooks" / "99_newcomer.ipynb")
+    environment = os.environ | {"COURSE_SMOKE": "1"} | OFFLINE
+    ended = subprocess.run([sys.executable, "-c", DO], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0 and "| newcomer " in ended.stdout, ended.stderr[-2000:]
+    changed = re.findall(r"^(?!\+\+\+|---)[+-].*", ended.stdout, re.MULTILINE)
+    assert len(changed) == 1 and changed[0].startswith("+| 99 | [Base"), changed  # its row in the table of lessons
