@@ -30,24 +30,6 @@ def test_facts_come_back_as_they_were_written(tmp_path):
     assert read_facts(path) == FACTS
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (TEXT.replace('"seed": 0', '"x": 0'), "missing required field `seed`"),
-        (TEXT.replace('"correct": 350', '"correct": 350, "best": 99.9'), r"found the unknown field `\$\.test\.best`"),
-        (TEXT.replace('"lr": ', '"lr": -'), r"lr = -.*: expected .* - at `\$\.recipe`"),
-        (TEXT.replace('"correct": 350', '"correct": 361'), r"correct = 361 of total = 360: .* - at `\$\.test`"),
-        (TEXT.replace('"kept_epoch": 3', '"kept_epoch": 4'), "kept_epoch = 4 of 3 epochs"),
-        (TEXT[:-20], "truncated"),
-    ],
-    ids=range(6),
-)
-def test_facts_that_are_damaged_are_one_line_with_file_and_field(text, message, tmp_path):
-    (tmp_path / "seed0.json").write_text(text)
-    line = rejected(lambda: read_facts(tmp_path / "seed0.json"), tmp_path)
-    assert re.search(f"(?i)seed0.json.*{message}", line) and len(line) < 600
-
-
 def row(epoch, **changes):
     counts = {"train_loss": 0.5, "train_correct": 50, "train_total": 60}
     counts |= {"test_loss": 0.4, "test_correct": 35, "test_total": 40}
@@ -65,26 +47,30 @@ def test_a_log_comes_back_as_it_was_written(tmp_path):
         assert read_log(path) == rows and list(read_log(path)[0]) == [name for name in COLUMNS if name in rows[0]]
 
 
-GOOD = """epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds
+LOG = """epoch,lr,train_loss,train_correct,train_total,test_loss,test_correct,test_total,seconds
 1,0.1,0.5,50,60,0.4,35,40,1.25
 """
+DAMAGED = [  # a file's text, and what the line says of it
+    (TEXT.replace('"seed": 0', '"x": 0'), "json.*missing required field `seed`"),
+    (TEXT.replace('"correct": 350', '"correct": 350, "best": 99.9'), r"json.*found the unknown field `\$\.test\.best`"),
+    (TEXT.replace('"lr": ', '"lr": -'), r"json.*lr = -.*: expected .* - at `\$\.recipe`"),
+    (TEXT.replace('"correct": 350', '"correct": 361'), r"json.*correct = 361 of total = 360: .* - at `\$\.test`"),
+    (TEXT.replace('"kept_epoch": 3', '"kept_epoch": 4'), "json.*kept_epoch = 4 of 3 epochs"),
+    (TEXT[:-20], "json.*truncated"),
+    (LOG.replace("35,40", "41,40"), "csv, line 2: found 41 correct of 40"),
+    (LOG.replace("0.4", "nan"), "csv, line 2: found numbers that are negative or not finite"),
+    (LOG.replace("test_loss", "best"), "csv, line 2: found 'best'"),
+    (LOG.replace("\n1,", "\n2,"), "csv, line 2: found epoch 2 in the place of 1"),
+    (LOG.split("\n")[0] + "\n", "csv, line 2: found no row"),
+]
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (GOOD.replace("35,40", "41,40"), "41 correct of 40"),
-        (GOOD.replace("0.4", "nan"), "numbers that are negative or not finite"),
-        (GOOD.replace("test_loss", "best"), "'best'"),
-        (GOOD.replace("\n1,", "\n2,"), "epoch 2 in the place of 1"),
-        (GOOD.split("\n")[0] + "\n", "no row"),
-    ],
-    ids=range(5),
-)
-def test_a_damaged_log_is_one_line_with_file_and_line(text, found, tmp_path):
-    path = tmp_path / "seed0.csv"
+@pytest.mark.parametrize(("text", "message"), DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_file_of_a_run_is_one_line_with_file_and_place(text, message, tmp_path):
+    path = tmp_path / f"seed0.{re.match('json|csv', message)[0]}"
     path.write_text(text)
-    assert re.search(f"seed0.csv, line 2: found {found}", rejected(lambda: read_log(path), tmp_path))
+    line = rejected(lambda: (read_log if path.suffix == ".csv" else read_facts)(path), tmp_path)
+    assert re.search(rf"(?i)seed0\.{message}", line) and len(line) < 600
 
 
 def test_facts_and_log_that_contradict_each_other_are_rejected(tmp_path):
