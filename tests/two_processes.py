@@ -18,34 +18,34 @@ from utils.training import ddp
 # 239 images: the last batch of each epoch holds a single one, so the second process gets none
 DIGITS = {"data": "digits", "images": 239, "epochs": 2, "batch_size": 119, "rotate": 10.0, "shift": 2.0, "scale": 0.1}
 PLAIN = Experiment("plain", replace(EXPERIMENTS["base"].recipe, **DIGITS), "")
-CASES = {
-    "float64": PLAIN.with_recipe(epochs=1),
-    "float32": PLAIN.with_recipe(optimizer="sgd"),
-    "batch_norm": PLAIN.with_recipe(model="bn_augmentation", optimizer="sgd"),
-}
+BATCH_NORM = PLAIN.with_recipe(model="bn_augmentation", optimizer="sgd")
+ONE_EPOCH = PLAIN.with_recipe(epochs=1)
 DROPOUT = PLAIN.with_recipe(dropout=0.1)
 
 
-class Float64(nn.Module):
-    """A network that computes in float64, where the order of a sum does not matter."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model.double()
-
-    def forward(self, images):
-        return self.model(images.double())
+real_build, real_shard, real_write = models.build, ddp.shard, records.write_checkpoint
+prepare_data = execution.prepare_data
 
 
-def train(experiment: Experiment, root: Path, float64: bool = False, **options) -> dict:
+def build_in_float64(*arguments) -> nn.Module:
+    """A network that computes in float64, where the order of a sum does not matter. In float32, Adam divides by the
+    root of a squared gradient that is all but 0 at first, and rounding becomes steps of up to the learning rate."""
+    model = real_build(*arguments).double()
+    model.register_forward_pre_hook(lambda _, images: images[0].double())
+    return model
+
+
+def train(experiment: Experiment, root: Path, **options) -> dict:
     """The state dict after a run."""
-    build = models.build
-    if float64:
-        models.build = lambda *arguments: Float64(build(*arguments))
+    return runs.run(experiment, 0, "cpu", folder=root, echo=False, **options).model.state_dict()
+
+
+def train_in_float64(root: Path) -> dict:
+    models.build = build_in_float64
     try:
-        return runs.run(experiment, 0, "cpu", folder=root, echo=False, **options).model.state_dict()
+        return train(ONE_EPOCH, root)
     finally:
-        models.build = build
+        models.build = real_build
 
 
 def rejections(action) -> list[str]:
@@ -61,25 +61,19 @@ def interrupt(history) -> None:
     raise KeyboardInterrupt
 
 
-def reject_checkpoints(path: Path, content: bytes) -> None:
-    if path.suffix == ".pt":
-        raise CourseError("no space left")
-    real_write(path, content)
-
-
-real_write, real_shard = files.write, ddp.shard
+def full_disk(*_) -> None:
+    raise CourseError("no space left")
 
 
 def main(folder: Path) -> None:
     train_py.main(["base", "--data", "digits", "--batch-size", "100", "--epochs", "1"])
-    first, found, weights = ddp.rank() == 0, {}, {}
-    for name, experiment in CASES.items():
-        weights[name] = train(experiment, folder / name, name.endswith("float64"))
-    states = [files.to_bytes(state) for state in ddp.gather(weights["batch_norm"])]
+    first, found = ddp.rank() == 0, {}
+    weights = {"float64": train_in_float64(folder / "float64")}
+    states = [files.to_bytes(state) for state in ddp.gather(train(BATCH_NORM, folder / "batch_norm"))]
     found["all hold the same statistics"] = states[0] == states[1]
 
     ddp.shard = lambda n: (real_shard(n)[0], 1.0)  # the mean of the means, as if all shards were equal
-    weights["unweighted"] = train(CASES["float64"], folder / "unweighted", True)
+    weights["unweighted"] = train_in_float64(folder / "unweighted")
     ddp.shard = real_shard
 
     weights["uninterrupted"] = train(DROPOUT, folder / "uninterrupted")
@@ -92,13 +86,10 @@ def main(folder: Path) -> None:
         weights[name] = train(DROPOUT, folder / name)
 
     if first:
-        (folder / "file").write_text("not a folder")
-        files.write = reject_checkpoints
-    found["no folder"] = rejections(lambda: train(PLAIN, folder / "file"))
+        records.write_checkpoint = full_disk
     found["full disk"] = rejections(lambda: train(PLAIN, folder / "full"))
-    files.write = real_write
+    records.write_checkpoint = real_write
     if not first:
-        prepare_data = execution.prepare_data
         execution.prepare_data = lambda experiment: prepare_data(experiment).hold_out(1)
     found["other data"] = rejections(lambda: train(PLAIN, folder / "other data"))
     if first:
