@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from tiny import FACTS
 from tools import train
 from utils import CourseError, files
 from utils.data import photo
-from utils.experiments import KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
+from utils.experiments import EXPERIMENTS, KINDS, OPTIMIZERS, RANGES, SCHEDULES, Recipe
 from utils.runs import records
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
@@ -64,17 +64,16 @@ def read_or_rejected(action):
 
 
 def damaged(content: bytes):
-    """The content with some bytes changed, cut out or put in, or cut off."""
-    places = st.integers(0, len(content) - 1)
-    changes = st.lists(st.tuples(places, st.integers(0, 3), st.binary(max_size=4)), max_size=4)
+    """The content with some bytes changed, cut out or put in, and perhaps cut off."""
+    change = st.tuples(st.integers(0, len(content) - 1), st.integers(0, 3), st.binary(max_size=4))
 
     def apply(changes, end):
         changed = content
         for at, width, new in changes:
             changed = changed[:at] + new + changed[at + width :]
-        return changed[: len(changed) - end]
+        return changed[:end]
 
-    return st.builds(apply, changes, st.just(0) | st.integers(0, len(content)))
+    return st.builds(apply, st.lists(change, max_size=4), st.none() | st.integers(0, len(content)))
 
 
 def encoded(value) -> bytes:
@@ -167,16 +166,13 @@ def test_words_are_a_command_or_rejected(folder, argv):
         assert tasks and len(tasks) == len(set(tasks))
 
 
-def values_of(field):
-    if field.name in RANGES:
-        return (st.integers if field.type is int else st.floats)(*RANGES[field.name])
-    return st.booleans()
-
-
 CHOICES = {"model": ["base", "voxel_best"], "data": ["mnist", *KINDS], "keep": ["accuracy", "loss"]}
-CHOICES |= {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-RECIPES = {field.name: values_of(field) for field in fields(Recipe) if field.type is not str}
-RECIPES |= {name: st.sampled_from(values) for name, values in CHOICES.items()}
+CHOICES |= {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "start": [""]}
+RECIPES = {name: st.sampled_from(values) for name, values in CHOICES.items()}
+for field in fields(Recipe):
+    if field.name in RANGES:
+        RECIPES[field.name] = (st.integers if field.type is int else st.floats)(*RANGES[field.name])
+    RECIPES.setdefault(field.name, st.booleans())
 
 
 @holds(st.fixed_dictionaries(RECIPES))
@@ -187,8 +183,8 @@ def test_values_are_a_recipe_that_comes_back_from_its_file_and_its_command_line_
         assert "\n" not in str(error)
         return
     assert files.decode(encoded(recipe), Recipe, "recipe") == recipe
-    argv = ["base"]
-    for name, value in asdict(recipe).items():
-        argv += [train.flag_of(name), ("no", "yes")[value] if type(value) is bool else str(value)]
-    [experiment] = train.chosen(train.parse(argv))
-    assert experiment.recipe == recipe and recipe.digest() == experiment.recipe.digest()
+    experiment = replace(EXPERIMENTS["base"], recipe=recipe)
+    asked = {"device": "cpu", "retrain": True, "publish": True, "threads": 1}
+    options = train.parse(train.argv_of(experiment, 3, train.Options(**asked)))
+    assert train.chosen(options) == [experiment] and options.seed == 3
+    assert asked.items() <= vars(options).items()

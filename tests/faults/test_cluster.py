@@ -40,17 +40,6 @@ def whole(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture
-def two_workers():
-    """A client of a scheduler with two worker processes of one thread each."""
-    from distributed import Client, LocalCluster
-
-    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
-    options |= {"silence_logs": 50, "env": {"OMP_NUM_THREADS": "1"}}
-    with LocalCluster(**options) as place, Client(place, set_as_default=False) as client:
-        yield client
-
-
 def kill_at(client, epoch: int, killed: list, whose: str) -> None:
     """SIGKILL to the task that does seed 0, or to its worker, once its checkpoint holds so many epochs."""
     import psutil  # Dask needs it, too
@@ -70,22 +59,25 @@ def kill_at(client, epoch: int, killed: list, whose: str) -> None:
 
 
 @needs_dask
-def test_a_killed_run_is_repeated_and_ends_as_the_undisturbed_one_and_a_failed_one_leaves_others_alone(
-    two_workers, whole, tmp_path
-):
+def test_a_killed_run_is_repeated_and_ends_as_the_undisturbed_one_and_a_failed_one_leaves_others_alone(whole, tmp_path):
     """The first run loses its own process after its second epoch, and its worker after its fourth."""
+    from distributed import Client, LocalCluster
+
     killed = []
 
     def kill() -> None:
-        kill_at(two_workers, 2, killed, "task")
-        kill_at(two_workers, 4, killed, "worker")
+        kill_at(client, 2, killed, "task")
+        kill_at(client, 4, killed, "worker")
 
-    killer = threading.Thread(target=kill)
-    killer.start()
+    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
+    options |= {"silence_logs": 50, "env": {"OMP_NUM_THREADS": "1"}}
     tasks = [(TRIED, 0), (DIVERGES, 2), (TRIED, 1)]
     argv = {task: train.argv_of(*task, train.Options(device="cpu", quiet=True)) for task in tasks}
-    results, [failure] = cluster.run_all(argv, two_workers.scheduler.address, "cpu", True)
-    killer.join()
+    with LocalCluster(**options) as place, Client(place, set_as_default=False) as client:
+        killer = threading.Thread(target=kill)
+        killer.start()
+        results, [failure] = cluster.run_all(argv, client.scheduler.address, "cpu", True)
+        killer.join()
     assert killed == ["task", "worker"] and [result.seed for result in results] == [0, 1]
     assert re.match(rf"{TRIED.name}, seed 2, failed: .*the (training|validation) loss became (nan|inf)", failure)
     threads = torch.get_num_threads()
@@ -115,15 +107,6 @@ def test_a_task_that_fails_says_why_in_one_line(monkeypatch):
     assert "does not see the course at /elsewhere" in cluster.work([], "/elsewhere", {}, [])
 
 
-def test_a_task_is_a_command_line_that_asks_for_the_same_recipe():
-    voxels = EXPERIMENTS["voxel_best"].with_recipe(fresh=False, scale=0.0, shear=0.0, decay_vectors=False)
-    asked = train.Options(device="cpu", retrain=True, publish=True, threads=1)
-    for experiment in (TRIED, EXPERIMENTS["base"].with_recipe(model="dropout"), voxels):
-        options = train.parse(train.argv_of(experiment, 3, asked))
-        assert train.chosen(options) == [experiment] and options.seed == 3 and options.device == "cpu"
-        assert options.retrain and options.publish and options.threads == 1
-
-
 @needs_dask
 @pytest.mark.parametrize(("gpus", "tasks", "workers", "threads"), [(0, 9, 6, "1"), (0, 2, 2, "3"), (2, 9, 2, "3")])
 def test_this_machine_s_workers_share_its_cores_or_gpus(gpus, tasks, workers, threads, monkeypatch):
@@ -149,16 +132,11 @@ def test_train_py_starts_a_cluster_of_its_own_and_ends_with_a_table(capfd):
     assert printed.startswith("base seed 0: done\n") and printed.count("| base ") == 1 and errors == ""
 
 
-def test_what_a_cluster_lacks_is_one_line(monkeypatch, capsys):
+def test_what_a_cluster_lacks_is_one_line(monkeypatch):
     if find_spec("distributed"):
         monkeypatch.setattr(cluster, "PATIENCE", 1)
         with pytest.raises(CourseError, match=r"no Dask scheduler with a worker answers at tcp://127.0.0.1:9 .*`pyth"):
             cluster.run_all({(TRIED, 0): []}, "tcp://127.0.0.1:9", "cpu", True)
-    with monkeypatch.context() as patch:
-        patch.setattr(cluster, "run_all", lambda *_: ([], ["base, seed 1, failed: no space left"]))
-        with pytest.raises(CourseError, match="1 of 2 runs failed; the same command does only what is missing"):
-            train.main(["base", "--seeds", "2", "--cluster"])
-    assert capsys.readouterr().err == "base, seed 1, failed: no space left\n"
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(CourseError, match="distributed is not installed: python -m pip install -r requirements-extra"):
         train.main(["base", "--cluster"])
