@@ -9,10 +9,10 @@ from pathlib import Path
 import mistune
 import pytest
 from rejections import rejected
-from tiny import FACTS, TINY, TRIAL
+from tiny import FACTS, TINY, TRIAL, train
 
 from tools import measurements, report, verify
-from utils import ROOT, files, printable, runs
+from utils import files, printable
 from utils.experiments import EXPERIMENTS
 from utils.report import tables
 from utils.runs import records, trials
@@ -51,7 +51,7 @@ def test_a_cell_shows_its_text_and_nothing_else():
 @pytest.fixture
 def published(scratch):
     """A repository with one published run and one trial of it."""
-    runs.run(TINY, device="cpu", publish=True, echo=False)
+    train(publish=True)
     trials.add(replace(TRIAL, recipe=replace(TINY.recipe, valid=100), valid=Score(0.2, 90, 100)), publish=True)
     return scratch
 
@@ -61,9 +61,9 @@ logs/unknown/seed0.json logs/seed0.json logs/index.html logs/trials/unknown.json
 logs/benchmarks/cpu.html saved_dict/unknown.pth saved_dict/tiny.bin.txt saved_dict/deep/tiny.pth saved_dict/base.bin
 saved_dict/tiny_seed01.pth saved_dict/unknown_seed1.pth"""
 NAMES = [*NAMES.split(), "logs/<svg onload=alert(1)>/seed0.json", "logs/line\nbreak/seed0.json"]
-LINKS = ("logs/tiny/seed2.json", "logs/trials/base.jsonl", "logs/base", "saved_dict/base.pth")
-STRAYS = dict.fromkeys(NAMES, lambda path: path.write_text("{}"))
-STRAYS |= dict.fromkeys(LINKS, lambda path: path.symlink_to("/etc/passwd"))
+STRAYS = dict.fromkeys(NAMES, Path.touch)
+for name in ("logs/tiny/seed2.json", "logs/trials/base.jsonl", "logs/base", "saved_dict/base.pth"):
+    STRAYS[name] = lambda path: path.symlink_to("/etc/passwd")
 STRAYS |= {"saved_dict/gone.json": lambda path: path.symlink_to("nowhere"), "logs/tiny/seed3.json": os.mkfifo}
 
 
@@ -87,8 +87,8 @@ def test_what_does_not_belong_is_named_in_one_line_and_never_published(published
 def test_a_packed_file_that_is_missing_or_holds_another_network_is_named(scratch, monkeypatch):
     few = TINY.with_recipe(levels=5)
     monkeypatch.setitem(EXPERIMENTS, "tiny", few)
-    runs.run(few, device="cpu", publish=True, echo=False)
-    other = runs.run(few, 1, device="cpu", echo=False).weights.with_suffix(".bin")
+    train(few, publish=True)
+    other = train(few, 1).weights.with_suffix(".bin")
     path = scratch / "saved_dict" / "tiny.bin"
     assert verify.verify(scratch)[1]
     path.write_bytes(other.read_bytes())
@@ -131,29 +131,36 @@ def benchmarks(published, monkeypatch):
     """The folder of measurements of that repository, with the published benchmark."""
     folder, benchmark = published / "logs" / "benchmarks", measurements.read()
     monkeypatch.setattr(measurements, "path", lambda kind="cpu": folder / f"{kind}.json")
+    monkeypatch.setattr(measurements, "REPRODUCTIONS", folder / "reproductions.jsonl")
     files.write_json(folder / "cpu.json", benchmark)
     return folder
 
 
-def test_a_page_keeps_its_sections_whatever_a_device_is_called(benchmarks, monkeypatch):
-    """A device and a benchmark whose names close the section: the next report finds all markers again."""
+def test_a_page_keeps_its_sections_whatever_a_device_a_benchmark_or_a_reference_is_called(benchmarks, monkeypatch):
+    """Names that close a section: the next report finds all markers again."""
     hostile = "CPU | a\n<!-- end of machines --><svg onload=alert(1)>"
-    where, path = replace(FACTS.environment, device=hostile), benchmarks / "reproductions.jsonl"
-    files.append_line(path, measurements.Reproduction("tiny", 0, where, FACTS.code, FACTS.test, "0" * 64, "now"))
-    monkeypatch.setattr(measurements, "REPRODUCTIONS", path)
+    where = replace(FACTS.environment, device=hostile, torch=hostile)
+    again = measurements.Reproduction("tiny", 0, where, FACTS.code, FACTS.test, "0" * 64, "now")
+    files.append_line(measurements.REPRODUCTIONS, again)
     found = measurements.read()
     machine, row = replace(found.environment, device=hostile, time=hostile), "augmented batches, one epoch"
     rows = found.rows | {row: {"course": found.rows[row]["course"], hostile: found.rows[row]["course"]}}
     files.write_json(benchmarks / "cpu.json", replace(found, rows=rows, environment=machine, later={}))
-    empty = "\n".join(marker.format(name) for name in ("machines", "speed") for marker in report.WRITTEN)
-    monkeypatch.setattr(report, "SECTIONS", {name: report.SECTIONS[name] for name in ("machines", "speed")})
-    page = report.ROOT / "docs" / "page.md"
+    kinds = {hostile: measurements.Kind(1, 1, 0, 0)}
+    photographs = measurements.Photographs(hostile, kinds, FACTS.code, where, hostile)
+    files.write_json(benchmarks / "photographs.json", photographs)
+    figure = tables.Figure(hostile, hostile, None, 98.5, hostile)
+    references = tables.References({hostile: tables.Reference(hostile, None)}, {"tiny": figure}, [], [])
+    monkeypatch.setattr(tables, "references", lambda: references)
+    sections = ("machines", "speed", "photographs", "references")
+    monkeypatch.setattr(report, "SECTIONS", {name: report.SECTIONS[name] for name in sections})
+    page, empty = report.ROOT / "docs" / "page.md", "\n".join(m.format(s) for s in sections for m in report.WRITTEN)
     once = report.filled({page: empty})
     assert "<svg" not in once[page] and once[page].count("<!--") == empty.count("<!--")
-    assert report.filled(once) == once
+    assert once[page].count("&lt;svg") >= len(sections) and report.filled(once) == once
 
 
-def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_markup(benchmarks):
+def test_a_measurement_that_lacks_a_number_and_a_reference_without_an_address_are_one_line(benchmarks):
     found = files.without_defaults(measurements.read())
     for times in ([], [{}], [{"seconds": 0.0}]):
         rows = found["rows"] | {"time to 99 %": {"course": times}}
@@ -162,28 +169,8 @@ def test_a_measurement_that_lacks_a_number_is_one_line_and_no_text_of_it_is_mark
         assert "cpu.json: time to 99 %: expected one or more measurements of each side" in message
     (benchmarks / "c.json").write_text('{"tiny": {"flash": 1}}')
     assert "c.json: " in rejected(measurements.c_section)
-    hostile = replace(FACTS.environment, torch=MARKUP[0])
-    kinds = {MARKUP[0]: measurements.Kind(1, 1, 0, 0)}
-    found = measurements.Photographs(MARKUP[1], kinds, FACTS.code, hostile, MARKUP[2])
-    files.write_json(benchmarks / "photographs.json", found)
-    section = measurements.photographs_section()
-    assert not [mark for mark in ("<svg", "<!--", " | b") if mark in section]
-
-
-def test_a_reference_s_text_is_no_markup_and_its_address_is_one(published, monkeypatch):
-    figure = tables.Figure(MARKUP[0], MARKUP[1], None, 98.5, MARKUP[0])
-    found = tables.References({MARKUP[0]: tables.Reference(MARKUP[1], None)}, {"tiny": figure}, [], [])
-    monkeypatch.setattr(tables, "references", lambda: found)
-    text = tables.against_references()
-    assert "&lt;svg" in text and "<svg" not in text and "<!--" not in text
     for address in ("javascript:alert(1)", "https://a.org) <svg>"):
         with pytest.raises(ValueError, match="no plain http"):
             tables.Reference("a", address)
     with pytest.raises(ValueError, match="no reference is called 'b'"):
-        tables.References({}, {"tiny": replace(figure, reference="b")}, [], [])
-
-
-def test_known_files_are_all_published():
-    """Of the repository itself: what is there belongs there."""
-    paths, findings = verify.published(ROOT)
-    assert findings == [] and len(paths) > len(EXPERIMENTS)
+        tables.References({}, {"tiny": tables.Figure("b", "", None, 98.5, "")}, [], [])
