@@ -5,8 +5,6 @@ logs/benchmarks/ for docs/training.md. After each kill, every file is checked an
 ends. Its results are compared with those of an undisturbed command. The trainings are short, on a few digits.
 """
 
-import csv
-import hashlib
 import json
 import os
 import random
@@ -85,9 +83,17 @@ CHECKS: dict[str, Callable[[Path], object]] = {  # by suffix: read a file, and r
 }
 
 
+SAME = {  # by suffix: what two commands have in common, which is all but times and dates
+    ".csv": lambda path: [row | {"seconds": 0} for row in records.read_log(path)],
+    ".h5": lambda path: [values.tobytes() for values in voxels.read(path)[0]],
+    ".json": lambda path: None,
+    ".jsonl": lambda path: {(one.recipe, one.seed, one.valid) for one in files.read_lines(path, trials.Trial)},
+}
+
+
 def results(root: Path) -> list[Path]:
     """The files of results below `root`. A name with a leading dot is a temporary file."""
-    return sorted(path for path in root.rglob("[!.]*") if path.suffix in CHECKS)
+    return [path for path in root.rglob("[!.]*") if path.suffix in CHECKS]
 
 
 def damaged(root: Path) -> list[Path]:
@@ -100,22 +106,8 @@ def damaged(root: Path) -> list[Path]:
     return found
 
 
-def outcome(root: Path) -> dict[str, str]:
-    """A digest of each result: state dicts, logs without times, voxels, pictures, and the trials of a study."""
-    found = {}
-    for path in results(root):
-        if path.suffix == ".csv":
-            with path.open() as file:
-                content = repr([row | {"seconds": ""} for row in csv.DictReader(file)]).encode()
-        elif path.suffix == ".h5":
-            content = b"".join(values.tobytes() for values in voxels.read(path)[0])
-        elif path.suffix == ".jsonl":  # a kill may add a run twice, of which one counts
-            lines = files.read_lines(path, trials.Trial)
-            content = repr(sorted({(one.recipe.digest(), one.seed, one.valid) for one in lines}, key=repr)).encode()
-        else:
-            content = b"" if path.suffix == ".json" else path.read_bytes()
-        found[str(path.relative_to(root))] = hashlib.sha256(content).hexdigest()
-    return found
+def outcome(root: Path) -> dict[Path, object]:
+    return {path.relative_to(root): SAME.get(path.suffix, Path.read_bytes)(path) for path in results(root)}
 
 
 Left = tuple[dict[Path, bytes], dict[Path, int]]  # facts of finished runs; epochs in the checkpoints of the others
@@ -194,35 +186,20 @@ def test_killed_commands_lose_nothing(tmp_path, monkeypatch):
     assert result.total == Stressed(kills=KILLS, same=KILLS), result
 
 
-# ---- a loss would be noticed
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A folder with one finished run that held images out."""
+def test_a_loss_would_be_noticed(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_SMOKE", "0")
     experiment = EXPERIMENTS["base"].with_recipe(data="digits", valid=600, images=64, epochs=2)
-    runs.run(experiment, device="cpu", folder=tmp_path, echo=False)
-    return tmp_path
-
-
-def test_a_damaged_file_and_another_outcome_are_noticed(root):
-    before = outcome(root)
-    assert damaged(root) == []
-    for suffix in (".pth", ".csv", ".json", ".jsonl"):
-        path = next(root.rglob(f"*{suffix}"))
+    run = runs.run(experiment, device="cpu", folder=tmp_path, echo=False)
+    before, whole, sidecar = left(tmp_path), outcome(tmp_path), run.log.with_suffix(".json")
+    assert damaged(tmp_path) == []
+    for path in (run.log, tmp_path / "trials" / "base.jsonl"):
         content = path.read_bytes()
         path.write_bytes(content[:-40] + b"\n")
-        assert path in damaged(root)
-        path.write_bytes(content + b"\0" if suffix == ".pth" else content.replace(b"600", b"601"))
-        assert before != outcome(root) or suffix == ".json"  # it holds times
+        assert damaged(tmp_path) == [path]
+        path.write_bytes(content.replace(b"600", b"601"))
+        assert outcome(tmp_path) != whole
         path.write_bytes(content)
-    assert before == outcome(root)
-
-
-def test_runs_and_epochs_that_were_trained_again_are_noticed(root):
-    before, path = left(root), next(root.glob("logs/*/*.json"))
-    assert lost(before, before) == (0, 0) and lost(({}, {path: 2}), before) == (0, 2)  # it did not continue
+    assert lost(before, before) == (0, 0) and lost(({}, {sidecar: 2}), before) == (0, 2)  # it did not continue
     continued = {"continued": [{"after_epoch": 1, "code": None, "environment": None}]}
-    path.write_text(json.dumps(json.loads(path.read_text()) | continued))
-    assert lost(before, left(root)) == (1, 0) and lost(({}, {path: 2}), left(root)) == (0, 1)
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | continued))
+    assert lost(before, left(tmp_path)) == (1, 0) and lost(({}, {sidecar: 2}), left(tmp_path)) == (0, 1)
