@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from rejections import rejected, rejected_command
-from tiny import TINY
+from tiny import TINY, train
 
 from tools import colab, export, report, verify
 from tools.speed import measure
@@ -19,7 +19,7 @@ from utils.training import devices
 def root(scratch_of_module):
     """A repository with a published run of tiny and one's own; nothing else is ever trained."""
     for publish in (True, False):
-        runs.run(TINY, device="cpu", publish=publish, echo=False)
+        train(publish=publish)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.runs.execution.train", lambda *_: pytest.fail("something was trained"))
         yield scratch_of_module

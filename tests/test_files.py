@@ -20,14 +20,11 @@ from utils.runs.trials import Trial
 TEXT = json.dumps(asdict(FACTS))
 
 
-def test_facts_come_back_as_they_were_written(tmp_path):
-    path = tmp_path / "seed0.json"
-    files.write_json(path, FACTS)
-    assert read_facts(path) == FACTS and type(read_facts(path).data.input_shape) is tuple
-    older = json.loads(TEXT)
-    del older["recipe"]["elastic"]  # a field that was added later means its default
+def test_a_field_that_was_added_later_means_its_default(tmp_path):
+    path, older = tmp_path / "seed0.json", json.loads(TEXT)
+    del older["recipe"]["elastic"]
     path.write_text(json.dumps(older))
-    assert read_facts(path) == FACTS
+    assert read_facts(path) == FACTS and type(read_facts(path).data.input_shape) is tuple
 
 
 def row(epoch, **changes):
@@ -36,13 +33,11 @@ def row(epoch, **changes):
     return {"epoch": epoch, "lr": 0.1} | counts | {"seconds": 1.25} | changes
 
 
-def test_a_log_comes_back_as_it_was_written(tmp_path):
+def test_a_log_has_few_digits_and_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "seed0.csv"
     write_log(path, [row(1, lr=1 / 3, train_loss=2 / 3, seconds=1.23456)])
-    assert path.read_text().splitlines()[1] == "1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
-    assert b"\r" not in path.read_bytes()  # the same file on every system
-    held_out = {key.replace("test", "valid"): value for key, value in row(1).items()}
-    for rows in ([row(1), row(2)], [row(1, lr=0.0, test_correct=40)], [held_out]):
+    assert path.read_bytes().split(b"\n")[1] == b"1,0.333333,0.666667,50,60,0.400000,35,40,1.23"
+    for rows in ([row(1), row(2)], [{key.replace("test", "valid"): value for key, value in row(1).items()}]):
         write_log(path, rows)
         assert read_log(path) == rows and list(read_log(path)[0]) == [name for name in COLUMNS if name in rows[0]]
 

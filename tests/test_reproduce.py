@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, train
 
 from tools import measurements, reproduce
-from utils import CourseError, files, runs
+from utils import CourseError, files
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
-from utils.training.loops import Score
 
 PUBLISHED = records.published(EXPERIMENTS["sprint"])
 
@@ -18,9 +17,9 @@ PUBLISHED = records.published(EXPERIMENTS["sprint"])
 def line(record, images=0, off=1e-15, device="CPU, another"):
     """A published run as trained again elsewhere: `images` more right, and a loss that is `off` higher."""
     then = record.facts
-    test = Score(then.test.loss + off, then.test.correct + images, then.test.total)
-    environment = replace(then.environment, device=device)
-    return measurements.Reproduction(then.name, then.seed, environment, then.code, test, "0" * 64, then.finished)
+    test = replace(then.test, loss=then.test.loss + off, correct=then.test.correct + images)
+    where = replace(then.environment, device=device)
+    return measurements.Reproduction(then.name, then.seed, where, then.code, test, "0" * 64, then.finished)
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def test_what_cannot_be_compared_is_one_line(recorded, monkeypatch):
 
 
 def test_a_published_run_that_is_trained_again_on_the_same_machine_is_identical(scratch, monkeypatch, capsys):
-    published = runs.run(TINY, device="cpu", publish=True, echo=False).facts
+    published = train(publish=True).facts
     monkeypatch.setattr(reproduce, "REPRODUCTIONS", scratch / "reproductions.jsonl")
     reproduce.main(["tiny", "--threads", str(torch.get_num_threads())])
     [again] = files.read_lines(scratch / "reproductions.jsonl", measurements.Reproduction)

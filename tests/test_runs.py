@@ -27,9 +27,7 @@ OTHER_COMMIT = Code("c" * 40, "b" * 16)  # of the same sources
 OTHER_SOURCES = Code("a" * 40, "d" * 16)
 
 
-@pytest.fixture(autouse=True)
-def whole(scratch):
-    """Every run of this file goes to a scratch repository."""
+pytestmark = pytest.mark.usefixtures("scratch")  # every run of this file goes to a scratch repository
 
 
 def rows_without_time(log):

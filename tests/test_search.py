@@ -8,7 +8,7 @@ import pytest
 from tiny import TINY
 
 from utils import CourseError, runs
-from utils.experiments import EXPERIMENTS, Range
+from utils.experiments import Range
 from utils.report import tables
 from utils.runs import trials
 
@@ -19,11 +19,9 @@ SPACE = {"lr": Range(0.001, 0.1), "rotate": (0.0, 5.0), "batch_size": (128, 256)
 
 
 @pytest.fixture
-def searched(scratch, monkeypatch):
+def searched(scratch):
     """The tiny experiment with a search space and images held out, in an empty repository."""
-    experiment = replace(TINY.with_recipe(valid=300, epochs=2), search=SPACE)
-    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
-    return experiment
+    return replace(TINY.with_recipe(valid=300, epochs=2), search=SPACE)
 
 
 def test_every_recipe_tried_is_drawn_from_the_space_and_a_line_of_the_study_with_which_a_search_goes_on(searched):

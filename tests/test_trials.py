@@ -15,9 +15,7 @@ from utils.training.loops import Score
 HELD = replace(TINY.recipe, valid=1000)
 
 
-@pytest.fixture(autouse=True)
-def own(scratch):
-    """Studies of this file lie in a scratch repository."""
+pytestmark = pytest.mark.usefixtures("scratch")  # studies of this file lie in a scratch repository
 
 
 def add(recipe: Recipe, seed: int, correct: int, publish: bool = True, **changes) -> None:

@@ -12,11 +12,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tiny import POOR, TINY, few_voxels
+from tiny import POOR, TINY, few_digits, train
 
 from tools import command
-from utils import ROOT, CourseError, Interrupted, runs
-from utils.data import datasets
+from utils import ROOT, CourseError, Interrupted
+from utils.data import datasets, voxels
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
 
@@ -24,9 +24,9 @@ REAL = {"COURSE_SMOKE": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 BASE = ["train.py", "base", "--data", "digits", "--device", "cpu", "--threads", "1"]
 
 
-def start(root: Path, argv: list[str]) -> subprocess.Popen:
+def start(root: Path, argv: list[str], stdout=subprocess.PIPE) -> subprocess.Popen:
     environment = os.environ | REAL | {"COURSE_RUNS": str(root)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=environment, **pipes)
 
 
@@ -66,11 +66,9 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a disk without any space")
 def test_a_full_output_is_one_line(tmp_path):
-    environment = os.environ | REAL | {"COURSE_RUNS": str(tmp_path)}
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        how = {"cwd": ROOT, "env": environment, "stdout": full, "stderr": subprocess.PIPE, "text": True}
-        done = subprocess.run([sys.executable, *BASE, "--epochs", "2"], **how)
-    assert done.returncode == 2 and "No space left" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    with open("/dev/full", "w") as full, start(tmp_path, [*BASE, "--epochs", "2"], full) as process:  # noqa: PTH123
+        message = process.stderr.read()
+    assert process.returncode == 2 and "No space left" in message and message.count("\n") == 1, message
 
 
 # ---- disks
@@ -84,8 +82,8 @@ def no_space():
 def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkeypatch):
     experiment = TINY.with_recipe(epochs=2, images=128, valid=0 if publish else 200)
     monkeypatch.setitem(EXPERIMENTS, "tiny", experiment)
-    train = partial(runs.run, experiment, device="cpu", publish=publish, echo=False)
-    expected = train().weights.read_bytes()
+    run = partial(train, experiment, publish=publish)
+    expected = run().weights.read_bytes()
     for written in count():
         for folder in ("runs", "logs", "saved_dict"):
             shutil.rmtree(scratch / folder, ignore_errors=True)
@@ -93,16 +91,20 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(publish, scratch, monkey
             room = iter([True] * written)
             patch.setattr(os, "fsync", lambda _, room=room: next(room, False) or no_space())
             try:
-                train()
+                run()
                 break
             except CourseError as error:
                 assert "No space left on device" in str(error) and "\n" not in str(error)
-        assert train().weights.read_bytes() == expected and not list(scratch.rglob(".*.pth.*"))
+        assert run().weights.read_bytes() == expected and not list(scratch.rglob(".*.pth.*"))
     assert written > 6  # checkpoint and log of two epochs, weights, sidecar, facts
 
 
 def test_voxels_that_can_not_be_kept_are_used_all_the_same(scratch, monkeypatch, capsys):
-    few_voxels(scratch, monkeypatch)
+    few_digits(scratch / "given", 60, 20)
+    monkeypatch.setenv("COURSE_DATA", str(scratch / "given"))
+    monkeypatch.setattr(datasets, "ROOT", scratch)
+    monkeypatch.setattr(voxels, "TRAIN", 60)
+    monkeypatch.setattr(voxels, "TEST", 20)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # no file may grow further: as a full disk, but real
@@ -119,10 +121,10 @@ def test_voxels_that_can_not_be_kept_are_used_all_the_same(scratch, monkeypatch,
 def test_a_repository_that_can_not_be_written_says_where_else_results_may_go(scratch, monkeypatch):
     monkeypatch.setenv("COURSE_RUNS", "/proc/runs")
     with pytest.raises(CourseError, match=r"/proc/runs/.* could not be written .*COURSE_RUNS names another") as error:
-        runs.run(TINY, device="cpu", echo=False)
+        train()
     assert "\n" not in str(error.value)
     monkeypatch.setenv("COURSE_RUNS", str(scratch / "elsewhere"))
-    assert runs.run(TINY, device="cpu", echo=False).weights.is_file()
+    assert train().weights.is_file()
 
 
 # ---- terminals and names
