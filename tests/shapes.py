@@ -1,8 +1,10 @@
-"""Ten digits as strokes, for tests that draw: lists of (x, y) from 0 to 1, y downwards."""
+"""Ten digits as strokes, lists of (x, y) from 0 to 1, y downwards; and a photograph of a picture, for tests."""
 
+import io
 import math
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
 
 
 def arc(x, y, wide, high, start, end, n=24):
@@ -37,3 +39,18 @@ def drawn(strokes, size=400, pen=0.09, ink=0, paper=255, canvas=None, place=(0, 
         for x, y in points:
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), ink)
     return image.reduce(2)
+
+
+def photograph(picture: Image.Image) -> Image.Image:
+    """A code as a phone sees it: from the side, out of focus, in uneven light, with noise and JPEG's blocks."""
+    picture = picture.convert("L").resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
+    side = picture.width
+    # the code's corners come to (0.07, 0.10), (0.95, 0.04), (0.91, 0.97), (0.03, 0.90): left and far, right and near
+    how = (1.34, 0.07, -0.1 * side, 0.09, 1.28, -0.13 * side, 0.19 / side, 0.02 / side), Image.Resampling.BICUBIC
+    turned = picture.transform((side, side), Image.Transform.PERSPECTIVE, *how, fillcolor=255)
+    seen = np.asarray(turned.filter(ImageFilter.GaussianBlur(4)).resize((side // 2, side // 2)), float)
+    light = np.linspace(0.95, 0.45, side // 2)[None] * np.linspace(1, 0.75, side // 2)[:, None]
+    noise = np.random.default_rng(0).normal(0, 6, seen.shape)
+    jpeg = io.BytesIO()
+    Image.fromarray(((40 + 0.8 * seen) * light + noise).clip(0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=80)
+    return Image.open(jpeg)

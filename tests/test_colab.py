@@ -1,16 +1,17 @@
 """The setup cell finds or clones the course; the tool that writes it needs Python alone."""
 
-import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
+import sessions
 import torch
+from sessions import GITHUB, git
 
 from tools import colab
 from utils import ROOT, CourseError, files, workspace
@@ -23,25 +24,19 @@ def setup(save_to_drive):
     print('runs in', Path.cwd().name, Path('version').read_text())
 """
 COURSE = {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}
-SAID = "cloning https://github.com/someone/course {} into course\nruns in course {}\n"
-
-
-def git(*arguments) -> None:
-    identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
-    subprocess.run(["git", *identity, *map(str, arguments)], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """A tiny course with a branch, a release and an older one, as GitHub serves it."""
+    """A tiny course with two releases and a branch, as GitHub serves it; each version adds a notebook."""
     folder = tmp_path_factory.mktemp("origin")
     git("init", "--quiet", "--initial-branch=main", folder)
     git("-C", folder, "config", "uploadpack.allowFilter", "true")
     for name, text in COURSE.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+        files.write(folder / name, text.encode())
     for version in ("v1.9", "v1.10", "some/branch", "main"):
-        (folder / "version").write_text(version)
+        for name in ("version", f"notebooks/{Path(version).name}.ipynb"):
+            files.write(folder / name, version.encode())
         git("-C", folder, "add", "--all")
         git("-C", folder, "commit", "--quiet", "--message", version)
         if version != "main":
@@ -50,55 +45,33 @@ def origin(tmp_path_factory):
 
 
 @pytest.fixture
-def machine(origin, tmp_path):
-    """A folder in which `run` executes the setup cell; `paths`: what Colab's sessions API answers (None: no Colab)."""
+def run(origin, tmp_path):
+    """Executes the setup cell with the form's REPO; `paths`: what Colab's sessions API answers (None: no Colab)."""
+    with sessions.colab() as served:
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps([{"path": path} for path in made.paths]).encode())
+        def run(typed: str = "", paths: list[str] | None = None, folder=tmp_path) -> subprocess.CompletedProcess:
+            served.paths = paths
+            variables = sessions.environment(origin) | (served.variables if paths else {})
+            argv = [sys.executable, "-c", colab.bootstrap(typed)]
+            return subprocess.run(argv, cwd=folder, env=variables, capture_output=True, text=True)
 
-        def log_message(self, *_):
-            pass
-
-    def run(repo: str = "") -> subprocess.CompletedProcess:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHON"))}
-        environment |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf"}
-        environment |= {"GIT_CONFIG_VALUE_0": "https://github.com/someone/course", "no_proxy": "127.0.0.1"}
-        if made.paths is not None:
-            environment |= {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
-        argv = [sys.executable, "-c", colab.bootstrap(repo)]
-        return subprocess.run(argv, cwd=made.folder, env=environment, capture_output=True, text=True)
-
-    (tmp_path / "content").mkdir()
-    made = SimpleNamespace(folder=tmp_path / "content", paths=None, run=run)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield made
-        server.shutdown()
+        yield run
 
 
-def opened(address: str) -> str:
-    return f"fileId={quote(address, safe='')}"
-
-
-GITHUB = "https://github.com/someone/course"
-CLONED = [  # what is typed into the form, what Colab says it has opened, and the version
-    ("other/stamped", [opened(f"{GITHUB}/blob/some/branch/notebooks/01_base.ipynb")], "some/branch"),
-    ("someone/course", ["fileId=1AbCdEfGh"], "v1.10"),
-    (f"{GITHUB}.git", None, "v1.10"),
-    (f"{GITHUB}/blob/main/notebooks/01_base.ipynb", None, "main"),
-]
-
-
-@pytest.mark.parametrize(("typed", "paths", "version"), CLONED)
+@pytest.mark.parametrize(
+    ("typed", "paths", "version"),
+    [
+        ("other/stamped", [f"fileId={quote(f'{GITHUB}/blob/some/branch/notebooks/1.ipynb', safe='')}"], "some/branch"),
+        ("someone/course", ["fileId=1AbCdEfGh"], "v1.10"),
+        (f"{GITHUB}.git", None, "v1.10"),
+        (f"{GITHUB}/blob/main/notebooks/01_base.ipynb", None, "main"),
+    ],
+)
 def test_what_is_cloned_is_the_opened_version_or_the_address_in_the_form_or_its_newest_release(
-    typed, paths, version, machine
+    typed, paths, version, run
 ):
-    machine.paths = paths
-    done = machine.run(typed)
-    assert done.stdout == SAID.format(version, version), done.stderr
+    done = run(typed, paths)
+    assert done.stdout == f"cloning {GITHUB} {version} into course\nruns in course {version}\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,25 +82,22 @@ def test_what_is_cloned_is_the_opened_version_or_the_address_in_the_form_or_its_
         ("someone/course/tree/absent", "warning: Could not find remote branch absent to clone"),
     ],
 )
-def test_without_an_address_or_a_connection_the_message_states_why(typed, reason, machine):
-    done = machine.run(typed)
+def test_without_an_address_or_a_connection_the_message_states_why(typed, reason, run):
+    done = run(typed)
     assert done.returncode and f"AssertionError: {reason}" in done.stderr and "runs in" not in done.stdout
 
 
-def test_an_unrelated_folder_called_course_is_left_alone_and_a_second_run_finds_the_clone(machine, monkeypatch):
-    clone = machine.folder / "mnist-course"
-    (machine.folder / "course").mkdir()
-    (machine.folder / "course" / "train.py").touch()
-    assert "runs in mnist-course v1.10\n" in machine.run("someone/course").stdout
-    assert machine.run().stdout == "runs in mnist-course v1.10\n"
-    assert len(list((machine.folder / "course").iterdir())) == 1
+def test_an_unrelated_folder_called_course_is_left_alone_and_a_second_run_finds_the_clone(run, tmp_path, monkeypatch):
+    clone = tmp_path / "mnist-course"
+    files.write(tmp_path / "course" / "train.py", b"")
+    assert "runs in mnist-course v1.10\n" in run("someone/course").stdout
+    assert run().stdout == "runs in mnist-course v1.10\n"
+    assert len(list((tmp_path / "course").iterdir())) == 1
     for root, made_by_the_cell in ((clone, True), (ROOT, False)):
         monkeypatch.setattr(notebook, "ROOT", root)
         assert notebook.cloned() == made_by_the_cell
-    (clone / "notebooks").mkdir()
-    machine.folder = clone / "notebooks"  # a folder of the course: nothing is cloned, and the folder stays
-    (machine.folder / "version").write_text("here")
-    assert machine.run().stdout == "runs in notebooks here\n"
+    files.write(clone / "notebooks" / "version", b"here")  # a folder of the course: nothing is cloned, and it stays
+    assert run(folder=clone / "notebooks").stdout == "runs in notebooks here\n"
 
 
 # ---- what the cloned course does then
@@ -197,43 +167,32 @@ def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(tmp_path,
 # ---- devices
 
 
-NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
+@pytest.mark.parametrize(
+    ("kind", "reason", "told"),
+    [
+        ("images", "CUDA error: no kernel image is available\nCompile with…", "{}"),
+        ("voxels", "The operator 'grid' is not implemented", "{}; voxels need torch 2.9 or newer there"),
+    ],
+)
+def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used_unless_it_was_asked_for(
+    kind, reason, told, monkeypatch, capsys
+):
+    def ones(*size, device=None, real=torch.ones):
+        if torch.device(device).type != "cpu":
+            raise RuntimeError(reason)
+        return real(*size, device=device)
 
-
-@pytest.fixture
-def broken(monkeypatch):
-    """A function that lets PyTorch list GPUs that it cannot use."""
-
-    def lists(cuda: bool, mps: bool, message: str = f"{NO_KERNEL}\nCompile with…") -> None:
-        def ones(*size, device=None, real=torch.ones):
-            if torch.device(device).type != "cpu":
-                raise RuntimeError(message)
-            return real(*size, device=device)
-
-        monkeypatch.setattr(torch, "ones", ones)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-    devices._first_that_works.cache_clear()
-    yield lists
-    devices._first_that_works.cache_clear()
-
-
-def test_a_gpu_that_fails_is_named_once_and_the_next_device_is_used_unless_it_was_asked_for(broken, capsys):
-    broken(cuda=True, mps=True)
-    assert devices.pick_device() == devices.pick_device() == torch.device("cpu")
-    told = f"CUDA can't be used ({NO_KERNEL}): MPS is next\nMPS can't be used ({NO_KERNEL}): CPU is next\n"
-    assert capsys.readouterr().out == told
-    with pytest.raises(CourseError, match=rf"device 'cuda:0' can't be used \({NO_KERNEL}\): choose --device cpu"):
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "_first_that_works", lru_cache(devices._first_that_works.__wrapped__))
+    assert devices.pick_device(kind=kind) == devices.pick_device(kind=kind) == torch.device("cpu")
+    line = reason.splitlines()[0]
+    expected = f"CUDA can't be used ({line}): MPS is next\nMPS can't be used ({told.format(line)}): CPU is next\n"
+    assert capsys.readouterr().out == expected
+    with pytest.raises(CourseError, match=r"device 'cuda:0' can't be used \(.*\): choose --device cpu"):
         devices.pick_device("cuda:0")
-
-
-def test_voxels_on_mps_name_the_version_of_torch_that_they_need(broken, capsys):
-    message = "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
-    broken(cuda=False, mps=True, message=message)
-    assert devices.pick_device(kind="voxels") == torch.device("cpu")
-    assert f"MPS can't be used ({message}; voxels need torch 2.9 or newer there)" in capsys.readouterr().out
 
 
 # ---- the tool
@@ -246,13 +205,7 @@ def test_the_tool_needs_python_alone():
     assert done.returncode == 0 and "owner/name" in done.stdout, done.stderr
 
 
-def test_badges_open_the_newest_release_that_holds_the_notebook(tmp_path, monkeypatch):
-    monkeypatch.setattr(colab, "ROOT", tmp_path)
-    git("init", "--quiet", tmp_path)
-    for version, name in {"v1.9": "01.ipynb", "v1.10": "02.ipynb", "later": "03.ipynb"}.items():
-        files.write(tmp_path / "notebooks" / name, b"")
-        git("-C", tmp_path, "add", "--all")
-        git("-C", tmp_path, "commit", "--quiet", "--message", version)
-        git("-C", tmp_path, "tag", version)
-    for name, newest in (("01", "v1.10"), ("02", "v1.10"), ("03", "main")):
+def test_badges_open_the_newest_release_that_holds_the_notebook(origin, monkeypatch):
+    monkeypatch.setattr(colab, "ROOT", origin)
+    for name, newest in (("v1.9", "v1.10"), ("v1.10", "v1.10"), ("main", "main")):
         assert f"/someone/course/blob/{newest}/notebooks/{name}.ipynb" in colab.badge("someone/course", f"{name}.ipynb")

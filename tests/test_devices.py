@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from utils import models
 from utils.data import augment, fresh_voxels
-from utils.experiments import EXPERIMENTS, Recipe
+from utils.experiments import EXPERIMENTS
 from utils.training.loops import cross_entropies, normalize, predict
 
 CUDA = torch.device("cuda", 0)
@@ -30,11 +30,6 @@ def fake():
         function.cache_clear()
 
 
-def images(n: int, recipe: Recipe) -> torch.Tensor:
-    shape = (16, 16, 16) if recipe.kind == "voxels" else (28, 28)
-    return torch.empty(n, 1, *shape, dtype=torch.float32 if recipe.kind == "voxels" else torch.uint8, device=CUDA)
-
-
 def on_gpu(model: torch.nn.Module) -> torch.nn.Module:
     """The network with fake tensors for all that it holds, which Module.to() can't give it."""
     for module in model.modules():
@@ -52,15 +47,17 @@ def on_gpu(model: torch.nn.Module) -> torch.nn.Module:
 def test_a_batch_its_network_its_loss_and_a_prediction_stay_on_the_gpu(recipe, fake):
     if recipe.fresh:  # drawing waits for numbers that a fake tensor does not have
         recipe = replace(recipe, data="mnist3d", fresh=False, rotate=0, scale=0, shear=0, elastic=0)
-    rows, labels = torch.empty(4, dtype=torch.int64, device=CUDA), torch.empty(4, dtype=torch.int64, device=CUDA)
-    batch = augment.augmentation(recipe, None)(images(8, recipe).index_select(0, rows), rows, slice(None))
+    rows, labels = torch.empty(2, 4, dtype=torch.int64, device=CUDA)
+    shape, dtype = {"images": ((28, 28), torch.uint8), "voxels": ((16, 16, 16), torch.float32)}[recipe.kind]
+    images = torch.empty(8, 1, *shape, dtype=dtype, device=CUDA)
+    batch = augment.augmentation(recipe, None)(images.index_select(0, rows), rows, slice(None))
     with unset_fake_temporarily():
         model = models.build(recipe.model, recipe.dropout)
     model = on_gpu(model)
     logits = model(normalize(batch, 0.1, 0.3))
     losses = cross_entropies(logits, labels, recipe.label_smoothing)
     found = [batch, logits, *losses, *model.state_dict().values()]
-    found.append(predict(model, images(5, recipe), 0.1, 0.3, batch_size=2))
+    found.append(predict(model, images[:5], 0.1, 0.3, batch_size=2))
     assert {tensor.device for tensor in found} == {CUDA}
 
 

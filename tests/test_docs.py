@@ -22,15 +22,8 @@ def snippet(marker: str) -> str:
     return found
 
 
-def run(code: str, folder) -> str:
-    """What the code prints in `folder`, where it can't import the repository."""
-    command = [sys.executable, "-I", "-W", "ignore", "-c", code]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    return ended.stdout
-
-
 def test_the_two_files_are_enough_and_pt2_needs_no_course(tmp_path):
+    """In a process that can't import the repository."""
     for suffix in (".pth", ".json"):
         shutil.copy(ROOT / "saved_dict" / f"base{suffix}", tmp_path)
     codes = [snippet("hashlib")]
@@ -38,7 +31,9 @@ def test_the_two_files_are_enough_and_pt2_needs_no_course(tmp_path):
         export.export("base", tmp_path / "base.pt2", "pt2")
         codes.append(snippet("print(network(image)"))
     code = "\n".join(f"exec({code!r}, {{}})" for code in codes)
-    assert run(f"{code}\nimport sys; assert 'utils' not in sys.modules", tmp_path) == "1\n" * len(codes)
+    command = [sys.executable, "-I", "-W", "ignore", "-c", f"{code}\nimport sys; assert 'utils' not in sys.modules"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout == "1\n" * len(codes), ended.stderr[-2000:]
 
 
 def test_fine_tuning_in_one_epoch_separates_five_classes(tmp_path, monkeypatch, capsys):

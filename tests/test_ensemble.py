@@ -1,11 +1,12 @@
 """Networks that answer together: who is in is decided on held-out images, by twins that never saw them."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny import dataset
+from tiny import CODE, RAN, dataset
 
 from tools import ensemble, measurements, verify
 from utils import CourseError, files, models
@@ -35,25 +36,19 @@ def test_who_helps_is_chosen_with_as_many_votes_as_it_takes_and_who_does_not_is_
     found = {"sure": answers(*[0.8] * 5, 0.3), "doubtful": answers(*[0.1] * 5, 0.95)}
     assert ensemble.choose(found, LABELS) == {"sure": 2, "doubtful": 1}
     assert ensemble.choose({"perfect": answers(*[0.9] * 6), "other": answers(*[0.8] * 6)}, LABELS) == {"perfect": 1}
-
-
-def test_a_mean_weighs_by_votes_and_scores_like_any_evaluation():
     mean = ensemble.weighted_mean({"a": answers(0.875), "b": answers(0.125)}, {"a": 2, "b": 1})
-    found = ensemble.score_probabilities(mean, LABELS[:1])
-    assert (found.correct, found.total) == (1, 1) and found.loss == pytest.approx(-math.log(0.625), rel=1e-12)
+    assert ensemble.score_probabilities(mean, LABELS[:1]) == Score(pytest.approx(-math.log(0.625), rel=1e-12), 1, 1)
 
 
 def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "own_root", lambda: tmp_path)
-    with pytest.raises(CourseError, match="has a twin here: train some first, python train"):
-        ensemble.twins()
     experiment = EXPERIMENTS["frontier_99"]
     held_out = experiment.with_recipe(valid=10_000)
     for other in (experiment, held_out.with_recipe(epochs=3), EXPERIMENTS["voxel_best"].with_recipe(valid=10_000)):
         files.write(RunPaths.of(other, 0, tmp_path).weights, b"of other images, or another recipe, or of voxels")
-    with pytest.raises(CourseError, match="no published network has a twin"):
+    with pytest.raises(CourseError, match="no published network has a twin here: train some first, python train"):
         ensemble.twins()
-    twin = RunPaths.of(experiment.with_recipe(valid=10_000), 0, tmp_path).weights
+    twin = RunPaths.of(held_out, 0, tmp_path).weights
     files.write(twin, b"weights")
     assert ensemble.twins() == {"frontier_99": twin}
 
@@ -66,36 +61,23 @@ def test_an_ensemble_is_chosen_and_tested_on_mnist_only(monkeypatch):
     assert verify.check_ensemble({"mnist": digits})[2] == "NOT EVALUATED: mnist was not found"
 
 
-@pytest.fixture
-def recorded(tmp_path, monkeypatch):
-    """Writes what an ensemble is said to reach."""
+def test_verify_tests_the_recorded_ensemble_again_and_a_table_shows_it(tmp_path, monkeypatch, mnist):
     for module in (measurements, verify):
         monkeypatch.setattr(module, "ENSEMBLE", tmp_path / "ensemble.json")
-    published = records.published(EXPERIMENTS["frontier_99"])[0].facts
-
-    def write(test: Score, **votes: int) -> None:
-        made = {"votes": votes, "twins": {"frontier_99": test}, "held_out": test, "test": test}
-        made |= {"environment": published.environment, "code": published.code, "finished": published.finished}
-        files.write_json(tmp_path / "ensemble.json", made)
-
-    return write
-
-
-def test_verify_tests_the_recorded_ensemble_again(recorded, mnist):
     real = replace(mnist, test=mnist.test[:1000])
     truly = ensemble.score({"base": 1, "mnist_ultrasmall": 2}, real.test)
-    wrong = replace(truly, correct=truly.correct - 5)
-    for score, verdict in ((truly, "agrees"), (wrong, "DISAGREES")):
-        recorded(score, base=1, mnist_ultrasmall=2)
-        assert verify.check_ensemble({"mnist": real})[2] == verdict
-    recorded(truly, frontier_98=1)
-    assert "no experiment is called frontier_98" in verify.check_ensemble({"mnist": real})[2]
-
-
-def test_a_table_names_every_candidate_and_what_they_reach_together(recorded):
-    recorded(Score(0.1, 9_900, 10_000), frontier_99=3)
-    lines = measurements.ensemble_table(measurements.read_ensemble()).splitlines()
-    assert "frontier_99 |     3 " in lines[2] and "**99.00**" in lines[3]
+    made = {"twins": {"base": truly}, "held_out": truly, "environment": RAN, "code": CODE, "finished": "now"}
+    for votes, correct, verdict in (
+        ({"base": 1, "mnist_ultrasmall": 2}, truly.correct, "^agrees$"),
+        ({"base": 1, "mnist_ultrasmall": 2}, truly.correct - 5, "^DISAGREES$"),
+        ({"frontier_98": 1}, truly.correct, "no experiment is called frontier_98"),
+    ):
+        written = made | {"votes": votes, "test": replace(truly, correct=correct)}
+        files.write_json(tmp_path / "ensemble.json", written)
+        assert re.search(verdict, verify.check_ensemble({"mnist": real})[2])
+    shown = measurements.Ensemble(**made, votes={"base": 3}, test=Score(0.1, 990, 1000))
+    lines = measurements.ensemble_table(shown).splitlines()
+    assert re.search(r"base +\| +3 ", lines[2]) and "**99.00**" in lines[3]
 
 
 def test_probabilities_are_taken_as_they_are():

@@ -19,16 +19,9 @@ SHORT = replace(RECIPE, epochs=1, batch_size=20)
 VOXELS = {"model": "tiny_voxels", "data": "mnist3d", "rotate": 0.0}
 HELD = {"valid": 20, "epochs": 4, "patience": 2}
 # field of Recipe → a value that is not SHORT's, and what else must be set for it to matter
-VALUES = {
-    "model": "other",
-    "data": "mnist",
-    "normalize": False,
-    "valid": 20,
-    "epochs": 2,
-    "patience": 3,
-    "keep": "loss",
-}
-VALUES |= {"batch_size": 30, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.1, "decay_vectors": False}
+VALUES = {"model": "other", "data": "mnist", "normalize": False, "valid": 20, "epochs": 2, "patience": 3}
+VALUES |= {"keep": "loss", "batch_size": 30, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.1}
+VALUES |= {"decay_vectors": False}
 VALUES |= {"momentum": 0.5, "images": 40, "schedule": "constant", "drop_at": 2, "warmup": 0.5, "average": 0.5}
 VALUES |= {"start": f"tiny-{'0' * 8}", "levels": 3, "dropout": 0.3, "label_smoothing": 0.1, "rotate": 9.0, "shift": 1.0}
 VALUES |= {"scale": 0.3, "shear": 9.0, "elastic": 1.0, "stroke": 0.5, "erase": 6.0, "fresh": True, "bfloat16": True}
@@ -53,7 +46,7 @@ def known() -> dict[str, datasets.Dataset]:
 
 @pytest.fixture
 def small(monkeypatch):
-    """Tiny networks, and few images."""
+    """Tiny networks and few images."""
     networks = {**NETWORKS, "other": lambda dropout: NETWORKS["tiny"](dropout).append(torch.nn.Linear(10, 10))}
     monkeypatch.setattr(models, "MODELS", models.MODELS | networks)
     monkeypatch.setattr(datasets, "load", lambda name: known()[name])
@@ -61,17 +54,17 @@ def small(monkeypatch):
     published = NETWORKS["tiny"]().state_dict(), replace(FACTS, sha256="0" * 64, recipe=SHORT)
     monkeypatch.setattr(job, "read_state_dict", lambda path: published)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)  # every device can, if slowly
-    return monkeypatch
 
 
-def weights(recipe: Recipe, monkeypatch) -> dict:
-    """The state dict that a recipe gives, with the scores of HELD's four epochs fed in."""
+@lru_cache
+def weights(recipe: Recipe) -> dict:
+    """The state dict that a recipe gives among `small` data, with the scores of HELD's four epochs fed in."""
     scores = zip(count(4, -1), [60, 50, 55, 99], strict=False)
-    monkeypatch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
-    torch.manual_seed(0)
-    model = execution.initial(Experiment("t", recipe, ""))
-    images = job.prepare_data(Experiment("t", recipe, ""))
-    loops.fit(model, images, recipe, echo=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, "evaluate", lambda *_: Score(*next(scores), 100))
+        torch.manual_seed(0)
+        model = execution.initial(Experiment("t", recipe, ""))
+        loops.fit(model, job.prepare_data(Experiment("t", recipe, "")), recipe, echo=False)
     return model.state_dict()
 
 
@@ -79,17 +72,13 @@ def differ(one: dict, other: dict) -> bool:
     return one.keys() != other.keys() or any(not torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
-def test_every_field_of_a_recipe_reaches_the_weights(name, small):
-    assert name in VALUES, f"say in VALUES how {name} is seen to matter"
-    before = replace(SHORT, **CONTEXTS.get(name, {}))
-    after = replace(before, **{name: VALUES[name]})
-    assert before != after and differ(weights(before, small), weights(after, small))
-
-
-def test_what_does_not_matter_leaves_the_weights_alone(small):
-    """The control."""
-    assert not differ(weights(SHORT, small), weights(replace(SHORT, drop_at=5), small))
+def test_every_field_of_a_recipe_reaches_the_weights(small):
+    assert {f.name for f in fields(Recipe)} == VALUES.keys(), "say in VALUES how a field is seen to matter"
+    for name, value in VALUES.items():
+        before = replace(SHORT, **CONTEXTS.get(name, {}))
+        after = replace(before, **{name: value})
+        assert before != after and differ(weights(before), weights(after)), name
+    assert not differ(weights(SHORT), weights(replace(SHORT, drop_at=5))), "the control: without steps it is unused"
 
 
 @pytest.mark.parametrize(
@@ -100,10 +89,7 @@ def test_what_does_not_matter_leaves_the_weights_alone(small):
         ({"data": "mnist3d_published", "fresh": True}, "with fresh: expected mnist3d or mnist3d_all"),
         ({"data": "mnist3d_all"}, "data = 'mnist3d_all' without fresh"),
         ({"data": "mnist3d", "fresh": True, "recalibrate": 5}, "fresh and recalibrate = 5: expected 0"),
-        (
-            {"data": "mnist3d", "rotate": 3.0},
-            "rotate = 3: expected 0 .grids drawn with fresh can be rotated",
-        ),
+        ({"data": "mnist3d", "rotate": 3.0}, "rotate = 3: expected 0 .grids drawn with fresh can be rotated"),
         ({"data": "mnist3d", "fresh": True, "erase": 6.0}, "with erase = 6: expected 0"),
         ({"data": "mnist3d", "rotate": 0.0, "valid": 3}, "valid = 3 .* expected an even number"),
         ({"start": "tiny-00000000", "valid": 20}, "a published network has learned the images"),
@@ -121,11 +107,14 @@ def test_a_recipe_refuses_what_can_not_be_meant(changes, message):
 
 
 def test_no_epoch_draws_more_images_than_there_are(small):
-    assert len(job.prepare_data(Experiment("t", Recipe("tiny", images=60), "")).train) == 60
-    with pytest.raises(CourseError, match="t: images = 61: expected at most 60, the number of training images"):
-        job.prepare_data(Experiment("t", Recipe("tiny", images=61), ""))
-    with pytest.raises(CourseError, match="images = 60: expected at most 40"):
-        job.prepare_data(Experiment("t", Recipe("tiny", images=60, valid=20), ""))
+    experiment = Experiment("t", Recipe("tiny", images=60), "")
+    assert len(job.prepare_data(experiment).train) == 60
+    for changes, message in (
+        ({"images": 61}, "t: images = 61: expected at most 60, the number of training images"),
+        ({"valid": 20}, "images = 60: expected at most 40"),
+    ):
+        with pytest.raises(CourseError, match=message):
+            job.prepare_data(experiment.with_recipe(**changes))
 
 
 def test_a_digest_tells_recipes_apart_and_does_not_change_when_a_field_is_added():

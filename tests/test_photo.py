@@ -8,14 +8,14 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 from PIL.PngImagePlugin import PngImageFile
 from shapes import STROKES, drawn
 
 from tools import measurements, train
 from tools import photographs as measure
 from utils import CourseError, files
-from utils.data import frames, photo
+from utils.data import photo
 from utils.runs import pretrained
 
 
@@ -34,18 +34,12 @@ def labels(images):
 # ---- pictures of one digit
 
 DOWN, RIGHT = np.mgrid[:400, :480]
+SPECKS = Image.fromarray(np.where((DOWN % 90 == 0) & (RIGHT % 110 == 0), 0, 255).astype(np.uint8))
 
 
 def page(digit=5, size=300, pen=0.05):
     """A digit on paper that is 1.6 times as wide, and a third higher."""
     return drawn(STROKES[digit], size, pen, canvas=(size * 8 // 5, size * 4 // 3), place=(size * 3 // 10, size // 8))
-
-
-def with_specks_and_a_rim(image):
-    tones = np.array(image)
-    tones[::90, ::110] = 0
-    tones[:, :6] = 40
-    return Image.fromarray(tones)
 
 
 def light_on_dark(image):
@@ -84,8 +78,8 @@ def marked(image, shape, *how, **options):
     return image
 
 
-def framed(image, box, width, ink=0, shape="rectangle"):
-    return marked(image, shape, box, outline=ink, width=width)
+def framed(image, box, width, shape="rectangle"):
+    return marked(image, shape, box, outline=0, width=width)
 
 
 CHANGES = {
@@ -98,7 +92,7 @@ CHANGES = {
     "palette": lambda image: image.convert("RGB").quantize(16),
     "blue ink": blue_ink,
     "shaded": shaded,
-    "specks and the rim of the sheet": with_specks_and_a_rim,
+    "specks and the rim of the sheet": lambda image: framed(ImageChops.darker(image, SPECKS), (0, 0, 5, 399), 6),
     "hard shadow": lambda image: shadow(image, DOWN + RIGHT > 440),
     **{mode: lambda image, mode=mode: image.convert("RGB").convert(mode) for mode in ("1", "CMYK", "LA")},
 }
@@ -107,7 +101,7 @@ FRAMES = {
     "frame at the edge": lambda image: framed(image, (0, 0, 479, 399), 9),
     "three sides": lambda image: framed(image, (60, 30, 600, 380), 4),
     "rotated": lambda image: framed(image, (60, 30, 420, 380), 4).rotate(5, Image.Resampling.BICUBIC, fillcolor=255),
-    "light circle": lambda image: light_on_dark(framed(image, (42, 2, 438, 398), 4, 0, "ellipse")),
+    "light circle": lambda image: light_on_dark(framed(image, (42, 2, 438, 398), 4, "ellipse")),
     "circle with a gap": lambda image: marked(image, "arc", (20, 2, 460, 398), 20, 350, 0, 5),
     "two ruled lines": lambda image: marked(image, "line", [(-9, 30), (489, 30), (489, 370), (-9, 370)], 0, 3),
 }
@@ -140,7 +134,9 @@ def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
 
 
 def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_not(mnist):
-    originals, photos = mnist.test.images[:50, 0].numpy(), []
+    """Also the closed digits, in which no frame may be seen."""
+    closed = torch.cat([(mnist.test.labels == digit).nonzero()[10:15, 0] for digit in (0, 6, 8, 9)])
+    originals, photos = mnist.test.images[[*range(40), *closed], 0].numpy(), []
     for number, original in enumerate(originals):
         canvas = Image.new("L", (640, 480), 0)
         large = Image.fromarray(original).resize((280, 280), Image.Resampling.BICUBIC)
@@ -148,63 +144,37 @@ def test_mnist_enlarged_and_read_back_keeps_its_label_where_a_plain_resize_does_
         photos.append(light_on_dark(canvas) if number % 2 else canvas)
     expected = np.array(labels(originals))
     # another machine's rounding may move a digit that lies between two labels
-    assert (labels([photo.read(image) for image in photos]) == expected).sum() >= 48
-    assert (labels([photo.plain(image) for image in photos]) == expected).sum() < 35  # the negative control
+    assert (labels([photo.read(image) for image in photos]) == expected).sum() >= 57
+    assert (labels([photo.plain(image) for image in photos]) == expected).sum() < 40  # the negative control
 
 
 # ---- what is none
 
 
-def noise():
-    return Image.fromarray(np.random.default_rng(2).integers(0, 256, (20, 20), np.uint8)).resize((320, 320))
-
-
-def part_of_a_frame():
-    """A line that touches the left of a two, and goes on below it."""
-    return marked(page(2), "line", [(160, 20), (160, 385), (430, 385)], 0, 4)
-
-
-BAD = {
-    "empty": (lambda: Image.new("RGBA", (300, 200)), "no ink found"),
-    "grain": (lambda: shaded(Image.new("L", (400, 300), 255)), "no ink found"),
-    "two digits": (lambda: Image.fromarray(np.hstack([page(1), page(2)])), "more than one digit"),
-    "writing": (lambda: Image.fromarray(np.tile(page(3, 60), (6, 8))), "more than one digit|a page of"),
-    "noise": (noise, "a page of noise|more than one"),
-    "too small": (lambda: Image.new("L", (5, 300)), "too small"),
-    "no picture": (lambda: np.zeros((28, 28), np.uint8), "not a picture"),
-    "no number": (lambda: Image.fromarray(np.full((28, 28), np.nan, np.float32)), "no finite number"),
-    "an empty frame": (lambda: framed(Image.new("L", (480, 400), 255), (60, 50, 420, 350), 4), "a rectangular frame"),
-    "a frame that touches": (lambda: framed(page(), (150, 66, 420, 358), 6), "a rectangular frame touches the digit"),
-    "two sides of one": (part_of_a_frame, "the line of a frame touches the digit"),
-    "a narrow shadow": (lambda: shadow(page(), abs(DOWN - 0.8 * RIGHT) < 20), "a shadow or a line crosses the digit"),
-}
-
-
-@pytest.mark.parametrize("bad", BAD)
-def test_what_is_no_picture_of_one_digit_is_refused(bad):
-    make, expected = BAD[bad]
-    with pytest.raises(CourseError, match=expected):
-        photo.read(make())
-
-
-def test_files_that_are_no_pictures_are_refused_by_name_and_start_no_program(tmp_path):
-    page().save(tmp_path / "five.eps")  # Pillow would start Ghostscript
-    page().save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:500])
-    for name, expected in (("five.eps", "is not a picture: expected PNG, JPEG"), ("cut.png", "can't be read")):
-        with pytest.raises(CourseError, match=f"{tmp_path / name} {expected}"):
-            photo.read(tmp_path / name)
-
-
-def test_digits_themselves_hold_no_frames(mnist):
-    def ink(image, side):
-        return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)) > 127
-
-    closed = torch.cat([(mnist.test.labels == digit).nonzero()[:15, 0] for digit in (0, 6, 8, 9)])
-    found = [frames.find(ink(image, 84)) for image in mnist.test.images[:150, 0].numpy()]
-    found += [frames.find(ink(image, 140)) for image in mnist.test.images[closed, 0].numpy()]
-    assert found == [None] * len(found)
-    assert frames.find(np.asarray(FRAMES["light circle"](page())) > 127) is not None  # the control
+def test_what_is_no_picture_of_one_digit_is_refused_and_starts_no_program(tmp_path):
+    noise, empty = np.random.default_rng(2).integers(0, 256, (20, 20), np.uint8), Image.new("L", (480, 400), 255)
+    bad = {
+        "no ink found": [Image.new("RGBA", (300, 200)), shaded(empty)],
+        "more than one digit": [Image.fromarray(np.hstack([page(1), page(2)]))],
+        "more than one digit|a page of": [Image.fromarray(np.tile(page(3, 60), (6, 8)))],
+        "a page of noise|more than one": [Image.fromarray(noise).resize((320, 320))],
+        "too small": [Image.new("L", (5, 300))],
+        "not a picture": [np.zeros((28, 28), np.uint8)],
+        "no finite number": [Image.fromarray(np.full((28, 28), np.nan, np.float32))],
+        "a rectangular frame without a digit": [framed(empty, (60, 50, 420, 350), 4)],
+        "a rectangular frame touches the digit": [framed(page(), (150, 66, 420, 358), 6)],
+        "the line of a frame touches": [marked(page(2), "line", [(160, 20), (160, 385), (430, 385)], 0, 4)],
+        "a shadow or a line crosses the digit": [shadow(page(), abs(DOWN - 0.8 * RIGHT) < 20)],  # a narrow one
+    }
+    five, cut = tmp_path / "five.eps", tmp_path / "cut.png"
+    page().save(five)  # Pillow would start Ghostscript
+    page().save(cut)
+    cut.write_bytes(cut.read_bytes()[:500])
+    bad |= {f"{five} is not a picture: expected PNG, JPEG": [five], f"{cut} can't be read": [cut]}
+    for expected, pictures in bad.items():
+        for picture in pictures:
+            with pytest.raises(CourseError, match=expected):
+                photo.read(picture)
 
 
 def test_every_kind_of_photograph_is_measured_and_published_often_enough(mnist):
@@ -230,18 +200,16 @@ def png(width, height, mode):
     return content
 
 
-TOO_LARGE = [(8945, 8945, "I;16", photo.read, photo.LARGEST), (1001, 1000, "L", photo.tones, photo.SMALL)]
-TOO_LARGE += [(4500, 4500, "RGBA", photo.read, photo.LARGEST // 4)]
-
-
-@pytest.mark.parametrize(("width", "height", "mode", "read", "most"), TOO_LARGE)
-def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(
-    width, height, mode, read, most, tmp_path, monkeypatch
-):
-    (tmp_path / "bomb.png").write_bytes(png(width, height, mode))
+def test_a_picture_above_the_stated_limit_is_rejected_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("unpacked"))
-    with pytest.raises(CourseError, match=f"at most {most:,}"):
-        read(tmp_path / "bomb.png")
+    for width, height, mode, read, most in (
+        (8945, 8945, "I;16", photo.read, photo.LARGEST),
+        (4500, 4500, "RGBA", photo.read, photo.LARGEST // 4),
+        (1001, 1000, "L", photo.tones, photo.SMALL),
+    ):
+        (tmp_path / "bomb.png").write_bytes(png(width, height, mode))
+        with pytest.raises(CourseError, match=f"at most {most:,}"):
+            read(tmp_path / "bomb.png")
     assert photo.LARGEST < Image.MAX_IMAGE_PIXELS, "Pillow's limit must not come first"
 
 
@@ -270,17 +238,14 @@ WRONG = [None, [], [DIGIT, None], "missing.png", DIGIT.astype(np.int64), DIGIT.a
 WRONG += [np.full((28, 28), np.nan), Image.new("F", (28, 28), 2), Image.new("I", (28, 28), -1)]
 
 
-def test_preprocess_reports_in_one_line_what_it_cannot_take():
-    for bad in WRONG:
-        with pytest.raises(CourseError) as error:
-            network()[1](bad)
-        assert "\n" not in str(error.value) and "expected" in str(error.value)
-
-
-def test_a_network_warns_of_a_bright_background(recwarn):
+def test_preprocess_reports_in_one_line_what_it_cannot_take_and_warns_of_a_bright_background(recwarn):
     _, preprocess = network()
     preprocess(photo.read(page()))
     assert not recwarn.list
+    for bad in WRONG:
+        with pytest.raises(CourseError) as error:
+            preprocess(bad)
+        assert "\n" not in str(error.value) and "expected" in str(error.value)
     with pytest.warns(UserWarning, match="the background is bright: expected white digits on black"):
         preprocess(photo.plain(page()))
 
@@ -314,10 +279,7 @@ def test_train_py_refuses_in_one_line_what_it_cannot_read(five, tmp_path):
     for argv, message in (
         (["--seed", "3", "--read", "train.py"], "base, seed 3: no trained weights of this recipe"),
         (["--publish", "--read", "train.py"], "--read trains nothing: leave out --publish"),
-        (
-            ["--read", five, str(tmp_path / "blank.png")],
-            r"1 of 2 pictures .*blank\.png: no ink found",
-        ),
+        (["--read", five, str(tmp_path / "blank.png")], r"1 of 2 pictures .*blank\.png: no ink found"),
     ):
         with pytest.raises(CourseError, match=message):
             train.main(["base", *argv])

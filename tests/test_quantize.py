@@ -19,7 +19,6 @@ SHARED = "recurrent(width=4,repeats=1,position_weighted=True)"  # one convolutio
 
 
 def random_network(name: str) -> torch.nn.Module:
-    """Batch norms too have seen something."""
     torch.manual_seed(1)
     model = models.build(name)
     for parameter in model.parameters():
@@ -54,7 +53,7 @@ def test_weights_are_rounded_to_shares_of_their_root_mean_square_and_the_gradien
     result.backward(torch.arange(6.0)[None])
     torch.testing.assert_close(result, torch.tensor([[-2, 0, 0, 1, 2, 0]]) * step)
     assert torch.equal(weight.grad, torch.arange(6.0)[None])
-    assert not rounded(torch.zeros(2, 2)).any()
+    assert not rounded(torch.zeros(2, 2)).any() and not quantize.weight_grid(torch.zeros(2, 2), 5)[1].any()
 
 
 @pytest.mark.parametrize("name", ["bn_augmentation", "under_20k", SHARED])
@@ -106,19 +105,14 @@ def test_the_step_is_the_one_of_the_least_error(levels):
 
 
 @pytest.mark.parametrize("levels", [3, 16, 255])
-def test_a_file_gives_back_every_number_bit_for_bit(levels):
+def test_a_file_gives_back_every_number_bit_for_bit_and_a_damaged_one_or_another_network_is_refused(levels):
     model = quantize.end(random_network(SHARED), levels)
     content = packed.write(model, SHARED, levels, 0.13066, 1.0)
-    read, mean, std = packed.read(content, SHARED)
+    read, mean, std = packed.read(content, SHARED.replace(",", ", "))
     assert (mean, std) == (0.13066, 1.0) and not read.training
     state = read.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if "tracked" not in key)
     assert packed.write(read, SHARED, levels, mean, std) == content
-
-
-def test_a_damaged_file_or_one_of_another_network_is_refused():
-    content = packed.write(quantize.end(random_network(SHARED), 5), SHARED, 5, 0.1, 0.3)
-    packed.read(content, SHARED.replace(",", ", "))
     damaged = (b"", content[:-1], content + b"\1", b"\2" + content[1:], content[:40] + b"?" + content[41:])
     for given, name in (*((one, SHARED) for one in damaged), (content, "separable")):
         with pytest.raises(CourseError, match=f"the {len(given)} bytes are no network {name[:9]}.* or damaged: exp"):
@@ -128,14 +122,6 @@ def test_a_damaged_file_or_one_of_another_network_is_refused():
 # ---- runs
 
 
-def test_a_run_files_its_network_in_few_bytes_too(scratch):
-    result = runs.run(TINY.with_recipe(levels=5), device="cpu", echo=False)
-    content = result.weights.with_suffix(".bin").read_bytes()
-    model, mean, std = packed.read(content, "tiny")
-    assert result.facts.packed == len(content) < result.facts.bytes / 5
-    assert evaluate(model, result.data.test, mean, std) == result.facts.test
-
-
 def test_a_training_that_starts_with_a_published_network_begins_with_its_weights(scratch):
     before = runs.run(TINY, device="cpu", publish=True, echo=False)
     sha256 = before.facts.sha256
@@ -143,17 +129,13 @@ def test_a_training_that_starts_with_a_published_network_begins_with_its_weights
     after = runs.run(still, seed=3, device="cpu", echo=False)
     for (key, value), other in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
         torch.testing.assert_close(value, other, rtol=0, atol=1e-6, msg=key)
-    for start, message in (
-        ("tiny", "expected NAME-HASH of a published network"),
-        ("tiny-00000000", f"expected tiny-{sha256[:8]}, as it is published now"),
+    for changes, message in (
+        ({"start": "tiny"}, "start = 'tiny': expected NAME-HASH of a published network"),
+        ({"start": "tiny-00000000"}, f"expected tiny-{sha256[:8]}, as it is published now"),
+        ({"start": still.recipe.start, "normalize": False}, "expected a network tiny that saw the same data"),
     ):
-        with pytest.raises(CourseError, match=f"start = '{start}': {message}"):
-            runs.run(TINY.with_recipe(start=start), device="cpu", echo=False)
-    with pytest.raises(CourseError, match="expected a network tiny that saw the same data"):
-        runs.run(TINY.with_recipe(start=f"tiny-{sha256[:8]}", normalize=False), device="cpu", echo=False)
-
-
-# ---- what is published
+        with pytest.raises(CourseError, match=message):
+            runs.run(TINY.with_recipe(**changes), device="cpu", echo=False)
 
 
 def test_every_published_file_holds_the_normalization_of_its_sidecar():

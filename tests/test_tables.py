@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import FACTS, TINY
+from tiny import FACTS, TINY, tiny
 
 from utils import files, models
 from utils.data import datasets
@@ -42,16 +42,17 @@ def row(epoch, train, held, part="test"):
     return {"epoch": epoch, "lr": 0.1, **counts, "seconds": 2.0}
 
 
+def data(name, kind="images", fingerprint="0" * 64) -> DataFacts:
+    return DataFacts(name, kind, (1, 28, 28), fingerprint, 1000, True)
+
+
 def publish(experiment, seed, rows, test=None, root=None, **changes) -> RunMetadata:
     """Files of a finished run."""
-    run, recipe = RunPaths.of(experiment, seed, root), experiment.recipe
-    facts = RunMetadata(
-        **{**vars(FACTS), "name": experiment.name, "seed": seed, "recipe": recipe, "continued": [], "parts": {}},
-    )
-    data = DataFacts(recipe.data, recipe.kind, (1, 28, 28), datasets.PUBLISHABLE[recipe.data], 1000, True)
-    score = Score(0.1, test if test is not None else rows[-1]["test_correct"], 1000)
-    facts = replace(facts, data=data, parameters=2674, epochs=len(rows), kept_epoch=len(rows), test=score, bytes=2048)
-    facts = replace(facts, environment=environment(CPU), sha256=f"{seed}" * 64, seconds=6.0)
+    run, recipe, n = RunPaths.of(experiment, seed, root), experiment.recipe, len(rows)
+    facts = replace(FACTS, name=experiment.name, seed=seed, recipe=recipe, continued=[], parts={}, bytes=2048)
+    facts = replace(facts, data=data(recipe.data, recipe.kind, datasets.PUBLISHABLE[recipe.data]))
+    facts = replace(facts, test=Score(0.1, test or rows[-1]["test_correct"], 1000), epochs=n, kept_epoch=n)
+    facts = replace(facts, environment=environment(CPU), sha256=f"{seed}" * 64, seconds=6.0, parameters=2674)
     facts = replace(facts, **changes)
     records.write_log(run.log, rows)
     files.write_json(run.facts, facts)
@@ -64,7 +65,7 @@ def publish(experiment, seed, rows, test=None, root=None, **changes) -> RunMetad
 
 def cells(text: str, name: str) -> list[str]:
     (line,) = [line for line in text.splitlines() if re.match(rf"\| \[?{name}\b[\] ]", line)]
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return [" ".join(cell.split()) for cell in line.strip("|").split("|")]
 
 
 def two_seeds():
@@ -72,18 +73,26 @@ def two_seeds():
     publish(TINY, 1, [row(1, 900, 950), row(2, 990, 970), row(3, 997, 990)])
 
 
-def test_the_table_of_networks_shows_the_last_epoch_s_mean_and_links_its_files():
+LINKS = "[pth](../saved_dict/tiny.pth) [log](../logs/tiny) [png](../pngs/tiny_curves.png)"
+BOOK = "[book](https://example.org/book), page 7"
+
+
+def test_each_table_shows_means_over_the_seeds_of_the_last_and_the_best_epoch_beside_the_reference_s_figure():
     two_seeds()
-    found = cells(before := tables.networks("../"), "tiny")
-    assert found[1].split() == ["**98.50", "±", "0.71**"] and found[2:5] == ["2", "2,674", "3"] and found[6] == "98.50*"
-    links = "[pth](../saved_dict/tiny.pth) [log](../logs/tiny) [png](../pngs/tiny_curves.png)"
-    assert found[5].split() == links.split() and "†" not in before
+    before, against, parameters = tables.networks("../"), tables.against_references(), models.count_parameters(tiny())
+    for text, shown in (
+        (before, ["**98.50 ± 0.71**", "2", "2,674", "3", LINKS, "98.50*"]),
+        (tables.details(), ["99.60 ± 0.14", "**98.50 ± 0.71**", "1.10", "98.75 (99.00)", "2", "0.1"]),
+        (against, ["98.50*", "**98.50 ± 0.71**", "98.75 (99.00)", BOOK]),
+        (tables.family([TINY]), [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50", "**98.50 ± 0.71** (2 seeds)"]),
+    ):
+        assert cells(text, "tiny")[1 : 1 + len(shown)] == shown
+    assert "\n- tiny: best epoch\n" in against and "\n- book: “A book”" in against and "†" not in before
     publish(TINY.with_recipe(lr=0.5), 2, [row(1, 1, 1)])  # runs of an earlier recipe and of other data do not count
-    publish(TINY, 3, [row(1, 1, 1)], data=DataFacts("digits", "images", (1, 28, 28), "0" * 64, 1000, True))
+    publish(TINY, 3, [row(1, 1, 1)], data=data("digits"))
     assert tables.networks("../") == before
     publish(TINY, 2, [row(1, 900, 950), row(2, 990, 970), row(3, 997, 999)])  # the control: one more published seed
-    found = cells(tables.networks(), "tiny")
-    assert found[1].split() == ["**98.97", "±", "0.95**"] and found[2] == "3"
+    assert cells(tables.networks(), "tiny")[1:3] == ["**98.97 ± 0.95**", "3"]
 
 
 def test_the_table_of_networks_is_sorted_best_first_within_images_and_then_voxels(monkeypatch):
@@ -94,21 +103,6 @@ def test_the_table_of_networks_is_sorted_best_first_within_images_and_then_voxel
     lines = tables.networks().splitlines()
     found = [next(name for name in (*kinds, "**") if name in line) for line in lines[2:]]
     assert found == ["**", "better", "tiny", "**", "tiny_voxels"]
-
-
-def test_details_show_training_accuracy_best_epoch_size_and_minutes():
-    two_seeds()
-    found = [" ".join(cell.split()) for cell in cells(tables.details(), "tiny")[1:]]
-    assert found == ["99.60 ± 0.14", "**98.50 ± 0.71**", "1.10", "98.75 (99.00)", "2", "0.1"]
-
-
-def test_the_reference_s_figure_stands_beside_the_best_epoch_too():
-    two_seeds()
-    text = tables.against_references()
-    found = cells(text, "tiny")
-    assert found[1:4] == ["98.50*", "**98.50 ± 0.71**", "98.75 (99.00)"]
-    assert found[4] == "[book](https://example.org/book), page 7"
-    assert "\n- tiny: best epoch\n" in text and "\n- book: “A book”" in text
 
 
 def test_where_images_are_held_out_the_test_set_is_evaluated_once(monkeypatch):
@@ -129,14 +123,6 @@ def test_voxels_show_upright_and_rotated_rows_apart():
     assert found[1:7] == ["**94.50**", "99.00", "90.00", "99.90", "–", "1"] and "saved_dict" not in found[8]
 
 
-def test_family_says_what_networks_cost_and_see():
-    two_seeds()
-    found = cells(tables.family([TINY]), "tiny")
-    parameters = models.count_parameters(models.build("tiny"))
-    assert found[1:5] == [f"{parameters:,}", f"{parameters - 8:,}", "5", "98.50"]
-    assert found[5] == "**98.50 ± 0.71** (2 seeds)"
-
-
 def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figure_of_others(monkeypatch):
     two_seeds()
     publish(VOXELS, 0, [row(1, 999, 945)])
@@ -154,16 +140,13 @@ def test_the_frontier_has_each_network_on_images_with_its_spread_and_every_figur
 
 
 def test_an_experiment_that_is_not_published_is_in_the_list_and_in_no_table_of_results():
-    listed = tables.list_experiments()
-    assert cells(listed, "tiny")[4] == "0" and cells(listed, "tiny")[5] == TINY.teaches
-    for text in (tables.networks(), tables.voxels()):
-        assert "tiny" not in text
+    assert cells(tables.list_experiments(), "tiny")[4:6] == ["0", TINY.teaches]
+    assert "tiny" not in tables.networks() + tables.voxels()
     assert cells(tables.compare({TINY: []}), "tiny")[1:] == ["0", "none", "none", "none"]
 
 
 def result(experiment, seed, rows, test):
-    facts = SimpleNamespace(kept_epoch=len(rows), test=test, seconds=7.0)
-    run = RunPaths.of(experiment, seed, records.own_root())
+    facts, run = replace(FACTS, kept_epoch=len(rows), test=test), RunPaths.of(experiment, seed, records.own_root())
     told = {"experiment": experiment, "seed": seed, "history": rows, "facts": facts}
     return SimpleNamespace(**told, weights=run.weights, log=run.log)
 
@@ -174,10 +157,10 @@ def test_summary_of_held_out_images_is_a_mean_over_the_seeds_and_no_test_figure(
     found = [cells(line, "tiny")[2:5] for line in text.splitlines() if line.startswith("| tiny")]
     assert found == [["90.00", "94.00", "closed"], ["90.00", "95.00", "closed"]]
     assert text.endswith("tiny, held-out images: 94.50 ± 0.71 % (2 seeds)")
-    plain = [result(TINY, 0, [row(1, 900, 940)], Score(0.1, 940, 1000))]
-    text = tables.summary(plain)
-    assert cells(text, "tiny")[2:6] == ["90.00", "–", "94.00", "94.00 in epoch 1"] and "held-out images" not in text
-    assert cells(text, "tiny")[7] == "not kept"
+    text = tables.summary([result(TINY, 0, [row(1, 900, 940)], Score(0.1, 940, 1000))])
+    found = cells(text, "tiny")
+    assert found[2:6] == ["90.00", "–", "94.00", "94.00 in epoch 1"] and found[7] == "not kept"
+    assert "held-out images" not in text
 
 
 def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> RunMetadata:
@@ -187,15 +170,13 @@ def yours(correct=985, seed=0, sha256="0" * 64, **changes) -> RunMetadata:
 
 def test_a_run_is_compared_with_the_published_ones_in_one_line():
     two_seeds()
-    told = records.against_published(TINY, yours())
-    assert told.startswith(
-        "tiny, seed 0: yours 98.50 %, published 98.50 ± 0.71 % (2 seeds); the same bits as its seed 0, "
-    )
+    compared = "tiny, seed 0: yours 98.50 %, published 98.50 ± 0.71 % (2 seeds); "
     there = yours().environment
-    elsewhere = replace(there, threads=64, torch="1.0")
-    told = records.against_published(TINY, yours(sha256="f" * 64, environment=elsewhere))
+    assert records.against_published(TINY, yours()).startswith(f"{compared}the same bits as its seed 0, ")
+    told = yours(sha256="f" * 64, environment=replace(there, threads=64, torch="1.0"))
     changed = f"threads 64 (there {there.threads}), torch 1.0 (there {there.torch})"
-    assert f"not the same bits as its seed 0, with other {changed};" in told
+    expected = f"{compared}not the same bits as its seed 0, with other {changed};"
+    assert records.against_published(TINY, told).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -210,11 +191,12 @@ def test_the_spread_is_four_standard_deviations(seeds, correct, within):
 
 def test_other_data_other_recipes_and_held_out_images_are_not_compared():
     two_seeds()
-    other = yours(100, data=DataFacts("fallback", "images", (1, 28, 28), "0" * 64, 1000, True))
-    assert "10.00 % on other data than the published runs'," in records.against_published(TINY, other)
-    stand_in = records.against_published(TINY, yours(recipe=replace(TINY.recipe, data="mnist")))  # of the digits
-    assert "1,797 digits as a stand-in for mnist; compared with nothing." in stand_in
-    changed = records.against_published(TINY.with_recipe(lr=0.5), yours())
-    assert changed == "tiny, seed 0: 98.50 %; no published run has this recipe."
-    closed = records.against_published(TINY.with_recipe(valid=10), replace(yours(), test=None))
-    assert "the test set stays closed while images are held out" in closed and "%" not in closed
+    stand_in = yours(recipe=replace(TINY.recipe, data="mnist"))  # of the digits
+    for experiment, facts, told in (
+        (TINY, yours(100, data=data("fallback")), "10.00 % on other data than the published runs',"),
+        (TINY, stand_in, "1,797 digits as a stand-in for mnist; compared with nothing."),
+        (TINY.with_recipe(lr=0.5), yours(), "tiny, seed 0: 98.50 %; no published run has this recipe."),
+        (TINY.with_recipe(valid=10), yours(test=None), "the test set stays closed while images are held out"),
+    ):
+        assert told in records.against_published(experiment, facts)
+    assert "%" not in records.against_published(TINY.with_recipe(valid=10), yours(test=None))

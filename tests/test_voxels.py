@@ -24,48 +24,41 @@ def test_half(mnist):
     return voxels.pairs(images[:, 0].numpy(), (0, 1)), labels.repeat_interleave(2)
 
 
-def digest(rows):
-    return hashlib.sha256(np.round(rows.astype(np.float64), 5).tobytes()).hexdigest()
-
-
 def test_upright_rows_are_the_published_ones(test_half):
-    assert digest(test_half[0][0:2000:40]) == PUBLISHED
+    rows = np.round(test_half[0][0:2000:40].astype(np.float64), 5)
+    assert hashlib.sha256(rows.tobytes()).hexdigest() == PUBLISHED
 
 
-def test_rotated_rows_match_in_distribution(test_half):
+def test_rotated_rows_and_fresh_copies_match_in_distribution(test_half, mnist):
     rows, labels = test_half
     assert abs(100 * (rows[1::2] > 0).mean() - 21.3) < 0.3 and abs(100 * (rows[::2] > 0).mean() - 13.5) < 0.05
     assert rows.mean() == pytest.approx(0.0670, rel=0.01) and rows.std() == pytest.approx(0.1750, rel=0.01)
     assert (rows.max(1) == 1).all()
     assert torch.bincount(labels).tolist() == [170, 252, 232, 214, 220, 174, 174, 198, 178, 188]
-
-
-def test_fresh_copies_follow_the_same_law(test_half, mnist):
-    images = mnist.test.images[:256, 0]
-    random = torch.Generator().manual_seed(0)
+    images, random = mnist.test.images[:256, 0], torch.Generator().manual_seed(0)
     turned = torch.ones(256, dtype=torch.bool)
     drawn = torch.cat([fresh_voxels.fresh_grids(images, turned, random) for _ in range(3)]).numpy()
-    rows = test_half[0][1::2][:256]
+    rows = rows[1::2][:256]
     assert (drawn > 0).mean() == pytest.approx((rows > 0).mean(), rel=0.02)
     assert drawn.mean() == pytest.approx(rows.mean(), rel=0.03) and drawn.std() == pytest.approx(rows.std(), rel=0.02)
 
 
-@pytest.mark.parametrize("deform", [{"rotate": 40}, {"scale": 0.4}, {"shear": 40}], ids=str)
-def test_a_digit_is_deformed_in_its_plane(deform):
-    how = {"rotate": 0, "scale": 0, "shear": 0} | deform
-    matrices = fresh_voxels._in_plane(200, torch.Generator().manual_seed(0), **how)
-    assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()  # the depth stays
-    plane = matrices[:, :2, :2]
-    if "rotate" in deform:
-        torch.testing.assert_close(plane @ plane.mT, torch.eye(2).expand(200, 2, 2))
-        angles = torch.atan2(plane[:, 0, 1], plane[:, 0, 0]).rad2deg()
-        assert 35 < angles.max() <= 40 and -40 <= angles.min() < -35
-    if "scale" in deform:
-        ratio = plane[:, 0, 0] / plane[:, 1, 1]
-        assert (plane[:, 0, 1] == 0).all() and ratio.min() < 0.6 and ratio.max() > 1.6  # each axis on its own
-    if "shear" in deform:
-        torch.testing.assert_close(torch.linalg.det(plane), torch.ones(200))
-        assert (plane[:, 1, 0] == 0).all() and plane[:, 0, 1].max() > 0.7
+def test_a_digit_is_deformed_in_its_plane():
+    def plane(**how):
+        """(200, 2, 2) matrices, which leave the depth as it is."""
+        how = {"rotate": 0, "scale": 0, "shear": 0} | how
+        matrices = fresh_voxels._in_plane(200, torch.Generator().manual_seed(0), **how)
+        assert (matrices[:, 2] == torch.tensor([0.0, 0, 1])).all() and (matrices[:, :2, 2] == 0).all()
+        return matrices[:, :2, :2]
+
+    rotated, scaled, sheared = plane(rotate=40), plane(scale=0.4), plane(shear=40)
+    torch.testing.assert_close(rotated @ rotated.mT, torch.eye(2).expand(200, 2, 2))
+    angles = torch.atan2(rotated[:, 0, 1], rotated[:, 0, 0]).rad2deg()
+    assert 35 < angles.max() <= 40 and -40 <= angles.min() < -35
+    ratio = scaled[:, 0, 0] / scaled[:, 1, 1]
+    assert (scaled[:, 0, 1] == 0).all() and ratio.min() < 0.6 and ratio.max() > 1.6  # each axis on its own
+    torch.testing.assert_close(torch.linalg.det(sheared), torch.ones(200))
+    assert (sheared[:, 1, 0] == 0).all() and sheared[:, 0, 1].max() > 0.7
 
 
 def test_rows_depend_on_the_seed_and_not_on_the_threads(monkeypatch):
@@ -116,7 +109,7 @@ def test_mnist3d_is_rebuilt_whatever_published_file_lies_there(few):
         datasets.load("mnist3d_published")
 
 
-def test_mnist3d_is_loaded_and_held_out_by_digit():
+def test_mnist3d_is_held_out_by_digit_and_a_fresh_recipe_draws_every_grid_anew():
     cubes = datasets.load("mnist3d")  # a smoke run: a few digits, rebuilt in memory
     assert cubes.name.endswith("3d") and cubes.kind == "voxels" and not cubes.whole
     assert cubes.train.images.shape == (384, 1, 16, 16, 16) and len(cubes.test) == 128
@@ -131,10 +124,6 @@ def test_mnist3d_is_loaded_and_held_out_by_digit():
     assert not valid & train
     with pytest.raises(CourseError, match="valid = 3: expected even, 1 to 383"):
         cubes.hold_out(3)
-
-
-def test_fresh_recipes_draw_every_grid_anew():
-    cubes = datasets.load("mnist3d")
     draw = augment.augmentation(Recipe("voxel_best", data="mnist3d", fresh=True), torch.Generator().manual_seed(0))
     first, second = (draw(cubes.undrawn().train.images, torch.arange(384)) for _ in range(2))
     apart = (first - cubes.train.images).abs().flatten(1).mean(1)

@@ -2,26 +2,17 @@
 notebook comes from, and packages that are missing. Only the address on GitHub leads to a copy of this checkout
 instead."""
 
-import json
 import os
-import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import quote
 
 import pytest
+import sessions
+from sessions import git
 
 from utils import ROOT
 
-REPO = "someone/course"
 DRIVE = "def mount(path):\n    print('mounted', path)\n"
-
-
-def git(*arguments, **options) -> None:
-    subprocess.run(["git", *map(str, arguments)], check=True, capture_output=True, **options)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +21,7 @@ def origin(tmp_path_factory) -> Path:
     GitHub does."""
     bare = tmp_path_factory.mktemp("github") / "course.git"
     git("init", "--quiet", "--bare", "--initial-branch=main", bare)
-    settings = {"core.bare": "false", "core.compression": "1", "user.name": "someone", "user.email": "a@example.org"}
+    settings = {"core.bare": "false", "core.compression": "1"}
     settings |= {"uploadpack.allowFilter": "true", "uploadpack.allowAnySHA1InWant": "true"}
     for name, value in settings.items():
         git("-C", bare, "config", name, value)
@@ -42,23 +33,8 @@ def origin(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server():
-    """Colab's sessions API; its attribute `path` says which notebook is open."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            name = quote(f"https://github.com/{REPO}/blob/main/{served.path}", safe="")
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps([{"path": f"fileId={name}", "name": "notebook.ipynb"}]).encode())
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        served = SimpleNamespace(port=running.server_port, path="")
+    with sessions.colab() as served:
         yield served
-        running.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -71,16 +47,10 @@ def environment(origin, server, tmp_path_factory) -> dict[str, str]:
     (stub / "google" / "colab" / "__init__.py").touch()
     (stub / "google" / "colab" / "drive.py").write_text(DRIVE)
     packages.mkdir()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "GIT_", "PYTHON"))}
-    return kept | {
+    return sessions.environment(origin) | {
+        **server.variables,
         "PYTHONPATH": f"{stub}{os.pathsep}{packages}",
         "PIP_TARGET": str(packages),
-        "COLAB_JUPYTER_IP": "127.0.0.1",
-        "KMP_TARGET_PORT": str(server.port),
-        "no_proxy": "127.0.0.1",
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.file://{origin}.insteadOf",
-        "GIT_CONFIG_VALUE_0": f"https://github.com/{REPO}",
         "OMP_NUM_THREADS": "1",
         "COURSE_SMOKE": "1",
         # what is downloaded once need not be again

@@ -3,8 +3,10 @@
 import json
 import shutil
 import subprocess
+from urllib.parse import quote
 
 import pytest
+from sessions import GITHUB
 
 from tools import colab
 from utils import ROOT
@@ -15,13 +17,17 @@ MOST_BYTES = 20_000_000  # of a clone
 LARGE = "saved_dict/voxel_reference.pth"
 
 
+def open_in_colab(server, name: str) -> None:
+    server.paths = [f"fileId={quote(f'{GITHUB}/blob/main/{name}', safe='')}"]
+
+
 def run(argv: list[str], folder, environment) -> subprocess.CompletedProcess:
     return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_runs_in_colab(name, environment, server, python, tmp_path):
-    server.path = name
+    open_in_colab(server, name)
     shutil.copy(ROOT / name, tmp_path / "opened.ipynb")
     execute = [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "ran", "opened.ipynb"]
     done = run(execute, tmp_path, environment)
@@ -45,7 +51,7 @@ print("fetched", (root / {LARGE!r}).stat().st_size)
 
 
 def test_a_clone_is_small_and_fetches_a_large_state_dict_when_it_is_used(environment, server, python, tmp_path):
-    server.path = NAMES[0]
+    open_in_colab(server, NAMES[0])
     stub = environment["PYTHONPATH"].split(":")[0]
     environment = environment | {"PIP_TARGET": str(tmp_path), "PYTHONPATH": f"{stub}:{tmp_path}"}
     done = run([python, "-c", SETUP.replace("SAVE_TO_DRIVE = False", "SAVE_TO_DRIVE = True")], tmp_path, environment)
