@@ -24,6 +24,7 @@ def setup(save_to_drive):
     print('runs in', Path.cwd().name, Path('version').read_text())
 """
 COURSE = {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}
+LARGE = "saved_dict/voxel_reference.pth"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +32,12 @@ def origin(tmp_path_factory):
     """A tiny course with two releases and a branch, as GitHub serves it; each version adds a notebook."""
     folder = tmp_path_factory.mktemp("origin")
     git("init", "--quiet", "--initial-branch=main", folder)
-    git("-C", folder, "config", "uploadpack.allowFilter", "true")
+    for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
+        git("-C", folder, "config", key, "true")
     for name, text in COURSE.items():
         files.write(folder / name, text.encode())
+    for path in (LARGE, LARGE.replace(".pth", ".json")):
+        files.write(folder / path, (ROOT / path).read_bytes())
     for version in ("v1.9", "v1.10", "some/branch", "main"):
         for name in ("version", f"notebooks/{Path(version).name}.ipynb"):
             files.write(folder / name, version.encode())
@@ -133,35 +137,29 @@ def test_runs_go_to_drive_only_in_colab(monkeypatch, tmp_path):
     assert mounted == ["/content/drive"] and os.environ["COURSE_RUNS"] == "/content/drive/MyDrive/mnist-course"
 
 
-def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(tmp_path, monkeypatch, capsys):
-    whole, clone, path = tmp_path / "whole", tmp_path / "clone", tmp_path / "clone" / "saved_dict" / "base.pth"
-    content = (ROOT / "saved_dict" / "base.pth").read_bytes()
-    files.write(whole / "saved_dict" / "base.pth", content)
-    files.write(whole / "saved_dict" / "base.json", (ROOT / "saved_dict" / "base.json").read_bytes())
-    git("init", "--quiet", whole)
-    for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
-        git("-C", whole, "config", key, "true")
-    git("-C", whole, "add", "--all")
-    git("-C", whole, "commit", "--quiet", "--message=all")
-    settings = ["--config=core.sparseCheckout=true", "--config=core.sparseCheckoutCone=false"]
-    git("clone", "--filter=blob:limit=20k", "--no-checkout", *settings, f"file://{whole}", clone)
-    git("-C", clone, "sparse-checkout", "set", "/*", "!/saved_dict/*.pth")
-    git("-C", clone, "checkout", "--quiet")
+def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(run, origin, tmp_path, monkeypatch, capsys):
+    clone, path = tmp_path / "course", tmp_path / "course" / LARGE
+    run(f"{GITHUB}/tree/main")
     monkeypatch.setattr(workspace, "root", clone)
 
-    whole.rename(tmp_path / "gone")
-    with pytest.raises(CourseError, match=r"^saved_dict/base.pth is not in this clone, and git could not download it"):
-        pretrained.find_weights("base")
-    (tmp_path / "gone").rename(whole)
+    def connect(repository) -> None:
+        for key, value in sessions.environment(repository).items():
+            monkeypatch.setenv(key, value)
+
+    connect(tmp_path / "gone")
+    with pytest.raises(CourseError, match=rf"^{LARGE} is not in this clone, and git could not download it"):
+        pretrained.find_weights("voxel_reference")
+    connect(origin)
     capsys.readouterr()
-    assert not path.exists() and pretrained.find_weights("base") == path and path.read_bytes() == content
-    assert capsys.readouterr().out == "downloading saved_dict/base.pth (0.0 MB)\n"
-    pretrained.load_pretrained("base")
+    assert not path.exists() and pretrained.find_weights("voxel_reference") == path
+    assert path.read_bytes() == (ROOT / LARGE).read_bytes()
+    assert capsys.readouterr().out == f"downloading {LARGE} (16.3 MB)\n"
+    pretrained.load_pretrained("voxel_reference")
     assert capsys.readouterr().out == ""
     git("-C", clone, "sparse-checkout", "disable")
     path.unlink()  # deleted by the reader
-    with pytest.raises(CourseError, match="is called 'base'"):
-        pretrained.find_weights("base")
+    with pytest.raises(CourseError, match="is called 'voxel_reference'"):
+        pretrained.find_weights("voxel_reference")
 
 
 # ---- devices

@@ -126,17 +126,6 @@ def test_a_digest_tells_recipes_apart_and_does_not_change_when_a_field_is_added(
         assert more(**asdict(recipe)).digest() == recipe.digest() != more(**asdict(recipe), blur=0.5).digest()
 
 
-def test_a_registered_experiment_is_one_of_unchanged_recipe(monkeypatch):
-    base, small_cnn = EXPERIMENTS["base"], EXPERIMENTS["small_cnn"]
-    assert base.registered and not base.with_recipe(lr=0.1).registered and not replace(base, name="new").registered
-    assert not base.chooses_on_held_out and base.with_recipe(valid=100).chooses_on_held_out
-    assert small_cnn.recipe.valid and not small_cnn.chooses_on_held_out
-    assert small_cnn.with_recipe(lr=0.1).chooses_on_held_out
-    assert not TINY.registered
-    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
-    assert TINY.registered
-
-
 def test_every_experiment_can_be_trained_and_searched():
     for entry in EXPERIMENTS.values():
         job.require_fit(entry)

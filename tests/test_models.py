@@ -1,6 +1,5 @@
 """The networks are what their tables say: parameters, shapes and receptive fields."""
 
-import copy
 import inspect
 import re
 
@@ -11,13 +10,12 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from utils import ROOT, CourseError, models
-from utils.layers import ZERO, Oranges, PrincipalAxisView, Residual, smallest_principal_axis, smallest_rotation
+from utils.layers import Oranges, PrincipalAxisView, Residual
 from utils.runs import pretrained
 from utils.training import devices
 
 REFERENCE = {"base": 7034, "bn_augmentation": 7786, "under_20k": 19_602, "mnist_medium": 7632, "mnist_small": 5616}
 REFERENCE |= {"mnist_ultrasmall": 4464, "small_cnn": 785_210, "medium_cnn": 1_571_030, "voxel_reference": 4_279_082}
-CPU = torch.device("cpu")
 
 
 def test_networks_have_the_parameters_of_the_reference_and_those_that_their_docstrings_name():
@@ -59,13 +57,6 @@ def test_comments_at_line_ends_are_true_and_the_network_is_plain_pytorch(name):
     assert kinds <= {"torch.nn", "utils.layers"}
 
 
-def test_what_a_cpu_adds_to_a_network_leaves_no_trace_in_its_state_dict():
-    plain = models.build("bn_augmentation")
-    before = copy.deepcopy(plain.state_dict())
-    prepared = devices.prepare(plain, CPU).state_dict()
-    assert before.keys() == prepared.keys() and all(map(torch.equal, before.values(), prepared.values()))
-
-
 def test_folded_parameters_are_those_of_a_network_that_was_folded():
     """A batch norm in front of a convolution or behind a shared one can't be."""
     for name in ("bn_augmentation", "under_20k"):
@@ -103,20 +94,6 @@ def test_arguments_reach_the_network_and_their_check_changes_no_weight():
     torch.manual_seed(0)
     expected = models.separable(0.1, width=32, position_weighted=True)
     assert built.training and all(map(torch.equal, built.state_dict().values(), expected.state_dict().values()))
-
-
-def test_the_thinnest_direction_is_that_of_the_smallest_eigenvalue():
-    factors = torch.randn(500, 3, 3, generator=torch.Generator().manual_seed(0))
-    covariance = factors @ factors.mT
-    axis = smallest_principal_axis(covariance)
-    exact = torch.linalg.eigh(covariance.double())
-    apart = exact.eigenvalues[:, 1] > 1.1 * exact.eigenvalues[:, 0]  # where two are nearly the same, either will do
-    assert ((axis.double() * exact.eigenvectors[:, :, 0]).sum(1).abs()[apart] > 0.9999).all() and apart.sum() > 400
-    assert (axis[:, 0] > -ZERO).all()
-    frame = smallest_rotation(axis)
-    torch.testing.assert_close(frame @ frame.mT, torch.eye(3).expand(500, 3, 3), atol=1e-5, rtol=0)
-    assert torch.equal(frame[:, 0], axis) and (torch.linalg.det(frame) > 0).all()
-    torch.testing.assert_close(smallest_rotation(torch.tensor([[1.0, 0, 0]]))[0], torch.eye(3))
 
 
 def test_face_on_shows_a_turned_body_as_it_was():

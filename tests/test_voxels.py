@@ -69,36 +69,27 @@ def test_rows_depend_on_the_seed_and_not_on_the_threads(monkeypatch):
     assert (other[::2] == rows[::2]).all() and (other[1::2] != rows[1::2]).any(1).all()
 
 
-@pytest.fixture
-def few(tmp_path, monkeypatch):
-    """Fallback digits in MNIST's place, and a file of a few rows with its facts in a data folder; returns that file."""
+def test_a_file_of_bodies_is_used_only_for_the_digits_it_was_made_of_and_the_published_one_only_by_its_name(
+    tmp_path, monkeypatch
+):
+    """Fallback digits in MNIST's place, and files of a few rows in a data folder."""
     monkeypatch.setattr(datasets, "_idx", lambda name: None)
     monkeypatch.setattr(datasets, "ROOT", tmp_path)
     monkeypatch.setattr(voxels, "TRAIN", 4)
     monkeypatch.setattr(voxels, "TEST", 2)
     monkeypatch.setenv("COURSE_SMOKE", "0")
     monkeypatch.delenv("COURSE_DATA", raising=False)
-    path = tmp_path / "data" / voxels.REBUILT
+    path, published = (tmp_path / "data" / name for name in (voxels.REBUILT, voxels.PUBLISHED))
     path.parent.mkdir(parents=True)
     voxels.write(path, voxels.build((FALLBACK[:4], range(4)), (FALLBACK[4:6], range(2))), {"mnist": "the real one's"})
-    return path
-
-
-def test_what_is_written_is_read_and_fallback_digits_leave_the_file_of_the_real_ones_alone(few):
-    rows, facts = voxels.read(few)
+    rows, facts = voxels.read(path)
     assert [values.shape for values in rows] == [(8, 4096), (8,), (4, 4096), (4,)] and rows.X_train.dtype == np.float32
     assert rows.y_train.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and facts["mnist"] == "the real one's"
     assert (rows.X_test == voxels.pairs(FALLBACK[4:6], (0, 1))).all()
-    fallback, before = datasets.load("digits"), few.read_bytes()
-    cubes = datasets.load("mnist3d")
-    assert cubes.name == "digits3d" and few.read_bytes() == before
-    assert (cubes.train.labels[::2] == fallback.train.labels[:4]).all()
-
-
-def test_mnist3d_is_rebuilt_whatever_published_file_lies_there(few):
-    rebuilt = datasets.load("mnist3d")
-    published = few.with_name(voxels.PUBLISHED.name)
-    few.rename(published)  # other rows than those of the fallback digits
+    before, rebuilt = path.read_bytes(), datasets.load("mnist3d")
+    assert rebuilt.name == "digits3d" and path.read_bytes() == before
+    assert (rebuilt.train.labels[::2] == datasets.load("digits").train.labels[:4]).all()
+    path.rename(published)  # other rows than those of the fallback digits
     assert datasets.load("mnist3d").fingerprint == rebuilt.fingerprint
     read = datasets.load("mnist3d_published")
     assert read.name == "mnist3d_published" and read.fingerprint != rebuilt.fingerprint and len(read.train) == 8

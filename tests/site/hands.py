@@ -12,6 +12,7 @@ from conftest import PATIENCE
 from tools.site.__main__ import SITE
 
 FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+STEP = "Number(document.querySelector('.loss svg')?.ariaLabel.match(/at step (\\d+)/)?.[1] ?? 0)"  # of a training
 
 
 @lru_cache

@@ -68,10 +68,10 @@ def multiplications(network: dict) -> int:
 
 @pytest.mark.parametrize("name", networks())
 def test_the_page_gives_pytorchs_labels(page, site, mnist, name):
-    """Of 1,000 digits, or of 100 where a network takes long; of 100 bodies, upright and turned."""
-    network, images = networks()[name], mnist.test.images[:1000].numpy()
+    """Of 300 digits, or of 100 where a network takes long; of 50 bodies, upright and turned."""
+    network, images = networks()[name], mnist.test.images[:300].numpy()
     if network["kind"] == "voxels":
-        pairs = [voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:100])]
+        pairs = [voxels.pair(image[0], (0, number)) for number, image in enumerate(images[:50])]
         chosen = np.concatenate(pairs).reshape(-1, 1, 16, 16, 16)
     else:
         chosen = images[: 100 if multiplications(network) > 3e6 else None]

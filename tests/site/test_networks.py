@@ -28,8 +28,7 @@ def session_of(name: str, sha256: str) -> onnxruntime.InferenceSession:
 
 
 def outputs(one: dict, images: np.ndarray) -> dict[str, Tensor]:
-    session = session_of(one["name"], one["state_dict"]["sha256"])
-    found = session.run(one["outputs"], {one["input"]["name"]: images})
+    found = session_of(one["name"], one["state_dict"]["sha256"]).run(one["outputs"], {one["input"]["name"]: images})
     return dict(zip(one["outputs"], map(torch.from_numpy, found), strict=True))
 
 

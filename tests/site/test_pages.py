@@ -1,7 +1,6 @@
 """What becomes of a notebook on its way to the site."""
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools.site import __main__ as tool
@@ -14,33 +13,22 @@ BADGE = "[![Open in Colab](https://elsewhere.org/badge.svg)](https://colab.elsew
 LINKS = "See [its log](../logs/base) and [the loop](../utils/training/loops.py) and [this](../LICENSE)."
 
 
-@pytest.fixture
-def book(tmp_path):
+def test_links_lead_somewhere_pictures_say_what_they_show_and_setup_and_solutions_are_folded(tmp_path):
+    """A picture's text is what its author wrote; without it, where the picture stands."""
     path, data = tmp_path / "01_try.ipynb", {"image/png": "iVBORw0KGgo="}
     picture = new_output("display_data", data=data, metadata={"image/png": {"alt": "Ten curves"}})
     title, setup = new_markdown_cell(f"{BADGE}\n\n# 01 · Try\n\n{LINKS}"), new_code_cell("# Setup: finds the course")
     plot = new_code_cell("plots.feature_maps(model)", outputs=[picture, new_output("display_data", data=data)])
     nbformat.write(new_notebook(cells=[title, setup, new_markdown_cell("## Results"), plot]), path)
-    return path
-
-
-def staged(path, is_solution=False):
-    return nbformat.reads(pages.notebook(path, is_solution), as_version=4).cells
-
-
-def test_links_lead_somewhere_and_pictures_say_what_they_show(book):
-    """A picture's text is what its author wrote; without it, where the picture stands."""
-    title, _, _, plot = staged(book)
+    for is_solution, tags in ((True, ["hide-cell"]), (False, None)):
+        cells = nbformat.reads(pages.notebook(path, is_solution), as_version=4).cells
+        assert [cell.metadata.get("tags") for cell in cells] == [None, ["hide-input"], None, tags]
+    title, _, _, plot = cells
     assert "badge.svg" not in title.source
     assert "[Open in Colab](https://colab.elsewhere.org/notebook)" in title.source
     assert '<a href="../logs/base/">its log</a>' in title.source and "this (`LICENSE`)" in title.source
     assert "[the loop](../api/utils.training.loops.md)" in title.source
     assert plot.metadata["mystnb"]["image"]["alt"] == f"Ten curves{pages.BESIDE}Results: a figure"
-
-
-def test_solutions_are_folded_and_the_setup_cell_always(book):
-    assert [cell.metadata.get("tags") for cell in staged(book)] == [None, ["hide-input"], None, None]
-    assert [cell.metadata.get("tags") for cell in staged(book, True)] == [None, ["hide-input"], None, ["hide-cell"]]
 
 
 def test_lessons_and_logs_link_to_each_other():

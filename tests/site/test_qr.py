@@ -7,7 +7,7 @@ import pytest
 from hands import answer, draw, networks, press, read, start
 from PIL import Image
 from playwright.sync_api import expect
-from shapes import STROKES
+from shapes import STROKES, photograph
 
 from tools.site.__main__ import SITE
 from utils import ROOT
@@ -33,20 +33,11 @@ def png(image: Image.Image) -> dict:
     return {"name": "picture.png", "mimeType": "image/png", "buffer": content.getvalue()}
 
 
-def photograph() -> Image.Image:
-    """The code larger, turned, gray and unevenly lit, as a camera has it."""
-    photo = Image.new("L", (2000, 1900), 255)
-    photo.paste(Image.open(PICTURE).convert("L").resize((1500, 1500)), (250, 200))
-    photo = photo.rotate(4, fillcolor=255, resample=Image.Resampling.BICUBIC)
-    light = np.linspace(0.6, 1, 2000)[None, :]
-    return Image.fromarray((40 + 0.7 * np.asarray(photo) * light).clip(0, 255).astype(np.uint8))
-
-
 def test_the_code_and_a_photograph_of_it_answer_as_the_published_network(page, site):
     start(page, site)
     draw(page, STROKES[3])
     assert not [address for address in page.seen.requests if "zxing" in address]
-    for picture in (PICTURE, png(photograph())):
+    for picture in (PICTURE, png(photograph(Image.open(PICTURE)))):
         page.get_by_label("Load a network from a picture").set_input_files(picture)
         expect(page.locator("#status")).to_contain_text(f"The picture holds a network built as {NAME}.")
         outputs = {name: answer(page, name).locator("output").inner_text() for name in (NAME, OWN)}

@@ -12,7 +12,6 @@ from tools.site.pages import RECORDING, STILL
 from utils import ROOT, switch
 
 SHOWN, LARGEST = (640, 442), 200_000  # bytes: the first view of the landing page has 300 KB
-SAVING = {"quality": 40, "method": 6}
 
 
 def shot(page) -> Image.Image:
@@ -32,10 +31,10 @@ def record(page) -> None:
                 frames.append(shot(page))
         page.mouse.up()
     settled(page)
-    times = [120] * len(frames) + [3000]  # milliseconds
-    more = {"append_images": [*frames[1:], shot(page)], "duration": times, "loop": 0}
-    frames[0].save(ROOT / "pngs" / RECORDING, save_all=True, **more, **SAVING)
-    more["append_images"][-1].save(ROOT / "pngs" / STILL, optimize=True)
+    first, *others, last = [*frames, shot(page)]
+    how = {"duration": [120] * len(frames) + [3000], "loop": 0, "quality": 40, "method": 6}  # milliseconds
+    first.save(ROOT / "pngs" / RECORDING, save_all=True, append_images=[*others, last], **how)
+    last.save(ROOT / "pngs" / STILL, optimize=True)
 
 
 def test_recording_is_that_of_the_page(browser, site):

@@ -5,7 +5,7 @@ import re
 
 import nbformat
 import pytest
-from hands import choose, draw, read, settled, start
+from hands import STEP, choose, draw, read, settled, start
 from playwright.sync_api import expect
 from shapes import STROKES
 
@@ -151,7 +151,6 @@ KEPT = """async (more) => {  // the page, and all that it has loaded
     const seen = [location.href, ...more, ...performance.getEntriesByType("resource").map(({ name }) => name)];
     return (await Promise.all(seen.map((address) => caches.match(new URL(address, location.href))))).every(Boolean);
 }"""
-STEP = "Number(document.querySelector('.loss svg')?.ariaLabel.match(/at step (\\d+)/)?.[1] ?? 0)"
 # what the live page needs to answer and to train
 NEEDED = ["../networks/sprint_994.bin", "../networks/dropout.bin", "workings.mjs", "train_worker.mjs", "sprint.mjs"]
 

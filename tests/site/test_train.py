@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from hands import check_sums, draw, networks, press, read, settled, start
+from hands import STEP, check_sums, draw, networks, press, read, settled, start
 from playwright.sync_api import expect
 from shapes import STROKES
 from torch.nn import functional as F
@@ -28,10 +28,8 @@ from utils.training.loops import evaluate, make_optimizer, make_scheduler
 
 NODE = ROOT / "tests" / "site" / "sprint_in_node.mjs"
 RECIPE = EXPERIMENTS["sprint"].recipe
-# as sprint_in_node.mjs has them; of each digit
-MEAN, STD, COPIES = (0.13, 0.31, 15)
+MEAN, STD, COPIES = 0.13, 0.31, 15  # as sprint_in_node.mjs has them; of each digit
 SEED = 4  # one of those in train_in_tab.json
-STEP = "Number(document.querySelector('.loss svg')?.ariaLabel.match(/at step (\\d+)/)?.[1] ?? 0)"
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +87,9 @@ def test_gradients_are_pytorchs(trained, digits):
     found = trained(3, 1)
     model, ours = network(tensors(found["before"])).train(), tensors(found["gradients"])
     loss_of(model, digits, found["batches"][0]).backward()
-    theirs = {name: parameter.grad for name, parameter in model.named_parameters()}
-    for name, gradient in theirs.items():
-        torch.testing.assert_close(ours[name], gradient, rtol=1e-5, atol=1e-5)
-    assert max((ours[name] - gradient.roll(1)).abs().max() for name, gradient in theirs.items()) > 1e-2
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-5, atol=1e-5)
+    assert (ours[name] - parameter.grad.roll(1)).abs().max() > 1e-2, "the control: of the last parameter"
 
 
 def test_a_training_of_several_steps_is_pytorchs(trained, digits):
@@ -137,20 +134,21 @@ def test_a_seed_gives_the_first_weights_distributed_as_pytorchs_and_the_order(tr
     assert all((state[f"{name}.weight"] == 1).all() and not state[f"{name}.bias"].any() for name in "269")
 
 
-def published_runs() -> list:
-    return files.read_json(measurements.path("train_in_tab"), measurements.InTab).runs
+@pytest.fixture(scope="module")
+def by_seed() -> dict:
+    """The published trainings."""
+    runs = files.read_json(measurements.path("train_in_tab"), measurements.InTab).runs
+    return {seed: [run for run in runs if run.seed == seed] for seed in {run.seed for run in runs}}
 
 
-def test_published_trainings_give_the_same_state_dict_in_each_engine():
-    runs = published_runs()
-    by_seed = {seed: [run for run in runs if run.seed == seed] for seed in {run.seed for run in runs}}
+def test_published_trainings_give_the_same_state_dict_in_each_engine(by_seed):
     assert len(by_seed) >= 5
     for found in by_seed.values():
         assert len({run.engine for run in found}) >= 3 and len({run.sha256 for run in found}) == 1
     assert statistics.mean(100 * found[0].correct / found[0].total for found in by_seed.values()) >= 98.9
 
 
-def test_a_training_from_its_start_to_the_state_dict(page, site, has_digits, mnist, tmp_path):
+def test_a_training_from_its_start_to_the_state_dict(page, site, has_digits, by_seed, mnist, tmp_path):
     start(page, site, "#train")
     draw(page, STROKES[3])
     assert not [address for address in page.seen.requests if address.endswith((".packed", "sprint.wasm"))]
@@ -183,7 +181,7 @@ def test_a_training_from_its_start_to_the_state_dict(page, site, has_digits, mni
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     shown = page.locator("#view-train .quiet code").all_inner_texts()
     assert shown == [f'load_pretrained("{path.name}")', sha256]
-    assert {run.sha256 for run in published_runs() if run.seed == SEED} == {sha256}
+    assert {run.sha256 for run in by_seed[SEED]} == {sha256}
     model, preprocess = load_pretrained(path)
     packed = Split(((mnist.test.images.int() + 8) // 17 * 17).to(torch.uint8), mnist.test.labels)
     found = evaluate(model, packed, preprocess.mean, preprocess.std).correct
