@@ -24,7 +24,7 @@ def setup(save_to_drive):
     print('runs in', Path.cwd().name, Path('version').read_text())
 """
 COURSE = {"train.py": "", "references.json": "{}", "utils/__init__.py": "", "utils/report/notebook.py": NOTEBOOK}
-LARGE = "saved_dict/voxel_reference.pth"
+LARGE = "saved_dict/small_cnn.pth"
 
 
 @pytest.fixture(scope="module")
@@ -148,18 +148,18 @@ def test_a_state_dict_that_a_clone_left_out_is_fetched_when_it_is_used(run, orig
 
     connect(tmp_path / "gone")
     with pytest.raises(CourseError, match=rf"^{LARGE} is not in this clone, and git could not download it"):
-        pretrained.find_weights("voxel_reference")
+        pretrained.find_weights("small_cnn")
     connect(origin)
     capsys.readouterr()
-    assert not path.exists() and pretrained.find_weights("voxel_reference") == path
+    assert not path.exists() and pretrained.find_weights("small_cnn") == path
     assert path.read_bytes() == (ROOT / LARGE).read_bytes()
-    assert capsys.readouterr().out == f"downloading {LARGE} (16.3 MB)\n"
-    pretrained.load_pretrained("voxel_reference")
+    assert capsys.readouterr().out == f"downloading {LARGE} (3.0 MB)\n"
+    pretrained.load_pretrained("small_cnn")
     assert capsys.readouterr().out == ""
     git("-C", clone, "sparse-checkout", "disable")
     path.unlink()  # deleted by the reader
-    with pytest.raises(CourseError, match="is called 'voxel_reference'"):
-        pretrained.find_weights("voxel_reference")
+    with pytest.raises(CourseError, match="is called 'small_cnn'"):
+        pretrained.find_weights("small_cnn")
 
 
 # ---- devices
