@@ -27,20 +27,31 @@ def base(dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
     """
     drop = [nn.Dropout(dropout)] if dropout else []
 
-    def conv(into: int, out: int) -> list[nn.Module]:
-        norm = [nn.BatchNorm2d(out)] if batch_norm else []
-        return [nn.Conv2d(into, out, 3, padding=1, bias=False), *norm, nn.ReLU(inplace=True)]
+    def norm(channels: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(channels)] if batch_norm else []
 
     return nn.Sequential(
-        *conv(1, 8),  # 8×28×28  RF 3
-        *conv(8, 8),  # 8×28×28  RF 5
-        *conv(8, 8),  # 8×28×28  RF 7
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
+        *norm(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
+        *norm(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 7
+        *norm(8),
+        nn.ReLU(inplace=True),
         *drop,
         nn.MaxPool2d(2),  # 8×14×14  RF 8
         nn.Conv2d(8, 4, 1, bias=False),  # 4×14×14  RF 8
-        *conv(4, 8),  # 8×14×14  RF 12
-        *conv(8, 16),  # 16×14×14  RF 16
-        *conv(16, 16),  # 16×14×14  RF 20
+        nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
+        *norm(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
+        *norm(16),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
+        *norm(16),
+        nn.ReLU(inplace=True),
         *drop,
         nn.MaxPool2d(2),  # 16×7×7  RF 22
         nn.Conv2d(16, 4, 1, bias=False),  # 4×7×7  RF 22
@@ -49,24 +60,30 @@ def base(dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
     )
 
 
-def _conv_bn_relu(into: int, out: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> list[nn.Module]:
-    """Convolution, batch norm, ReLU."""
-    conv = nn.Conv2d(into, out, kernel, stride, padding, bias=False)
-    return [conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-
-
 def bn_augmentation(dropout: float = 0.0) -> nn.Sequential:
     """(N, 1, 28, 28) → (N, 10) logits in 7,786 parameters; batch norm after every 3×3 convolution."""
     return nn.Sequential(
-        *_conv_bn_relu(1, 8),  # 8×28×28  RF 3
-        *_conv_bn_relu(8, 8),  # 8×28×28  RF 5
-        *_conv_bn_relu(8, 16),  # 16×28×28  RF 7
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),  # 8×28×28  RF 3
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 8, 3, padding=1, bias=False),  # 8×28×28  RF 5
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×28×28  RF 7
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×14×14  RF 8
         nn.Conv2d(16, 4, 1, bias=False),  # 4×14×14  RF 8
-        *_conv_bn_relu(4, 8),  # 8×14×14  RF 12
-        *_conv_bn_relu(8, 16),  # 16×14×14  RF 16
-        *_conv_bn_relu(16, 16),  # 16×14×14  RF 20
+        nn.Conv2d(4, 8, 3, padding=1, bias=False),  # 8×14×14  RF 12
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False),  # 16×14×14  RF 16
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 16, 3, padding=1, bias=False),  # 16×14×14  RF 20
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.MaxPool2d(2),  # 16×7×7  RF 22
         nn.Conv2d(16, 4, 1, bias=False),  # 4×7×7  RF 22
@@ -218,6 +235,12 @@ def small_cnn(dropout: float = 0.0) -> nn.Sequential:
 def medium_cnn(dropout: float = 0.0) -> nn.Sequential:
     """medium_cnn_logits with the reference's softmax: (N, 10) probabilities, which its loss takes for logits."""
     return medium_cnn_logits(dropout).append(nn.Softmax(1))
+
+
+def _conv_bn_relu(into: int, out: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    """Convolution, batch norm, ReLU."""
+    conv = nn.Conv2d(into, out, kernel, stride, padding, bias=False)
+    return [conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
 def sprint(dropout: float = 0.0) -> nn.Sequential:
