@@ -63,7 +63,7 @@ def test_compiled_scores_are_those_of_pytorch(name, levels, tmp_path):
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
     assert torch.equal(labels.long(), scores.argmax(1))
     with torch.no_grad():  # the control: another number shows
-        quantize.layers_with_weights(model)[0].weight[0, 0, 1, 1] += 0.05
+        quantize.levels_of(model, 9)[0][0].weight[0, 0, 1, 1] += 0.05
     assert not torch.allclose(predict(model, IMAGES, 0.13066, 0.308108), scores, rtol=1e-3)
 
 
