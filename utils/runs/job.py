@@ -83,9 +83,7 @@ def resolve(
     where, data = pick_device(device, experiment.recipe.kind), prepare_data(experiment)
     own = RunPaths.of(experiment, seed, folder or records.own_root())
     run = RunPaths.of(experiment, seed) if publish and not trial else own
-    pixels = Normalization(data.mean, data.std)
-    here = facts.environment(where, ddp.world_size(), experiment.recipe.bfloat16), facts.code(), facts.now()
-    begun = RunStart(experiment.name, seed, experiment.recipe, DataFacts.of(data), pixels, *here, continued=[])
+    begun = begin(experiment, seed, where, data)
     job = Job(experiment, seed, where, data, publish, trial, echo, run, own, ExitStack(), begun, network)
     if publish and datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
         found = f"{data.name} (fingerprint {data.fingerprint[:12]}…)"
@@ -99,6 +97,13 @@ def resolve(
         lock.enter_context(locked(own.lock, job.title))
         found = None if retrain else find(job)  # another process may have just finished it
         return replace(continued(replace(job, finished=found)), lock=lock.pop_all())
+
+
+def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset) -> RunStart:
+    """What is known of a run before its first epoch."""
+    recipe, pixels = experiment.recipe, Normalization(data.mean, data.std)
+    here = facts.environment(device, ddp.world_size(), recipe.bfloat16), facts.code(), facts.now()
+    return RunStart(experiment.name, seed, recipe, DataFacts.of(data), pixels, *here, continued=[])
 
 
 def find(job: Job) -> FinishedRun | None:
