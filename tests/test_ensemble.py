@@ -57,7 +57,7 @@ def test_a_twin_is_the_published_recipe_without_the_held_out_images(tmp_path, mo
 def test_an_ensemble_is_chosen_and_tested_on_mnist_only(monkeypatch):
     digits = replace(dataset(), name="digits")
     monkeypatch.setattr(datasets, "load", lambda name: digits)
-    with pytest.raises(CourseError, match="the whole of MNIST"):
+    with pytest.raises(CourseError, match="expected all of MNIST"):
         ensemble.make()
     assert verify.check_ensemble({"mnist": digits})[2] == "NOT EVALUATED: mnist was not found"
 

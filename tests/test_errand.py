@@ -91,8 +91,9 @@ def test_a_new_experiment_trains_with_its_field_as_a_flag_and_changes_nothing_pu
     notebook = nbformat.read(tmp_path / "notebooks" / "01_base.ipynb", as_version=4)
     notebook.cells = [*notebook.cells[:2], *(nbformat.v4.new_code_cell(source) for source in CELLS)]
     nbformat.write(notebook, tmp_path / "notebooks" / "99_newcomer.ipynb")
-    environment = os.environ | {"COURSE_SMOKE": "1"} | OFFLINE
-    ended = subprocess.run([sys.executable, "-c", DO], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = os.environ | {"COURSE_SMOKE": "1", "PYTHONIOENCODING": "utf-8"} | OFFLINE
+    command = [sys.executable, "-c", DO]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
     assert ended.returncode == 0 and "| newcomer " in ended.stdout, ended.stderr[-2000:]
     changed = re.findall(r"^(?!\+\+\+|---)[+-].*", ended.stdout, re.MULTILINE)
     assert len(changed) == 1 and changed[0].startswith("+| 99 | [Base"), changed  # its row in the table of lessons

@@ -78,7 +78,8 @@ def whole_mnist() -> Dataset:
     """MNIST, of which every image counts in a measurement. Raises CourseError if it was not found."""
     found = datasets.load("mnist")
     if found.name != "mnist" or not found.whole:
-        raise CourseError("expected the whole of MNIST, which was not found (COURSE_DATA)")
+        size = "all" if found.whole else "a smoke run's part"
+        raise CourseError(f"found {size} of {found.name}, expected all of MNIST: set COURSE_DATA and COURSE_SMOKE=0")
     return found
 
 

@@ -541,7 +541,7 @@ FRONTIER_99_5 = Experiment(
     search=FRONTIER_99_4.search | {"model": WIDER},
 )
 # The fewest bytes instead of the fewest parameters: networks slightly wider than the frontier's, with weights of few
-# levels from the first step on. For 99 %, seven levels trained unsteadily; 15 levels are the most that fit.
+# levels from the first step on. For 99 %, 15 levels read more held-out images than a wider network with seven.
 BYTES_99_5 = Experiment(
     "bytes_99_5",
     replace(

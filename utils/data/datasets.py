@@ -115,7 +115,8 @@ def load(name: str = "mnist") -> Dataset:
     data/. mnist3d and mnist3d_all are rebuilt from MNIST and kept in data/; mnist3d_published is used in place.
 
     If this is impossible, prints so and returns scikit-learn's 1,797 digits under their own name. A smoke run keeps the
-    first few hundred images. Files that differ from MNIST's are used, with a message. Raises CourseError.
+    first few hundred images. Files that differ from MNIST's are used, with a message. Raises CourseError for an unknown
+    name, or a damaged file.
     """
     if name not in NAMES:
         raise CourseError(f"no data set is called {name!r}: expected one of {', '.join(NAMES)}")
