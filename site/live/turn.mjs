@@ -131,7 +131,7 @@ export async function turn(place, networks, runtime, loaded, attempt) {
 /** How the digit appears in the view along the axis that the network found: upright, turned in its plane, or from behind. */
 function explained(axis, matrix) {
   const [x, y, z] = axis;
-  const part = 1 / (1 + x); // the view is turned to the axis on the shortest way: least_turn() in utils/layers.py
+  const part = 1 / (1 + x); // the view is turned to the axis on the shortest way: smallest_rotation() in utils/layers.py
   const [right, up] = [[-y, 1 - y * y * part, -y * z * part], [-z, -y * z * part, 1 - z * z * part]];
   const dot = (a, b) => a.reduce((sum, value, k) => sum + value * b[k], 0);
   const depth = dot(axis, matrix[0]);
