@@ -329,7 +329,7 @@ def stress_section() -> str:
     return (
         f"`make stress` stopped training {total.kills} times with `kill -9` at random moments ({kinds}). "
         f"It found {total.damaged} damaged files, {total.lost_runs} lost runs and {total.lost_epochs} lost epochs. "
-        f"After {total.same} of {total.kills} kills, the command ended with the same bits as without one, on {place}."
+        f"After {total.same} of {total.kills} kills, the command ended with the bits of an undisturbed run, on {place}."
     )
 
 

@@ -208,8 +208,8 @@ def early_stopping(found: dict[Experiment, list[FinishedRun]]) -> list[str]:
     if not any(e.recipe.patience for e in found):
         return []
     return [
-        "† Early stopping: *epochs* is the maximum, and the epoch is the best one on held-out training images. "
-        "The test set is evaluated once, for this epoch."
+        "† Early stopping: a run can end before its last planned epoch. The epoch that counts is the best on held-out "
+        "training images. The test set is evaluated once, for this epoch."
     ]
 
 
@@ -224,8 +224,7 @@ def against_references() -> str:
         address, source = references().references[figure.reference].address, escape(figure.reference)
         source = f"[{source}]({address})" if address else source
         theirs = Markup(f"{figure.test:.2f}{'*' if figure.note else ''}")
-        ours = Markup(f"**{mean_sd(test_percents(runs))}**")
-        rows.append([e.name, theirs, ours, best_epoch(runs), Markup(f"{source}, {escape(figure.where)}")])
+        rows.append([e.name, theirs, headline(e, runs), best_epoch(runs), Markup(f"{source}, {escape(figure.where)}")])
         notes += [f"- {e.name}: {escape(figure.note)}"] if figure.note else []
     named = []
     for key, one in references().references.items():
