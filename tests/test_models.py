@@ -25,15 +25,16 @@ def test_networks_have_the_parameters_of_the_reference_and_those_that_their_docs
     assert models.count_parameters(models.build("voxel_best")) <= 500_000
 
 
-def test_receptive_field_is_the_side_of_what_the_gradient_of_one_place_reaches():
-    """Also through branches, of which the widest counts, and a layer that is used twice."""
+def test_receptive_field_is_the_longer_side_of_what_the_gradient_of_one_place_reaches():
+    """Also through branches, of which the widest counts, a layer that is used twice, and a kernel of one row."""
     wide, again = nn.Conv2d(1, 4, 5, padding=2), nn.Conv2d(4, 4, 3, padding=1)
     branches = Residual(wide, shortcut=nn.Conv2d(1, 4, 3, padding=1))
-    network = nn.Sequential(branches, nn.AvgPool2d(2), again, again)
-    images = torch.rand(1, 1, 40, 40, requires_grad=True)
-    network(images)[0, 0, 9, 9].backward()
-    rows = images.grad[0, 0].abs().sum(1).nonzero()
-    assert models.receptive_field(network) == rows.max() - rows.min() + 1 == 14  # 5, then 1, then twice 2 · 2 more
+    network = nn.Sequential(branches, nn.AvgPool2d(2), again, again, nn.Conv2d(4, 4, (1, 3)), nn.Conv2d(4, 4, (4, 1)))
+    images = torch.rand(1, 1, 60, 60, requires_grad=True)
+    network(images)[0, 0, 13, 13].backward()
+    sides = [len(images.grad[0, 0].abs().sum(axis).nonzero()) for axis in (1, 0)]
+    # 5, then 1, then twice 2 · 2 more, then 2 · 2 more to each side, or 3 · 2 up and down
+    assert (models.receptive_field(network), sides) == (20, [20, 18])
 
 
 def comments(name: str) -> list[tuple[str, str]]:

@@ -594,24 +594,25 @@ def count_folded(model: nn.Module) -> int:
 
 
 def receptive_field(model: nn.Module) -> int:
-    """Side, in input pixels, of what one position before the first Flatten or Linear sees; the widest branch counts.
+    """Longer side, in input pixels, of what a place before the first Flatten or Linear sees; the widest branch counts.
 
     By arithmetic over convolutions and poolings in the order of the data: r ← r + (k − 1)·j, j ← j·s (Dumoulin & Visin
     2016, "A guide to convolution arithmetic for deep learning").
     """
-    seen: dict[fx.Node, tuple[int, int]] = {}  # field and jump of each value
+    seen: dict[fx.Node, tuple[tuple[int, ...], int]] = {}  # side along each axis, and jump, of each value
     widest = 1
     for node in graph(model):
-        inputs = [seen[before] for before in node.all_input_nodes if before in seen]
-        field, jump = max(inputs, default=(1, 1))
+        before = [seen[value] for value in node.all_input_nodes if value in seen] or [((1, 1, 1), 1)]
+        fields, jumps = zip(*before, strict=True)
+        field, jump = tuple(map(max, zip(*fields, strict=True))), max(jumps)
         layer = layer_of(model, node)
         if isinstance(layer, (nn.Flatten, nn.Linear)):
             break
         if isinstance(layer, SPATIAL):
             kernel, stride = (
-                size if isinstance(size, int) else max(size) for size in (layer.kernel_size, layer.stride)
+                size if isinstance(size, tuple) else (size,) * 3 for size in (layer.kernel_size, layer.stride)
             )
-            field += (kernel - 1) * jump
-            jump *= stride
-        seen[node], widest = (field, jump), max(widest, field)
+            field = tuple(side + (size - 1) * jump for side, size in zip(field, kernel, strict=False))
+            jump *= max(stride)
+        seen[node], widest = (field, jump), max(widest, *field)
     return widest

@@ -129,7 +129,7 @@ def card(experiment: "Experiment", prerequisites: str, goals: list[str], images:
     changes = short_changes(experiment, images)
     short, full = (training_time(experiment, **some) for some in (changes, {}))
     takes = f"{short} in the short run, {full} with `RETRAIN = True`" if changes else full
-    lines = [f"**You need** {prerequisites}", f"**Training takes** {takes}"]
+    lines = [f"**You need** {prerequisites}", f"**One training takes** {takes}"]
     lines += [f"**Times come from** {machine(experiment)}"]
     lines += ["**Afterward you can**\n" + "\n".join(f"  - {goal}" for goal in goals)]
     markdown("\n".join(f"- {line}" for line in lines))
