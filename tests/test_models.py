@@ -136,6 +136,22 @@ def test_rounding_moves_no_answer_to_a_body(mnist3d):
     assert (mirrored - logits).abs().amax(1).median() > 0.2
 
 
+def test_a_rotated_solid_is_read_in_four_turns_and_an_upright_one_as_it_is(mnist3d):
+    """The same weights on views that are rolled one by one; 1e-4 allows for sampling at rounded places."""
+    state = pretrained.load_model(ROOT / "saved_dict" / "voxel_best.pth")[0].state_dict()
+    plain, turned = (models.build(name).eval() for name in ("voxel_best", "voxel_best(turned=True)"))
+    plain.load_state_dict(state)
+    turned.load_state_dict(state)
+    grids = mnist3d.test.images[:200]
+    with torch.inference_mode():
+        found = turned(grids).exp()
+        views = [plain[1:](PrincipalAxisView(roll)(grids)).softmax(1) for roll in (0, 90, 180, 270)]
+    assert torch.allclose(found[::2], views[0][::2], atol=1e-4)
+    assert torch.allclose(found[1::2], torch.stack(views).mean(0)[1::2], atol=1e-4)
+    turned.train()
+    assert turned(grids[:8]).shape == (8, 10)
+
+
 @pytest.mark.parametrize(("channels", "layout"), [(8, torch.channels_last), (16, torch.contiguous_format)])
 def test_batch_norm_is_pytorch_s_own(channels, layout):
     """The same output, gradients and running statistics as nn.BatchNorm2d (rtol, atol: float32 sums over 6,272 values

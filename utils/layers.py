@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ZERO = 0.01  # a smaller component of a unit vector does not decide its sign
+ALIGNED = 0.003  # of the variance: covariance with x up to here means that a principal axis is x, so a solid is upright
+TURNS = 4
 
 
 class Residual(nn.Module):
@@ -48,11 +50,13 @@ class PrincipalAxisView(nn.Module):
     The smallest rotation that brings this axis to x keeps an upright solid upright. The solid is sampled (trilinearly)
     on a grid that fits its size, ±2 root mean square radii across and ±2 standard deviations deep. Pairs of depths are
     averaged into four slices, and the square root brightens faint voxels. roll: degrees by which the view is turned in
-    its own plane, for several views of one body.
+    its own plane. turned: outside training, a rotated solid is shown in all four quarter turns, and an upright one four
+    times: (4N, 4, 24, 24), for MeanOfTurns.
     """
 
-    def __init__(self, roll: float = 0.0):
+    def __init__(self, roll: float = 0.0, turned: bool = False):
         super().__init__()
+        self.turned = turned
         # on the CPU: on the meta device arange imports sympy
         place = (torch.arange(16, device="cpu") - 7.5) / 8  # of a voxel's center, as grid_sample counts
         z, y, x = torch.meshgrid(place, place, place, indexing="ij")
@@ -82,7 +86,24 @@ class PrincipalAxisView(nn.Module):
         frame = smallest_rotation(axis) * torch.stack([thickness, width, width], 1).sqrt()[:, :, None]
         points = (self.places @ frame + middle[:, None]).view(-1, 24, 24, 8, 3)
         seen = F.grid_sample(grids, points, align_corners=False).view(-1, 24, 24, 4, 2).mean(-1)
-        return seen.clamp(min=0).sqrt().permute(0, 3, 1, 2)
+        view = seen.clamp(min=0).sqrt().permute(0, 3, 1, 2)
+        if self.training or not self.turned:
+            return view
+        with_x = covariance[:, 0, 1:].norm(dim=1) / covariance.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-6)
+        upright = (with_x < ALIGNED)[:, None, None, None]
+        turns = [torch.where(upright, view, view.rot90(quarters, (2, 3))) for quarters in range(TURNS)]
+        return torch.stack(turns, 1).flatten(0, 1)
+
+
+class MeanOfTurns(nn.Module):
+    """(4N, 10) logits, of four views of each solid → (N, 10) logarithms of the mean probabilities; in training, logits
+    as they are. No parameters.
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.training:
+            return logits
+        return logits.log_softmax(1).view(-1, TURNS, logits.shape[1]).logsumexp(1) - math.log(TURNS)
 
 
 def smallest_principal_axis(covariance: Tensor) -> Tensor:

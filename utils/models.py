@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from . import CourseError, closest
 from .files import shorten
-from .layers import Oranges, PrincipalAxisView, Residual
+from .layers import MeanOfTurns, Oranges, PrincipalAxisView, Residual
 
 
 def base(dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
@@ -306,13 +306,14 @@ def _head(
     return [pooled, nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, 10)]
 
 
-def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequential:
+def voxel_best(dropout: float = 0.0, position_weighted: bool = False, turned: bool = False) -> nn.Sequential:
     """(N, 1, 16, 16, 16) densities → (N, 10) logits: a 2D CNN on the principal view of each solid.
 
-    The receptive field is in pixels of that view. position_weighted: see _head.
+    The receptive field is in pixels of that view. position_weighted: see _head. turned: outside training, the mean of
+    four answers to a rotated solid, one for each quarter turn of its view.
     """
     return nn.Sequential(
-        PrincipalAxisView(),  # 4×24×24
+        PrincipalAxisView(turned=turned),  # 4×24×24
         *_conv_bn_relu(4, 32),  # 32×24×24  RF 3
         *_conv_bn_relu(32, 32),  # 32×24×24  RF 5
         nn.MaxPool2d(2),  # 32×12×12  RF 6
@@ -322,6 +323,7 @@ def voxel_best(dropout: float = 0.0, position_weighted: bool = False) -> nn.Sequ
         *_conv_bn_relu(64, 128),  # 128×6×6  RF 24
         *_conv_bn_relu(128, 128),  # 128×6×6  RF 32
         *_head(128, dropout, position_weighted, side=6),
+        *([MeanOfTurns()] if turned else []),
     )
 
 
