@@ -33,6 +33,8 @@ SMOKE = {**os.environ, "COURSE_SMOKE": "1"}
         ("small_cnn --final-state --publish", "--final-state trains nothing: leave out"),
         ("base --read", "expected the path of a picture"),
         ("base --cluster there", "'there' is no address: expected one like tcp://HOST:8786"),
+        ("base --ngpus 0", "--ngpus 0: expected 1 or more"),
+        ("sprint --search 3 --seeds 5", "--search trains seed 0 in this process: leave out"),
         ("base --cluster --ngpus 2", "--cluster trains each network in one process: leave out --ngpus"),
     ],
 )

@@ -1,5 +1,6 @@
 """The networks are what their tables say: parameters, shapes and receptive fields."""
 
+import copy
 import inspect
 import re
 
@@ -171,6 +172,13 @@ def test_batch_norm_is_pytorch_s_own(channels, layout):
     for ours, exact in zip(*found, strict=True):
         torch.testing.assert_close(ours.double(), exact.double(), rtol=1e-4, atol=1e-4)
     assert found[0][0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("how", [{"affine": False}, {"track_running_stats": False}, {"momentum": None}], ids=str)
+def test_a_reader_s_own_kind_of_batch_norm_trains(how):
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, **how))
+    prepared, images = devices.prepare(copy.deepcopy(network), torch.device("cpu")), torch.rand(8, 1, 28, 28)
+    torch.testing.assert_close(prepared(images), network(images), rtol=1e-4, atol=1e-4)  # sums in another order
 
 
 def test_oranges_are_matplotlib_s():

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from utils import CourseError, models, runs
 from utils.experiments import replace
 from utils.runs import packed, records
-from utils.training import loops, quantize
+from utils.training import devices, loops, quantize
 from utils.training.loops import evaluate, fit
 
 FEW = replace(RECIPE, levels=5, average=0.9)
@@ -75,7 +75,7 @@ def test_folding_batch_norms_changes_no_answer_and_rounding_twice_no_weight(name
 
 def test_a_recalibrated_network_answers_as_in_training_and_a_constant_channel_leaves_the_others_their_levels():
     model, images = random_network("mnist_small"), torch.rand(400, 1, 28, 28)
-    model[0].weight.data[3] = 0
+    devices.prepare(model, torch.device("cpu"))[0].weight.data[3] = 0
     loops.recalibrate(model, images, 0.0, 1.0)
     assert not model.training
     torch.testing.assert_close(model(images), copy.deepcopy(model).train()(images), rtol=1e-2, atol=1e-2)  # other sums

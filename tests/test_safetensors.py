@@ -28,6 +28,8 @@ def test_a_network_of_the_page_answers_as_it_did_also_as_a_network_of_ones_own(n
         with torch.inference_mode():
             assert torch.equal(model(preprocess(images)), network(preprocess(images)))
     assert "can't be used: " in rejected(lambda: load_pretrained(path, models.build("base")), tmp_path)
+    save_file(models.build("voxel_best").state_dict(), path, FACTS | {"model": "voxel_best"})
+    assert load_pretrained(path)[1].kind == "voxels"
 
 
 DAMAGED = [None, b"", (3).to_bytes(8, "little") + b"abc", bytes(100)]  # no file, and other bytes; then other metadata

@@ -1,6 +1,6 @@
 """A network in a format for use without this course: ONNX, PyTorch's own .pt2, safetensors, C, or a QR code to print.
 
-python -m tools.export NAME [FILE] [--to FORMAT]   write FILE (default: runs/FORMAT/NAME.FORMAT), evaluate it
+python -m tools.export NAME [FILE] [--to FORMAT]   write FILE (default: below runs/FORMAT/), evaluate it
 python -m tools.export NAME --to c --publish       also keep what the network costs in logs/benchmarks/c.json
 python -m tools.export --read FILE                 read the network in a picture of a QR code, and evaluate it
 
@@ -449,7 +449,7 @@ def recognize(content: bytes) -> tuple[str, nn.Module, float, float]:
 def export_qr(weights: Path, path: Path | None) -> None:
     """Draw the packed file of a published network. Raises CourseError if there is none."""
     content = files.read(weights.with_suffix(".bin"), "Only a network whose recipe has levels has such a file.")
-    root = ROOT if weights.parent.parent == ROOT else own_root()
+    root = ROOT if weights.resolve().parent.parent == ROOT else own_root()
     path = path or root / "pngs" / f"{weights.stem}_qr.png"
     files.write(path, draw(content))
     print(f"{display_path(path)}: {len(content)} bytes")

@@ -17,6 +17,8 @@ from tools.measurements import REPRODUCTIONS, Reproduction
 from utils import CourseError, closest, files, runs
 from utils.experiments import EXPERIMENTS
 from utils.runs import records
+from utils.runs.job import prepare_data
+from utils.runs.records import DataFacts
 
 
 def main(argv: list[str]) -> None:
@@ -34,6 +36,10 @@ def main(argv: list[str]) -> None:
             raise CourseError(f"{name} is not published by its present recipe: there is nothing to compare with")
     torch.set_num_threads(options.threads)
     for experiment in (EXPERIMENTS[name] for name in options.names):
+        if DataFacts.of(prepare_data(experiment)) != records.published(experiment)[0].facts.data:
+            raise CourseError(
+                f"{experiment.name} was trained on other data than are here: set COURSE_DATA and COURSE_SMOKE=0"
+            )
         for record in records.published(experiment)[: options.seeds]:
             with tempfile.TemporaryDirectory() as folder:
                 where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}

@@ -168,6 +168,10 @@ def require_alone(options: Options) -> None:
         raise CourseError(f"{given[0]} trains nothing: leave out {', '.join(given[1:])}")
     if options.read == ():
         raise CourseError("--read: expected the path of a picture, or of several")
+    if options.search is not None and (options.cluster, options.ngpus, options.seeds) != (None, None, None):
+        raise CourseError("--search trains seed 0 in this process: leave out --cluster, --ngpus and --seeds")
+    if options.ngpus is not None and options.ngpus < 1:
+        raise CourseError(f"--ngpus {options.ngpus}: expected 1 or more")
     if options.threads is not None and not 1 <= options.threads <= 1024:
         raise CourseError(f"--threads {options.threads}: expected 1 to 1024")
     if options.cluster is not None and (options.ngpus is not None or ddp.launched()):

@@ -119,7 +119,7 @@ def _why_stray(path: Path, name: str) -> str:
 
 
 def strays(root: Path = ROOT) -> list[str]:
-    """One line for each published file that is missing, unknown, unreadable, or contradicted by its log."""
+    """One line for each published file that is missing (of seed 0), unknown, unreadable, or contradicted by its log."""
     findings = published(root)[1]
     for experiment in EXPERIMENTS.values():
         run = RunPaths(root, experiment.name, 0)

@@ -271,7 +271,7 @@ MNIST_SMALL = Experiment(
 MNIST_ULTRASMALL = Experiment(
     "mnist_ultrasmall",
     replace(MNIST_MEDIUM.recipe, model="mnist_ultrasmall", batch_size=128, lr=0.2),
-    "4,464 parameters: narrow layers, and two early poolings",
+    "4,464 parameters: narrow layers, and maps that become small early",
     "08_small_family",
 )
 

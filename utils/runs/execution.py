@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import CourseError, Interrupted, files, models, smoke, workspace
+from .. import CourseError, Interrupted, files, models, smoke, switch, workspace
 from ..data.datasets import Dataset, Split
 from ..experiments import Experiment
 from ..files import display_path
@@ -27,7 +27,7 @@ LARGE = 6_000_000  # bytes: of a larger state dict, or one of voxels, only seed 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. model: trained, in eval mode, on the CPU; None if its weights are not kept."""
+    """A finished run. model: trained, in eval mode, on the CPU; None if it was read and its weights are not kept."""
 
     experiment: Experiment
     seed: int
@@ -126,8 +126,9 @@ def print_continued(job: Job) -> None:
     now = job.run_start.continued[-1]
     print(f"{job.title}: continuing after epoch {now.after_epoch} of {job.experiment.recipe.epochs}")
     print(*map(describe, job.state["history"]), sep="\n")
-    if (job.run_start.code.sources, job.run_start.environment) != (now.code.sources, now.environment):
-        what = "It started with other sources, or on another machine, device or number of threads or processes"
+    here, parts = (now.code.sources, now.environment), (job.run_start, *job.run_start.continued)
+    if any((part.code and part.code.sources, part.environment) != here for part in parts):
+        what = "A part of it ran with other sources, or on another machine, device or number of threads or processes"
         print(f"{what}: the result will not be bit for bit the same.")
 
 
@@ -137,7 +138,8 @@ def save(job: Job, model: nn.Module, history: list[Row]) -> Result:
     def write() -> RunMetadata:
         content = files.to_bytes(model.state_dict())
         recipe, data = job.experiment.recipe, job.data
-        small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if recipe.levels else b""
+        packs = recipe.levels and job.network is None  # a packed network is built again by its name
+        small = packed.write(model, recipe.model, recipe.levels, data.mean, data.std) if packs else b""
         done = replace(measured(job, model, history, content), packed=len(small))
         job.run.facts.unlink(missing_ok=True)  # of an earlier run, whose other files are now replaced
         records.write_log(job.run.log, history)
@@ -204,7 +206,7 @@ def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool
     own = RunPaths.of(experiment, seed, records.own_root())
     saved = records.read_checkpoint(own.checkpoint)
     if saved:
-        trials.add(trial(saved[0], history, pruned=True), bool(publish))
+        trials.add(trial(saved[0], history, pruned=True), switch("COURSE_PUBLISH") if publish is None else publish)
     own.checkpoint.unlink(missing_ok=True)
 
 

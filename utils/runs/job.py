@@ -14,6 +14,7 @@ from ..experiments import EXPERIMENTS, Experiment
 from ..files import display_path
 from ..training import ddp
 from ..training.devices import pick_device
+from ..training.quantize import NORMS
 from . import facts, records
 from .lock import locked
 from .pretrained import read_state_dict
@@ -151,6 +152,9 @@ def own_experiment(experiment: Experiment, network: nn.Module | None) -> tuple[E
         if not models.difference(network, models.build(experiment.recipe.model, experiment.recipe.dropout)):
             return experiment, None
         models.require_an_answer(models.with_random_weights(network))
+        norms = [layer for layer in network.modules() if isinstance(layer, NORMS)]
+        if experiment.recipe.levels and any(norm.weight is None or norm.running_var is None for norm in norms):
+            raise ValueError("its recipe rounds a batch norm's weight and running statistics, which a layer lacks")
         name = f"{experiment.name}{records.OWN}"
         return replace(experiment, name=name).with_recipe(model=f"{name}-{models.digest(network)}"), network
     except (RuntimeError, ValueError, TypeError) as error:
@@ -191,6 +195,8 @@ def check(experiment: Experiment, seed: int, publish: bool | None, network: nn.M
         raise CourseError(f"{name} can't be published: it trains a network of your own. Set publish=False.")
     if publish and smoke():
         raise CourseError("a smoke run can't be published: leave out --publish or set COURSE_SMOKE=0")
+    if publish and switch("COURSE_COMPILE"):
+        raise CourseError(f"{name} can't be published from a compiled network, whose bits differ: unset COURSE_COMPILE")
     if publish and not (experiment.registered or experiment.chooses_on_held_out):
         todo = "leave out the overriding flags, or edit utils/experiments.py"
         raise CourseError(f"{name} can't be published with a changed recipe: {todo}")

@@ -184,8 +184,8 @@ def find_weights(name: str | Path) -> Path:
 
 
 def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
-    """A network that a reader trained on the web pages, in eval mode, and its preprocessing. Raises CourseError for
-    another file."""
+    """A network that a reader trained on the web pages or exported, in eval mode, and its preprocessing. Raises
+    CourseError for another file."""
     from safetensors import SafetensorError, safe_open  # few readers need it
     from safetensors.torch import load
 
@@ -193,13 +193,14 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-        preprocess = Preprocess(float(facts["mean"]), float(facts["std"]))
         model = copy.deepcopy(network) if network else models.build(facts["model"])
+        kind = "images" if len(models.input_shape(model)) == 3 else "voxels"
+        preprocess = Preprocess(float(facts["mean"]), float(facts["std"]), kind)
         fill(model, load(content))
         if not 0 < preprocess.std < math.inf or not math.isfinite(preprocess.mean):
             raise ValueError("mean or std is out of range")
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # no such network: a RuntimeError
-        wrong = f"it is not what the “Train” tab of the web pages writes ({files.one_line(error)})"
+        wrong = f"it is not what the “Train” tab of the web pages or tools.export writes ({files.one_line(error)})"
         raise CourseError(f"{display_path(path)} can't be used: {wrong}. Download it again.") from error
     return model.eval(), preprocess
 
@@ -207,7 +208,7 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
 def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
     """A published network, or your own run by name or path, in eval mode, and its preprocessing:
     model(preprocess(image)).argmax(1) are labels. A path that ends in .safetensors is a network that was trained on the
-    web pages. network: for a run of a changed network, that network.
+    web pages or exported. network: for a run of a changed network, that network.
 
     Raises CourseError for an unknown name, and like read_state_dict.
     """

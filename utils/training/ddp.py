@@ -103,7 +103,7 @@ def on_rank0(action: Callable[[], T]) -> T:
 
 
 def require_same(facts: dict) -> None:
-    """Raise CourseError in all processes if one has other facts (recipe, data, device) than process 0."""
+    """Raise CourseError in all processes if one has other facts (data, sources, device) than process 0."""
     everyone = gather(facts)
     for number, other in enumerate(everyone):
         for key, value in everyone[0].items():
@@ -124,7 +124,7 @@ def device_name(name: str) -> str:
 
 
 def random_state() -> dict:
-    """All global random states of this process."""
+    """The global random states of this process, on the CPU and on CUDA."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 

@@ -94,7 +94,8 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
         layers = [layer for layer in model.modules() if not isinstance(layer, (nn.Dropout, nn.Sequential))]
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if type(layer) is nn.BatchNorm2d and layer.num_features * 4 < CACHE_LINE:
-                layer.__class__ = FewChannels
+                if layer.affine and layer.track_running_stats:
+                    layer.__class__ = FewChannels
             elif type(layer) is nn.ReLU and type(following) is nn.Flatten:
                 layer.__class__ = LastReLU
     return model.to(device, memory_format=layout(model))
@@ -110,7 +111,7 @@ class FewChannels(nn.BatchNorm2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W), normalized over N, H and W in training, by the running statistics in eval."""
-        few = features.shape[1] * features.element_size() < CACHE_LINE
+        few = features.shape[1] * features.element_size() < CACHE_LINE and self.momentum is not None
         last = features.is_contiguous(memory_format=torch.channels_last)
         if not (self.training and few and last and features.device.type == "cpu" and features.dtype == torch.float32):
             return super().forward(features)

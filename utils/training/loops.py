@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler, swa_utils
 from tqdm import tqdm
 
-from .. import CourseError
+from .. import CourseError, switch
 from ..data.augment import augmentation, scaled
 from ..data.datasets import Dataset, Split
 from ..experiments import Recipe
@@ -82,7 +81,7 @@ def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callabl
     """The network as training calls it: (N, C, ...) float32 → float32 logits. With recipe.bfloat16, its convolutions
     and linear layers multiply in torch.bfloat16 if the device has it; the weights stay float32. COURSE_COMPILE=1
     compiles it (torch.compile, with CUDA graphs), which changes the bits."""
-    if os.environ.get("COURSE_COMPILE") == "1":
+    if switch("COURSE_COMPILE"):
         network = torch.compile(network, mode="reduce-overhead")
     if not (recipe.bfloat16 and devices.has_bfloat16(device)):
         return network
@@ -95,7 +94,7 @@ def forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Callabl
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; one fused kernel for all parameters if the device has it."""
+    """The recipe's optimizer; one fused kernel for all parameters on a CPU or CUDA."""
     parameters = list(model.parameters())
     fused = parameters[0].device.type in ("cpu", "cuda")
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
@@ -172,8 +171,8 @@ class Training:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from state_dict(), bit for bit on the same kind of device; on another kind, the generators start
-        from the epoch's number.
+        """Continue from state_dict(), bit for bit on the same CPU or CUDA device. On another kind, augmentation's
+        generator starts from the epoch's number and dropout's from the seed, as on MPS.
 
         Raises an error of PyTorch's for a state of another network or optimizer.
         """
