@@ -86,14 +86,11 @@ def resolve(
     run = RunPaths.of(experiment, seed) if publish and not trial else own
     begun = begin(experiment, seed, where, data)
     job = Job(experiment, seed, where, data, publish, trial, echo, run, own, ExitStack(), begun, network)
-    if publish and datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
-        found = f"{data.name} (fingerprint {data.fingerprint[:12]}…)"
-        raise CourseError(f"{experiment.name} can't be published: {found} is not the real {experiment.recipe.data}")
     found = None if retrain else find(job)
     if found:
         return replace(job, finished=found)
     if publish:
-        require_committed(experiment)
+        require_publishable(experiment, data)
     with ExitStack() as lock:
         lock.enter_context(locked(own.lock, job.title))
         found = None if retrain else find(job)  # another process may have just finished it
@@ -225,8 +222,11 @@ def start_of(experiment: Experiment) -> dict[str, Tensor] | None:
     return weights
 
 
-def require_committed(experiment: Experiment) -> None:
-    """Raise CourseError unless the sources that determine the weights are in a commit."""
+def require_publishable(experiment: Experiment, data: Dataset) -> None:
+    """Raise CourseError unless the data are real and the sources that determine the weights are in a commit."""
+    if datasets.PUBLISHABLE.get(data.name) != data.fingerprint:
+        found = f"{data.name} (fingerprint {data.fingerprint[:12]}…)"
+        raise CourseError(f"{experiment.name} can't be published: {found} is not the real {experiment.recipe.data}")
     code = facts.code()
     if not code.committed:
         raise CourseError(
