@@ -37,9 +37,7 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     for experiment in (EXPERIMENTS[name] for name in options.names):
         if DataFacts.of(prepare_data(experiment)) != records.published(experiment)[0].facts.data:
-            raise CourseError(
-                f"{experiment.name} was trained on other data than are here: set COURSE_DATA and COURSE_SMOKE=0"
-            )
+            raise CourseError(f"{experiment.name} was trained on other data: set COURSE_DATA and COURSE_SMOKE=0")
         for record in records.published(experiment)[: options.seeds]:
             with tempfile.TemporaryDirectory() as folder:
                 where = {"device": "cpu", "publish": False, "retrain": True, "folder": Path(folder), "echo": False}

@@ -578,6 +578,11 @@ def input_shape(model: nn.Module) -> tuple[int, ...]:
     return (1, 16, 16, 16) if volumes else (1, 28, 28)
 
 
+def takes(model: nn.Module) -> str:
+    """The kind of data that a network of the course reads: images or voxels."""
+    return "images" if len(input_shape(model)) == 3 else "voxels"
+
+
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

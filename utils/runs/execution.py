@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import CourseError, Interrupted, files, models, smoke, switch, workspace
+from .. import CourseError, Interrupted, files, models, smoke, workspace
 from ..data.datasets import Dataset, Split
 from ..experiments import Experiment
 from ..files import display_path
@@ -17,7 +17,7 @@ from ..training import ddp, devices
 from ..training.loops import CheckpointMismatch, Row, Score, Training, describe, evaluate, result_epoch
 from ..training.loops import fit as train
 from . import facts, packed, records, trials
-from .job import Job, prepare_data, resolve, smoke_version, start_of
+from .job import Job, check, prepare_data, resolve, smoke_version, start_of
 from .pretrained import load_model
 from .records import DataFacts, FinishedRun, RunMetadata, RunPaths, RunStart, Use, against_published
 
@@ -206,7 +206,7 @@ def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool
     own = RunPaths.of(experiment, seed, records.own_root())
     saved = records.read_checkpoint(own.checkpoint)
     if saved:
-        trials.add(trial(saved[0], history, pruned=True), switch("COURSE_PUBLISH") if publish is None else publish)
+        trials.add(trial(saved[0], history, pruned=True), check(experiment, seed, publish))
     own.checkpoint.unlink(missing_ok=True)
 
 

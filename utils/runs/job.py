@@ -244,6 +244,5 @@ def require_fit(experiment: Experiment, network: nn.Module | None = None) -> Non
             model = models.build(recipe.model, recipe.dropout) if network is None else network
     except (ValueError, TypeError, RuntimeError) as error:
         raise CourseError(f"{where} with dropout = {recipe.dropout} can't be built: {error}") from error
-    takes = "images" if len(models.input_shape(model)) == 3 else "voxels"
-    if takes != recipe.kind:
-        raise CourseError(f"{where} takes {takes}, but data = {recipe.data!r} holds {recipe.kind}")
+    if models.takes(model) != recipe.kind:
+        raise CourseError(f"{where} takes {models.takes(model)}, but data = {recipe.data!r} holds {recipe.kind}")

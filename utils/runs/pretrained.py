@@ -183,7 +183,7 @@ def find_weights(name: str | Path) -> Path:
     raise CourseError(f"no published network or run of your own is called {name!r}: expected {closest(name, known)}")
 
 
-def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
+def load_safetensors(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, Preprocess]:
     """A network that a reader trained on the web pages or exported, in eval mode, and its preprocessing. Raises
     CourseError for another file."""
     from safetensors import SafetensorError, safe_open  # few readers need it
@@ -194,8 +194,7 @@ def load_from_page(path: Path, network: nn.Module | None = None) -> tuple[nn.Mod
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
         model = copy.deepcopy(network) if network else models.build(facts["model"])
-        kind = "images" if len(models.input_shape(model)) == 3 else "voxels"
-        preprocess = Preprocess(float(facts["mean"]), float(facts["std"]), kind)
+        preprocess = Preprocess(float(facts["mean"]), float(facts["std"]), models.takes(model))
         fill(model, load(content))
         if not 0 < preprocess.std < math.inf or not math.isfinite(preprocess.mean):
             raise ValueError("mean or std is out of range")
@@ -215,6 +214,6 @@ def load_pretrained(name: str | Path, network: nn.Module | None = None) -> tuple
     if not isinstance(name, str | Path):
         raise CourseError(f"the network is a {type(name).__name__}: expected its name, or the path of a file")
     if Path(name).suffix == ".safetensors":
-        return load_from_page(Path(name), network)
+        return load_safetensors(Path(name), network)
     model, facts = load_model(find_weights(name), network)
     return model, Preprocess(**asdict(facts.normalization), kind=facts.data.kind)

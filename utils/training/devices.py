@@ -93,9 +93,9 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cpu":
         layers = [layer for layer in model.modules() if not isinstance(layer, (nn.Dropout, nn.Sequential))]
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
-            if type(layer) is nn.BatchNorm2d and layer.num_features * 4 < CACHE_LINE:
-                if layer.affine and layer.track_running_stats:
-                    layer.__class__ = FewChannels
+            usual = type(layer) is nn.BatchNorm2d and layer.affine and layer.track_running_stats
+            if usual and layer.num_features * 4 < CACHE_LINE:
+                layer.__class__ = FewChannels
             elif type(layer) is nn.ReLU and type(following) is nn.Flatten:
                 layer.__class__ = LastReLU
     return model.to(device, memory_format=layout(model))

@@ -172,7 +172,7 @@ class Training:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from state_dict(), bit for bit on the same CPU or CUDA device. On another kind, augmentation's
-        generator starts from the epoch's number and dropout's from the seed, as on MPS.
+        generator starts from the epoch's number, and dropout's from the seed. On MPS, dropout's always does.
 
         Raises an error of PyTorch's for a state of another network or optimizer.
         """
