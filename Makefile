@@ -38,7 +38,7 @@ $(BIN)/.installed-extra: requirements-extra.txt $(BIN)/.installed
 	touch $@
 
 test: $(BIN)/.installed-extra
-	$(PYTEST) --nbval --ignore notebooks/solutions  # tests/test_solutions.py runs them
+	$(PYTEST) -p no:nbval  # tests/test_notebooks.py runs all notebooks
 	$(MAKE) --no-print-directory lint
 
 test-faults: $(BIN)/.installed-extra

@@ -1,6 +1,7 @@
 """Plain pytest is the smoke run: notebooks' kernels inherit the variable. COURSE_SMOKE=0 runs everything in full."""
 
 import os
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -16,25 +17,33 @@ os.environ.setdefault("COURSE_SMOKE", "1")
 _left_behind = tempfile.TemporaryDirectory(prefix="mnist-course-tests-", ignore_cleanup_errors=True)
 os.environ["TMPDIR"] = _left_behind.name
 
-# The longest files come first, so that no process waits for another at the end. Tests of SPLIT share no slow fixture.
-LONGEST = ("test_solutions.py", "test_cluster.py", "test_ddp.py", "test_errand.py", "test_snippets.py", "test_docs.py")
-LONGEST += ("test_results.py",)
+# What takes longest comes first, and single tests of SPLIT, which share no slow fixture, fill the gaps at the end.
+LONGEST = ("test_snippets.py", "test_cluster.py", "test_ddp.py", "test_results.py", "test_errand.py", "test_docs.py")
 SPLIT = ("test_published.py", "test_stress.py", "test_faults.py", "test_cli.py", "test_speed.py", "test_runs.py")
 SPLIT += ("test_live.py", "test_live_numbers.py", "test_site.py", "test_train.py", "test_notebooks.py")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST + SPLIT)
+    def place(item):
+        if re.search(r"test_published.*\[(frontier_best|voxel_)", item.nodeid):
+            return -1
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + (name in SPLIT)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each process of pytest-xdist gets a file or notebook at a time, or one test of a file in SPLIT."""
+    """Each process of pytest-xdist gets a file or notebook at a time, or one test of a file in SPLIT; one process gets
+    all networks of voxels, whose grids may have to be built."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
+            if "[voxel_" in nodeid and "test_published" in file:
+                return file + "::voxels"
             return nodeid if Path(file).name in SPLIT else file
 
     config.option.loadscopereorder = False

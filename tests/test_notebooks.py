@@ -1,6 +1,5 @@
-"""Each solution runs, and prints what it shows. All share one process, as imports are most of a kernel's time here.
-
-`pytest --nbval notebooks` runs each in a kernel of its own.
+"""Each lesson and solution runs on a few images, and prints what it shows. Several share one process, because imports
+are most of a kernel's time here. With --nbval each runs in a kernel of its own instead, as in `make test-offline`.
 """
 
 import pytest
@@ -9,7 +8,8 @@ import torch
 from tools import report
 from utils import ROOT
 
-SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.rglob("*.ipynb"))
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +19,13 @@ def _denormal_numbers():
     torch.set_flush_denormal(False)
 
 
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
-def test_a_solution_runs_and_prints_what_it_shows(path, monkeypatch):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(FOLDER).with_suffix("").as_posix())
+def test_a_notebook_runs_and_prints_what_it_shows(path, monkeypatch, tmp_path, pytestconfig):
+    if pytestconfig.getoption("nbval", False):
+        pytest.skip("nbval runs it in a kernel of its own")
     monkeypatch.chdir(path.parent)
     monkeypatch.setenv("COURSE_SMOKE", "1")
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
     shell = report.new_shell()
     for cell in report.read_notebook(path).cells:
         if cell.cell_type == "code":
