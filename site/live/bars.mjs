@@ -2,7 +2,7 @@
 
 import { softmax } from "./layers.mjs";
 import { best, outputs } from "./networks.mjs";
-import { element } from "./picture.mjs";
+import { aDigit, element } from "./picture.mjs";
 
 const percent = (share) => (share > 0.9995 ? "> 99.9 %" : `${(100 * share).toFixed(share > 0.995 ? 1 : 0)} %`);
 
@@ -29,7 +29,7 @@ export function bars(label) {
 function row(network) {
   const { name, about, parameters, accuracy } = network;
   const chart = bars(name);
-  const said = element("output", { textContent: "–" });
+  const said = element("output", { textContent: "–", "aria-live": "off" }) /* the verdict says enough */;
   const facts = [about, `${parameters.toLocaleString("en")} parameters`, accuracy && `${accuracy.toFixed(2)} % of the test set`];
   const heading = element("h3", {}, about ? name : element("a", { href: `../logs/${name}/index.html`, textContent: name }));
   const whole = element("div", { className: "network" }, heading, element("p", { textContent: facts.filter(Boolean).join(", ") }), chart.figure, said);
@@ -38,20 +38,18 @@ function row(network) {
 
 const SLOW = 100; // milliseconds of an answer, before which the page first follows the pen
 
-/** A row for each network in `place`. Returns show(image or null, isOld), which resolves to the labels that they gave. isOld(): whether there is
- * a newer image. networks: gives the present list. doubt: the place of the note that a picture does not look like a digit. bound: the entry of
+/** A row for each network in `place`. Returns show(image or null, isOld). isOld(): whether there is a newer image. networks: gives the present list. doubt: the place of the note that a picture does not look like a digit. bound: the entry of
  * networks.json for this doubt, or nothing. */
 export function panel(place, networks, sentence, doubt, bound) {
-  let [rows, asked] = [[], 0];
+  let rows = [];
   return async (image, isOld = () => false) => {
-    const mine = ++asked;
     rows = networks().map((network) => rows.find((one) => one.network === network) ?? row(network));
     if (rows.some(({ whole }, i) => whole !== place.children[i]) || place.children.length > rows.length) place.replaceChildren(...rows.map(({ whole }) => whole));
     if (!image) {
       rows.forEach(({ chart, said }) => (chart.show(null), (said.textContent = "–")));
       sentence.textContent = "Draw a digit.";
       doubt.hidden = true;
-      return [];
+      return;
     }
     const labels = [];
     let sure = Infinity;
@@ -59,12 +57,11 @@ export function panel(place, networks, sentence, doubt, bound) {
       const { network, chart, said } = one;
       if (one.time >= SLOW) {
         await new Promise(requestAnimationFrame);
-        if (isOld()) return labels;
+        if (isOld()) return;
       }
       const begun = performance.now();
       const { logits } = await outputs(network, image);
       one.time = performance.now() - begun;
-      if (mine !== asked) return labels; // there is something newer on the pad
       const probabilities = network.blocks.at(-1).kind === "softmax" ? Array.from(logits.data) : softmax(logits.data);
       said.textContent = chart.show(probabilities);
       labels.push(best(probabilities));
@@ -73,20 +70,20 @@ export function panel(place, networks, sentence, doubt, bound) {
     doubt.hidden = !(sure < bound?.least);
     if (!doubt.hidden) doubt.replaceChildren(...doubted(bound, sure));
     sentence.textContent = verdict(labels);
-    return labels;
   };
 }
 
 function doubted({ network, least, share, held_out, letters, doubted: found, log }, sure) {
-  const said = `This does not look like a digit: ${network} gives none of the ten more than ${percent(sure)}. Below ${percent(least)} are ${percent(share)} of `
-    + `${held_out.toLocaleString("en")} digits that the same recipe was trained without, which chose this bound, and ${percent(found / letters)} of printed letters (`;
-  return [said, element("a", { href: `../${log}`, textContent: "how" }), ")."];
+  const said = `This may not be a digit: ${network} gives none of the ten more than ${percent(sure)}. Of ${held_out.toLocaleString("en")} digits `
+    + `held out from training, which set this threshold, ${percent(share)} get less than ${percent(least)}; of printed letters, ${percent(found / letters)} do (`;
+  return [said, element("a", { href: `../${log}`, textContent: "measurement" }), ")."];
 }
 
-const WORDS = ["No", "One", "Both", "All three", "All four", "All five", "All six", "All seven", "All eight", "All nine"];
+const WORDS = ["Both", "All three", "All four", "All five", "All six", "All seven", "All eight", "All nine"];
 
 function verdict(labels) {
   const read = [...new Set(labels)];
-  if (read.length === 1) return `${WORDS[labels.length] ?? `All ${labels.length}`} networks read a ${read[0]}.`;
+  if (labels.length === 1) return `The network reads ${aDigit(read[0])}.`;
+  if (read.length === 1) return `${WORDS[labels.length - 2] ?? `All ${labels.length}`} networks read ${aDigit(read[0])}.`;
   return `They disagree: ${read.map((label) => `${labels.filter((other) => other === label).length} × ${label}`).join(", ")}.`;
 }

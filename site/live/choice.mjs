@@ -46,7 +46,7 @@ export function choice(place, networks, changed, attempt) {
     text: () => (names() === usual ? "" : names()),
     /** Choose what text() wrote. */
     async restore(text) {
-      const wanted = networks.filter(({ name }) => text.split(",").includes(name));
+      const wanted = networks.filter(({ name, first }) => (text ? text.split(",").includes(name) : first));
       for (const network of wanted) if (!chosen.has(network)) await attempt(() => choose(network, true));
       if (wanted.length) for (const network of [...chosen]) if (!wanted.includes(network)) await choose(network, false);
     },

@@ -7,7 +7,7 @@ import { element, paint } from "./picture.mjs";
 export function pad(canvas, changed) {
   const state = { strokes: [], digit: null };
   const past = []; // states that undo goes back to
-  let pointer = null;
+  let [pointer, stroke] = [null, null]; // what draws, and its stroke; something else may take its place on the pad
 
   const change = (next) => {
     past.push({ ...state });
@@ -23,12 +23,13 @@ export function pad(canvas, changed) {
     if (pointer !== null || (event.pointerType === "mouse" && event.button)) return;
     pointer = event.pointerId;
     canvas.setPointerCapture(pointer);
-    change({ strokes: [...state.strokes, [place(event)]] });
+    stroke = [place(event)];
+    change({ strokes: [...state.strokes, stroke] });
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== pointer) return;
+    if (event.pointerId !== pointer || !state.strokes.includes(stroke)) return;
     const coalesced = event.getCoalescedEvents?.() ?? [];
-    for (const one of coalesced.length ? coalesced : [event]) state.strokes.at(-1).push(place(one));
+    for (const one of coalesced.length ? coalesced : [event]) stroke.push(place(one));
     show();
   });
   for (const end of ["pointerup", "pointercancel", "lostpointercapture"])

@@ -20,7 +20,8 @@ export async function inside(place, networks, attempt) {
   const maps = element("div", { className: "maps", role: "group", "aria-label": "Maps of the block" });
   const large = element("canvas", { id: "map", className: "pixels", tabIndex: 0, role: "application" });
   const input = element("canvas", { className: "pixels", role: "img", "aria-label": "The input, with the window that the pixel sees" });
-  const sums = element("div", { className: "sums", "aria-live": "polite" });
+  const [value, made] = [element("p", { className: "value", "aria-live": "polite" }), element("div")];
+  const sums = element("div", { className: "sums" }, value, made);
   const heading = element("h3", { className: "chosen" });
   const own = element("input", { type: "checkbox", onchange: () => draw() });
   const slide = element("button", { type: "button", textContent: "Slide the window", "aria-pressed": false, onclick: () => sliding(!timer) });
@@ -88,7 +89,7 @@ export async function inside(place, networks, attempt) {
       select({ row: Math.floor(next / columns), column: next % columns });
     }, 80);
     slide.setAttribute("aria-pressed", Boolean(on));
-    sums.setAttribute("aria-live", on ? "off" : "polite");
+    value.setAttribute("aria-live", on ? "off" : "polite");
   }
 
   const current = () => network.blocks[at.block];
@@ -111,7 +112,7 @@ export async function inside(place, networks, attempt) {
     const part = (channel) => data.subarray(channel * rows * columns, (channel + 1) * rows * columns);
     heading.textContent = `${title(current()).join(", ")}: ${channels === 1 ? "one map" : `${channels} maps`}`;
     if (maps.children.length !== channels) maps.replaceChildren(...Array.from({ length: channels }, (_, channel) =>
-      element("button", { type: "button", onclick: () => (select({ channel }), middle(), draw()) }, element("canvas", { className: "pixels" }))));
+      element("button", { type: "button", onclick: () => (Object.assign(at, { channel }), middle(), draw()) }, element("canvas", { className: "pixels" }))));
     [...maps.children].forEach((button, channel) => {
       paint(button.firstChild, part(channel), columns, most);
       button.setAttribute("aria-pressed", channel === at.channel);
@@ -123,7 +124,9 @@ export async function inside(place, networks, attempt) {
     const pixels = values[first.output].data;
     const { size: [high, wide], jump, start: [top, left] } = current().field ?? { size: first.shape.slice(1), jump: 0, start: [0, 0] };
     marked(input, pixels, first.shape[2], largest(pixels), top + at.row * jump, left + at.column * jump, high, wide);
-    sums.replaceChildren(...workings(network, current(), at, values, read));
+    const written = workings(network, current(), at, values, read);
+    value.replaceChildren("Value ", element("b", { textContent: written.value }));
+    made.replaceChildren(...written.made);
   }
 
   for (const kind of ["click", "pointermove"])

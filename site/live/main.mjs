@@ -4,20 +4,23 @@ import { panel } from "./bars.mjs";
 import { choice } from "./choice.mjs";
 import { pad, picker } from "./draw.mjs";
 import { catalogue, parameters, testDigits } from "./networks.mjs";
-import { element, paint } from "./picture.mjs";
+import { aDigit, element, paint } from "./picture.mjs";
 import { fromPicture, fromStrokes, rawFromStrokes } from "./preprocess.mjs";
 
 const $ = (id) => document.getElementById(id);
 const TABS = ["draw", "inside", "turn", "train"];
 const NOTES = {
-  mnist: "Scaled to 20 pixels, averaged down, brightest 255, center of mass in the middle: the way MNIST’s digits were made.",
+  mnist: "Scaled to 20 pixels and averaged down; the brightest pixel becomes 255, and the center of mass moves to the middle. MNIST’s digits were made this way.",
   raw: "Only averaged down. Try a small digit, or one away from the middle: the networks were not trained on anything like it.",
 };
 const views = {}; // tab → show(image or null)
 const own = {}; // networks of the reader's, by where they come from
-let [image, busy, again, asked, working] = [null, false, false, 0, 0];
+let [image, busy, again, working] = [null, false, false, 0];
 
-const board = pad($("pad"), () => changed());
+const board = pad($("pad"), () => {
+  changed();
+  stored("sessionStorage", "pad", board.text());
+});
 picker($("picker"), $("pad"), testDigits, board, attempt);
 $("clear").onclick = board.clear;
 $("undo").onclick = board.undo;
@@ -33,16 +36,15 @@ function pictureOf({ strokes, digit }, way) {
 }
 
 function changed() {
-  asked = performance.now();
   const way = document.querySelector("input[name=way]:checked").value;
   image = pictureOf(board.state, way);
   paint($("seen"), image ?? new Uint8Array(784), 28, 255);
   const { digit } = board.state;
-  const what = digit ? `test image ${digit.index}, a ${digit.label}` : "your drawing";
+  const what = digit ? `test image ${digit.index}, ${aDigit(digit.label)}` : "your drawing";
   $("seen").setAttribute("aria-label", `What the network sees: ${image ? what : "nothing yet"}`);
-  $("way-note").textContent = NOTES[way] + (digit ? ` This is test image ${digit.index}; its label is ${digit.label}.` : "");
+  const note = digit && way === "raw" ? "The pixels of the test set, unchanged." : NOTES[way];
+  $("way-note").textContent = note + (digit ? ` This is test image ${digit.index}; its label is ${digit.label}.` : "");
   if (location.hash.includes("=")) address(open()); // its drawing is no longer this one
-  stored("sessionStorage", "pad", board.text());
   answer();
 }
 
@@ -71,12 +73,10 @@ async function answer() {
   do {
     again = false;
     await new Promise(requestAnimationFrame);
-    const begun = asked;
     await attempt(async () => {
       const show = await view(open());
       await show(image, () => again);
     });
-    if (image) document.body.dataset.answered = (performance.now() - begun).toFixed(1); // ms, from the last movement
   } while (again);
   busy = false;
   $("answers").ariaBusy = false;
@@ -93,7 +93,7 @@ async function attempt(work) {
     $("status").textContent = "";
     await work();
   } catch (error) {
-    $("status").textContent = `That did not work: ${error.message}. Draw or choose again to retry.`;
+    $("status").textContent = `That did not work: ${error.message}. Draw or choose again to retry; if that does not help, reload the page.`;
   } finally {
     counted(-1);
   }
@@ -190,10 +190,11 @@ document.querySelectorAll("input[name=way]").forEach((choice) => (choice.onchang
 attempt(async () => files((await catalogue()).networks));
 /** Open the tab that the address names, with the drawing and the networks that it holds, or else with these. */
 function typed(drawing, networks) {
-  const [tab, text = drawing, names = networks] = location.hash.slice(1).split("=");
+  const [tab, ...held] = location.hash.slice(1).split("=");
+  const [text, names] = held.length ? [held[0], held[1] ?? ""] : [drawing, networks]; // a link without names means the usual networks
   if (TABS.includes(tab)) choose(tab);
   if (text) attempt(() => board.restore(text, testDigits));
-  attempt(async () => (await picked()).restore(names ?? ""));
+  if (names !== undefined) attempt(async () => (await picked()).restore(names));
 }
 addEventListener("hashchange", () => typed());
 typed(stored("sessionStorage", "pad") ?? undefined, stored("sessionStorage", "networks") ?? undefined);

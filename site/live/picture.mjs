@@ -39,6 +39,9 @@ export function picture(values, columns, label, most) {
   return canvas;
 }
 
+/** A digit with its article. */
+export const aDigit = (digit) => (digit === 8 ? "an 8" : `a ${digit}`);
+
 /** A number with a sign and two or three significant digits. */
 export function shown(value) {
   const size = Math.abs(value);

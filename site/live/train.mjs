@@ -32,10 +32,14 @@ export async function train(place, like, join) {
     if (running) hold(!held);
     else run(Number(seed.value));
   };
-  stop.onclick = () => hold(false, true);
+  stop.onclick = () => {
+    hold(false, true);
+    say("Stopping …");
+  };
 
   /** Pause or go on; end: stop for good. */
   function hold(wanted, end = false) {
+    if (wanted && stopped) return;
     [held, stopped] = [wanted, end];
     go.textContent = held ? "Go on" : "Pause";
     if (!held) goOn();
@@ -114,8 +118,8 @@ export async function train(place, like, join) {
     const values = sprintValues(like, state);
     join({ ...like, name: "your network", about: `seed ${chosen}`, normalization: { mean, std }, correct, total, accuracy, values });
     await shown.offer(trained(state, steps, { seed: chosen, mean, std, correct, total }), `sprint_seed_${chosen}.safetensors`);
-    say(`${accuracy.toFixed(2)} % of MNIST’s test images are right: ${count(correct)} of ${count(total)}, after ${seconds.toFixed(1)} s of training. `
-      + "The network now answers on the tab “Answers”, too.");
+    say(`${accuracy.toFixed(2)} % of MNIST’s test images are classified correctly: ${count(correct)} of ${count(total)}, after ${seconds.toFixed(1)} s of training. `
+      + "The network now answers in the “Answers” tab, too.");
   }
 
   const look = async () => shown.look(await worker.ask("look", { pixels: image }));

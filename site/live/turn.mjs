@@ -3,16 +3,17 @@
 import { bars } from "./bars.mjs";
 import { softmax } from "./layers.mjs";
 import { best, run, session } from "./networks.mjs";
-import { element, largest, picture } from "./picture.mjs";
+import { aDigit, element, largest, picture } from "./picture.mjs";
 import { stage } from "./stage.mjs";
 import { cloud, rotated, rotation, voxelize } from "./voxels.mjs";
 
-const ANGLES = { turn: "about its vertical axis", tilt: "towards you", roll: "in its own plane" };
-const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "on its head": [0, 0, 180] };
+const ANGLES = { turn: "about its vertical axis", tilt: "toward you", roll: "in the plane of the picture" };
+const VIEWS = { upright: [0, 0, 0], "from above": [0, 70, 0], "edge-on": [90, 0, 0], "upside down": [0, 0, 180] };
 
 /** Build the tab; returns show(image or null). runtime: bytes of onnxruntime. `loaded` is called when a network's file has been
  * checked; attempt: see main.mjs. */
 export async function turn(place, networks, runtime, loaded, attempt) {
+  const turned = networks.flatMap(({ name, model }) => (model.includes("turned=True") ? [name] : []));
   const choice = element("select", { id: "body-network" }, ...networks.map(({ name }) => element("option", { textContent: name })));
   choice.value = networks.at(-1).name;
   const canvas = element("canvas", { id: "stage", tabIndex: 0, role: "application", "aria-label": "The digit in three dimensions. Arrow keys turn it." });
@@ -31,7 +32,8 @@ export async function turn(place, networks, runtime, loaded, attempt) {
         element("p", {}, element("label", { for: "body-network", textContent: "Read by " }), choice),
         element("h3", { textContent: "Seen along its thinnest axis" }), slices, why)),
     element("p", { className: "quiet", textContent: "Each rotation moves the points of the solid and counts them again in 16 × 16 × 16 voxels. The network finds "
-      + "the direction in which the solid is thinnest (the line through it), looks along it, and reads the four slices." }));
+      + "the direction in which the solid is thinnest (the line through it), looks along it, and reads the four slices. "
+      + (turned.length ? `${turned.join(" and ")} reads them in four quarter turns unless the solid is upright, and averages the answers.` : "") }));
   const scene = stage(canvas);
   const asked = new Set();
   let [points, running, again, angles, last] = [null, null, false, [0, 0, 0], null];
@@ -40,7 +42,7 @@ export async function turn(place, networks, runtime, loaded, attempt) {
   function slider(name, about, k) {
     const oninput = () => set(angles.with(k, Number(input.value)));
     const input = element("input", { type: "range", min: -180, max: 180, value: 0, id: `angle-${name}`, oninput });
-    const output = element("output", { textContent: "0°" });
+    const output = element("output", { textContent: "0°", "aria-live": "off" });
     const label = element("label", { for: input.id, textContent: `${name}, ${about}` });
     return { input, output, row: element("div", { className: "slider" }, label, output, input) };
   }
@@ -109,10 +111,9 @@ export async function turn(place, networks, runtime, loaded, attempt) {
     scene?.show(grid, axis);
     const probabilities = softmax(found.logits.data);
     chart.show(probabilities);
-    verdict.textContent = `Read as a ${best(probabilities)}.`;
+    verdict.textContent = `Read as ${aDigit(best(probabilities))}.`;
     why.textContent = explained(axis, matrix);
     drawSlices(found[network.blocks[0].output]);
-    place.dataset.turns = Number(place.dataset.turns ?? 0) + 1;
   }
 
   function drawSlices({ data, dims }) {

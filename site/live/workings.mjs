@@ -2,7 +2,7 @@
 
 import { element, picture, shown } from "./picture.mjs";
 
-/** Elements that explain the value at {channel, row, column} of a block. values: outputs by name; read: weights by place. */
+/** The value at {channel, row, column} of a block, and elements that show how it was made. values: outputs by name; read: weights by place. */
 export function workings(network, block, at, values, read) {
   const { data, shape } = values[block.output];
   const [, rows = 1, columns = 1] = shape;
@@ -10,7 +10,7 @@ export function workings(network, block, at, values, read) {
   const before = block.from && values[block.from];
   const beside = block.and && values[block.and];
   const explain = { conv, pool, relu, norm, add, linear, mean, max, input, flatten, softmax }[block.kind];
-  return [element("p", { className: "value" }, "Value ", element("b", { textContent: shown(value) })), ...explain({ network, block, at, before, beside, read, value })];
+  return { value: shown(value), made: explain({ network, block, at, before, beside, read, value }) };
 }
 
 const text = (content) => element("p", { textContent: content });
@@ -73,7 +73,7 @@ function norm({ block, at, before, read, value }) {
 function add({ at, before, beside, value }) {
   const [, rows = 1, columns = 1] = before.shape;
   const [one, other] = [before, beside].map(({ data }) => data[(at.channel * rows + at.row) * columns + at.column]);
-  return [text(`The earlier map, plus what the layers after it add: ${shown(one)} + ${shown(other)} = ${shown(value)}`)];
+  return [text(`The earlier map plus the output of the layers after it: ${shown(one)} + ${shown(other)} = ${shown(value)}`)];
 }
 
 /** Every input of a linear layer times its weight, as maps of the block below. */
@@ -105,7 +105,7 @@ const max = ({ at, before, value }) => {
 
 const input = ({ network: { normalization: { mean: middle, std } }, value }) => {
   const pixel = Math.round((value * std + middle) * 255);
-  return [text(`(${pixel} ÷ 255 − ${shown(middle)}) ÷ ${shown(std)} = ${shown(value)}: the pixel, normalized.`)];
+  return [text(`(${pixel} ÷ 255 − ${middle.toFixed(4)}) ÷ ${std.toFixed(4)} = ${shown(value)}: the pixel, normalized.`)];
 };
 
 const softmax = ({ at, before, value }) => [text(`e^${shown(before.data[at.channel])}, divided by the sum of such powers of all ${before.data.length} values = ${shown(value)}`)];

@@ -3,6 +3,7 @@
 import json
 import re
 
+import hands
 import pytest
 from hands import answer, check_sums, choose, clear_by_touch, draw, networks, press, read, settled, start, touch
 from playwright.sync_api import expect
@@ -53,6 +54,22 @@ def test_a_shape_is_read_by_touch_on_a_phone_which_shows_pad_and_verdict_togethe
             assert pad["height"] <= height / 2 + 1 and phone.evaluate("scrollY") == 0, (tab, width, height)
             assert all(box["y"] + box["height"] <= height for box in (pad, said)), (tab, width, height)
             assert phone.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_undo_in_a_stroke_ends_it_and_leaves_the_strokes_before(page, site):
+    start(page, site)
+    draw(page, STROKES[1])
+    before = page.evaluate("sessionStorage.pad")
+    for key, after in (("Backspace", before), ("Delete", "")):
+        for number, point in enumerate(hands.place_of(page, STROKES[3])[0][:6]):
+            page.mouse.move(*point)
+            if number == 0:
+                page.mouse.down()
+            if number == 3:
+                page.keyboard.press(key)
+        page.mouse.up()
+        settled(page)
+        assert page.evaluate("sessionStorage.pad") == after and not page.seen.errors
 
 
 def test_keyboard_opens_tabs_takes_test_digits_undoes_and_clears(page, site):
@@ -213,7 +230,7 @@ def test_a_body_turns_and_a_six_on_its_head_is_a_nine(page, site):
     start(page, site, "#turn")
     draw(page, STROKES[6])
     verdict = page.locator("#view-turn .verdict")
-    for position, digit in (("upright", 6), ("on its head", 9), ("upright", 6)):
+    for position, digit in (("upright", 6), ("upside down", 9), ("upright", 6)):
         page.get_by_role("button", name=position).click()
         expect(verdict).to_have_text(f"Read as a {digit}.")
         if digit == 9:

@@ -167,7 +167,7 @@ def test_a_training_from_its_start_to_the_state_dict(page, site, has_digits, by_
     page.wait_for_function(f"{drawn} !== '{before}'")
     assert page.evaluate(STEP) == step < 257
     page.locator("#go").click()  # Go on
-    expect(said).to_contain_text("are right")
+    expect(said).to_contain_text("classified correctly")
     percent, correct = re.match(r"(\S+) % .*?: (\S+) of 10,000, after \S+ s", said.inner_text()).groups()
     assert 98.6 < float(percent) < 99.4 and page.evaluate(STEP) == 257
     for width, height in SIZES.values():

@@ -136,13 +136,15 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
     """Turn every activation into an output. Returns what each block does, the weights' bytes and the names of all
     outputs.
 
-    A network with an operation that the page can't explain has no blocks: it is asked, but not looked into.
+    A network with an operation that the page can't explain is asked, but not looked into: it has no blocks, or only the
+    view that it reads.
     """
     graph, weights = Graph(model), Weights()
     seen = graph.nodes[0].input[0]
     crop = (28 - graph.shapes[seen][-1]) // 2 if graph.before[-1].op_type == "Pad" else 0
     blocks = [{"output": "block_00_input", "kind": "input", "shape": graph.shapes[seen], "crop": crop, "field": ONE}]
     names, made = {seen: "block_00_input"}, {seen: blocks[0]}  # made: the block that a value comes from
+    axis = graph.axis()
     for node in graph.nodes:
         old, sources = node.output[0], [made[name] for name in node.input if name in made]
         if not sources:  # nothing that the images pass through
@@ -152,7 +154,8 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
             continue
         kind = "flatten" if node.op_type in SILENT else KINDS.get(node.op_type)
         if kind is None:
-            return [], b"", [output.name for output in model.graph.output]
+            blocks, names, weights = (blocks[:1], {seen: "block_00_input"}, Weights()) if axis else ([], {}, Weights())
+            break
         name = old if old == "logits" else f"block_{len(blocks):02}_{kind}"
         does = operation(kind, node, graph, weights)
         field = sources[0]["field"] if kind in ("conv", "pool", "relu", "norm", "add") else None
@@ -164,7 +167,6 @@ def opened(model: onnx.ModelProto) -> tuple[list[dict], bytes, list[str]]:
         blocks.append(place | does | {"field": field})
         names |= {} if old == "logits" else {old: name}
         made[old] = blocks[-1]
-    axis = graph.axis()
     graph.rename(names | ({axis: "axis"} if axis else {}))
     return blocks, weights.content, [output.name for output in model.graph.output]
 

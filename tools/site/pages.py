@@ -52,7 +52,7 @@ HIGHLIGHTS = (  # experiment, what it stands for, and what it took
     ("frontier_99_5", "A small network", size),
     ("frontier_99", "A very small network", size),
     ("bytes_99_5", "A network in one QR code", file_size),
-    ("sprint", "Trained on two CPU cores", lambda one: f"{one['seconds']['mean']:.1f} seconds"),
+    ("sprint", "Trained on one CPU core", lambda one: f"{one['seconds']['mean']:.1f} seconds"),
     ("voxel_frontier", "Solids in 3D, half of them rotated", size),
 )
 
@@ -201,7 +201,7 @@ def field_table(field: list[dict]) -> str:
 def summary(one: dict, is_studied: bool) -> Iterator[str]:
     """The parts of the first line of an experiment's page."""
     recipe, test = one["recipe"], one["test"]
-    yield f"**{shown_spread(test)} %** on the test set ({test['n']} seeds)"
+    yield f"**{shown_spread(test)} %** on the test set ({test['n']} seed{'s' * (test['n'] != 1)})"
     yield f"{one['parameters']:,} parameters"
     yield f"data {escape(recipe['data'])}"
     yield f"{one['epochs']} × {recipe['images']:,} images" if recipe["images"] else f"{one['epochs']} epochs"
@@ -236,13 +236,16 @@ def experiment_page(one: dict, is_studied: bool) -> str:
 
 def study_page(one: dict) -> str:
     """logs/trials/NAME.md: the chart, the table and the file of one study."""
+    kept = "Orange: the kept recipe, for any number of epochs."
+    if not any(row["kept"] for row in one["rows"]):
+        kept = "None of these trials has exactly the kept recipe."
     name, header = one["name"], ["what differs from the kept recipe", "held-out images, %", "seeds"]
     facts = [f"{one['held']:,} held-out images", f"{one['epochs']} epoch{'s' * (one['epochs'] != 1)}"]
     facts += [link("the experiment", f"../{name}/index.html"), link("all trials", Path(one["log"]).name)]
     parts = [
         f"{FRONT}# {name}: what was tried",
         " · ".join([*facts, link("all studies", "index.html")]),
-        f"{TRIED} The kept recipe is orange.",
+        f"{TRIED} {kept}",
         f'<figure class="chart" data-chart="study" data-study="{name}"></figure>',
         table(header, [[row["what"], shown_spread(row), row["n"]] for row in one["rows"]], right=header[1:]),
     ]
@@ -373,7 +376,7 @@ def notebooks(source: Path) -> None:
     paths, solutions = (sorted((ROOT / "notebooks").glob(names)) for names in ("*.ipynb", "solutions/*.ipynb"))
     for path in [*paths, *solutions]:
         write(source / path.relative_to(ROOT), notebook(path, path in solutions))
-    answers = "## Solutions\n\nTry the exercises first. The answers are folded."
+    answers = "## Solutions\n\nTry the exercises first. Open an answer to read it."
     trees = toctree([path.stem for path in paths]), toctree([f"solutions/{path.stem}" for path in solutions])
     write_index(source, "notebooks", f"{trees[0]}\n\n{answers}\n\n{trees[1]}")
 

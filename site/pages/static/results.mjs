@@ -229,7 +229,8 @@ function draw(figure, data) {
   figure.drawn = width;
   const readout = document.createElement("figcaption");
   readout.className = "readout";
-  readout.textContent = "Point at a mark, or use Tab and the arrow keys, to show its numbers here. Each mark links to its log.";
+  const keys = figure.dataset.chart === "all-curves" ? "" : ", or use Tab and the arrow keys,";
+  readout.textContent = `Point at a mark${keys} to show its numbers here. Each mark is a link.`;
   figure.replaceChildren(CHARTS[figure.dataset.chart](figure, data, width), readout);
 }
 
