@@ -7,7 +7,8 @@ import importlib.util
 import pathlib
 import sys
 
-dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib"]  # for importing this and building its networks
+# for importing this and building its networks
+dependencies = ["torch", "numpy", "msgspec", "tqdm", "matplotlib", "scipy", "PIL", "filelock"]
 
 
 def _load_package() -> str:

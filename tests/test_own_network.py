@@ -7,7 +7,7 @@ import torch
 from tiny import TINY, tiny, train
 from torch import nn
 
-from utils import CourseError, models
+from utils import CourseError, models, runs
 from utils.data import datasets
 from utils.experiments import EXPERIMENTS
 from utils.report import notebook
@@ -75,6 +75,54 @@ def test_a_changed_network_is_never_published_and_must_read_digits(scratch):
     for network in (nn.Linear(3, 10), nn.Sequential(*tiny()[:5]), nn.Sequential(nn.Flatten(), nn.Linear(784, 9))):
         with pytest.raises(CourseError, match=message):
             train(network=network)
+
+
+class Scaled(nn.Module):
+    """A reader's own layer. Without `factor`, one that forgets to return."""
+
+    def __init__(self, factor: float = 0.0):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * (x * self.factor).sigmoid() if self.factor else None
+
+
+def test_a_layer_of_one_s_own_counts_with_its_numbers_and_a_mistake_in_it_is_named(scratch, capsys):
+    one, other = (nn.Sequential(*tiny(), Scaled(factor)) for factor in (1.0, 5.0))
+    assert models.digest(one) != models.digest(other) and models.digest(one) == models.digest(copy.deepcopy(one))
+    assert train(network=one).log != train(network=other).log
+    mistakes = {"NoneType": nn.Sequential(*tiny(), Scaled()), "IndexError": nn.Flatten(1, 5), "no parameters": Pooled()}
+    for found, network in mistakes.items():
+        with pytest.raises(CourseError, match=f"^your network can't be trained as tiny: .*{found}"):
+            train(network=network)
+    notebook.check_network(nn.Sequential(*BASE, Scaled()), EXPERIMENTS["base"])
+    assert "This is not the published network base: it raises AttributeError" in capsys.readouterr().out
+
+
+class Pooled(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+
+
+def test_solids_need_no_3d_layer_first_and_may_meet_layers_in_2d(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
+    of_solids = EXPERIMENTS["voxel_density"]
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4096, 10))
+    mixed = nn.Sequential(
+        nn.Conv3d(1, 2, 3), nn.Flatten(1, 2), nn.Conv2d(28, 4, 3), nn.Flatten(), nn.Linear(4 * 12 * 12, 10)
+    )
+    for network in (flat, mixed):
+        assert runs.run(of_solids, network=network, publish=False, echo=False).history
+    with pytest.raises(CourseError, match="your network can't be trained as voxel_density"):
+        runs.run(of_solids, network=nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), publish=False)
+
+
+def test_a_smoke_run_is_not_read_as_the_whole_one(scratch, monkeypatch):
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    few = train(TINY.with_recipe(epochs=1))
+    monkeypatch.setenv("COURSE_SMOKE", "0")
+    assert train(TINY.with_recipe(epochs=1)).facts.test.total > few.facts.test.total
 
 
 def test_a_false_claim_fails_outside_a_smoke_run(monkeypatch, capsys):

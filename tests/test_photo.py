@@ -119,6 +119,12 @@ def test_a_drawn_digit_is_read_in_any_mode_polarity_pen_size_and_frame(kind):
     assert labels(images) == digits
 
 
+def test_a_line_one_pixel_wide_is_a_digit():
+    thin = np.full((200, 200), 255, np.uint8)
+    thin[25:175, 100] = 0
+    assert photo.read(Image.fromarray(thin)).max() == 255
+
+
 def test_a_camera_that_was_held_on_its_side_says_so_in_exif(tmp_path):
     sideways, upright = page(7).transpose(Image.Transpose.ROTATE_90), photo.read(page(7)).astype(int)
     exif = Image.Exif()

@@ -61,6 +61,7 @@ def test_mistakes_are_the_most_confident_first_and_examples_color_what_is_wrong(
     figure, count = plots.mistakes(torch.zeros(4, 1, 28, 28), labels, logits)
     assert count == 2 and [title[:5] for title in titles(figure)[:2]] == ["T2 P8", "T1 P7"]
     assert titles(figure)[0] == f"T2 P8 {logits[2].softmax(0).max():.0%}"
+    assert plots.mistakes(torch.zeros(4, 1, 28, 28), labels, torch.eye(10)[:4])[1] == 0
     figure = plots.examples(torch.zeros(2, 1, 28, 28), torch.tensor([5, 6]), torch.tensor([5, 0]))
     assert titles(figure)[:2] == ["[T] 5  [P] 5", "[T] 6  [P] 0"]
     assert [axes.title.get_color() for axes in figure.axes[:2]] == ["black", plots.WRONG]
@@ -113,6 +114,20 @@ def test_every_network_can_be_drawn_with_all_its_parameters_and_branches_meet_in
     steps = diagrams.steps(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), branch, nn.ReLU()), (1, 8, 8))
     assert [step.label for step in steps] == ["input", "3×3 conv 1→2", "3×3 conv 2→2 · BN", "+ sum · ReLU"]
     assert [step.before for step in steps] == [[], [0], [1], [1, 2]]
+
+
+def test_a_class_that_asks_for_a_size_and_calls_functions_can_be_drawn():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(1, 2, 3), nn.Linear(72, 10)
+
+        def forward(self, x):
+            x = torch.relu(self.conv(x))
+            return self.linear(x.view(x.size(0), -1))
+
+    labels = [step.label for step in diagrams.steps(Own(), (1, 8, 8))]
+    assert labels == ["input", "3×3 conv 1→2", "relu", "view", "linear 72→10"]
 
 
 def test_spread_has_a_dot_for_every_value_and_a_bar_for_each_mean():

@@ -485,15 +485,20 @@ def build(model: str, dropout: float = 0.0) -> nn.Module:
 
 
 @torch.no_grad()
-def require_an_answer(network: nn.Module) -> None:
-    """Raise ValueError, or what a layer raises, unless a network turns a digit into ten numbers, without drawing random
-    numbers. A network on PyTorch's meta device is not tried, which would take seconds."""
-    shape = input_shape(network)
-    if not any(parameter.is_meta for parameter in network.parameters()):
-        answer = network.eval()(torch.zeros(1, *shape))
-        network.train()
-        if answer.shape != (1, 10):
-            raise ValueError(f"its answer is {tuple(answer.shape)}, expected (1, 10)")
+def require_an_answer(network: nn.Module, shape: tuple[int, ...] | None = None) -> None:
+    """Raise ValueError, or what a layer of PyTorch raises, unless a network turns a digit into ten numbers, without
+    drawing random numbers. shape: of the digit, without N. A network on PyTorch's meta device is not tried, which would
+    take seconds."""
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return
+    try:
+        answer = network.eval()(torch.zeros(1, *(shape or input_shape(network))))
+    except (AttributeError, LookupError, AssertionError) as error:  # of a reader's own layer
+        raise ValueError(f"it raises {type(error).__name__}: {error}") from error
+    network.train()
+    found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if found != (1, 10):
+        raise ValueError(f"its answer is {found}, expected (1, 10)")
 
 
 def with_random_weights(network: nn.Module) -> nn.Module:
@@ -534,19 +539,29 @@ def difference(network: nn.Module, published: nn.Module) -> str:
 
 
 def digest(network: nn.Module) -> str:
-    """Eight letters that identify a network's structure: layers and settings, the path of the data, tensors' shapes.
+    """Eight letters that identify a network's structure: layers and settings, the path of the data, also through a
+    reader's own layers if it can be traced, and tensors' shapes.
 
     Raises ValueError for a network whose path depends on its input's values.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    return hashlib.sha256(f"{network}\n{_Tracer().trace(network)}\n{shapes}".encode()).hexdigest()[:8]
+    try:
+        path = _Tracer(into_own=True).trace(network)
+    except (ValueError, TypeError, RuntimeError):  # a layer that depends on its input's values
+        path = _Tracer().trace(network)
+    return hashlib.sha256(f"{network}\n{path}\n{shapes}".encode()).hexdigest()[:8]
 
 
 class _Tracer(fx.Tracer):
-    """Looks into all modules with layers inside."""
+    """Looks into all modules with layers inside; into_own: and into those of neither PyTorch nor the course."""
+
+    def __init__(self, into_own: bool = False):
+        super().__init__()
+        self.into_own = into_own
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return not any(module.children())
+        own = not type(module).__module__.startswith(("torch.nn", Residual.__module__))
+        return not any(module.children()) and not (self.into_own and own)
 
 
 def graph(model: nn.Module) -> list[fx.Node]:
@@ -605,8 +620,8 @@ def count_folded(model: nn.Module) -> int:
 def receptive_field(model: nn.Module) -> int:
     """Longer side, in input pixels, of what a place before the first Flatten or Linear sees; the widest branch counts.
 
-    By arithmetic over convolutions and poolings in the order of the data: r ← r + (k − 1)·j, j ← j·s (Dumoulin & Visin
-    2016, "A guide to convolution arithmetic for deep learning").
+    By arithmetic over the layers that convolve or pool, in the order of the data: r ← r + (k − 1)·d·j, j ← j·s
+    (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning").
     """
     seen: dict[fx.Node, tuple[tuple[int, ...], int]] = {}  # side along each axis, and jump, of each value
     widest = 1
@@ -618,10 +633,9 @@ def receptive_field(model: nn.Module) -> int:
         if isinstance(layer, (nn.Flatten, nn.Linear)):
             break
         if isinstance(layer, SPATIAL):
-            kernel, stride = (
-                size if isinstance(size, tuple) else (size,) * 3 for size in (layer.kernel_size, layer.stride)
-            )
-            field = tuple(side + (size - 1) * jump for side, size in zip(field, kernel, strict=False))
+            sizes = layer.kernel_size, layer.stride, getattr(layer, "dilation", 1)
+            kernel, stride, gap = (size if isinstance(size, tuple) else (size,) * 3 for size in sizes)
+            field = tuple(r + (k - 1) * d * jump for r, k, d in zip(field, kernel, gap, strict=False))
             jump *= max(stride)
         seen[node], widest = (field, jump), max(widest, *field)
     return widest

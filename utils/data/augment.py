@@ -56,10 +56,10 @@ def affine(
 ) -> Tensor:
     """Rotate, shift, scale and shear each image at random, by one bilinear resampling (outside is 0).
 
-    images: (N, C, H, W) float. rotate and shear: ± degrees; shift: ± pixels along each axis; scale: ± fraction of the
-    size; all uniform and independent per image, from `generator` (on the images' device). shard, whole: the images are
-    that part of a batch of `whole` images, and get the numbers that they would get in it. Returns a new (N, C, H, W)
-    tensor; with all four at 0 the images themselves, without drawing numbers.
+    images: (N, C, H, W) float. rotate and shear: ± degrees if H = W; shift: ± pixels along each axis; scale: ± fraction
+    of the size; all uniform and independent per image, from `generator` (on the images' device). shard, whole: the
+    images are that part of a batch of `whole` images, and get the numbers that they would get in it. Returns a new
+    (N, C, H, W) tensor; with all four at 0 the images themselves, without drawing numbers.
     """
     if not (rotate or shift or scale or shear):
         return images

@@ -136,7 +136,10 @@ def load(name: str = "mnist") -> Dataset:
     if PUBLISHABLE.get(name, fingerprint) != fingerprint:
         found = f"{name} in {' or '.join(map(display_path, folders()))} is not what is known by that name"
         print(f"{found}, so nothing on it can be published.", file=sys.stderr)
-    return replace(data, train=train[:512], test=test[:256], whole=False) if smoke() else data
+    if not smoke():
+        return data
+    train, test = train[:512], test[:256]
+    return replace(data, train=train, test=test, fingerprint=_fingerprint(*train.tensors, *test.tensors), whole=False)
 
 
 def _voxels(name: str) -> Dataset:
@@ -154,9 +157,9 @@ def _voxels(name: str) -> Dataset:
     if name.endswith("_all"):
         originals = mnist.train.images[:, 0]
         train = Split(originals.repeat_interleave(2, 0).unsqueeze(1), mnist.train.labels.repeat_interleave(2))
-    fingerprint = _fingerprint(*train.tensors, *test.tensors)
     if originals is None and not whole:
         train, test = train[:384], test[:128]
+    fingerprint = _fingerprint(*train.tensors, *test.tensors)
     return Dataset(name, "voxels", train, test, 0.0, 1.0, fingerprint, classes, whole, originals=originals)
 
 

@@ -72,7 +72,9 @@ def _cropped(ink: np.ndarray) -> np.ndarray:
 def _rotated(ink: np.ndarray, angles: range) -> Iterator[np.ndarray]:
     """A shape rotated by several angles in degrees, each cropped to its ink."""
     for angle in angles:
-        yield _cropped(ndimage.rotate(ink, angle, order=0) if angle else ink)
+        turned = ndimage.rotate(ink, angle, order=0) if angle else ink
+        if turned.any():  # of a line one pixel wide, rotation can leave nothing
+            yield _cropped(turned)
 
 
 def _longer(box: tuple[slice, slice]) -> int:

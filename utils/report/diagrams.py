@@ -14,6 +14,7 @@ from .. import models
 
 BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
 ALONG = (*BATCH_NORM, nn.ReLU, nn.Dropout, nn.Flatten, nn.Identity)  # drawn in the row of the layer before it
+SUMS = dict.fromkeys(("add", "add_", "iadd"), "+ sum")
 ROW, MIDDLE, WIDEST, TEXT, WIDTH = 0.54, 1.25, 1.5, 2.2, 5.2  # inches: rows, boxes' middle and width, texts, all
 BOX, EDGE, GRAY = "#56B4E9", "#0072B2", "#666666"
 
@@ -38,8 +39,10 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
     model.train(was_training)
     found, row, seen = [], {}, set()
     for node in nodes:
+        if "tensor_meta" not in node.meta:  # a size, not a tensor
+            continue
         layer, of_output = models.layer_of(model, node), tuple(node.meta["tensor_meta"].shape[1:])
-        before = sorted({row[source] for source in node.all_input_nodes})
+        before = sorted({row[source] for source in node.all_input_nodes if source in row})
         alone = isinstance(layer, nn.Identity) or all(len(source.users) == 1 for source in node.all_input_nodes)
         if isinstance(layer, ALONG) and alone:
             row[node], step = before[0], found[before[0]]
@@ -51,7 +54,8 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
         row[node] = len(found)
         again = layer in seen
         seen.add(layer)
-        text = label(layer) if layer else "input" if node.op == "placeholder" else "+ sum"
+        called = getattr(node.target, "__name__", str(node.target))
+        text = label(layer) if layer else "input" if node.op == "placeholder" else SUMS.get(called, called)
         parameters = models.count_parameters(layer) if layer and not again else 0
         note = ", shared weights" if layer and again else ""
         found.append(Step(text.removeprefix(" · "), note, of_output, parameters, before))

@@ -240,7 +240,7 @@ def check_network(network: "nn.Module", experiment: "Experiment") -> None:
     published = models.build(experiment.recipe.model, experiment.recipe.dropout)
     try:
         wrong = models.difference(network, published)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         wrong = f"it raises {type(error).__name__}: {error}"
     if wrong:
         print(f"This is not the published network {experiment.name}: {wrong}. Training it is a run of your own.")

@@ -29,7 +29,7 @@ def finish(figure: Figure) -> Figure:
 
 def grid(count: int, columns: int, inches: tuple[float, float], margin: float = 0.0) -> tuple[Figure, list[plt.Axes]]:
     """A figure with `count` axes without frames, each (width, height) inches; margin: more width."""
-    rows, columns = -(-count // columns), min(count, columns) if margin else columns
+    rows, columns = max(1, -(-count // columns)), min(count, columns) if margin else columns
     size = (inches[0] * columns + margin, inches[1] * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for place in axes.flat:

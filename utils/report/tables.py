@@ -355,7 +355,8 @@ def study(experiment: Experiment, most: int = 12) -> str:
         differs = ", ".join(values) or Markup("**kept**")
         rows.append([differs, one.recipe.epochs, mean_sd(one.percents), len(one.percents)])
     pruned = sum(trial.pruned for trial in trials.read(experiment.name))
-    notes = [f"Accuracy (%) on {tried[0].recipe.valid:,} held-out training images"]
+    held = " or ".join(f"{images:,}" for images in sorted({one.recipe.valid for one in tried}))
+    notes = [f"Accuracy (%) on {held} held-out training images"]
     notes += [f"{len(tried) - most} more, all below these"] if len(tried) > most else []
     notes += [f"{pruned} given up early"] if pruned else []
     shown = table(["what differs", "epochs", "held-out, mean ± sd", "seeds"], rows, right="epochs seeds")

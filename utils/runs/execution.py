@@ -203,7 +203,7 @@ def trial(done: RunStart, history: list[Row], pruned: bool = False) -> trials.Tr
 
 def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool | None = None) -> None:
     """End a run with held-out images that is not worth continuing: record it in the study, delete its checkpoint."""
-    own = RunPaths.of(experiment, seed, records.own_root())
+    own = RunPaths.of(smoke_version(experiment), seed, records.own_root())
     saved = records.read_checkpoint(own.checkpoint)
     if saved:
         trials.add(trial(saved[0], history, pruned=True), check(experiment, seed, publish))
@@ -211,14 +211,16 @@ def give_up(experiment: Experiment, seed: int, history: list[Row], publish: bool
 
 
 def load(experiment: Experiment, seed: int = 0, published: bool = False, echo: bool = True) -> Result:
-    """Your finished run of this recipe and seed, or else the published one; with published=True, the published one.
+    """Your finished run of this recipe, seed and data, or else the published one; with published=True, the latter.
 
     Raises CourseError for a changed recipe or an unpublished seed.
     """
     mine = smoke_version(experiment), records.own_root()
     for one, root in ((experiment, None),) if published else (mine, (experiment, None)):
-        if found := records.finished(one, seed, root):
-            return _read(one, RunPaths.of(one, seed, root), found, prepare_data(one), echo, None)
+        found = records.finished(one, seed, root)
+        data = prepare_data(one) if found else None
+        if found and (root is None or found.facts.data.fingerprint == data.fingerprint):
+            return _read(one, RunPaths.of(one, seed, root), found, data, echo, None)
     why = f"seed {seed} is not published by its present recipe" if experiment.registered else "its recipe was changed"
     todo = "so there is no published run to read. Train it with run() or train.py."
     raise CourseError(f"{experiment.name}: {why}, {todo}")

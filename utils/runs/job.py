@@ -1,5 +1,6 @@
 """resolve(): an experiment, a seed and options → a Job. Every check is made here, once."""
 
+import copy
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import CourseError, files, models, smoke, switch, workspace
+from .. import CourseError, files, models, smoke, switch
 from ..data import datasets
 from ..data.datasets import Dataset
 from ..experiments import EXPERIMENTS, Experiment
@@ -106,7 +107,7 @@ def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset
 
 def find(job: Job) -> FinishedRun | None:
     """The finished run of this job's recipe, seed and data, or None. Deletes the checkpoint that a kill left of it."""
-    root = None if job.run.root == workspace.root else job.own.root
+    root = job.own.root if job.run == job.own else None
     found = records.finished(job.experiment, job.seed, root, job.run_start.data)
     with suppress(CourseError):
         saved = records.read_checkpoint(job.own.checkpoint) if found else None
@@ -146,9 +147,12 @@ def own_experiment(experiment: Experiment, network: nn.Module | None) -> tuple[E
     if network is None:
         return experiment, None
     try:
-        if not models.difference(network, models.build(experiment.recipe.model, experiment.recipe.dropout)):
+        published = models.build(experiment.recipe.model, experiment.recipe.dropout)
+        models.require_an_answer(copy.deepcopy(network).to("cpu"), models.input_shape(published))
+        if not models.difference(network, published):
             return experiment, None
-        models.require_an_answer(models.with_random_weights(network))
+        if not models.count_parameters(network):
+            raise ValueError("it has no parameters")
         norms = [layer for layer in network.modules() if isinstance(layer, NORMS)]
         if experiment.recipe.levels and any(norm.weight is None or norm.running_var is None for norm in norms):
             raise ValueError("its recipe rounds a batch norm's weight and running statistics, which a layer lacks")
@@ -244,5 +248,5 @@ def require_fit(experiment: Experiment, network: nn.Module | None = None) -> Non
             model = models.build(recipe.model, recipe.dropout) if network is None else network
     except (ValueError, TypeError, RuntimeError) as error:
         raise CourseError(f"{where} with dropout = {recipe.dropout} can't be built: {error}") from error
-    if models.takes(model) != recipe.kind:
+    if network is None and models.takes(model) != recipe.kind:
         raise CourseError(f"{where} takes {models.takes(model)}, but data = {recipe.data!r} holds {recipe.kind}")

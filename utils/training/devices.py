@@ -83,9 +83,12 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def layout(model: nn.Module) -> torch.memory_format:
-    """The memory layout in which a network trains fastest, on GPUs too: channels last, in two or three dimensions."""
-    volumes = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
-    return torch.channels_last_3d if volumes else torch.channels_last
+    """The memory layout in which a network trains fastest, on GPUs too: channels last, in two or three dimensions; the
+    usual one for a network with kernels of both."""
+    kernels = {parameter.ndim for parameter in model.parameters()} & {4, 5}
+    if kernels == {4, 5}:
+        return torch.preserve_format
+    return torch.channels_last_3d if kernels == {5} else torch.channels_last
 
 
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
