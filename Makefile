@@ -78,7 +78,7 @@ verify: export COURSE_SMOKE = 0
 verify: install
 	$(BIN)/python -m tools.verify
 
-bench: install
+bench: $(BIN)/.installed-extra
 	$(BIN)/python -m tools.speed.measure
 
 stress: export STRESS_KILLS = 100

@@ -34,7 +34,10 @@ SMOKE = {**os.environ, "COURSE_SMOKE": "1"}
         ("base --read", "expected the path of a picture"),
         ("base --cluster there", "'there' is no address: expected one like tcp://HOST:8786"),
         ("base --ngpus 0", "--ngpus 0: expected 1 or more"),
+        ("small_cnn --read five.png --retrain", "--read trains nothing: leave out --retrain"),
         ("sprint --search 3 --seeds 5", "--search trains seed 0 in this process: leave out"),
+        ("sprint --search 3 --retrain", "--search trains seed 0 in this process: leave out"),
+        ("sprint --search 3 --lr 0.3", "--search draws lr of sprint: leave its flag out"),
         ("base --cluster --ngpus 2", "--cluster trains each network in one process: leave out --ngpus"),
     ],
 )

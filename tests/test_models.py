@@ -36,7 +36,7 @@ def test_receptive_field_is_the_longer_side_of_what_the_gradient_of_one_place_re
     sides = [len(images.grad[0, 0].abs().sum(axis).nonzero()) for axis in (1, 0)]
     # 5, then 1, then twice 2 · 2 more, then 2 · 2 more to each side, or 3 · 2 up and down
     assert (models.receptive_field(network), sides) == (20, [20, 18])
-    assert models.receptive_field(nn.Conv2d(1, 1, 3, dilation=(1, 2))) == 5
+    assert models.receptive_field(nn.Sequential(nn.Conv2d(1, 1, 3, dilation=(1, 2)))) == 5
 
 
 def comments(name: str) -> list[tuple[str, str]]:

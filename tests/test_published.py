@@ -188,7 +188,7 @@ def test_an_exported_file_gives_the_same_labels_and_states_its_use(name, to, tmp
         pytest.importorskip(package, reason="the packages of requirements-extra.txt are not installed")
     monkeypatch.setenv("COURSE_SMOKE", "0")
     path = tmp_path / "file"
-    assert export.main([name, str(path), "--to", to]) == 0
+    assert export.main([name, "--to", to, str(path)]) == 0
     assert "it gives 10000 of 10000 test images the same label as PyTorch" in capsys.readouterr().out
     if to == "onnx":  # the control: other weights
         same, total = export.compare("mnist_small", path)

@@ -68,17 +68,20 @@ def test_files_hold_what_the_rules_ask_for():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes can't be forked here once torch is imported")
+def train_and_tell(experiment, folder, epoch, reached):
+    """Train in a process of its own, which tells when it has reached an epoch."""
+    train(experiment, folder=folder, after_epoch=lambda history: len(history) == epoch and reached.set())
+
+
 def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_meanwhile(tmp_path):
     experiment = TINY.with_recipe(model="bn_augmentation", epochs=6, images=512)
-    forks, root, threads = multiprocessing.get_context("fork"), tmp_path / "killed", torch.get_num_threads()
-    torch.set_num_threads(1)  # a process that computes with several threads can't be forked
+    processes, root, threads = multiprocessing.get_context("spawn"), tmp_path / "killed", torch.get_num_threads()
+    torch.set_num_threads(1)
     for epoch, delay in ((1, 0.0), (3, 0.03)):  # as soon as a checkpoint is written, and in mid-epoch
-        reached = forks.Event()
-        after_epoch = lambda history, epoch=epoch, reached=reached: len(history) == epoch and reached.set()  # noqa: E731
-        options = {"folder": root, "after_epoch": after_epoch}
-        process = forks.Process(target=train, args=(experiment,), kwargs=options)
+        reached = processes.Event()
+        process = processes.Process(target=train_and_tell, args=(experiment, root, epoch, reached))
         process.start()
-        assert reached.wait(600)
+        assert reached.wait(120)
         time.sleep(delay)
         process.kill()
         process.join()
@@ -147,6 +150,15 @@ def test_a_finished_run_is_not_trained_again_unless_asked_and_then_gives_the_sam
 
 
 # ---- published or not
+
+
+def test_a_finished_trial_is_published_when_that_is_wanted_later(scratch):
+    held = TINY.with_recipe(valid=100)
+    train(held)
+    assert not (scratch / "logs").exists()
+    for _ in range(2):
+        train(held, publish=True)
+    assert len(trials.read_file(trials.path("tiny", publish=True))) == 1
 
 
 def test_a_published_run_lies_in_the_repository_and_is_read_without_training(scratch, counted, monkeypatch):

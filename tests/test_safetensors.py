@@ -27,6 +27,9 @@ def test_a_network_of_the_page_answers_as_it_did_also_as_a_network_of_ones_own(n
         assert (preprocess.mean, preprocess.std) == (0.1307, 0.3081) and not model.training and model is not given
         with torch.inference_mode():
             assert torch.equal(model(preprocess(images)), network(preprocess(images)))
+    save_file(models.build("base", 0.2).state_dict(), path, FACTS | {"model": "base", "dropout": "0.2"})
+    assert sum(isinstance(layer, torch.nn.Dropout) for layer in load_pretrained(path)[0].modules()) > 0
+    save_file(network.state_dict(), path, FACTS)
     assert "can't be used: " in rejected(lambda: load_pretrained(path, models.build("base")), tmp_path)
     save_file(models.build("voxel_best").state_dict(), path, FACTS | {"model": "voxel_best"})
     assert load_pretrained(path)[1].kind == "voxels"

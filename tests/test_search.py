@@ -11,6 +11,7 @@ from utils import CourseError, runs
 from utils.experiments import Range
 from utils.report import tables
 from utils.runs import trials
+from utils.runs.records import own_root
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not there: pip install -r requirements-extra.txt")
 search = importlib.import_module("tools.search")  # which needs it
@@ -33,6 +34,10 @@ def test_every_recipe_tried_is_drawn_from_the_space_and_a_line_of_the_study_with
         assert trial.valid.total == 300 and trial.seed == 0 and 0.001 <= trial.recipe.lr <= 0.1
         assert trial.recipe.rotate in SPACE["rotate"] and trial.recipe.batch_size in SPACE["batch_size"]
         assert trial.recipe.changes(searched.recipe).keys() <= set(SPACE)
+    journal = own_root() / "trials" / "tiny.journal"
+    journal.write_bytes(journal.read_bytes()[:-20] + b"\n{}\n")
+    with pytest.raises(CourseError, match=r"tiny\.journal is damaged .* Delete it to begin a new search"):
+        search.run(searched, 1, "cpu", echo=False)
 
 
 def test_a_trial_that_falls_behind_is_given_up_and_leaves_no_checkpoint(searched, scratch, monkeypatch):

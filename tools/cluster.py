@@ -81,7 +81,7 @@ def connect(address: str, tasks: int, device: str) -> Iterator[tuple[object, lis
         try:
             client = Client(address, timeout=PATIENCE, set_as_default=False)
             client.wait_for_workers(1, timeout=PATIENCE)
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, ValueError, TypeError, TimeoutError) as error:
             why = f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})"
             todo = "start `python -m dask scheduler` and, in the course's folder, `… worker`"
             raise CourseError(f"{why}: {todo}") from error

@@ -128,7 +128,8 @@ def metadata(facts: RunMetadata) -> dict[str, str]:
     use = asdict(facts.use) if facts.use else {}
     use = {key: value if isinstance(value, str) else json.dumps(value) for key, value in use.items()}
     numbers = {key: str(value) for key, value in asdict(facts.normalization).items()}
-    return {"name": facts.name, "model": facts.recipe.model, "weights_sha256": facts.sha256} | use | numbers
+    built = {"model": facts.recipe.model, "dropout": str(facts.recipe.dropout)}
+    return {"name": facts.name, "weights_sha256": facts.sha256} | built | use | numbers
 
 
 def export(name: str, path: Path, to: str = "onnx") -> None:
@@ -470,11 +471,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--to", choices=[*FORMATS, "c", "qr"], default="onnx", help="the file's format (default: onnx)")
     parser.add_argument("--publish", action="store_true", help="with --to c: keep the costs in logs/benchmarks/c.json")
     parser.add_argument("--read", metavar="FILE", type=Path)
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     if (options.name is None) == (options.read is None):
         raise CourseError("expected the NAME of a network to export, or --read FILE")
     if options.publish and options.to != "c":
         raise CourseError("--publish keeps what a network costs in C: add --to c, or leave it out")
+    if options.read and (options.publish or options.to != "onnx"):
+        raise CourseError("--read only reads a QR code: leave out --to and --publish")
     if options.read:
         read_qr(options.read)
         return 0
@@ -486,6 +489,8 @@ def main(argv: list[str]) -> int:
         return 0
     if options.to == "c":
         costs, same, total = export_c(options.name, path)
+        if options.publish and (same != total or weights.resolve().parent != ROOT / "saved_dict"):
+            raise CourseError(f"{weights.stem}: expected a published network whose C code answers like PyTorch")
         if options.publish:
             before = files.read_json(COSTS, dict[str, Costs]) if COSTS.exists() else {}
             files.write_json(COSTS, before | {weights.stem: costs})

@@ -3,6 +3,7 @@
 logs/benchmarks/cpu.json          python -m tools.speed.measure --publish    how fast the course is
 logs/benchmarks/stress.json       make stress PUBLISH=1                      what kill -9 loses
 logs/benchmarks/photographs.json  python -m tools.photographs                how well photographs are read
+logs/benchmarks/no_digit.json     python -m tools.photographs --bound        when the page doubts a digit
 logs/benchmarks/c.json            python -m tools.export NAME --to c --publish  what a network costs in C
 logs/benchmarks/train_in_tab.json python -m tools.site --measure               what the web pages' "Train" tab reaches
 logs/reproductions.jsonl          python -m tools.reproduce NAME             published runs, trained again

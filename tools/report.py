@@ -266,6 +266,8 @@ def main(argv: list[str]) -> int:
     what.add_argument("--check", action="store_true")
     what.add_argument("--execute", action="store_true")
     options = parser.parse_args(argv)
+    if options.folder and (options.check or options.execute):
+        raise CourseError("a FOLDER of your own runs is only shown: leave out --check and --execute")
     if options.folder:
         print(own_report(options.folder.resolve()))
         return 0

@@ -8,7 +8,7 @@ trial that diverges fails, and the search goes on.
 import hashlib
 
 from tools.command import need
-from utils import CourseError, runs, smoke
+from utils import CourseError, files, runs, smoke
 from utils.experiments import Experiment, Range, Recipe
 from utils.report import tables
 from utils.runs.records import RunPaths, own_root
@@ -46,7 +46,11 @@ def open_study(experiment: Experiment) -> optuna.Study:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, experiment.recipe.epochs // 4))
     how = {"direction": "maximize", "load_if_exists": True, "pruner": pruner, "study_name": study_name(experiment)}
     journal = optuna.storages.journal.JournalFileBackend(str(path))
-    return optuna.create_study(storage=optuna.storages.JournalStorage(journal), **how)
+    try:
+        return optuna.create_study(storage=optuna.storages.JournalStorage(journal), **how)
+    except (ValueError, LookupError) as error:
+        todo = "Delete it to begin a new search; the trials stay in the study."
+        raise CourseError(f"{files.display_path(path)} is damaged ({files.one_line(str(error))}). {todo}") from error
 
 
 def run(experiment: Experiment, n: int, device: str = "auto", publish: bool | None = None, echo: bool = True) -> str:

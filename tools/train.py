@@ -70,7 +70,11 @@ class Changes(Recipe):
     """Override a field of the experiments' recipes."""
 
     __annotations__ = {  # each flag's help is the comment next to the field in Recipe
-        name: value(yes_or_no if kind is bool else kind, kind.__name__.upper(), **NAMES.get(name, {}))
+        name: value(
+            yes_or_no if kind is bool else kind,
+            "yes|no" if kind is bool else kind.__name__.upper(),
+            **NAMES.get(name, {}),
+        )
         for name, kind in ((field.name, field.type) for field in fields(Recipe))
     }
     vars().update(dict.fromkeys(__annotations__))  # None: as the recipe says
@@ -123,7 +127,7 @@ def parse(argv: list[str]) -> Options:
 def chosen(options: Options) -> list[Experiment]:
     """The experiments named, with the overridden fields. Raises CourseError."""
     names = options.names + options.model
-    names = tuple(EXPERIMENTS) if names == ("all",) else names
+    names = tuple(EXPERIMENTS) if "all" in names else names
     for name in names:
         if name not in EXPERIMENTS:
             raise CourseError(f"no experiment is called {name[:80]!r}: expected {closest(name, [*EXPERIMENTS, 'all'])}")
@@ -162,20 +166,32 @@ def relaunch(ngpus: int, device: str, argv: list[str]) -> str:
 
 def require_alone(options: Options) -> None:
     """Raise CourseError for flags that exclude each other."""
-    flags = ("read", "final_state", "search", "cluster", "publish")
+    flags = ("read", "final_state", "search", "cluster", "publish", "retrain", "ngpus")
     given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(options, flag) not in (None, False)]
     if given[1:] and given[0] in ("--read", "--final-state"):
         raise CourseError(f"{given[0]} trains nothing: leave out {', '.join(given[1:])}")
     if options.read == ():
         raise CourseError("--read: expected the path of a picture, or of several")
-    if options.search is not None and (options.cluster, options.ngpus, options.seeds) != (None, None, None):
-        raise CourseError("--search trains seed 0 in this process: leave out --cluster, --ngpus and --seeds")
+    others = ("cluster", "ngpus", "seeds", "seed", "retrain")
+    if options.search is not None:
+        if ddp.launched() or any(getattr(options, flag) not in (None, False) for flag in others):
+            named = ", ".join(f"--{flag}" for flag in others)
+            raise CourseError(f"--search trains seed 0 in this process: leave out {named} and torchrun")
+        require_not_drawn(options)
     if options.ngpus is not None and options.ngpus < 1:
         raise CourseError(f"--ngpus {options.ngpus}: expected 1 or more")
     if options.threads is not None and not 1 <= options.threads <= 1024:
         raise CourseError(f"--threads {options.threads}: expected 1 to 1024")
     if options.cluster is not None and (options.ngpus is not None or ddp.launched()):
         raise CourseError("--cluster trains each network in one process: leave out --ngpus and torchrun")
+
+
+def require_not_drawn(options: Options) -> None:
+    """Raise CourseError for a flag that sets what --search draws."""
+    given = {name for name, value in asdict(options.recipe).items() if value is not None}
+    for experiment in chosen(options):
+        if both := sorted(given & experiment.search.keys()):
+            raise CourseError(f"--search draws {', '.join(both)} of {experiment.name}: leave its flag out")
 
 
 def main(argv: list[str]) -> dict[str, object]:

@@ -121,6 +121,10 @@ def _why_stray(path: Path, name: str) -> str:
 def strays(root: Path = ROOT) -> list[str]:
     """One line for each published file that is missing (of seed 0), unknown, unreadable, or contradicted by its log."""
     findings = published(root)[1]
+    for sidecar in sorted((root / "saved_dict").glob("*.json")):
+        name, _, seed = sidecar.stem.partition("_seed")
+        log = root / "logs" / name / f"seed{seed or 0}.json"
+        findings += [] if log.is_file() else [f"{sidecar.relative_to(root)} has no {log.relative_to(root)}"]
     for experiment in EXPERIMENTS.values():
         run = RunPaths(root, experiment.name, 0)
         if run.facts.is_file() and experiment.weights and not run.weights.is_file():

@@ -76,7 +76,7 @@ def contribute(root, payloads) -> None:
 
 def build(root):
     """The pages that stand around results.json, by Sphinx with the site's own settings."""
-    source, built, found = root / "source", root / "built", pages.results("a" * 40)
+    source, built, found = root / "source", root / "built", pages.results()
     shutil.copytree(pages.PAGES, source, ignore=shutil.ignore_patterns("docs.md", "api.md", "notebooks.md"))
     names = ["results", "logs/index", "logs/trials/index", "logs/benchmarks/index"]
     pages.write(source / "index.md", "# Pages\n\n" + pages.toctree(names))

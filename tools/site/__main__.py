@@ -126,17 +126,16 @@ def build() -> None:
 
     os.environ["COURSE_RUNS"] = str(WORK / "none")  # the pages show what is published, not your own runs
     new = WORK / "new"
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     published, strays = verify.published(ROOT)
     if strays:
         raise CourseError(f"{strays[0]} (python -m tools.verify names all that does not belong)")
     for folder in (new, WORK / "html"):
         shutil.rmtree(folder, ignore_errors=True)
-    found = pages.results(head)
+    found = pages.results()
     pages.stage(WORK / "source", found)
     with sphinx(WORK / "source", WORK / "html") as reading:  # networks are exported in the meantime
         vendor(new / "vendor")
-        networks.write(new / "networks", WORK / "networks", head)
+        networks.write(new / "networks", WORK / "networks")
         networks.write_training(new / "train")
     if reading.returncode:
         raise CourseError("Sphinx found something wrong in the pages: see above")

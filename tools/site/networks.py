@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -198,8 +199,9 @@ def packed(model: nn.Module, content: bytes, blocks: list[dict]) -> dict:
 
 def exported(name: str, sha256: str, cache: Path) -> onnx.ModelProto:
     """The network by the course's own export, which takes seconds: kept until its weights or the code change."""
-    sources = sorted((ROOT / "utils").rglob("*.py"))
-    parts = [sha256.encode(), onnx.__version__.encode(), *(path.read_bytes() for path in sources)]
+    sources = [*sorted((ROOT / "utils").rglob("*.py")), Path(export.__file__)]
+    versions = f"{sha256} {onnx.__version__} {torch.__version__}".encode()
+    parts = [versions, *(path.read_bytes() for path in sources)]
     path = cache / f"{name}-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.onnx"
     if not path.is_file():
         export.export(name, path)
@@ -257,14 +259,14 @@ def write_digits(folder: Path, each: int = 20) -> None:
     (folder / "digits.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def write(folder: Path, cache: Path, commit: str) -> None:
+def write(folder: Path, cache: Path) -> None:
     """Everything under networks/. A network that is not published here is left out."""
     others = sorted(name for name, one in EXPERIMENTS.items() if one.recipe.kind == "images" and name not in FIRST)
     published = [name for name in (*FIRST, *others, *VOXELS) if (ROOT / "saved_dict" / f"{name}.json").is_file()]
     entries = [network(name, folder, cache) for name in published]
     write_digits(folder)
     doubt = ROOT / "logs" / "benchmarks" / "no_digit.json"
-    table = {"commit": commit, "digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
+    table = {"digits": {"images": "digits.bin", "labels": "digits.json"}, "networks": entries}
     table["runtime"] = (folder.parent / "vendor" / "ort" / "ort-wasm-simd-threaded.wasm").stat().st_size
     table["no_digit"] = {**asdict(files.read_json(doubt, NoDigit)), "log": doubt.relative_to(ROOT).as_posix()}
     (folder / "networks.json").write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")

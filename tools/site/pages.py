@@ -31,7 +31,7 @@ BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 BESIDE = " ¶ "  # MyST-NB knows one text for all pictures of a cell; conf.py parts them again
 RECORDING, STILL = "live.webp", "live.png"  # tests/site/test_recording.py makes them
 FRONT = "---\nhide-toc: true\n---\n"
-NOT_SHOWN = ("name", "model", "data")  # fields of a recipe that stand elsewhere on its page
+NOT_SHOWN = ("data",)  # fields of a recipe that stand elsewhere on its page
 TRIED = "Recipes are chosen on held-out training images, never on the test set."
 COMPARED = (
     "The course compared with the usual approach, on one machine. Times are medians of fresh processes. "
@@ -138,11 +138,10 @@ def benchmark() -> dict:
     return {"log": path.relative_to(ROOT).as_posix(), "rows": rows}
 
 
-def results(commit: str) -> dict:
+def results() -> dict:
     """Everything that the charts show. Raises CourseError for a file that can't be read."""
     every = [EXPERIMENTS[name] for name in sorted(EXPERIMENTS)]
     return {
-        "commit": commit,
         "experiments": [experiment(one, found) for one in every if (found := records.published(one))],
         "studies": [study(one) for one in every if trials.path(one.name, publish=True).is_file()],
         "field": [asdict(claim) for claim in tables.references().field],
@@ -316,7 +315,8 @@ def reachable(match: re.Match) -> str:
     if re.match(r"(\.\./)+(logs|saved_dict)/.", target):
         is_folder = not Path(target).suffix
         return link(Markup(text), target.rstrip("/") + "/" * is_folder)
-    return f"{text} (`{re.sub(r'^(../)+', '', target)}`)"
+    inside = re.sub(r"^(\.\./)+", "", target)
+    return f"{text} (`{inside}`)"
 
 
 def prose(text: str) -> str:

@@ -103,12 +103,14 @@ def measure_all(rows: list[str], publish: bool, only: bool) -> Found:
     if publish and (datasets.PUBLISHABLE.get(data.name) != data.fingerprint or not data.whole):
         todo = "set COURSE_DATA and COURSE_SMOKE=0"
         raise CourseError(f"only a benchmark on the whole real MNIST can be published: {todo}")
+    if publish and not facts.code().committed:
+        raise CourseError("only a benchmark of committed sources can be published: commit them first")
+    before = read() if only and publish else None
     found = measure(rows)
     where, code = asdict(facts.environment(CPU)), facts.code()
     machine = Machine(**where, cores=os.cpu_count(), data=data.name, commit=code.commit, time=facts.now())
     least = {"floor": floor(BN), "sprint_floor": floor(SPRINT)} if BN_EPOCH in found else {}
-    if only and publish:
-        before = read()
+    if before:
         later = before.later | dict.fromkeys(found, machine)
         files.write_json(path(), replace(before, rows=before.rows | found, later=later, **least))
     elif not only:

@@ -76,9 +76,10 @@ def warm_up(build: Callable[[], nn.Module], recipe: Recipe) -> Callable[[], None
 
     def steps() -> None:
         model = build()
-        make_optimizer(model, recipe).step()
+        optimizer = make_optimizer(model, recipe)
         for size in (recipe.batch_size, 60_000 % recipe.batch_size or recipe.batch_size):
             F.cross_entropy(model(torch.zeros(size, 1, 28, 28)), torch.zeros(size, dtype=torch.long)).backward()
+            optimizer.step()
 
     return steps
 

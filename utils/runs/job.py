@@ -16,7 +16,7 @@ from ..files import display_path
 from ..training import ddp
 from ..training.devices import pick_device
 from ..training.quantize import NORMS
-from . import facts, records
+from . import facts, records, trials
 from .lock import locked
 from .pretrained import read_state_dict
 from .records import DataFacts, FinishedRun, Normalization, RunPaths, RunStart
@@ -106,13 +106,18 @@ def begin(experiment: Experiment, seed: int, device: torch.device, data: Dataset
 
 
 def find(job: Job) -> FinishedRun | None:
-    """The finished run of this job's recipe, seed and data, or None. Deletes the checkpoint that a kill left of it."""
+    """The finished run of this job's recipe, seed and data, or None, also for one that is still to be published.
+    Deletes the checkpoint that a kill left of it."""
     root = job.own.root if job.run == job.own else None
     found = records.finished(job.experiment, job.seed, root, job.run_start.data)
     with suppress(CourseError):
         saved = records.read_checkpoint(job.own.checkpoint) if found else None
         if saved and (saved[0].started, len(saved[1]["history"])) == (found.facts.started, found.facts.epochs):
             job.own.checkpoint.unlink(missing_ok=True)
+    if found and job.publish and job.trial:
+        study = trials.read_file(trials.path(job.experiment.name, publish=True))
+        if (job.experiment.recipe, job.seed) not in ((one.recipe, one.seed) for one in study if not one.pruned):
+            return None
     return found
 
 

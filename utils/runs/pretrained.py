@@ -193,7 +193,7 @@ def load_safetensors(path: Path, network: nn.Module | None = None) -> tuple[nn.M
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-        model = copy.deepcopy(network) if network else models.build(facts["model"])
+        model = copy.deepcopy(network) if network else models.build(facts["model"], float(facts.get("dropout", 0)))
         preprocess = Preprocess(float(facts["mean"]), float(facts["std"]), models.takes(model))
         fill(model, load(content))
         if not 0 < preprocess.std < math.inf or not math.isfinite(preprocess.mean):
