@@ -17,8 +17,8 @@ os.environ.setdefault("COURSE_SMOKE", "1")
 _left_behind = tempfile.TemporaryDirectory(prefix="mnist-course-tests-", ignore_cleanup_errors=True)
 os.environ["TMPDIR"] = _left_behind.name
 
-# What takes longest comes first, so that no process waits for another at the end. Then come single tests of SPLIT,
-# which share no slow fixture: some fork, and a process that has computed with several threads can't be forked.
+# What takes longest comes first, so that no process waits for another at the end. Single tests of SPLIT follow, because
+# they share no slow fixture. Some fork, which hangs in a process that has already computed with several threads.
 LONGEST = ("test_snippets.py", "test_cluster.py", "test_ddp.py", "test_results.py", "test_errand.py", "test_docs.py")
 SPLIT = ("test_published.py", "test_stress.py", "test_faults.py", "test_cli.py", "test_speed.py", "test_runs.py")
 SPLIT += ("test_live.py", "test_live_numbers.py", "test_site.py", "test_train.py", "test_notebooks.py")

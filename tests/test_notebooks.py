@@ -9,7 +9,7 @@ from tools import report
 from utils import ROOT
 
 FOLDER = ROOT / "notebooks"
-NOTEBOOKS = sorted(FOLDER.rglob("*.ipynb"))
+NOTEBOOKS = [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("solutions/*.ipynb"))]  # not Jupyter's checkpoints
 
 
 @pytest.fixture(autouse=True)

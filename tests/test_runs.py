@@ -67,12 +67,12 @@ def test_files_hold_what_the_rules_ask_for():
 # ---- what was begun is continued
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes can't be forked here once torch is imported")
 def train_and_tell(experiment, folder, epoch, reached):
     """Train in a process of its own, which tells when it has reached an epoch."""
     train(experiment, folder=folder, after_epoch=lambda history: len(history) == epoch and reached.set())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_meanwhile(tmp_path):
     experiment = TINY.with_recipe(model="bn_augmentation", epochs=6, images=512)
     processes, root, threads = multiprocessing.get_context("spawn"), tmp_path / "killed", torch.get_num_threads()

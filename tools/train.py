@@ -173,11 +173,10 @@ def require_alone(options: Options) -> None:
     if options.read == ():
         raise CourseError("--read: expected the path of a picture, or of several")
     others = ("cluster", "ngpus", "seeds", "seed", "retrain")
-    if options.search is not None:
-        if ddp.launched() or any(getattr(options, flag) not in (None, False) for flag in others):
-            named = ", ".join(f"--{flag}" for flag in others)
-            raise CourseError(f"--search trains seed 0 in this process: leave out {named} and torchrun")
-        require_not_drawn(options)
+    taken = ddp.launched() or any(getattr(options, flag) not in (None, False) for flag in others)
+    if options.search is not None and taken:
+        named = ", ".join(f"--{flag}" for flag in others)
+        raise CourseError(f"--search trains seed 0 in this process: leave out {named} and torchrun")
     if options.ngpus is not None and options.ngpus < 1:
         raise CourseError(f"--ngpus {options.ngpus}: expected 1 or more")
     if options.threads is not None and not 1 <= options.threads <= 1024:
@@ -186,10 +185,10 @@ def require_alone(options: Options) -> None:
         raise CourseError("--cluster trains each network in one process: leave out --ngpus and torchrun")
 
 
-def require_not_drawn(options: Options) -> None:
+def require_not_drawn(experiments: list[Experiment], options: Options) -> None:
     """Raise CourseError for a flag that sets what --search draws."""
     given = {name for name, value in asdict(options.recipe).items() if value is not None}
-    for experiment in chosen(options):
+    for experiment in experiments:
         if both := sorted(given & experiment.search.keys()):
             raise CourseError(f"--search draws {', '.join(both)} of {experiment.name}: leave its flag out")
 
@@ -205,6 +204,7 @@ def main(argv: list[str]) -> dict[str, object]:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.search is not None:
+        require_not_drawn(experiments, options)
         from tools import search  # Optuna is an optional package
 
         for experiment in experiments:

@@ -123,7 +123,7 @@ def strays(root: Path = ROOT) -> list[str]:
     findings = published(root)[1]
     for sidecar in sorted((root / "saved_dict").glob("*.json")):
         name, _, seed = sidecar.stem.partition("_seed")
-        log = root / "logs" / name / f"seed{seed or 0}.json"
+        log = RunPaths(root, name, 0).facts.with_name(f"seed{seed or 0}.json")
         findings += [] if log.is_file() else [f"{sidecar.relative_to(root)} has no {log.relative_to(root)}"]
     for experiment in EXPERIMENTS.values():
         run = RunPaths(root, experiment.name, 0)

@@ -29,7 +29,7 @@ export function bars(label) {
 function row(network) {
   const { name, about, parameters, accuracy } = network;
   const chart = bars(name);
-  const said = element("output", { textContent: "–", "aria-live": "off" }) /* the verdict says enough */;
+  const said = element("output", { textContent: "–", "aria-live": "off" }); // a screen reader hears the verdict alone
   const facts = [about, `${parameters.toLocaleString("en")} parameters`, accuracy && `${accuracy.toFixed(2)} % of the test set`];
   const heading = element("h3", {}, about ? name : element("a", { href: `../logs/${name}/index.html`, textContent: name }));
   const whole = element("div", { className: "network" }, heading, element("p", { textContent: facts.filter(Boolean).join(", ") }), chart.figure, said);
@@ -38,8 +38,8 @@ function row(network) {
 
 const SLOW = 100; // milliseconds of an answer, before which the page first follows the pen
 
-/** A row for each network in `place`. Returns show(image or null, isOld). isOld(): whether there is a newer image. networks: gives the present list. doubt: the place of the note that a picture does not look like a digit. bound: the entry of
- * networks.json for this doubt, or nothing. */
+/** A row for each network in `place`. Returns show(image or null, isOld). isOld(): whether there is a newer image. networks: gives the present
+ * list. doubt: the place of the note that a picture may not be a digit. bound: the entry of networks.json for this doubt, or nothing. */
 export function panel(place, networks, sentence, doubt, bound) {
   let rows = [];
   return async (image, isOld = () => false) => {
