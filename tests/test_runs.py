@@ -68,7 +68,8 @@ def test_files_hold_what_the_rules_ask_for():
 
 
 def train_and_tell(experiment, folder, epoch, reached):
-    """Train in a process of its own, which tells when it has reached an epoch."""
+    """Train in a process of its own, with one thread, and tell when an epoch is reached."""
+    torch.set_num_threads(1)
     train(experiment, folder=folder, after_epoch=lambda history: len(history) == epoch and reached.set())
 
 
@@ -76,7 +77,7 @@ def train_and_tell(experiment, folder, epoch, reached):
 def test_a_run_killed_with_kill_9_ends_as_the_uninterrupted_one_and_can_be_read_meanwhile(tmp_path):
     experiment = TINY.with_recipe(model="bn_augmentation", epochs=6, images=512)
     processes, root, threads = multiprocessing.get_context("spawn"), tmp_path / "killed", torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as the other processes: the number of threads can change the bits
     for epoch, delay in ((1, 0.0), (3, 0.03)):  # as soon as a checkpoint is written, and in mid-epoch
         reached = processes.Event()
         process = processes.Process(target=train_and_tell, args=(experiment, root, epoch, reached))
